@@ -12,6 +12,7 @@ mod names;
 mod purity;
 mod rust_text;
 mod shape;
+mod supply;
 mod tree;
 mod versions;
 
@@ -118,6 +119,14 @@ fn crates_have_no_features() {
     check(
         "no cargo features",
         versions::check_features(&tree::packages()),
+    );
+}
+
+#[test]
+fn outside_crates_are_ones_that_may_enter() {
+    check(
+        "licences and bans of deny.toml",
+        supply::check(&Tree::read()),
     );
 }
 
