@@ -1,0 +1,100 @@
+//! Facts about movements of shards, for people to see. Nothing is decided by them: what moves is in the
+//! placement table.
+
+use super::limits::{MOVEMENTS_MAX, NAME_BYTES_MAX};
+use super::refusal::check_text;
+use super::{Command, LogPosition, Refusal, Reply, State};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use trefoil_model::{Millis, NodeId, ShardSet};
+
+/// How a movement ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MovementOutcome {
+    /// The new owners have the shards.
+    Completed,
+    /// The old owners kept the shards.
+    Abandoned {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A movement of shards between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movement {
+    /// Its number; later ones have higher numbers.
+    pub number: u64,
+    /// Why: `join`, `drain`, `replace` or an operator's words.
+    pub reason: String,
+    /// The shards.
+    pub shards: ShardSet,
+    /// The nodes that become owners, ascending.
+    pub incoming: Vec<NodeId>,
+    /// The nodes that stop being owners, ascending.
+    pub outgoing: Vec<NodeId>,
+    /// When it began.
+    pub began_at: Millis,
+    /// How and when it ended; none: it is under way.
+    pub ended: Option<(MovementOutcome, Millis)>,
+}
+
+impl State {
+    /// The movements that are remembered, oldest first.
+    pub fn movements(&self) -> impl Iterator<Item = &Arc<Movement>> {
+        self.movements.values()
+    }
+
+    pub(super) fn begin_movement(
+        &mut self,
+        position: LogPosition,
+        command: &Command,
+    ) -> Result<Reply, Refusal> {
+        let Command::BeginMovement {
+            reason,
+            shards,
+            incoming,
+            outgoing,
+            at,
+        } = command
+        else {
+            return Err(Refusal::invalid("command", "it is not a movement"));
+        };
+        check_text("reason", reason, NAME_BYTES_MAX)?;
+        if self.movements.len() >= MOVEMENTS_MAX {
+            let ended = self.movements().find(|movement| movement.ended.is_some());
+            let Some(number) = ended.map(|movement| movement.number) else {
+                return Err(Refusal::limit("number of movements", MOVEMENTS_MAX));
+            };
+            self.movements.remove(&number);
+        }
+        let movement = Movement {
+            number: position.index,
+            reason: reason.clone(),
+            shards: shards.clone(),
+            incoming: incoming.clone(),
+            outgoing: outgoing.clone(),
+            began_at: *at,
+            ended: None,
+        };
+        self.movements.insert(position.index, Arc::new(movement));
+        Ok(Reply::Movement(position.index))
+    }
+
+    pub(super) fn finish_movement(
+        &mut self,
+        movement: u64,
+        outcome: &MovementOutcome,
+        at: Millis,
+    ) -> Result<Reply, Refusal> {
+        let record = self
+            .movements
+            .get_mut(&movement)
+            .ok_or(Refusal::UnknownMovement { movement })?;
+        let record = Arc::make_mut(record);
+        if record.ended.is_none() {
+            record.ended = Some((outcome.clone(), at));
+        }
+        Ok(Reply::Done)
+    }
+}
