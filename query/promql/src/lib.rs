@@ -1,1 +1,48 @@
-//! Skeleton.
+//! PromQL: parser, evaluator and the two seams through which it reaches data.
+//!
+//! ```text
+//! text -> parse -> plan -> parts --(Source)--> evaluators: evaluate_part over a SeriesStorage
+//!                            ^                                   |
+//!                            +------- merge <- PartResult -------+
+//! ```
+//! The coordinator's side (`query_instant`, `query_range`) is asynchronous and sees only merged
+//! part results. The evaluator's side (`evaluate_part`) is synchronous and streams one series at a
+//! time. Everything that is per series, and one mergeable aggregation on top, is evaluated where
+//! the samples are. Answers are bit-identical on every node: series are visited in ascending order of
+//! labels, merging does not depend on the order of arrival, and sums carry their rounding errors.
+//!
+//! This crate knows nothing of shards, nodes, replication, HTTP or files.
+
+pub mod ast;
+pub mod function;
+
+mod annotation;
+mod budget;
+mod error;
+mod grid;
+mod matcher;
+mod merge;
+mod options;
+mod part;
+mod partial;
+mod result;
+mod row;
+mod source;
+mod storage;
+
+pub use annotation::{Annotation, Annotations, Severity};
+pub use ast::{Expr, Span};
+pub use budget::{Budget, SAMPLES_MAX_DEFAULT};
+pub use error::QueryError;
+pub use grid::{Grid, POINTS_MAX};
+pub use matcher::{MatchOp, Matcher};
+pub use merge::merge;
+pub use options::EvalOptions;
+pub use part::{Binding, Part, PartBody, PartOutput, PartResult, RawSeries};
+pub use partial::{GroupColumn, GroupPartial, MeanState};
+pub use result::{MatrixSeries, Point, QueryData, QueryResult, Value, VectorSample};
+pub use row::{ABSENT, Row, is_absent};
+pub use source::{Listing, SeriesFilter, Source};
+pub use storage::{
+    STALE_NAN_BITS, SampleColumns, SampleSource, Selector, SeriesStorage, SeriesVisitor, is_stale,
+};

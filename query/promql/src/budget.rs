@@ -1,0 +1,125 @@
+//! What one query may use: samples held at once, and time.
+//!
+//! One budget is shared by everything that works for a query on a node. Loops call [`Budget::check`]
+//! per series or per few hundred windows, so that a canceled query ends within microseconds.
+
+use crate::QueryError;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// Prometheus' default for `--query.max-samples`.
+pub const SAMPLES_MAX_DEFAULT: u64 = 50_000_000;
+
+/// The limits of one query. Clones share the count and the cancellation.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    samples_max: u64,
+    held: AtomicU64,
+    peak: AtomicU64,
+    deadline: Option<Instant>,
+    canceled: AtomicBool,
+}
+
+impl Budget {
+    /// A budget of `samples_max` samples held at once, until `deadline`.
+    #[must_use]
+    pub fn new(samples_max: u64, deadline: Option<Instant>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                samples_max,
+                held: AtomicU64::new(0),
+                peak: AtomicU64::new(0),
+                deadline,
+                canceled: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Makes every later [`Budget::check`] fail with [`QueryError::Canceled`].
+    pub fn cancel(&self) {
+        self.shared.canceled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the query may go on.
+    ///
+    /// # Errors
+    /// [`QueryError::Canceled`] after [`Budget::cancel`], [`QueryError::Timeout`] behind the deadline.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.shared.canceled.load(Ordering::Relaxed) {
+            return Err(QueryError::Canceled);
+        }
+        match self.shared.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(QueryError::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts `samples` more as held in memory.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] with Prometheus' text when that is above the limit.
+    pub fn hold(&self, samples: usize) -> Result<(), QueryError> {
+        let samples = samples as u64;
+        let held = self.shared.held.fetch_add(samples, Ordering::Relaxed) + samples;
+        self.shared.peak.fetch_max(held, Ordering::Relaxed);
+        if held > self.shared.samples_max {
+            return Err(QueryError::too_many_samples());
+        }
+        Ok(())
+    }
+
+    /// Counts `samples` as no longer held. Never more than were held.
+    pub fn release(&self, samples: usize) {
+        self.shared
+            .held
+            .fetch_sub(samples as u64, Ordering::Relaxed);
+    }
+
+    /// The largest number of samples that were held at one time.
+    #[must_use]
+    pub fn samples_peak(&self) -> u64 {
+        self.shared.peak.load(Ordering::Relaxed)
+    }
+
+    /// The limit of samples held at once.
+    #[must_use]
+    pub fn samples_max(&self) -> u64 {
+        self.shared.samples_max
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(SAMPLES_MAX_DEFAULT, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_reached() {
+        let budget = Budget::new(10, None);
+        assert_eq!(budget.hold(10), Ok(()));
+        assert_eq!(budget.hold(1), Err(QueryError::too_many_samples()));
+        budget.release(11);
+        assert_eq!(budget.hold(5), Ok(()));
+        assert_eq!(budget.samples_peak(), 11);
+        assert_eq!(budget.check(), Ok(()));
+        budget.clone().cancel();
+        assert_eq!(budget.check(), Err(QueryError::Canceled));
+        let late = Budget::new(1, Some(Instant::now()));
+        assert_eq!(late.check(), Err(QueryError::Timeout));
+    }
+}

@@ -1,0 +1,237 @@
+//! Label matchers: what a selector says about one label.
+//!
+//! A label that a series does not have matches as the empty text. Regular expressions are anchored
+//! at both ends, and `.` matches line breaks, as in Prometheus.
+
+use crate::QueryError;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use trefoil_model::Labels;
+
+/// How a matcher compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MatchOp {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `=~`
+    Regex,
+    /// `!~`
+    NotRegex,
+}
+
+impl MatchOp {
+    /// The operator as it is written.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
+        }
+    }
+}
+
+/// One condition on one label. Travels as (name, operator, value) and is compiled where it arrives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "MatcherText", into = "MatcherText")]
+pub struct Matcher {
+    name: String,
+    op: MatchOp,
+    value: String,
+    compiled: Compiled,
+}
+
+#[derive(Clone, Debug)]
+enum Compiled {
+    Plain,
+    /// The expression is `a|b|c` without any special character.
+    Set(Vec<String>),
+    Anything,
+    Regex(Regex),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct MatcherText {
+    name: String,
+    op: MatchOp,
+    value: String,
+}
+
+impl Matcher {
+    /// Makes a matcher; compiles its expression.
+    ///
+    /// # Errors
+    /// [`QueryError::BadData`] for a regular expression that does not compile.
+    pub fn new(
+        name: impl Into<String>,
+        op: MatchOp,
+        value: impl Into<String>,
+    ) -> Result<Self, QueryError> {
+        let (name, value) = (name.into(), value.into());
+        let compiled = match op {
+            MatchOp::Equal | MatchOp::NotEqual => Compiled::Plain,
+            MatchOp::Regex | MatchOp::NotRegex => compile(&value)?,
+        };
+        Ok(Self {
+            name,
+            op,
+            value,
+            compiled,
+        })
+    }
+
+    /// The label.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The operator.
+    #[must_use]
+    pub fn op(&self) -> MatchOp {
+        self.op
+    }
+
+    /// The text or expression on the right.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether a label with this value fits; an absent label has the value `""`.
+    #[must_use]
+    pub fn matches(&self, value: &str) -> bool {
+        match self.op {
+            MatchOp::Equal => value == self.value,
+            MatchOp::NotEqual => value != self.value,
+            MatchOp::Regex => self.expression_matches(value),
+            MatchOp::NotRegex => !self.expression_matches(value),
+        }
+    }
+
+    /// Whether a series with these labels fits.
+    #[must_use]
+    pub fn matches_labels(&self, labels: &Labels) -> bool {
+        self.matches(labels.get(&self.name).unwrap_or(""))
+    }
+
+    /// Whether a series without the label fits, so that an index must not be asked for its values only.
+    #[must_use]
+    pub fn matches_absent(&self) -> bool {
+        self.matches("")
+    }
+
+    /// For `=` and for `=~` with plain alternatives: the values that fit, and no others do.
+    #[must_use]
+    pub fn exact_values(&self) -> Option<Vec<&str>> {
+        match (self.op, &self.compiled) {
+            (MatchOp::Equal, _) => Some(vec![&self.value]),
+            (MatchOp::Regex, Compiled::Set(values)) => {
+                Some(values.iter().map(String::as_str).collect())
+            }
+            _ => None,
+        }
+    }
+
+    fn expression_matches(&self, value: &str) -> bool {
+        match &self.compiled {
+            Compiled::Plain => value == self.value,
+            Compiled::Set(values) => values.iter().any(|v| v == value),
+            Compiled::Anything => true,
+            Compiled::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+fn compile(expression: &str) -> Result<Compiled, QueryError> {
+    if expression == ".*" {
+        return Ok(Compiled::Anything);
+    }
+    let plain = |c: char| !"\\.+*?()[]{}^$".contains(c);
+    if expression.chars().all(plain) {
+        let values = expression.split('|').map(str::to_owned).collect();
+        return Ok(Compiled::Set(values));
+    }
+    Regex::new(&format!("^(?s:{expression})$"))
+        .map(Compiled::Regex)
+        .map_err(|error| {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim().to_owned();
+            let reason = reason.strip_prefix("error: ").unwrap_or(&reason).to_owned();
+            QueryError::BadData(format!(
+                "error parsing regexp: {reason}: `^(?s:{expression})$`"
+            ))
+        })
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.op, &self.value) == (&other.name, other.op, &other.value)
+    }
+}
+
+impl Eq for Matcher {}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{:?}", self.name, self.op.text(), self.value)
+    }
+}
+
+impl From<Matcher> for MatcherText {
+    fn from(matcher: Matcher) -> Self {
+        Self {
+            name: matcher.name,
+            op: matcher.op,
+            value: matcher.value,
+        }
+    }
+}
+
+impl TryFrom<MatcherText> for Matcher {
+    type Error = QueryError;
+    fn try_from(text: MatcherText) -> Result<Self, QueryError> {
+        Self::new(text.name, text.op, text.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(op: MatchOp, expression: &str, value: &str, expected: bool) {
+        let matcher = Matcher::new("x", op, expression).expect("compiles");
+        assert_eq!(matcher.matches(value), expected, "{matcher} on {value:?}");
+    }
+
+    #[test]
+    fn expressions_are_anchored() {
+        check(MatchOp::Regex, "a|b", "b", true);
+        check(MatchOp::Regex, "a|b", "ab", false);
+        check(MatchOp::Regex, "a.*", "a\nb", true);
+        check(MatchOp::Regex, "b.?", "ab", false);
+        check(MatchOp::Regex, "", "", true);
+        check(MatchOp::NotRegex, ".+", "", true);
+        check(MatchOp::NotEqual, "", "x", true);
+        check(MatchOp::Regex, "(?i)ab", "AB", true);
+    }
+
+    #[test]
+    fn bad_expressions_are_refused_and_travel_as_text() {
+        let error = Matcher::new("x", MatchOp::Regex, "(").expect_err("unclosed");
+        assert!(
+            error.to_string().contains("error parsing regexp"),
+            "{error}"
+        );
+        let matcher = Matcher::new("x", MatchOp::Regex, "a.+").expect("compiles");
+        let bytes = bincode::serialize(&matcher).expect("serialises");
+        let back: Matcher = bincode::deserialize(&bytes).expect("deserialises");
+        assert_eq!(back, matcher);
+        assert!(back.matches("abc"));
+        assert_eq!(back.exact_values(), None);
+    }
+}

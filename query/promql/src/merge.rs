@@ -1,0 +1,145 @@
+//! Puts the answers of several evaluators to one part together.
+//!
+//! Evaluators answer for disjoint series. The merged answer does not depend on the order in which
+//! the answers arrive: they are sorted by their first labels before they are merged.
+
+use crate::{PartBody, PartResult, QueryError, part::RawSeries, partial::GroupPartial, row::Row};
+use std::collections::BTreeMap;
+use trefoil_model::Labels;
+
+/// Merges the answers to one part. Of no answers: no rows.
+///
+/// # Errors
+/// [`QueryError::Internal`] when the answers are of different kinds.
+pub fn merge(results: Vec<PartResult>) -> Result<PartResult, QueryError> {
+    let mut results = results.into_iter();
+    let Some(mut merged) = results.next() else {
+        return Ok(PartResult {
+            body: PartBody::Rows(Vec::new()),
+            annotations: crate::Annotations::default(),
+        });
+    };
+    let mut bodies = Vec::with_capacity(results.len());
+    for result in results {
+        merged.annotations.merge(result.annotations);
+        bodies.push(result.body);
+    }
+    if !bodies.is_empty() {
+        bodies.push(merged.body);
+        merged.body = merge_bodies(bodies)?;
+    }
+    Ok(merged)
+}
+
+fn merge_bodies(bodies: Vec<PartBody>) -> Result<PartBody, QueryError> {
+    let mut rows: Vec<Vec<Row>> = Vec::new();
+    let mut groups: Vec<Vec<GroupPartial>> = Vec::new();
+    let mut samples: Vec<Vec<RawSeries>> = Vec::new();
+    let count = bodies.len();
+    for body in bodies {
+        match body {
+            PartBody::Rows(list) => rows.push(list),
+            PartBody::Groups(list) => groups.push(list),
+            PartBody::Samples(list) => samples.push(list),
+        }
+    }
+    if rows.len() == count {
+        return Ok(PartBody::Rows(merge_sorted(rows, |row| &row.labels)));
+    }
+    if samples.len() == count {
+        return Ok(PartBody::Samples(merge_sorted(samples, |raw| &raw.labels)));
+    }
+    if groups.len() == count {
+        return merge_groups(groups).map(PartBody::Groups);
+    }
+    Err(mismatch())
+}
+
+fn mismatch() -> QueryError {
+    QueryError::Internal("evaluators gave answers of different kinds to one part".into())
+}
+
+/// Concatenates and sorts; stable, so that equal labels stay in the order of the first labels.
+fn merge_sorted<T>(mut lists: Vec<Vec<T>>, labels: impl Fn(&T) -> &Labels) -> Vec<T> {
+    lists.retain(|list| !list.is_empty());
+    lists.sort_by(|a, b| labels(&a[0]).cmp(labels(&b[0])));
+    let mut all: Vec<T> = lists.into_iter().flatten().collect();
+    all.sort_by(|a, b| labels(a).cmp(labels(b)));
+    all
+}
+
+fn merge_groups(mut lists: Vec<Vec<GroupPartial>>) -> Result<Vec<GroupPartial>, QueryError> {
+    // Any total order of the answers will do. Compensated sums make its choice invisible.
+    lists.sort_by(|a, b| {
+        let key = |list: &[GroupPartial]| list.first().map(|g| g.labels.clone());
+        key(a).cmp(&key(b)).then_with(|| a.len().cmp(&b.len()))
+    });
+    let mut merged: BTreeMap<Labels, GroupPartial> = BTreeMap::new();
+    for group in lists.into_iter().flatten() {
+        match merged.get_mut(&group.labels) {
+            None => drop(merged.insert(group.labels.clone(), group)),
+            Some(existing) => {
+                existing.drop_name |= group.drop_name;
+                if !existing.column.merge(&group.column) {
+                    return Err(mismatch());
+                }
+            }
+        }
+    }
+    Ok(merged.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Annotations, partial::GroupColumn};
+
+    fn rows(names: &[&str]) -> PartResult {
+        let row = |name: &&str| Row {
+            labels: Labels::from_pairs([("x", *name)]),
+            drop_name: false,
+            values: vec![1.0],
+        };
+        PartResult {
+            body: PartBody::Rows(names.iter().map(row).collect()),
+            annotations: Annotations::default(),
+        }
+    }
+
+    fn sum(value: f64) -> PartResult {
+        let group = GroupPartial {
+            labels: Labels::empty(),
+            drop_name: false,
+            column: GroupColumn::Sum(vec![value], vec![0.0]),
+        };
+        PartResult {
+            body: PartBody::Groups(vec![group]),
+            annotations: Annotations::default(),
+        }
+    }
+
+    #[test]
+    fn rows_come_in_order_of_labels() {
+        let forth = merge(vec![rows(&["a", "c"]), rows(&["b"]), rows(&[])]).expect("same kind");
+        let back = merge(vec![rows(&[]), rows(&["b"]), rows(&["a", "c"])]).expect("same kind");
+        assert_eq!(forth, back);
+        assert_eq!(forth, rows(&["a", "b", "c"]));
+    }
+
+    #[test]
+    fn groups_are_added_and_kinds_are_checked() {
+        let merged = merge(vec![sum(1.0), sum(2.0), sum(4.0)]).expect("same kind");
+        assert_eq!(merged, sum(7.0));
+        assert!(merge(vec![sum(1.0), rows(&["a"])]).is_err());
+        assert!(merge(vec![]).is_ok());
+    }
+
+    #[test]
+    fn results_travel() {
+        for result in [rows(&["a", "b"]), sum(1.5)] {
+            let bytes = bincode::serialize(&result).expect("serialises");
+            let back: PartResult = bincode::deserialize(&bytes).expect("deserialises");
+            assert_eq!(back, result);
+        }
+    }
+}
