@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod message;
 mod parcel;
+pub mod placement;
 mod position;
 mod record;
 mod report;
