@@ -59,13 +59,15 @@ fn breaches(policy: &str, crates: &[(String, String)]) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     for (name, licence) in crates {
+        // "MPL-2.0+" is met by MPL-2.0.
+        let licence = licence.trim_end_matches('+');
         if banned.contains(&name.as_str()) {
             let instead = format!("{name} is banned in deny.toml, where the reason stands.");
             findings.push(Finding::new("Cargo.lock", instead));
         }
         let excepted = exceptions
             .iter()
-            .any(|line| line.contains(&format!("\"{name}\"")) && line.contains(licence.as_str()));
+            .any(|line| line.contains(&format!("\"{name}\"")) && line.contains(licence));
         if !excepted && !is_allowed(licence, &allowed) {
             let instead = format!(
                 "{name} has the licence \"{licence}\", which deny.toml does not allow: choose another \
