@@ -16,6 +16,7 @@ mod envelope;
 mod error;
 mod event;
 mod message;
+pub mod movement;
 mod parcel;
 pub mod placement;
 mod position;
