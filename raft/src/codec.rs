@@ -41,10 +41,6 @@ pub(crate) enum Kind {
     Answer = 6,
     /// The identity file.
     Identity = 7,
-    /// The promise file.
-    Promise = 8,
-    /// The value of a row of the materialised state.
-    Row = 9,
 }
 
 fn options() -> impl Options {

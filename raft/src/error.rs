@@ -100,3 +100,9 @@ pub enum TransportError {
         reason: String,
     },
 }
+
+impl MetadataError {
+    pub(crate) fn disk(action: &'static str, source: std::io::Error) -> Self {
+        Self::Disk { action, source }
+    }
+}

@@ -16,16 +16,21 @@
 //! This crate does not know what the data plane does with the facts, how peers are reached ([`Transport`]), or
 //! who is alive (it is told).
 
-#[allow(dead_code)]
 mod codec;
+mod engine;
 mod error;
+mod files;
+pub mod formation;
+mod log;
+mod machine;
 mod plane;
-#[allow(dead_code)]
 pub mod state;
 mod transport;
+mod voters;
 
 pub use error::{MetadataError, TransportError};
-pub use plane::{PeerView, PlaneOptions, Role, Status};
+pub use formation::Identity;
+pub use plane::{MetadataPlane, PeerView, PlaneOptions, Role, Status};
 pub use state::{
     Addresses, Change, Command, Condition, ConfigurationChange, CutOff, Deletion, Lease,
     LogPosition, Member, MemberDescription, MemberState, Movement, MovementOutcome, Proposal,

@@ -1,5 +1,447 @@
 //! The facade: everything that the rest of the program sees of the metadata plane.
+//!
+//! Tasks of a plane: openraft's own, the leader's queue of proposals, the queue of readers, and the leader's
+//! automation. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
 
+mod automation;
+mod network;
 mod options;
+mod proposals;
+mod reads;
+mod receiver;
+mod server;
+pub(crate) mod stores;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub use options::{PeerView, PlaneOptions, Role, Status};
+
+use crate::engine::Raft;
+use crate::formation::Identity;
+use crate::state::{Command, LogPosition, MemberDescription, Proposal, Reply, State};
+use crate::transport::RpcKind;
+use crate::{MetadataError, Transport};
+use network::Peers;
+use openraft::{EmptyNode, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use proposals::{Lanes, LeaderQueue};
+use reads::ReadQueue;
+use receiver::Receiver;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use stores::Stores;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use trefoil_model::{ClusterId, NodeId};
+use trefoil_store_pages::Disk;
+use wire::{JoinAnswer, JoinRequest, LeaderAnswer, ProposeAnswer, ProposeRequest};
+
+/// How long a part of a snapshot may take.
+const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// How long to wait for news about the leader before asking again.
+const LEADER_POLL: Duration = Duration::from_millis(50);
+/// Entries of one `AppendEntries` message.
+const PAYLOAD_ENTRIES_MAX: u64 = 256;
+
+/// The metadata plane of one node. Clones are handles of the same plane.
+#[derive(Clone)]
+pub struct MetadataPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    options: PlaneOptions,
+    identity: Arc<Mutex<Identity>>,
+    /// The cluster of the identity, or the one that the node promised to found.
+    cluster: Arc<Mutex<Option<ClusterId>>>,
+    raft: Raft,
+    stores: Stores,
+    state: watch::Receiver<Arc<State>>,
+    peers: Peers,
+    lanes: Lanes,
+    leader_queue: LeaderQueue,
+    read_queue: ReadQueue,
+    receiver: Receiver,
+    automation: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl MetadataPlane {
+    /// Starts the plane on what its directory holds. A node without a cluster waits for [`MetadataPlane::initialize`],
+    /// or for a leader that makes it a learner.
+    ///
+    /// # Errors
+    /// [`MetadataError::Settings`]; [`MetadataError::Damaged`] when the directory no longer proves what the node
+    /// promised, in which case it must not run as this node.
+    pub async fn start(
+        options: PlaneOptions,
+        identity: Identity,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+        peer_view: watch::Receiver<PeerView>,
+    ) -> Result<Self, MetadataError> {
+        options.check()?;
+        let node = identity.node();
+        let cluster = Arc::new(Mutex::new(identity.cluster()));
+        let may_begin = identity.cluster().is_none();
+        let opened = {
+            let options = options.clone();
+            let disk = Arc::clone(&disk);
+            tokio::task::spawn_blocking(move || stores::open(&disk, &options, node, may_begin))
+        };
+        let stores = opened.await.map_err(|error| stopped(&error))??;
+        let peers = Peers::new(node, Arc::clone(&cluster), transport);
+        let raft = Raft::new(
+            node.0,
+            Arc::new(raft_config(&options)?),
+            peers.clone(),
+            stores.log.clone(),
+            stores.machine.clone(),
+        )
+        .await
+        .map_err(|error| stopped(&error))?;
+        let attempt_deadline = options.election_max * 2;
+        let plane = Self {
+            inner: Arc::new(Inner {
+                node,
+                identity: Arc::new(Mutex::new(identity)),
+                cluster,
+                state: stores.machine.watch(),
+                lanes: Lanes::new(),
+                leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
+                read_queue: ReadQueue::start(node, raft.clone(), peers.clone(), attempt_deadline),
+                receiver: Receiver::default(),
+                automation: Mutex::new(None),
+                options,
+                raft,
+                stores,
+                peers,
+            }),
+        };
+        let task = automation::start(&plane, peer_view);
+        *plane.inner.automation.lock() = Some(task);
+        Ok(plane)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// Begins the cluster with these voters. Every voter may call it, with the same arguments: the caller has made
+    /// sure that all of them agreed (see [`crate::formation`]). Does nothing when the cluster has begun.
+    ///
+    /// # Errors
+    /// [`MetadataError::OtherCluster`]; [`MetadataError::Disk`]; [`MetadataError::Stopped`].
+    pub async fn initialize(
+        &self,
+        cluster: ClusterId,
+        members: &[NodeId],
+    ) -> Result<(), MetadataError> {
+        self.belong_to(cluster).await?;
+        let voters: BTreeMap<u64, EmptyNode> =
+            members.iter().map(|node| (node.0, EmptyNode {})).collect();
+        match self.inner.raft.initialize(voters).await {
+            Ok(()) => Ok(()),
+            Err(openraft::error::RaftError::APIError(
+                openraft::error::InitializeError::NotAllowed(_),
+            )) => Ok(()),
+            Err(error) => Err(stopped(&error)),
+        }
+    }
+
+    /// Asks a member to make this node one too, and then belongs to its cluster. Repeating it is harmless; a member
+    /// brings its description up to date with it.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoLeader`] when the member did not answer or could not commit it: try again or elsewhere;
+    /// [`MetadataError::OtherCluster`] when this node belongs to another cluster.
+    pub async fn join(
+        &self,
+        via: NodeId,
+        description: MemberDescription,
+    ) -> Result<ClusterId, MetadataError> {
+        let request = JoinRequest {
+            node: self.inner.node,
+            description,
+        };
+        let deadline = self.inner.options.propose_deadline;
+        let answer = self
+            .inner
+            .peers
+            .call(via, RpcKind::Join, &request, deadline);
+        match answer.await {
+            Ok(JoinAnswer::Joined { cluster }) => {
+                self.belong_to(cluster).await?;
+                Ok(cluster)
+            }
+            Ok(JoinAnswer::Refused { reason }) => Err(MetadataError::NoLeader { reason }),
+            Err(error) => Err(MetadataError::NoLeader {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Writes the cluster into the identity, durably.
+    pub(crate) async fn belong_to(&self, cluster: ClusterId) -> Result<(), MetadataError> {
+        let identity = Arc::clone(&self.inner.identity);
+        let joined = tokio::task::spawn_blocking(move || identity.lock().join_cluster(cluster));
+        joined.await.map_err(|error| stopped(&error))??;
+        *self.inner.cluster.lock() = Some(cluster);
+        Ok(())
+    }
+
+    /// Applies a command, from any node. It has one effect or none; the reply is that of its application.
+    ///
+    /// # Errors
+    /// [`MetadataError::Refused`] when it was applied and refused; [`MetadataError::NoLeader`] when no leader
+    /// answered in time, in which case it may still take effect; [`MetadataError::TooLarge`],
+    /// [`MetadataError::Overloaded`] and [`MetadataError::Stopped`] without effect.
+    pub async fn propose(&self, command: Command) -> Result<Reply, MetadataError> {
+        let deadline = Instant::now() + self.inner.options.propose_deadline;
+        let looking = async {
+            let lane = self.inner.lanes.take().await?;
+            let proposal = lane.proposal(command)?;
+            self.propose_until(proposal, deadline).await
+        };
+        match tokio::time::timeout_at(deadline, looking).await {
+            Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
+            Ok(outcome) => outcome,
+            Err(_) => Err(MetadataError::NoLeader {
+                reason: "the deadline passed".to_owned(),
+            }),
+        }
+    }
+
+    async fn propose_until(
+        &self,
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Reply, MetadataError> {
+        let mut leader = self.leader();
+        loop {
+            let asked = leader.unwrap_or(self.inner.node);
+            let answer = self.propose_to(asked, &proposal).await;
+            let reason = match answer {
+                LeaderAnswer::Done(reply) => return Ok(reply),
+                LeaderAnswer::NotLeader { leader: Some(next) } if next != asked => {
+                    leader = Some(next);
+                    continue_soon(deadline)?;
+                    continue;
+                }
+                LeaderAnswer::NotLeader { .. } => "there is no leader at the moment".to_owned(),
+                LeaderAnswer::Failed { reason } => reason,
+            };
+            self.check_running()?;
+            if Instant::now() + LEADER_POLL >= deadline {
+                return Err(MetadataError::NoLeader { reason });
+            }
+            self.leader_news().await;
+            leader = self.leader();
+        }
+    }
+
+    async fn propose_to(&self, leader: NodeId, proposal: &Proposal) -> ProposeAnswer {
+        if leader == self.inner.node {
+            return self.inner.leader_queue.propose(proposal.clone()).await;
+        }
+        let request = ProposeRequest {
+            proposal: proposal.clone(),
+        };
+        // Shorter than the whole deadline, so that a leader that died does not use it up.
+        let deadline = self.inner.options.election_max * 2;
+        let answer = self
+            .inner
+            .peers
+            .call(leader, RpcKind::Propose, &request, deadline);
+        answer.await.unwrap_or_else(|error| LeaderAnswer::Failed {
+            reason: error.to_string(),
+        })
+    }
+
+    /// Waits for a change of what is known about the leader, but not for long.
+    async fn leader_news(&self) {
+        let mut metrics = self.inner.raft.server_metrics();
+        metrics.mark_unchanged();
+        // Either way the caller looks again.
+        drop(tokio::time::timeout(LEADER_POLL, metrics.changed()).await);
+    }
+
+    fn check_running(&self) -> Result<(), MetadataError> {
+        match &self.inner.raft.metrics().borrow().running_state {
+            Ok(()) => Ok(()),
+            Err(error) => Err(stopped(error)),
+        }
+    }
+
+    /// A version of the state that has the effect of everything that was acknowledged before this call, anywhere.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoLeader`] when no leader could prove that it leads in time.
+    pub async fn read_linearizable(&self) -> Result<Arc<State>, MetadataError> {
+        let deadline = Instant::now() + self.inner.options.read_deadline;
+        let mut reason = "the deadline passed".to_owned();
+        while Instant::now() < deadline {
+            let asked = tokio::time::timeout_at(deadline, self.inner.read_queue.index(false));
+            match asked.await {
+                Ok(LeaderAnswer::Done(index)) => return self.state_at(index, deadline).await,
+                Ok(LeaderAnswer::Failed { reason: failed }) => reason = failed,
+                Ok(LeaderAnswer::NotLeader { .. }) => {
+                    reason = "there is no leader at the moment".to_owned();
+                }
+                Err(_) => break,
+            }
+            self.check_running()?;
+            self.leader_news().await;
+        }
+        Err(MetadataError::NoLeader { reason })
+    }
+
+    async fn state_at(&self, index: u64, deadline: Instant) -> Result<Arc<State>, MetadataError> {
+        let mut states = self.inner.state.clone();
+        let caught_up = states.wait_for(|state| state.applied().index >= index);
+        match tokio::time::timeout_at(deadline, caught_up).await {
+            Ok(Ok(state)) => Ok(Arc::clone(&state)),
+            Ok(Err(error)) => Err(stopped(&error)),
+            Err(_) => Err(MetadataError::NoLeader {
+                reason: format!("entry {index} was not applied here in time"),
+            }),
+        }
+    }
+
+    /// The newest version of the state on this node; it may lack what others have acknowledged.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.inner.state.borrow())
+    }
+
+    /// Follows the versions of the state on this node. Versions may be skipped; the newest never is.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.inner.state.clone()
+    }
+
+    /// Who leads, as far as this node knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner
+            .raft
+            .metrics()
+            .borrow()
+            .current_leader
+            .map(NodeId)
+    }
+
+    /// The cluster to which this node belongs or has promised itself.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        *self.inner.cluster.lock()
+    }
+
+    /// Who this node is, for a change of its lineage.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Mutex<Identity>> {
+        &self.inner.identity
+    }
+
+    /// This node's view of the Raft group.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let role = match (&metrics.running_state, metrics.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+            (_, ServerState::Leader) => Role::Leader,
+            (_, ServerState::Candidate) => Role::Candidate,
+            (_, ServerState::Follower) => Role::Follower,
+            (_, ServerState::Learner) => Role::Learner,
+        };
+        Status {
+            node: self.inner.node,
+            cluster: self.cluster(),
+            role,
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            last_applied: metrics
+                .last_applied
+                .map(LogPosition::from)
+                .unwrap_or_default(),
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+        }
+    }
+
+    /// A note of this node alone, which may be lost at a power cut; none when there is none or nothing is kept.
+    #[must_use]
+    pub fn local_note(&self, key: &str) -> Option<Vec<u8>> {
+        self.inner.stores.machine.materialised()?.note(key)
+    }
+
+    /// Keeps a note of this node alone. Does nothing when the plane was started without `materialise`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Disk`].
+    pub fn keep_local_note(&self, key: &str, bytes: &[u8]) -> Result<(), MetadataError> {
+        match self.inner.stores.machine.materialised() {
+            Some(materialised) => materialised.keep_note(key, bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the plane and writes what is outstanding. Calls that are under way fail.
+    pub async fn shutdown(&self) {
+        if let Some(task) = self.inner.automation.lock().take() {
+            task.abort();
+        }
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "the Raft task ended badly");
+        }
+        let inner = Arc::clone(&self.inner);
+        let closed = tokio::task::spawn_blocking(move || {
+            inner.stores.log.close();
+            inner.stores.machine.close();
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the metadata stores were not closed");
+        }
+    }
+}
+
+fn continue_soon(deadline: Instant) -> Result<(), MetadataError> {
+    match Instant::now() < deadline {
+        true => Ok(()),
+        false => Err(MetadataError::NoLeader {
+            reason: "the deadline passed".to_owned(),
+        }),
+    }
+}
+
+fn stopped(error: &dyn std::error::Error) -> MetadataError {
+    MetadataError::Stopped {
+        reason: error.to_string(),
+    }
+}
+
+fn raft_config(options: &PlaneOptions) -> Result<openraft::Config, MetadataError> {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    let config = openraft::Config {
+        cluster_name: "trefoil".to_owned(),
+        heartbeat_interval: millis(options.heartbeat),
+        election_timeout_min: millis(options.election_min),
+        election_timeout_max: millis(options.election_max),
+        install_snapshot_timeout: millis(SNAPSHOT_CHUNK_DEADLINE),
+        max_payload_entries: PAYLOAD_ENTRIES_MAX,
+        replication_lag_threshold: options.snapshot_entries + options.entries_kept,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_entries),
+        max_in_snapshot_log_to_keep: options.entries_kept,
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(|error| MetadataError::Settings {
+        reason: error.to_string(),
+    })
+}

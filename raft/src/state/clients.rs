@@ -1,7 +1,7 @@
 //! Remembers each proposer's newest reply, so that a repeated proposal has one effect.
 
 use super::limits::CLIENTS_MAX;
-use super::{LogPosition, Proposal, Refusal, Reply, State};
+use super::{Proposal, Refusal, Reply, State};
 use serde::{Deserialize, Serialize};
 
 /// The newest proposal of one proposer.
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct ClientRecord {
     serial: u64,
     reply: Reply,
-    /// The log index at which it was applied; the smallest one is forgotten first.
-    applied_index: u64,
+    /// The state's sequence when it was applied; the smallest one is forgotten first.
+    sequence: u64,
 }
 
 impl State {
@@ -29,12 +29,12 @@ impl State {
         }))
     }
 
-    pub(super) fn remember_reply(&mut self, at: LogPosition, proposal: &Proposal, reply: &Reply) {
+    pub(super) fn remember_reply(&mut self, proposal: &Proposal, reply: &Reply) {
         if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(&proposal.client) {
             let silent = self
                 .clients
                 .iter()
-                .min_by_key(|(_, record)| record.applied_index)
+                .min_by_key(|(_, record)| record.sequence)
                 .map(|(client, _)| *client);
             if let Some(client) = silent {
                 self.clients.remove(&client);
@@ -43,7 +43,7 @@ impl State {
         let record = ClientRecord {
             serial: proposal.serial,
             reply: reply.clone(),
-            applied_index: at.index,
+            sequence: self.cluster.sequence,
         };
         self.clients.insert(proposal.client, record);
     }

@@ -6,7 +6,7 @@
 
 use super::limits::{LEASE_TERM_MS_MAX, LEASES_MAX, NAME_BYTES_MAX};
 use super::refusal::check_text;
-use super::{LogPosition, Refusal, Reply, State};
+use super::{Refusal, Reply, State};
 use serde::{Deserialize, Serialize};
 use trefoil_model::{Incarnation, NodeId};
 
@@ -63,7 +63,6 @@ impl State {
 
     pub(super) fn acquire_lease(
         &mut self,
-        at: LogPosition,
         name: &str,
         holder: NodeId,
         incarnation: Incarnation,
@@ -88,10 +87,10 @@ impl State {
                     remaining_ms: lease.remaining_ms(now_ms),
                 });
             }
-            Some(_) => at.index,
+            Some(_) => self.cluster.sequence,
             None => {
                 self.make_room_for_lease(now_ms)?;
-                at.index
+                self.cluster.sequence
             }
         };
         let lease = Lease {

@@ -72,6 +72,9 @@ pub(crate) struct ClusterRecord {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) format_level: u32,
     pub(crate) clock: LeaderClock,
+    /// How many proposals were applied. Numbers that must never repeat (versions, fencing numbers) are taken
+    /// from it: unlike the log index it rises within one entry too.
+    pub(crate) sequence: u64,
     pub(crate) recoveries: Vec<Recovery>,
 }
 
@@ -81,6 +84,7 @@ impl Default for ClusterRecord {
             cluster: None,
             format_level: FORMAT_LEVEL_FIRST,
             clock: LeaderClock::default(),
+            sequence: 0,
             recoveries: Vec::new(),
         }
     }
@@ -138,14 +142,15 @@ impl State {
         if let Some(reply) = self.known_reply(proposal) {
             return reply;
         }
+        self.cluster.sequence += 1;
         let reply = self
-            .execute(at, &proposal.command)
+            .execute(&proposal.command)
             .unwrap_or_else(Reply::Refused);
-        self.remember_reply(at, proposal, &reply);
+        self.remember_reply(proposal, &reply);
         reply
     }
 
-    fn execute(&mut self, at: LogPosition, command: &Command) -> Result<Reply, Refusal> {
+    fn execute(&mut self, command: &Command) -> Result<Reply, Refusal> {
         match command {
             Command::Tick => Ok(Reply::Done),
             Command::BeginCluster { cluster } => self.begin_cluster(*cluster),
@@ -161,7 +166,7 @@ impl State {
                 shards,
                 lineage,
             } => self.record_amnesia(*node, shards.as_ref(), *lineage),
-            Command::BeginMovement { .. } => self.begin_movement(at, command),
+            Command::BeginMovement { .. } => self.begin_movement(command),
             Command::FinishMovement {
                 movement,
                 outcome,
@@ -189,13 +194,13 @@ impl State {
             Command::Write {
                 conditions,
                 changes,
-            } => self.write(at, conditions, changes),
+            } => self.write(conditions, changes),
             Command::AcquireLease {
                 name,
                 holder,
                 incarnation,
                 term_ms,
-            } => self.acquire_lease(at, name, *holder, *incarnation, *term_ms),
+            } => self.acquire_lease(name, *holder, *incarnation, *term_ms),
             Command::ReleaseLease { name, fencing } => Ok(self.release_lease(name, *fencing)),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::limits::{MOVEMENTS_MAX, NAME_BYTES_MAX};
 use super::refusal::check_text;
-use super::{Command, LogPosition, Refusal, Reply, State};
+use super::{Command, Refusal, Reply, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use trefoil_model::{Millis, NodeId, ShardSet};
@@ -45,11 +45,7 @@ impl State {
         self.movements.values()
     }
 
-    pub(super) fn begin_movement(
-        &mut self,
-        position: LogPosition,
-        command: &Command,
-    ) -> Result<Reply, Refusal> {
+    pub(super) fn begin_movement(&mut self, command: &Command) -> Result<Reply, Refusal> {
         let Command::BeginMovement {
             reason,
             shards,
@@ -69,7 +65,7 @@ impl State {
             self.movements.remove(&number);
         }
         let movement = Movement {
-            number: position.index,
+            number: self.cluster.sequence,
             reason: reason.clone(),
             shards: shards.clone(),
             incoming: incoming.clone(),
@@ -77,8 +73,8 @@ impl State {
             began_at: *at,
             ended: None,
         };
-        self.movements.insert(position.index, Arc::new(movement));
-        Ok(Reply::Movement(position.index))
+        self.movements.insert(movement.number, Arc::new(movement));
+        Ok(Reply::Movement(self.cluster.sequence))
     }
 
     pub(super) fn finish_movement(

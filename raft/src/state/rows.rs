@@ -84,8 +84,11 @@ pub(crate) fn changes(before: &State, after: &State) -> Result<Vec<RowChange>, M
     Ok(out)
 }
 
+/// A row's key and value.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
 /// All rows of a state.
-pub(crate) fn all(state: &State) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MetadataError> {
+pub(crate) fn all(state: &State) -> Result<Vec<Row>, MetadataError> {
     let mut out = Vec::new();
     put(&mut out, CLUSTER, &[], &state.cluster)?;
     let empty = State {

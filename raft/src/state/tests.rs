@@ -66,6 +66,7 @@ impl Bench {
         let mut after = self.state.clone();
         after.applied = before.applied;
         after.cluster.clock = before.cluster.clock;
+        after.cluster.sequence = before.cluster.sequence;
         after.clients = before.clients.clone();
         assert_eq!(after, before, "a refused command has no effect");
         refusal

@@ -3,7 +3,7 @@
 
 use super::limits::{KEY_BYTES_MAX, VALUES_MAX};
 use super::refusal::check_text;
-use super::{Change, Condition, LogPosition, Refusal, Reply, State};
+use super::{Change, Condition, Refusal, Reply, State};
 use serde::{Deserialize, Serialize};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -39,7 +39,6 @@ impl State {
 
     pub(super) fn write(
         &mut self,
-        at: LogPosition,
         conditions: &[Condition],
         changes: &[Change],
     ) -> Result<Reply, Refusal> {
@@ -53,11 +52,12 @@ impl State {
         if self.values.len() + changes.len() > VALUES_MAX {
             return Err(Refusal::limit("number of keys", VALUES_MAX));
         }
+        let version = self.cluster.sequence;
         for change in changes {
             match change {
                 Change::Put { key, value } => {
                     let value = Value {
-                        version: at.index,
+                        version,
                         bytes: value.clone(),
                     };
                     self.values.insert(key.clone(), Arc::new(value));
@@ -67,7 +67,7 @@ impl State {
                 }
             }
         }
-        Ok(Reply::Written { version: at.index })
+        Ok(Reply::Written { version })
     }
 
     fn check_condition(&self, position: usize, condition: &Condition) -> Result<(), Refusal> {

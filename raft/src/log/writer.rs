@@ -1,0 +1,327 @@
+//! The thread that writes the log file, and the file's generations.
+
+use super::memory::{Memory, Record};
+use crate::engine::Types;
+use crate::{MetadataError, codec};
+use openraft::storage::LogFlushed;
+use parking_lot::Mutex;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+use trefoil_model::NodeId;
+use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup};
+
+/// Tag of the log's page files.
+const PURPOSE: [u8; 4] = *b"rlog";
+/// Name of a generation that is not complete yet.
+const NEXT: &str = "next";
+/// Jobs that wait for the writer. openraft has one append and one vote in flight, so this is not reached; if
+/// it were, the Raft task would wait.
+const JOBS_WAITING_MAX: usize = 256;
+/// A file below this size is not worth copying, however little of it is still true.
+const COPY_BYTES_MIN: u64 = 16 << 20;
+
+/// Whom to tell that a job is durable.
+pub(super) enum Done {
+    /// openraft, about appended entries.
+    Flushed(LogFlushed<Types>),
+    /// A waiting caller.
+    Signal(oneshot::Sender<io::Result<()>>),
+    /// Nobody: it is written together with the next job that somebody waits for.
+    Hint,
+}
+
+/// Records that become durable together.
+pub(super) struct Job {
+    pub(super) records: Vec<Vec<u8>>,
+    pub(super) done: Done,
+}
+
+impl Job {
+    fn complete(self, result: &Result<(), String>) {
+        let result = result.clone().map_err(io::Error::other);
+        match self.done {
+            Done::Flushed(callback) => callback.log_io_completed(result),
+            // A caller that went away does not need to know.
+            Done::Signal(sender) => drop(sender.send(result)),
+            Done::Hint => {}
+        }
+    }
+}
+
+/// The writer thread.
+pub(super) struct Writer {
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(file: LogFile, memory: Arc<Mutex<Memory>>) -> Result<Self, MetadataError> {
+        let (sender, receiver) = sync_channel(JOBS_WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name("raft-log".to_owned())
+            .spawn(move || run(file, &memory, &receiver))
+            .map_err(|source| MetadataError::disk("start writer of the Raft log", source))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Hands a job over; called in the order of the log. After `close` the job fails.
+    pub(super) fn submit(&self, job: Job) {
+        let rejected = match &*self.jobs.lock() {
+            Some(sender) => sender.send(job).map_err(|error| error.0),
+            None => Err(job),
+        };
+        if let Err(job) = rejected {
+            job.complete(&Err("the Raft log is closed".to_owned()));
+        }
+    }
+
+    pub(super) fn close(&self) {
+        drop(self.jobs.lock().take());
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the Raft log panicked");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn run(mut file: LogFile, memory: &Mutex<Memory>, jobs: &Receiver<Job>) {
+    // Hints that wait for company: at most the newest one matters.
+    let mut hint: Option<Vec<u8>> = None;
+    while let Ok(first) = jobs.recv() {
+        let mut batch = vec![first];
+        batch.extend(jobs.try_iter().take(JOBS_WAITING_MAX));
+        let mut group = RecordGroup::new(file.writer.end());
+        let mut wanted = false;
+        for job in &batch {
+            if let Done::Hint = job.done {
+                hint = job.records.last().cloned().or(hint);
+                continue;
+            }
+            wanted = true;
+            if let Some(bytes) = hint.take() {
+                group.push(&[&bytes]);
+            }
+            for bytes in &job.records {
+                group.push(&[bytes]);
+            }
+        }
+        let result = match wanted {
+            true => file.append(&mut group, memory),
+            false => Ok(()),
+        };
+        let failed = result.is_err();
+        for job in batch {
+            job.complete(&result);
+        }
+        if failed {
+            return fail_all(jobs, &result);
+        }
+    }
+    if let Some(bytes) = hint {
+        let mut group = RecordGroup::new(file.writer.end());
+        group.push(&[&bytes]);
+        if let Err(reason) = file.append(&mut group, memory) {
+            tracing::warn!(reason, "the last hint of the Raft log was not written");
+        }
+    }
+}
+
+/// After a failed write nothing more is written; every job is told so.
+fn fail_all(jobs: &Receiver<Job>, result: &Result<(), String>) {
+    tracing::error!(
+        ?result,
+        "the Raft log cannot be written; the node must be restarted"
+    );
+    while let Ok(job) = jobs.recv() {
+        job.complete(result);
+    }
+}
+
+/// The file that is the log now.
+pub(super) struct LogFile {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    node: NodeId,
+    generation: u64,
+    writer: PageWriter,
+    /// The file is copied when it has grown beyond this.
+    copy_at_bytes: u64,
+}
+
+impl LogFile {
+    fn append(&mut self, group: &mut RecordGroup, memory: &Mutex<Memory>) -> Result<(), String> {
+        self.writer
+            .append(group)
+            .map_err(|error| error.to_string())?;
+        if self.writer.used_bytes() < self.copy_at_bytes {
+            return Ok(());
+        }
+        // The content may be ahead of what is written; records that follow have their effect twice, which is
+        // the same as once.
+        let records = memory.lock().records();
+        let next = begin(
+            &self.disk,
+            &self.directory,
+            self.node,
+            self.generation + 1,
+            &records,
+        );
+        match next {
+            Ok(file) => {
+                let old = self.directory.join(name(self.generation));
+                *self = file;
+                remove(&*self.disk, &old);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// The numbers of the generations in a directory, ascending.
+pub(super) fn generations(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>, MetadataError> {
+    let names = disk
+        .list(directory)
+        .map_err(|source| MetadataError::disk("list Raft log", source))?;
+    let parse = |name: &String| {
+        u64::from_str_radix(name, 16)
+            .ok()
+            .filter(|_| name.len() == 16)
+    };
+    let mut found: Vec<u64> = names.iter().filter_map(parse).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Reads the newest generation and copies it to the next one.
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    directory: &Path,
+    node: NodeId,
+) -> Result<(Memory, LogFile), MetadataError> {
+    disk.create_dir_all(directory)
+        .map_err(|source| MetadataError::disk("create directory of the Raft log", source))?;
+    let found = generations(&*disk, directory)?;
+    let memory = match found.last() {
+        Some(newest) => read(&*disk, &directory.join(name(*newest)), node)?,
+        None => Memory::default(),
+    };
+    let next = found.last().map_or(1, |newest| newest + 1);
+    let file = begin(&disk, directory, node, next, &memory.records())?;
+    for old in found {
+        remove(&*disk, &directory.join(name(old)));
+    }
+    Ok((memory, file))
+}
+
+fn read(disk: &dyn Disk, path: &Path, node: NodeId) -> Result<Memory, MetadataError> {
+    let damaged = |reason: String| MetadataError::Damaged { reason };
+    let reader =
+        PageReader::open(disk, path, PURPOSE).map_err(|error| damaged(error.to_string()))?;
+    if reader.header().lineage != u128::from(node.0) {
+        return Err(damaged(format!(
+            "{} is not node {node}'s Raft log",
+            path.display()
+        )));
+    }
+    let mut memory = Memory::default();
+    let mut malformed = None;
+    let summary = reader
+        .scan(
+            &mut |_, bytes| match codec::decode::<Record>(codec::Kind::LogRecord, bytes) {
+                Ok(record) => memory.apply(record, bytes.len()),
+                Err(error) => malformed = malformed.take().or(Some(error)),
+            },
+        )
+        .map_err(|error| damaged(error.to_string()))?;
+    if let Some(error) = malformed {
+        return Err(damaged(format!("{}: {error}", path.display())));
+    }
+    if let Some(range) = summary.damage.first() {
+        let (start, end) = (range.start, range.end);
+        return Err(damaged(format!(
+            "{}: bytes {start}..{end} are lost",
+            path.display()
+        )));
+    }
+    if let Some(index) = memory.gap() {
+        return Err(damaged(format!(
+            "{}: entry {index} is missing",
+            path.display()
+        )));
+    }
+    Ok(memory)
+}
+
+/// Makes a generation with this content and lets it become the log.
+fn begin(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    node: NodeId,
+    generation: u64,
+    records: &[Record],
+) -> Result<LogFile, MetadataError> {
+    let pages = |error: trefoil_store_pages::PagesError| {
+        MetadataError::disk("begin Raft log file", io::Error::other(error))
+    };
+    let path = directory.join(NEXT);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(MetadataError::disk(
+                "remove unfinished Raft log file",
+                error,
+            ));
+        }
+        _ => {}
+    }
+    let header = FileHeader {
+        purpose: PURPOSE,
+        lineage: u128::from(node.0),
+        number: generation,
+        base: 0,
+        note: Vec::new(),
+    };
+    let mut writer = PageWriter::create(&**disk, &path, header, 0).map_err(pages)?;
+    let mut group = RecordGroup::new(0);
+    for record in records {
+        group.push(&[&codec::encode(codec::Kind::LogRecord, record)?]);
+    }
+    writer.append(&mut group).map_err(pages)?;
+    writer
+        .rename(&**disk, &directory.join(name(generation)))
+        .map_err(pages)?;
+    let copy_at_bytes = COPY_BYTES_MIN.max(writer.used_bytes().saturating_mul(2));
+    Ok(LogFile {
+        disk: Arc::clone(disk),
+        directory: directory.to_owned(),
+        node,
+        generation,
+        writer,
+        copy_at_bytes,
+    })
+}
+
+fn name(generation: u64) -> String {
+    format!("{generation:016x}")
+}
+
+/// Removes a file that is not needed; one that stays is removed at the next start.
+fn remove(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove(path) {
+        tracing::warn!(path = %path.display(), %error, "an old Raft log file stays for now");
+    }
+}

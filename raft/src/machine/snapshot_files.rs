@@ -1,0 +1,95 @@
+//! Snapshots on disk: `snapshots/<term>-<index>`, each written whole before it has its name.
+//!
+//! The newest one is what the log was purged up to, so it must be readable; the one before it is kept until
+//! the next is made, for people.
+
+use super::snapshot::{self, SnapshotBytes};
+use crate::engine::{LogId, SnapshotMeta};
+use crate::state::State;
+use crate::{MetadataError, files};
+use std::path::PathBuf;
+use std::sync::Arc;
+use trefoil_store_pages::Disk;
+
+/// How many snapshots are kept.
+const KEPT: usize = 2;
+
+/// The directory of snapshots.
+#[derive(Clone)]
+pub(crate) struct SnapshotFiles {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+}
+
+/// A snapshot that was read.
+pub(crate) struct Stored {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) state: State,
+    pub(crate) bytes: SnapshotBytes,
+}
+
+impl SnapshotFiles {
+    pub(crate) fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> Result<Self, MetadataError> {
+        disk.create_dir_all(&directory)
+            .map_err(|source| MetadataError::disk("create snapshot directory", source))?;
+        Ok(Self { disk, directory })
+    }
+
+    /// Writes a snapshot durably, then removes those that are no longer needed.
+    pub(crate) fn store(
+        &self,
+        last: Option<LogId>,
+        bytes: &SnapshotBytes,
+    ) -> Result<(), MetadataError> {
+        files::replace(&*self.disk, &self.directory, &name(last), &bytes.0)?;
+        let names = self.names()?;
+        for old in names.iter().rev().skip(KEPT) {
+            if let Err(error) = self.disk.remove(&self.directory.join(old)) {
+                tracing::warn!(name = old, %error, "an old snapshot stays for now");
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest snapshot; none when there is none.
+    ///
+    /// # Errors
+    /// [`MetadataError::Damaged`] when the newest one cannot be read: the log may have been purged up to it.
+    pub(crate) fn newest(&self) -> Result<Option<Stored>, MetadataError> {
+        let Some(name) = self.names()?.pop() else {
+            return Ok(None);
+        };
+        let Some(bytes) = files::read(&*self.disk, &self.directory.join(&name))? else {
+            return Ok(None);
+        };
+        let (meta, state) = snapshot::decode(&bytes).map_err(|error| MetadataError::Damaged {
+            reason: format!("snapshot {name}: {error}"),
+        })?;
+        Ok(Some(Stored {
+            meta,
+            state,
+            bytes: SnapshotBytes(bytes.into()),
+        }))
+    }
+
+    /// Complete snapshots, oldest first.
+    fn names(&self) -> Result<Vec<String>, MetadataError> {
+        let names = self
+            .disk
+            .list(&self.directory)
+            .map_err(|source| MetadataError::disk("list snapshots", source))?;
+        let complete = |name: &String| {
+            name.len() == 33
+                && name
+                    .bytes()
+                    .all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+        };
+        Ok(names.into_iter().filter(complete).collect())
+    }
+}
+
+/// Sorts by term first: an index can go back across a recovery, a term never does.
+fn name(last: Option<LogId>) -> String {
+    let (term, index) = last.map_or((0, 0), |id| (id.leader_id.term, id.index));
+    format!("{term:016x}-{index:016x}")
+}

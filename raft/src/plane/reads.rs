@@ -1,0 +1,115 @@
+//! Linearizable reads: one question to the leader at a time, shared by all who wait.
+//!
+//! A reader joins the next question, never the one under way, because the read index must be taken after the reader
+//! asked. The leader proves by a round of heartbeats that it still leads.
+
+use super::network::Peers;
+use super::wire::ReadAnswer;
+use crate::engine::Raft;
+use crate::transport::RpcKind;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use trefoil_model::NodeId;
+
+/// Readers that wait for the next question; more wait for a place.
+const WAITING_MAX: usize = 16_384;
+
+/// Who wants a read index.
+struct Waiting {
+    /// Asked by a peer that takes this node for the leader: not passed on.
+    from_peer: bool,
+    answer: oneshot::Sender<ReadAnswer>,
+}
+
+/// The queue of readers.
+#[derive(Clone)]
+pub(super) struct ReadQueue {
+    sender: mpsc::Sender<Waiting>,
+}
+
+impl ReadQueue {
+    /// Starts the queue's task; it ends when the last handle goes.
+    pub(super) fn start(node: NodeId, raft: Raft, peers: Peers, deadline: Duration) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let task = Task {
+            node,
+            raft,
+            peers,
+            deadline,
+        };
+        tokio::spawn(task.run(receiver));
+        Self { sender }
+    }
+
+    /// A read index that was taken after this call began.
+    pub(super) async fn index(&self, from_peer: bool) -> ReadAnswer {
+        let failed = || ReadAnswer::Failed {
+            reason: "the node is shutting down".to_owned(),
+        };
+        let (answer, receiver) = oneshot::channel();
+        let waiting = Waiting { from_peer, answer };
+        if self.sender.send(waiting).await.is_err() {
+            return failed();
+        }
+        receiver.await.unwrap_or_else(|_| failed())
+    }
+}
+
+struct Task {
+    node: NodeId,
+    raft: Raft,
+    peers: Peers,
+    deadline: Duration,
+}
+
+impl Task {
+    async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut batch = Vec::new();
+        while queue.recv_many(&mut batch, WAITING_MAX).await > 0 {
+            let local = self.ask_here().await;
+            let passed_on = match &local {
+                ReadAnswer::NotLeader {
+                    leader: Some(leader),
+                } if *leader != self.node && batch.iter().any(|one| !one.from_peer) => {
+                    self.ask_leader(*leader).await
+                }
+                answer => answer.clone(),
+            };
+            for one in batch.drain(..) {
+                let answer = match one.from_peer {
+                    true => local.clone(),
+                    false => passed_on.clone(),
+                };
+                // A reader that went away does not need the answer.
+                drop(one.answer.send(answer));
+            }
+        }
+    }
+
+    async fn ask_here(&self) -> ReadAnswer {
+        match tokio::time::timeout(self.deadline, self.raft.get_read_log_id()).await {
+            Err(_) => ReadAnswer::Failed {
+                reason: "no majority of the voters answered in time".to_owned(),
+            },
+            Ok(Ok((read, _))) => ReadAnswer::Done(read.map_or(0, |id| id.index)),
+            Ok(Err(error)) => match error.forward_to_leader() {
+                Some(forward) => ReadAnswer::NotLeader {
+                    leader: forward.leader_id.map(NodeId),
+                },
+                None => ReadAnswer::Failed {
+                    reason: error.to_string(),
+                },
+            },
+        }
+    }
+
+    async fn ask_leader(&self, leader: NodeId) -> ReadAnswer {
+        let answer = self
+            .peers
+            .call(leader, RpcKind::ReadIndex, &(), self.deadline)
+            .await;
+        answer.unwrap_or_else(|error| ReadAnswer::Failed {
+            reason: error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+//! Answers requests of the other planes.
+
+use super::wire::{Header, JoinAnswer, JoinRequest, ProposeRequest, ReadAnswer, SnapshotChunk};
+use super::{MetadataPlane, stopped};
+use crate::engine::Types;
+use crate::state::Command;
+use crate::transport::RpcKind;
+use crate::{MetadataError, codec};
+use bytes::Bytes;
+use openraft::error::{Fatal, RaftError};
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use serde::{Serialize, de::DeserializeOwned};
+
+impl MetadataPlane {
+    /// Answers a request that [`crate::Transport::call`] of a peer has sent.
+    ///
+    /// # Errors
+    /// [`MetadataError::OtherCluster`] when the request is not for this node or its cluster;
+    /// [`MetadataError::Encoding`] when it is malformed; [`MetadataError::Stopped`]. The transport reports any of
+    /// them to the caller as [`crate::TransportError::Refused`].
+    pub async fn handle(&self, kind: RpcKind, bytes: Bytes) -> Result<Bytes, MetadataError> {
+        match kind {
+            RpcKind::AppendEntries => {
+                let request: AppendEntriesRequest<Types> = self.open(&bytes)?;
+                let answer = self.inner.raft.append_entries(request).await;
+                reply(&answer.map_err(fatal)?)
+            }
+            RpcKind::Vote => {
+                let request: VoteRequest<u64> = self.open(&bytes)?;
+                reply(&self.inner.raft.vote(request).await.map_err(fatal)?)
+            }
+            RpcKind::SnapshotChunk => {
+                let chunk: SnapshotChunk = self.open(&bytes)?;
+                reply(&self.inner.receiver.take(&self.inner.raft, chunk).await?)
+            }
+            RpcKind::Propose => {
+                let request: ProposeRequest = self.open(&bytes)?;
+                reply(&self.inner.leader_queue.propose(request.proposal).await)
+            }
+            RpcKind::ReadIndex => {
+                let () = self.open(&bytes)?;
+                let answer: ReadAnswer = self.inner.read_queue.index(true).await;
+                reply(&answer)
+            }
+            RpcKind::Join => {
+                let (_, request): (Header, JoinRequest) = open_any(&bytes)?;
+                reply(&self.admit(request).await)
+            }
+            RpcKind::Hello | RpcKind::Promise => Err(MetadataError::Encoding {
+                what: "request",
+                reason: format!("{kind:?} is not served"),
+            }),
+        }
+    }
+
+    /// The body of a request to this node, in this node's cluster.
+    fn open<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MetadataError> {
+        let (header, body): (Header, T) = open_any(bytes)?;
+        if header.to != self.inner.node {
+            return Err(MetadataError::OtherCluster {
+                reason: format!("this is node {}, not {}", self.inner.node, header.to),
+            });
+        }
+        let here = self.cluster();
+        if here.is_none() || header.cluster != here {
+            return Err(MetadataError::OtherCluster {
+                reason: format!(
+                    "this node's cluster is {here:?}, the sender's {:?}",
+                    header.cluster
+                ),
+            });
+        }
+        Ok(body)
+    }
+
+    /// Makes a node a member. The leader's automation then makes it a learner.
+    async fn admit(&self, request: JoinRequest) -> JoinAnswer {
+        let Some(cluster) = self.state().cluster() else {
+            return JoinAnswer::Refused {
+                reason: "this node's cluster has not begun".to_owned(),
+            };
+        };
+        let command = Command::AddMember {
+            node: request.node,
+            description: request.description,
+        };
+        match self.propose(command).await {
+            Ok(_) => JoinAnswer::Joined { cluster },
+            Err(error) => JoinAnswer::Refused {
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+fn open_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<(Header, T), MetadataError> {
+    codec::decode(codec::Kind::Request, bytes)
+}
+
+fn reply<T: Serialize>(answer: &T) -> Result<Bytes, MetadataError> {
+    Ok(codec::encode(codec::Kind::Answer, answer)?.into())
+}
+
+fn fatal(error: RaftError<u64>) -> MetadataError {
+    match error {
+        RaftError::Fatal(Fatal::Stopped) => MetadataError::Stopped {
+            reason: "the node is shutting down".to_owned(),
+        },
+        error => stopped(&error),
+    }
+}

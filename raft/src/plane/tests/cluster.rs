@@ -1,0 +1,314 @@
+//! A cluster of planes in one process: their transport is a table, their disks are simulated.
+
+use crate::state::{Command, MemberDescription, Reply, State};
+use crate::{
+    Addresses, Identity, MetadataError, MetadataPlane, PeerView, PlaneOptions, Role, RpcKind,
+    RpcRequest, Transport, TransportError,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use trefoil_model::{ClusterId, NodeId};
+use trefoil_store_pages::{CrashLoss, Disk, SimulatedDisk};
+
+pub(super) const CLUSTER: ClusterId = ClusterId(0xC1);
+/// How long a test waits for a state that must come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The network: who runs, and which directed links are cut.
+#[derive(Default)]
+pub(super) struct Net {
+    planes: Mutex<BTreeMap<NodeId, MetadataPlane>>,
+    cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
+    /// Every n-th request is lost, and every n-th answer; 0: none.
+    lose_every: AtomicU64,
+    calls: AtomicU64,
+    pub(super) snapshot_chunks: AtomicU64,
+}
+
+struct Wire {
+    net: Arc<Net>,
+    from: NodeId,
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn call(
+        &self,
+        target: NodeId,
+        request: RpcRequest,
+        _deadline: Duration,
+    ) -> Result<Bytes, TransportError> {
+        let net = &self.net;
+        let unreachable = || TransportError::Unreachable {
+            node: target,
+            reason: "cut".to_owned(),
+        };
+        if net.is_cut(self.from, target) || net.loses() {
+            return Err(unreachable());
+        }
+        if request.kind == RpcKind::SnapshotChunk {
+            net.snapshot_chunks.fetch_add(1, Ordering::Relaxed);
+        }
+        let plane = net
+            .planes
+            .lock()
+            .get(&target)
+            .cloned()
+            .ok_or_else(unreachable)?;
+        let answer = plane.handle(request.kind, request.bytes).await;
+        if net.is_cut(target, self.from) || net.loses() {
+            return Err(TransportError::TimedOut { node: target });
+        }
+        answer.map_err(|error| TransportError::Refused {
+            node: target,
+            reason: error.to_string(),
+        })
+    }
+}
+
+impl Net {
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut.lock().contains(&(from, to))
+    }
+
+    fn loses(&self) -> bool {
+        let every = self.lose_every.load(Ordering::Relaxed);
+        every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1
+    }
+}
+
+/// A machine: its disk stays when its plane goes.
+pub(super) struct Machine {
+    pub(super) node: NodeId,
+    pub(super) disk: SimulatedDisk,
+    peers: watch::Sender<PeerView>,
+}
+
+/// Machines on one network.
+pub(super) struct Cluster {
+    pub(super) net: Arc<Net>,
+    pub(super) machines: Vec<Machine>,
+    pub(super) options: PlaneOptions,
+}
+
+impl Cluster {
+    /// `count` running planes that are one cluster, all voters, all members.
+    pub(super) async fn begin(count: usize, options: impl FnOnce(&mut PlaneOptions)) -> Self {
+        let mut cluster = Self::empty(options);
+        for _ in 0..count {
+            cluster.add_machine().await;
+        }
+        cluster.everybody_sees_all();
+        let nodes = cluster.nodes();
+        for node in &nodes {
+            cluster
+                .plane(*node)
+                .initialize(CLUSTER, &nodes)
+                .await
+                .unwrap();
+        }
+        for node in &nodes {
+            cluster.announce(*node).await;
+            let named = |state: &State| state.cluster() == Some(CLUSTER);
+            state_where(&cluster.plane(*node), "the cluster's name", named).await;
+        }
+        cluster
+    }
+
+    pub(super) fn empty(options: impl FnOnce(&mut PlaneOptions)) -> Self {
+        let mut settings = PlaneOptions {
+            // Timings for a machine that runs other tests beside this one.
+            materialise: false,
+            automation_interval: Duration::from_millis(50),
+            propose_deadline: Duration::from_secs(15),
+            read_deadline: Duration::from_secs(15),
+            ..PlaneOptions::new(PathBuf::from("/meta"))
+        };
+        options(&mut settings);
+        Self {
+            net: Arc::default(),
+            machines: Vec::new(),
+            options: settings,
+        }
+    }
+
+    /// Adds a machine with an empty disk and starts its plane.
+    pub(super) async fn add_machine(&mut self) -> NodeId {
+        let disk = SimulatedDisk::new(self.machines.len() as u64);
+        let identity = Identity::open(Arc::new(disk.clone()), &self.options.directory).unwrap();
+        let node = identity.node();
+        let (peers, _) = watch::channel(PeerView::default());
+        self.machines.push(Machine { node, disk, peers });
+        self.start(node).await.unwrap();
+        node
+    }
+
+    pub(super) fn machine(&self, node: NodeId) -> &Machine {
+        self.machines
+            .iter()
+            .find(|machine| machine.node == node)
+            .unwrap()
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.machines.iter().map(|machine| machine.node).collect()
+    }
+
+    pub(super) fn plane(&self, node: NodeId) -> MetadataPlane {
+        self.net.planes.lock().get(&node).cloned().unwrap()
+    }
+
+    /// The planes that run.
+    pub(super) fn planes(&self) -> Vec<MetadataPlane> {
+        self.net.planes.lock().values().cloned().collect()
+    }
+
+    pub(super) async fn start(&self, node: NodeId) -> Result<(), MetadataError> {
+        let machine = self.machine(node);
+        let disk: Arc<dyn Disk> = Arc::new(machine.disk.clone());
+        let identity = Identity::open(Arc::clone(&disk), &self.options.directory)?;
+        let wire = Wire {
+            net: Arc::clone(&self.net),
+            from: node,
+        };
+        let plane = MetadataPlane::start(
+            self.options.clone(),
+            identity,
+            disk,
+            Arc::new(wire),
+            machine.peers.subscribe(),
+        )
+        .await?;
+        self.net.planes.lock().insert(node, plane);
+        Ok(())
+    }
+
+    /// A power cut on one machine.
+    pub(super) async fn crash(&self, node: NodeId, loss: CrashLoss) {
+        self.machine(node).disk.crash(loss);
+        self.stop(node).await;
+    }
+
+    pub(super) async fn stop(&self, node: NodeId) {
+        let plane = self.net.planes.lock().remove(&node);
+        if let Some(plane) = plane {
+            plane.shutdown().await;
+        }
+    }
+
+    /// Cuts all links between the two groups.
+    pub(super) fn cut(&self, one: &[NodeId], other: &[NodeId]) {
+        let mut cut = self.net.cut.lock();
+        for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b))) {
+            cut.insert((a, b));
+            cut.insert((b, a));
+        }
+    }
+
+    pub(super) fn heal(&self) {
+        self.net.cut.lock().clear();
+        self.net.lose_every.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn lose_every(&self, n: u64) {
+        self.net.lose_every.store(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn everybody_sees(&self, alive: &[NodeId]) {
+        let view = PeerView {
+            seen: self.nodes().into_iter().collect(),
+            alive: alive.iter().copied().collect(),
+        };
+        for machine in &self.machines {
+            machine.peers.send_replace(view.clone());
+        }
+    }
+
+    pub(super) fn everybody_sees_all(&self) {
+        self.everybody_sees(&self.nodes());
+    }
+
+    pub(super) fn description(&self, node: NodeId) -> MemberDescription {
+        MemberDescription {
+            name: format!("n-{node}"),
+            zone: String::new(),
+            weight: 100,
+            addresses: Addresses::default(),
+            version: "test".to_owned(),
+            format_level_max: crate::state::FORMAT_LEVEL_MAX,
+            lineage: self.plane(node).identity().lock().lineage(),
+        }
+    }
+
+    /// Lets a node say who it is, as it does at each start.
+    pub(super) async fn announce(&self, node: NodeId) {
+        let command = Command::AddMember {
+            node,
+            description: self.description(node),
+        };
+        self.plane(node).propose(command).await.unwrap();
+    }
+
+    /// The leader that a majority of the running planes knows.
+    pub(super) async fn leader(&self) -> NodeId {
+        let majority = self.machines.len() / 2 + 1;
+        let known = || {
+            let planes = self.planes();
+            let leader = planes
+                .iter()
+                .find(|plane| plane.status().role == Role::Leader)?
+                .node();
+            let knowing = planes
+                .iter()
+                .filter(|plane| plane.leader() == Some(leader))
+                .count();
+            (knowing >= majority).then_some(leader)
+        };
+        eventually("a leader", known).await
+    }
+}
+
+/// Waits for something that must come.
+pub(super) async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pulse = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come");
+        pulse.tick().await;
+    }
+}
+
+/// Waits until a plane's state fulfils a condition.
+pub(super) async fn state_where(
+    plane: &MetadataPlane,
+    what: &str,
+    mut holds: impl FnMut(&State) -> bool,
+) -> Arc<State> {
+    let mut states = plane.watch();
+    let reached = states.wait_for(|state| holds(state));
+    match tokio::time::timeout(PATIENCE, reached).await {
+        Ok(Ok(state)) => Arc::clone(&state),
+        _ => panic!("{what} did not come"),
+    }
+}
+
+pub(super) async fn create_tenant(
+    plane: &MetadataPlane,
+    name: &str,
+) -> Result<Reply, MetadataError> {
+    let command = Command::CreateTenant {
+        name: name.to_owned(),
+    };
+    plane.propose(command).await
+}

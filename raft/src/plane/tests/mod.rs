@@ -1,0 +1,318 @@
+//! Planes in a cluster: leaders fail, links break, machines crash, nodes come and go.
+
+mod cluster;
+
+use crate::state::{Change, Command, Condition, Refusal, Reply};
+use crate::{MetadataError, Role};
+use cluster::{CLUSTER, Cluster, create_tenant, eventually, state_where};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use trefoil_model::NodeId;
+use trefoil_store_pages::CrashLoss;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_commands_and_reads_what_was_acknowledged() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    for (position, plane) in cluster.planes().iter().enumerate() {
+        create_tenant(plane, &format!("t{position}")).await.unwrap();
+        for reader in cluster.planes() {
+            let state = reader.read_linearizable().await.unwrap();
+            assert!(state.tenant_id(&format!("t{position}")).is_some());
+            assert_eq!(state.cluster(), Some(CLUSTER));
+        }
+    }
+    let status = cluster.planes()[0].status();
+    assert_eq!(
+        status.voters,
+        cluster.nodes().into_iter().collect::<BTreeSet<_>>()
+    );
+    assert_eq!(status.leader, Some(cluster.leader().await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_command_is_an_error() {
+    let cluster = Cluster::begin(1, |_| ()).await;
+    let refused = create_tenant(&cluster.planes()[0], "").await;
+    assert!(matches!(
+        refused,
+        Err(MetadataError::Refused(Refusal::Invalid { .. }))
+    ));
+    let huge = Command::SetLimits {
+        tenant: trefoil_model::TenantId(0),
+        limits: Some("x".repeat(5 << 20)),
+    };
+    let too_large = cluster.planes()[0].propose(huge).await;
+    assert!(matches!(too_large, Err(MetadataError::TooLarge { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let leader = cluster.leader().await;
+        let name = format!("before-{round}");
+        create_tenant(&cluster.plane(leader), &name).await.unwrap();
+        acknowledged.push(name);
+        cluster.crash(leader, CrashLoss::Dice).await;
+        let survivor = cluster.planes()[0].clone();
+        let name = format!("after-{round}");
+        create_tenant(&survivor, &name).await.unwrap();
+        acknowledged.push(name);
+        cluster.start(leader).await.unwrap();
+        let restarted = cluster.plane(leader).read_linearizable().await.unwrap();
+        for name in &acknowledged {
+            assert!(restarted.tenant_id(name).is_some(), "{name} is lost");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_neither_commits_nor_reads() {
+    let cluster = Cluster::begin(3, |options| {
+        options.propose_deadline = Duration::from_secs(4);
+        options.read_deadline = Duration::from_secs(2);
+    })
+    .await;
+    let alone = cluster.leader().await;
+    let rest: Vec<NodeId> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != alone)
+        .collect();
+    cluster.cut(&[alone], &rest);
+    let isolated = cluster.plane(alone);
+    let (read, proposed) = tokio::join!(
+        isolated.read_linearizable(),
+        create_tenant(&isolated, "minority")
+    );
+    assert!(
+        matches!(read, Err(MetadataError::NoLeader { .. })),
+        "{read:?}"
+    );
+    assert!(
+        matches!(proposed, Err(MetadataError::NoLeader { .. })),
+        "{proposed:?}"
+    );
+    let majority = cluster.plane(rest[0]);
+    create_tenant(&majority, "majority").await.unwrap();
+    cluster.heal();
+    let state = cluster.plane(alone).read_linearizable().await.unwrap();
+    assert!(state.tenant_id("majority").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_messages_cost_time_but_commands_have_one_effect() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    cluster.lose_every(7);
+    let increments = 40u64;
+    let planes = cluster.planes();
+    for step in 0..increments {
+        let plane = &planes[step as usize % planes.len()];
+        increment(plane).await;
+    }
+    cluster.heal();
+    let state = planes[0].read_linearizable().await.unwrap();
+    let value = state.value("counter").unwrap();
+    assert_eq!(value.bytes, increments.to_le_bytes());
+}
+
+/// Adds one to a counter. A version that another increment took is a programming error here, because increments
+/// follow one another; a repeated effect would show as one.
+async fn increment(plane: &crate::MetadataPlane) {
+    let state = plane.read_linearizable().await.unwrap();
+    let key = "counter".to_owned();
+    let (condition, count) = match state.value(&key) {
+        None => (Condition::Absent { key: key.clone() }, 0u64),
+        Some(value) => {
+            let count = value
+                .bytes
+                .as_slice()
+                .try_into()
+                .map(u64::from_le_bytes)
+                .unwrap();
+            let version = value.version;
+            (
+                Condition::Version {
+                    key: key.clone(),
+                    version,
+                },
+                count,
+            )
+        }
+    };
+    let write = Command::Write {
+        conditions: vec![condition],
+        changes: vec![Change::Put {
+            key,
+            value: (count + 1).to_le_bytes().to_vec(),
+        }],
+    };
+    assert!(matches!(
+        plane.propose(write).await,
+        Ok(Reply::Written { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_share_entries_and_reads_share_questions() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    let plane = cluster.planes()[0].clone();
+    let before = plane.read_linearizable().await.unwrap().applied().index;
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..200 {
+        let plane = plane.clone();
+        tasks.spawn(async move {
+            create_tenant(&plane, &format!("t{index}")).await.unwrap();
+            let state = plane.read_linearizable().await.unwrap();
+            assert!(state.tenant_id(&format!("t{index}")).is_some());
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let entries = plane.state().applied().index - before;
+    assert!(entries < 200, "{entries} entries for 200 commands");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_of_all_loses_nothing_acknowledged() {
+    let cluster = Cluster::begin(3, |options| {
+        options.snapshot_entries = 20;
+        options.entries_kept = 5;
+    })
+    .await;
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        for step in 0..15 {
+            let name = format!("t{round}-{step}");
+            let planes = cluster.planes();
+            create_tenant(&planes[step % planes.len()], &name)
+                .await
+                .unwrap();
+            acknowledged.push(name);
+        }
+        for node in cluster.nodes() {
+            cluster.machine(node).disk.crash(CrashLoss::Dice);
+        }
+        for node in cluster.nodes() {
+            cluster.stop(node).await;
+        }
+        for node in cluster.nodes() {
+            cluster.start(node).await.unwrap();
+        }
+        let state = cluster.planes()[0].read_linearizable().await.unwrap();
+        for name in &acknowledged {
+            assert!(state.tenant_id(name).is_some(), "{name} is lost");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_long_gets_a_snapshot() {
+    let cluster = Cluster::begin(3, |options| {
+        options.snapshot_entries = 10;
+        options.entries_kept = 2;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let away = cluster
+        .nodes()
+        .into_iter()
+        .find(|node| *node != leader)
+        .unwrap();
+    cluster.crash(away, CrashLoss::Dice).await;
+    let plane = cluster.plane(leader);
+    for step in 0..60 {
+        create_tenant(&plane, &format!("t{step}")).await.unwrap();
+    }
+    let sent_before = cluster.net.snapshot_chunks.load(Ordering::Relaxed);
+    cluster.start(away).await.unwrap();
+    let state = cluster.plane(away).read_linearizable().await.unwrap();
+    assert!(state.tenant_id("t0").is_some() && state.tenant_id("t59").is_some());
+    assert!(cluster.net.snapshot_chunks.load(Ordering::Relaxed) > sent_before);
+    cluster.crash(away, CrashLoss::Dice).await;
+    cluster.start(away).await.unwrap();
+    let again = cluster.plane(away).read_linearizable().await.unwrap();
+    assert!(again.tenant_id("t0").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joining_node_becomes_a_learner_and_a_lost_voter_is_replaced() {
+    let mut cluster = Cluster::begin(3, |options| {
+        options.replace_after = Duration::from_millis(200);
+    })
+    .await;
+    let newcomer = cluster.add_machine().await;
+    cluster.everybody_sees_all();
+    let description = cluster.description(newcomer);
+    let plane = cluster.plane(newcomer);
+    plane.join(cluster.nodes()[0], description).await.unwrap();
+    state_where(&plane, "the newcomer's own record", |state| {
+        state.member(newcomer).is_some()
+    })
+    .await;
+    assert!(
+        plane.status().learners.contains(&newcomer),
+        "four nodes have three voters"
+    );
+    plane.read_linearizable().await.unwrap();
+
+    let leader = cluster.leader().await;
+    let lost = cluster
+        .nodes()
+        .into_iter()
+        .find(|node| *node != leader && *node != newcomer)
+        .unwrap();
+    cluster.crash(lost, CrashLoss::Everything).await;
+    let alive: Vec<NodeId> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != lost)
+        .collect();
+    cluster.everybody_sees(&alive);
+    let expected: BTreeSet<NodeId> = alive.into_iter().collect();
+    eventually("the replacement", || {
+        (plane.status().voters == expected).then_some(())
+    })
+    .await;
+    create_tenant(&plane, "after").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_vote_is_gone_does_not_come_back() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    let victim = cluster.nodes()[0];
+    cluster.stop(victim).await;
+    let disk = &cluster.machine(victim).disk;
+    let log_files = disk
+        .files()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("/meta/raft-log"));
+    for (path, _) in log_files {
+        trefoil_store_pages::Disk::remove(disk, &path).unwrap();
+    }
+    let refused = cluster.start(victim).await;
+    assert!(matches!(refused, Err(MetadataError::Damaged { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_disk_stops_the_node_and_the_others_go_on() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    let leader = cluster.leader().await;
+    cluster.machine(leader).disk.fail_sync(1);
+    let other = cluster
+        .planes()
+        .into_iter()
+        .find(|plane| plane.node() != leader)
+        .unwrap();
+    create_tenant(&other, "t").await.unwrap();
+    let failed = cluster.plane(leader);
+    eventually("the stop", || {
+        (failed.status().role == Role::Stopped).then_some(())
+    })
+    .await;
+    let stopped = create_tenant(&failed, "u").await;
+    assert!(stopped.is_ok() || matches!(stopped, Err(MetadataError::Stopped { .. })));
+}
