@@ -9,21 +9,40 @@
 //! At a crash the state machine is lost. [`Recovery`] makes the next one from the newest checkpoint and the
 //! journal; see there for what the driver must have done before.
 
-#![allow(dead_code)] // The state machine that uses all of this follows in the next change.
-
 mod action;
+mod answer;
+mod barrier;
+mod coordinator;
+mod copy;
 mod envelope;
 mod error;
 mod event;
+mod export;
+mod filling;
+mod following;
+mod held;
+mod journal_state;
+mod leaving;
 mod message;
+pub mod movement;
+mod owner;
 mod parcel;
+mod peers;
 pub mod placement;
 mod position;
+mod query;
+mod quorum;
 mod record;
+mod recovery;
+mod replicas;
+mod replication;
 mod report;
 mod routing;
+mod rows;
+mod scrub;
 mod settings;
 mod shard_map;
+mod trimming;
 mod trust;
 
 pub use action::{Action, Alarm, JournalPort, Proposal, QueryReady, WriteOutcome};
@@ -37,6 +56,8 @@ pub use message::{
 pub use parcel::{ImportNote, PARCEL_VERSION, Parcel, ParcelHeader, RequestNumber};
 pub use position::{Offset, Position, Span};
 pub use record::{RECORD_VERSION, Record, TrustRecord};
+pub use recovery::{CHECKPOINT_VERSION, Loss, RecoveredJournal, Recovery};
+pub use replication::{Identity, Replication};
 pub use report::{ReplicaGroup, ReplicaReport, ReplicationStatus};
 pub use routing::{QueryPlan, RouteGroup, Routing};
 pub use settings::{Faults, Settings, WINDOWS_MAX};

@@ -82,7 +82,8 @@ pub struct Founder {
 ///
 /// # Panics
 ///
-/// If `shards` is not a power of two, `replication_factor` is 0, or two nodes have the same id.
+/// If `shards` is not a power of two, two nodes have the same id, or `replication_factor` is 0 although
+/// a node is active.
 #[must_use]
 pub fn plan(
     nodes: &[PlacementNode],
@@ -95,7 +96,6 @@ pub fn plan(
         shards.is_power_of_two(),
         "the number of shards is a power of two"
     );
-    assert!(replication_factor > 0, "a shard has at least one owner");
     let mut active: Vec<&PlacementNode> = nodes.iter().filter(|n| n.active).collect();
     active.sort_unstable_by_key(|n| n.id);
     assert!(
@@ -105,6 +105,7 @@ pub fn plan(
     if active.is_empty() {
         return None;
     }
+    assert!(replication_factor > 0, "a shard has at least one owner");
     let owners = replication_factor.min(active.len());
     Some(Problem::new(&active, shards, current, mode, owners).solve())
 }

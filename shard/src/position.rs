@@ -7,7 +7,7 @@
 use crate::shard_map::ShardMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use trefoil_model::{Incarnation, NodeId, ShardId, ShardSet};
+use trefoil_model::{Incarnation, LineageId, NodeId, ShardId, ShardSet};
 
 /// A place in a node's own journal: bytes since its beginning, over all restarts. A record is named by the
 /// offset of its end.
@@ -42,6 +42,8 @@ pub(crate) struct Reached {
     pub(crate) position: Position,
     /// The end of this node's own journal when the position was taken: all that is covered lies before it.
     pub(crate) taken_at: Offset,
+    /// The lineage of the peer's replicas then.
+    pub(crate) lineage: LineageId,
 }
 
 /// The positions in all peers' journals, per peer and shard, stored as ranges.

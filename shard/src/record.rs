@@ -98,6 +98,16 @@ pub enum TrustRecord {
     },
 }
 
+impl TrustRecord {
+    /// The shards whose held numbers are void by this change.
+    pub(crate) fn loses(&self) -> Option<&ShardSet> {
+        match self {
+            Self::Forget { shards, .. } | Self::Damage { shards, .. } => Some(shards),
+            Self::Set { .. } | Self::Repaired { .. } => None,
+        }
+    }
+}
+
 /// The meta of a record's envelope; a parcel follows as the tail.
 #[derive(Serialize, Deserialize)]
 enum RecordMeta {

@@ -124,6 +124,14 @@ impl PageWriter {
         Ok(())
     }
 
+    /// Reserves space so that at least `bytes` more can be appended. An error (a full disk, mostly)
+    /// changes nothing: the writer goes on, and a later call may succeed.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), PagesError> {
+        self.file
+            .preallocate(self.used_bytes().saturating_add(bytes))
+            .map_err(PagesError::io("reserve space for", &self.path))
+    }
+
     /// Gives the file another name, in place of whatever has it, and syncs the directory of the new
     /// name. After an error either name may be found after a crash.
     pub fn rename(&mut self, disk: &dyn Disk, to: &Path) -> Result<(), PagesError> {

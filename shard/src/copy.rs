@@ -1,0 +1,407 @@
+//! The receiving side of a copy: fill replicas from another owner's pinned view.
+//!
+//! ```text
+//! Opening --Opened--> Reading(cursor) --last chunk--> Settling --durable--> position taken, view unpinned
+//! ```
+//! Every chunk is journalled as imported parcels with this node's own numbers, so barriers list them like
+//! anything else. When all of them are durable, the position in the source's journal is the one that the view
+//! covered; what the source wrote meanwhile comes by ordinary barriers. One copy runs at a time, paced.
+//!
+//! A copy of a range of time (after damage or scrub) takes no new position: it only makes sure that what
+//! the source wrote after its view was pinned is fetched again.
+
+use crate::{
+    CopyAnswerStep, CopyAskStep, ExportedItems, ImportNote, Message, Offset, Parcel, ParcelHeader,
+    Position, Replication, RequestNumber, position::Reached, replication::Step,
+};
+use std::{collections::BTreeMap, time::Duration};
+use trefoil_model::{LineageId, NodeId, ShardSet, TimeRange};
+
+/// Copies that this node receives.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    current: Option<Copy>,
+    /// Shards that barriers could not list, by source.
+    wanted: BTreeMap<NodeId, ShardSet>,
+    /// Ranges that scrubbing found to differ.
+    differing: Vec<(NodeId, ShardSet, TimeRange)>,
+    pub(crate) completed: u64,
+}
+
+#[derive(Debug)]
+struct Copy {
+    session: u64,
+    source: NodeId,
+    shards: ShardSet,
+    range: Option<TimeRange>,
+    /// The lineage of the source's replicas when the copy began.
+    lineages: Vec<(ShardSet, LineageId)>,
+    covered: Option<Position>,
+    inherited: Vec<(NodeId, ShardSet, Position, LineageId)>,
+    phase: Phase,
+    heard_at: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening { asked_at: Option<Duration> },
+    Reading { cursor: u64, ask_at: Duration },
+    Settling { at: Offset },
+}
+
+/// Most differing ranges that wait for a copy; more are found again by later scrubs.
+const DIFFERING_MAX: usize = 64;
+
+impl Replication {
+    /// A barrier could not list these shards: they have to be copied from the peer.
+    pub(crate) fn want_copy(&mut self, step: &mut Step<'_>, source: NodeId, shards: &ShardSet) {
+        self.copies.wanted.insert(source, shards.clone());
+        self.tick_copies(step);
+    }
+
+    /// Scrubbing found a difference.
+    pub(crate) fn want_range(&mut self, source: NodeId, shards: ShardSet, range: TimeRange) {
+        if self.copies.differing.len() < DIFFERING_MAX && !shards.is_empty() {
+            self.copies.differing.push((source, shards, range));
+        }
+    }
+
+    pub(crate) fn tick_copies(&mut self, step: &mut Step<'_>) {
+        let silent = self.settings.export_idle;
+        if self
+            .copies
+            .current
+            .as_ref()
+            .is_some_and(|copy| step.now >= copy.heard_at + silent)
+        {
+            self.copies.current = None;
+        }
+        if self.copies.current.is_none() {
+            self.choose_copy(step.now);
+        }
+        let retry = self.settings.fetch_retry;
+        let Some(copy) = &mut self.copies.current else {
+            return;
+        };
+        let (source, session) = (copy.source, copy.session);
+        match copy.phase {
+            Phase::Opening { asked_at } if asked_at.is_none_or(|at| step.now >= at + retry) => {
+                copy.phase = Phase::Opening {
+                    asked_at: Some(step.now),
+                };
+                let range = copy.range;
+                let numbers = self.rows.numbers(&copy.shards);
+                let ask = CopyAskStep::Open { numbers, range };
+                self.send(step, source, Message::CopyAsk { session, step: ask });
+            }
+            Phase::Reading { cursor, ask_at } if step.now >= ask_at => {
+                copy.phase = Phase::Reading {
+                    cursor,
+                    ask_at: step.now + retry,
+                };
+                let ask = CopyAskStep::Next { cursor };
+                self.send(step, source, Message::CopyAsk { session, step: ask });
+            }
+            Phase::Opening { .. } | Phase::Reading { .. } | Phase::Settling { .. } => {}
+        }
+    }
+
+    /// Begins the copy that brings most: lost ranges first, then replicas, then what scrubbing found.
+    fn choose_copy(&mut self, now: Duration) {
+        let chosen = self
+            .lost_range()
+            .or_else(|| {
+                let wanted = self.copies.wanted.iter();
+                let most = wanted.max_by_key(|(_, shards)| shards.len())?;
+                Some((*most.0, most.1.clone(), None))
+            })
+            .or_else(|| {
+                let (source, shards, range) = self.copies.differing.pop()?;
+                Some((source, shards, Some(range)))
+            });
+        let Some((source, shards, range)) = chosen else {
+            return;
+        };
+        self.copies.wanted.remove(&source);
+        let shards = shards.intersection(&self.rows.shared_by(self.me.node, source));
+        if shards.is_empty() {
+            return;
+        }
+        self.copies.current = Some(Copy {
+            session: self.fresh_id(),
+            source,
+            lineages: self.lineages_at(source, &shards),
+            shards,
+            range,
+            covered: None,
+            inherited: Vec::new(),
+            phase: Phase::Opening { asked_at: None },
+            heard_at: now,
+        });
+    }
+
+    /// A range of a lost block that was not copied from some peer yet.
+    fn lost_range(&self) -> Option<(NodeId, ShardSet, Option<TimeRange>)> {
+        let unrecorded = self.replicas.unrecorded(&self.rows);
+        for damage in &self.replicas.damages {
+            let lost = damage.shards.difference(&unrecorded);
+            for peer in self.rows.peers_of(self.me.node) {
+                if !self.peers.get(&peer).is_some_and(|peer| peer.up) {
+                    continue;
+                }
+                let shared = self.rows.shared_by(self.me.node, peer);
+                let copied = damage.copied.get(&peer).cloned().unwrap_or_default();
+                let rest = lost.intersection(&shared).difference(&copied);
+                if !rest.is_empty() {
+                    return Some((peer, rest, Some(damage.range)));
+                }
+            }
+        }
+        None
+    }
+
+    /// The lineages of a peer's replicas, as this node's rows name them.
+    fn lineages_at(&self, peer: NodeId, shards: &ShardSet) -> Vec<(ShardSet, LineageId)> {
+        let rows = self.rows.within(shards);
+        rows.filter_map(|(both, entry)| Some((both, entry.owners.get(&peer)?.lineage)))
+            .collect()
+    }
+
+    pub(crate) fn on_copy_answer(
+        &mut self,
+        step: &mut Step<'_>,
+        from: NodeId,
+        session: u64,
+        answer: CopyAnswerStep,
+    ) {
+        let Some(copy) = &mut self.copies.current else {
+            return;
+        };
+        if copy.session != session || copy.source != from {
+            return;
+        }
+        copy.heard_at = step.now;
+        match (answer, copy.phase) {
+            (CopyAnswerStep::Opened { covered, inherited }, Phase::Opening { .. }) => {
+                copy.covered = Some(covered);
+                copy.inherited = inherited;
+                copy.phase = Phase::Reading {
+                    cursor: 0,
+                    ask_at: step.now,
+                };
+                self.tick_copies(step);
+            }
+            (
+                CopyAnswerStep::Chunk {
+                    cursor,
+                    items,
+                    next,
+                },
+                Phase::Reading {
+                    cursor: expected, ..
+                },
+            ) if cursor == expected => self.import_chunk(step, items, next),
+            (CopyAnswerStep::Refused, Phase::Opening { .. } | Phase::Reading { .. }) => {
+                // It begins again after a while; the next barrier says what is still missing.
+                self.copies.current = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Journals a chunk, and asks for the next one in its time.
+    fn import_chunk(&mut self, step: &mut Step<'_>, items: Vec<ExportedItems>, next: Option<u64>) {
+        let unknown = items
+            .iter()
+            .any(|item| item.deletion > self.known_deletion(item.tenant));
+        if unknown && !self.faults.deletion_not_learnt {
+            step.out.push(crate::Action::RefreshMetadata);
+            return;
+        }
+        let Some((source, shards, Some(covered))) = self
+            .copies
+            .current
+            .as_ref()
+            .map(|copy| (copy.source, copy.shards.clone(), copy.covered))
+        else {
+            return;
+        };
+        let mut bytes = 0;
+        let mut at = Offset(0);
+        for item in items {
+            let accepted = item.shards.intersection(&shards);
+            bytes += item.body.len() as u64;
+            if accepted.is_empty() {
+                continue;
+            }
+            let known = self.known_deletion(item.tenant);
+            let claims = self.faults.import_claims_deletions;
+            let header = ParcelHeader {
+                tenant: item.tenant,
+                signal: item.signal,
+                number: RequestNumber {
+                    incarnation: self.me.incarnation,
+                    sequence: self.writes.next_sequence(),
+                },
+                deletion: if claims { known } else { item.deletion },
+                shards: item.shards,
+                import: Some(ImportNote { source, covered }),
+            };
+            at = at.max(self.hold(step, &accepted, Parcel::new(header, item.body)));
+        }
+        let rate = self.settings.copy_bytes_per_second.max(1);
+        let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        if let Some(copy) = &mut self.copies.current {
+            copy.phase = match next {
+                Some(cursor) => Phase::Reading {
+                    cursor,
+                    ask_at: step.now + pause,
+                },
+                None => Phase::Settling {
+                    at: at.max(self.journal.end),
+                },
+            };
+        }
+        self.settle_copies(step);
+        self.tick_copies(step);
+    }
+
+    /// Ends a copy whose imports are durable.
+    pub(crate) fn settle_copies(&mut self, step: &mut Step<'_>) {
+        let durable = self.journal.durable;
+        let settled = |copy: &Copy| matches!(copy.phase, Phase::Settling { at } if at <= durable);
+        if !self.copies.current.as_ref().is_some_and(settled) {
+            return;
+        }
+        let Some(copy) = self.copies.current.take() else {
+            return;
+        };
+        self.copies.completed += 1;
+        // What other sources would have to be copied for may have been inherited: barriers ask anew.
+        self.copies.wanted.clear();
+        let session = copy.session;
+        let close = CopyAskStep::Close;
+        let message = Message::CopyAsk {
+            session,
+            step: close,
+        };
+        self.send(step, copy.source, message);
+        match copy.range {
+            None => self.take_copied_positions(&copy),
+            Some(range) => self.note_range(&copy, range),
+        }
+        if let Some(peer) = self.peers.get_mut(&copy.source) {
+            peer.pair.abandon();
+        }
+        self.want_barrier(step, copy.source);
+    }
+
+    fn take_copied_positions(&mut self, copy: &Copy) {
+        let Some(covered) = copy.covered else {
+            return;
+        };
+        for (shards, lineage) in &copy.lineages {
+            let shards = shards.intersection(&copy.shards);
+            self.advance_position(copy.source, &shards, covered, *lineage);
+        }
+        for (third, shards, position, lineage) in &copy.inherited {
+            let shards = shards.intersection(&copy.shards);
+            let still = self.lineages_at(*third, &shards);
+            for (both, present) in still.iter().filter(|(_, present)| present == lineage) {
+                if *third != self.me.node {
+                    self.advance_position(*third, both, *position, *present);
+                }
+            }
+        }
+    }
+
+    /// Takes a position where it is further than the present one, or where there is none.
+    fn advance_position(
+        &mut self,
+        peer: NodeId,
+        shards: &ShardSet,
+        position: Position,
+        lineage: LineageId,
+    ) {
+        let behind: ShardSet = shards
+            .iter()
+            .filter(|shard| {
+                let known = self.positions.get(peer, *shard);
+                known.is_none_or(|known| {
+                    known.lineage != lineage || known.position.offset < position.offset
+                })
+            })
+            .collect();
+        if behind.is_empty() {
+            return;
+        }
+        let reached = Reached {
+            position,
+            taken_at: self.journal.durable,
+            lineage,
+        };
+        self.positions.set(peer, &behind, reached);
+        self.positions_dirty = true;
+    }
+
+    /// A range of time is here again, up to where the source's view reached: what came after is fetched again.
+    fn note_range(&mut self, copy: &Copy, range: TimeRange) {
+        let Some(covered) = copy.covered else {
+            return;
+        };
+        let mut repaired = ShardSet::new();
+        for damage in &mut self.replicas.damages {
+            if damage.range == range {
+                let both = damage.shards.intersection(&copy.shards);
+                let copied = damage.copied.entry(copy.source).or_default();
+                *copied = copied.union(&both);
+                repaired = repaired.union(&both);
+            }
+        }
+        if let Some(caught) = self.replicas.caught.get_mut(&copy.source) {
+            *caught = caught.difference(&repaired);
+        }
+        for shard in repaired.iter() {
+            let Some(known) = self.positions.get(copy.source, shard) else {
+                continue;
+            };
+            if known.position.offset > covered.offset {
+                let reached = Reached {
+                    position: covered,
+                    ..known
+                };
+                self.positions
+                    .set(copy.source, &ShardSet::from_iter([shard]), reached);
+                self.positions_dirty = true;
+            }
+        }
+    }
+
+    /// These shards follow new numbers: a copy of them goes on only if it still proves what it would have.
+    pub(crate) fn abandon_copies(&mut self, _step: &mut Step<'_>, changed: &ShardSet) {
+        let Some(copy) = &self.copies.current else {
+            return;
+        };
+        let touched = copy.shards.intersection(changed);
+        if touched.is_empty() {
+            return;
+        }
+        let shared = self.rows.shared_by(self.me.node, copy.source);
+        let amnesiac = self.replicas.unrecorded(&self.rows);
+        let present = self.lineages_at(copy.source, &touched.intersection(&shared));
+        let mut keep = copy.shards.difference(&touched);
+        if copy.range.is_none() {
+            for (shards, lineage) in &copy.lineages {
+                for (both, now) in present.iter().filter(|(_, now)| now == lineage) {
+                    debug_assert_eq!(now, lineage);
+                    keep = keep.union(&shards.intersection(both));
+                }
+            }
+            keep = keep.difference(&amnesiac);
+        }
+        match (&mut self.copies.current, keep.is_empty()) {
+            (Some(copy), false) => copy.shards = keep,
+            (current, _) => *current = None,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Starting again: from the newest checkpoint and the journal to the state machine.
+//!
+//! The checkpoint is the durable state at one offset of the journal; state records behind it are replayed onto it.
+//! Parcel records are indexed from the journal's floor on, wherever the checkpoint stands. Replay has no
+//! effect outside: what it finds is merely what this node may say again.
+
+use crate::{
+    Action, Faults, Identity, JournalPort, Offset, Position, Record, Replication, Settings,
+    ShardError, Span,
+    coordinator::Writes,
+    copy::Copies,
+    envelope,
+    export::Exports,
+    held::Held,
+    journal_state::{JournalState, RunStart},
+    leaving::Leaving,
+    owner::Acknowledgements,
+    position::{Positions, Reached},
+    query::Queries,
+    replicas::{Damage, Replica, Replicas},
+    replication::Step,
+    rows::Rows,
+    scrub::Scrub,
+    shard_map::ShardMap,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use trefoil_model::{
+    ClusterId, DeletionVersion, Incarnation, LineageId, NodeId, ShardEntry, ShardSet, TenantId,
+};
+
+/// The format version of a checkpoint.
+pub const CHECKPOINT_VERSION: u8 = 1;
+
+/// What the journal is after a restart, as the driver found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoveredJournal {
+    /// The lowest offset from which records could be replayed. It is 0 only if nothing was ever trimmed *or lost*: a
+    /// journal that replaces a lost one in a directory that has blocks begins above 0.
+    pub floor: Offset,
+    /// The end of the last record. All of it is durable (the unsealed segment was copied and fsynced) and
+    /// applied to the store.
+    pub end: Offset,
+    /// The position L of the newest manifest record.
+    pub flushed: Offset,
+}
+
+/// Whether the data directory is what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Everything that was durable is there.
+    None,
+    /// The directory was just made, with this lineage.
+    Fresh(LineageId),
+    /// Something durable may be missing: an unreadable journal page before the last valid one, pieces of
+    /// different lineage, a journal or manifest that is gone, an unclean stop under `journal_sync: interval`.
+    Possible,
+}
+
+/// Collects what a restart finds. Call [`Recovery::new`], [`Recovery::replay`] for every record from the floor
+/// on in order, then [`Recovery::finish`].
+#[derive(Debug)]
+pub struct Recovery {
+    state: Replication,
+    /// State records up to here are in the checkpoint already.
+    covers: Offset,
+    incarnation: Incarnation,
+}
+
+/// All that is durable, as a checkpoint holds it.
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    covers: Offset,
+    lineage: LineageId,
+    starts: Vec<RunStart>,
+    starts_forgotten: bool,
+    rows: Vec<(ShardSet, ShardEntry)>,
+    replicas: ShardMap<Replica>,
+    damages: Vec<Damage>,
+    positions: Positions,
+    deletions: Vec<(TenantId, DeletionVersion)>,
+}
+
+impl Recovery {
+    /// Begins with the checkpoint of the newest manifest record, if there is one.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged or of an unknown version. Start without it and with
+    /// [`Loss::Possible`] then.
+    pub fn new(
+        settings: Settings,
+        faults: Faults,
+        node: NodeId,
+        checkpoint: Option<&Bytes>,
+    ) -> Result<Self, ShardError> {
+        let identity = Identity {
+            cluster: ClusterId(0),
+            node,
+            incarnation: Incarnation(0),
+        };
+        let mut state = Replication::empty(settings, faults, identity);
+        let mut covers = Offset(0);
+        if let Some(bytes) = checkpoint {
+            let (checkpoint, _): (Checkpoint, Bytes) =
+                envelope::open("checkpoint", CHECKPOINT_VERSION, bytes)?;
+            covers = checkpoint.covers;
+            state.restore(checkpoint);
+        }
+        Ok(Self {
+            state,
+            covers,
+            incarnation: Incarnation(0),
+        })
+    }
+
+    /// Takes the next record of the journal.
+    pub fn replay(&mut self, span: Span, record: &Record) {
+        let state = &mut self.state;
+        let behind = span.end > self.covers;
+        match record {
+            Record::Parcel { accepted, parcel } => {
+                let header = parcel.header();
+                state
+                    .journal
+                    .note_parcel(span, header.number, accepted, header.import);
+                state.held.insert(header.number, accepted, span.end);
+            }
+            // What ended or was lost is not held, whatever the checkpoint knows.
+            Record::Drop { shards } if !behind && !state.faults.drop_keeps_positions => {
+                state.held.forget(shards);
+            }
+            Record::Trust(trust) if !behind => {
+                if let Some(lost) = trust.loses() {
+                    state.held.forget(lost);
+                }
+            }
+            _ if !behind => {}
+            Record::Start {
+                incarnation,
+                lineage,
+            } => {
+                let starts_max = state.settings.starts_max;
+                state
+                    .journal
+                    .note_start(*incarnation, span.start, starts_max);
+                state.replicas.lineage = *lineage;
+                self.incarnation = *incarnation;
+            }
+            Record::Adopt { entries } => state.adopt(entries),
+            Record::Positions { peer, groups } => {
+                for (shards, position, lineage) in groups {
+                    let reached = Reached {
+                        position: *position,
+                        taken_at: span.start,
+                        lineage: *lineage,
+                    };
+                    state.positions.set(*peer, shards, reached);
+                }
+            }
+            Record::Trust(trust) => {
+                state.replicas.apply(trust);
+                if let Some(lost) = trust.loses() {
+                    state.held.forget(lost);
+                }
+                if let crate::TrustRecord::Forget { shards, .. } = trust {
+                    state.positions.drop_shards(shards);
+                }
+            }
+            Record::Deletions { versions } => {
+                state.deletions_durable.extend(versions.iter().copied());
+            }
+            Record::Drop { shards } => state.drop_replicas(shards),
+        }
+    }
+
+    /// Makes the state machine of this run. The first records are appended through `port`; the driver takes
+    /// them like those of a step. `out` gets the first actions.
+    pub fn finish(
+        self,
+        now: Duration,
+        identity: Identity,
+        journal: RecoveredJournal,
+        loss: Loss,
+        port: &mut dyn JournalPort,
+        out: &mut Vec<Action>,
+    ) -> Replication {
+        let mut state = self.state;
+        state.me = identity;
+        state.journal.floor = journal.floor;
+        state.journal.end = journal.end;
+        state.journal.durable = journal.end;
+        state.journal.applied = journal.end;
+        state.journal.flushed = journal.flushed;
+        state.journal.trim(journal.floor);
+        let step = &mut Step { now, port, out };
+        // A checkpoint is only written once the journal is durable up to what it covers.
+        let shorter = journal.end < self.covers;
+        let loss = if shorter { Loss::Possible } else { loss };
+        let lineage = match loss {
+            Loss::None => state.replicas.lineage,
+            Loss::Fresh(lineage) => lineage,
+            Loss::Possible => state.fresh_lineage(),
+        };
+        let starts_max = state.settings.starts_max;
+        let at = state.journal.end;
+        state.begin_lineage(step, lineage);
+        state
+            .journal
+            .note_start(identity.incarnation, at, starts_max);
+        if loss == Loss::Possible {
+            let shards = state.replicas.all();
+            state.forget(step, &shards, lineage);
+        }
+        let routing = Arc::clone(state.rows.routing());
+        step.out.push(Action::RoutingChanged(routing));
+        let all = state.replicas.all();
+        state.evaluate_trust(step, &all);
+        state
+    }
+}
+
+impl Replication {
+    fn empty(settings: Settings, faults: Faults, me: Identity) -> Self {
+        Self {
+            held: Held::new(settings.held_max, settings.held_runs_max),
+            settings,
+            faults,
+            me,
+            journal: JournalState::default(),
+            rows: Rows::default(),
+            replicas: Replicas {
+                node: me.node,
+                everything_recorded: faults.amnesia_unrecorded,
+                ..Replicas::default()
+            },
+            positions: Positions::default(),
+            positions_dirty: false,
+            deletions: Arc::default(),
+            deletions_durable: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            writes: Writes::default(),
+            acknowledgements: Acknowledgements::default(),
+            queries: Queries::default(),
+            copies: Copies::default(),
+            exports: Exports::default(),
+            leaving: Leaving::default(),
+            scrub: Scrub::default(),
+            reads: BTreeMap::new(),
+            parked: Vec::new(),
+            last_id: 0,
+            repeated_at: None,
+            misdirected: 0,
+            fetched: 0,
+        }
+    }
+
+    fn restore(&mut self, checkpoint: Checkpoint) {
+        self.replicas.lineage = checkpoint.lineage;
+        self.replicas.replicas = checkpoint.replicas;
+        self.replicas.damages = checkpoint.damages;
+        self.journal.starts = checkpoint.starts;
+        self.journal.starts_forgotten = checkpoint.starts_forgotten;
+        self.rows.replace(&checkpoint.rows);
+        self.positions = checkpoint.positions;
+        self.deletions_durable = checkpoint.deletions.into_iter().collect();
+    }
+
+    /// The state that a restart needs besides the journal, with the offset of the journal that it stands for.
+    ///
+    /// Write it with the blocks of a flush, in one manifest record, and only *after the journal is durable up
+    /// to the offset*: it speaks of records up to there.
+    #[must_use]
+    pub fn checkpoint(&self) -> (Vec<u8>, Offset) {
+        let covers = self.journal.end;
+        let groups = self.rows.groups().iter();
+        let checkpoint = Checkpoint {
+            covers,
+            lineage: self.replicas.lineage,
+            starts: self.journal.starts.clone(),
+            starts_forgotten: self.journal.starts_forgotten,
+            rows: groups
+                .map(|g| (g.shards.clone(), g.entry.clone()))
+                .collect(),
+            replicas: self.replicas.replicas.clone(),
+            damages: self.replicas.damages.clone(),
+            positions: self.positions.clone(),
+            deletions: self
+                .deletions_durable
+                .iter()
+                .map(|(t, v)| (*t, *v))
+                .collect(),
+        };
+        let mut bytes = Vec::new();
+        envelope::seal(CHECKPOINT_VERSION, &checkpoint, &[], &mut bytes);
+        (bytes, covers)
+    }
+
+    /// The lineage of the data directory in this run, which the node gives when it joins.
+    #[must_use]
+    pub fn lineage(&self) -> LineageId {
+        self.replicas.lineage
+    }
+
+    /// How far a peer's journal is covered for a shard. For tests and for people.
+    #[must_use]
+    pub fn position_at(&self, peer: NodeId, shard: trefoil_model::ShardId) -> Option<Position> {
+        self.positions
+            .get(peer, shard)
+            .map(|reached| reached.position)
+    }
+}
