@@ -75,7 +75,13 @@ impl RecordGroup {
         self.records
     }
 
-    /// Bytes that the group takes on disk and, about, in memory.
+    /// Bytes of memory that the group holds.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.pages.capacity()
+    }
+
+    /// Bytes that the group takes on disk.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {
         self.pages.len().next_multiple_of(PAGE_BYTES)

@@ -33,7 +33,7 @@ pub use page::{FileHeader, NOTE_BYTES_MAX, PAGE_BYTES, PAGE_PAYLOAD_BYTES, RECOR
 pub use reader::{DamagedRange, PageReader, ScanSummary};
 pub use real_disk::RealDisk;
 pub use simulated_disk::{CrashLoss, SimulatedDisk};
-pub use writer::{PageWriter, copy_to_fresh};
+pub use writer::{PageWriter, copy_records, copy_to_fresh};
 
 /// A record as it lies in the logical stream of a page file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -175,13 +175,9 @@ impl PageWriter {
 }
 
 /// Copies every whole record of `source` to a new file at `to` with `header` (whose base is replaced
-/// by the source's), at the same logical offsets, and syncs it; `visit` sees each record's start and
-/// bytes on the way. A leftover at `to` is removed first. Afterwards the caller renames the new file
-/// over the old one ([`PageWriter::rename`]) and goes on appending to it.
-///
-/// Damaged ranges stay behind as gaps in the offsets, so they are found again by every later scan.
-/// Nothing that was read counts before this has returned, because what was read may come from a page
-/// cache that the disk never saw.
+/// by the source's), and syncs it; see [`copy_records`]. A leftover at `to` is removed first.
+/// Afterwards the caller renames the new file over the old one ([`PageWriter::rename`]) and goes on
+/// appending to it.
 pub fn copy_to_fresh(
     disk: &dyn Disk,
     source: &PageReader,
@@ -201,24 +197,39 @@ pub fn copy_to_fresh(
         ..header
     };
     let mut writer = PageWriter::create(disk, to, header, preallocate_bytes)?;
+    let summary = copy_records(source, &mut writer, visit)?;
+    Ok((writer, summary))
+}
+
+/// Copies every whole record of `source` to a writer that has none yet, at the same logical offsets,
+/// and syncs once at the end; `visit` sees each record's start and bytes on the way.
+///
+/// Damaged ranges stay behind as gaps in the offsets, so they are found again by every later scan.
+/// Nothing that was read counts before this has returned and the file has its final name, because what
+/// was read may come from a page cache that the disk never saw.
+pub fn copy_records(
+    source: &PageReader,
+    writer: &mut PageWriter,
+    visit: &mut dyn FnMut(u64, &[u8]),
+) -> Result<ScanSummary, PagesError> {
     let mut group = RecordGroup::new(writer.end());
     let mut failure = None;
     let summary = source.scan(&mut |start, bytes| {
         visit(start, bytes);
         if start != group.end() || group.disk_bytes() >= COPY_GROUP_BYTES {
             let full = std::mem::replace(&mut group, RecordGroup::new(start));
-            write_copied(&mut writer, full, &mut failure);
+            write_copied(writer, full, &mut failure);
         }
         group.push(&[bytes]);
     })?;
-    write_copied(&mut writer, group, &mut failure);
+    write_copied(writer, group, &mut failure);
     if let Some(error) = failure {
         return Err(error);
     }
     // The mark keeps the copy's last records provable: should one of its pages rot later, that is
     // damage and not a torn tail. It also carries a gap at the very end.
     writer.append(&mut RecordGroup::new(summary.end))?;
-    Ok((writer, summary))
+    Ok(summary)
 }
 
 fn write_copied(writer: &mut PageWriter, mut group: RecordGroup, failure: &mut Option<PagesError>) {
