@@ -218,6 +218,14 @@ fn checksum(page: &[u8], used: usize) -> u32 {
     crc32c::crc32c_append(head, &page[PAGE_HEADER_BYTES..PAGE_HEADER_BYTES + used])
 }
 
+/// Makes the checksum of a changed page right again, as far as its claims allow.
+#[cfg(test)]
+pub(crate) fn correct_checksum(page: &mut [u8]) {
+    let used = usize::from(u16::from_le_bytes(array(page, 6))).min(PAGE_PAYLOAD_BYTES);
+    let checksum = checksum(page, used);
+    page[CHECKSUM_AT..PAGE_HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+}
+
 /// The `N` bytes at `at`. Callers have checked that they are there.
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];

@@ -77,6 +77,20 @@ fn segment_path(base: u64) -> PathBuf {
     dir().join(format!("{base:016x}.segment"))
 }
 
+/// Pins what docs/formats/journal.md draws: the names and the first bytes of a segment.
+#[test]
+fn golden_directory() {
+    let disk = SimulatedDisk::new(1);
+    several_segments(&disk);
+    let names = file_names(&disk).join("\n");
+    assert_eq!(names, include_str!("../golden/names.txt").trim());
+    let file = disk.open(&segment_path(0)).unwrap();
+    let mut bytes = [0; 80];
+    file.read_at(&mut bytes, 0).unwrap();
+    let hexadecimal: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hexadecimal, include_str!("../golden/segment.hex").trim());
+}
+
 #[test]
 fn durable_records_are_read_back_and_pending_ones_are_not() {
     let disk = SimulatedDisk::new(1);
@@ -475,6 +489,38 @@ fn the_thread_ends_with_the_journal() {
     }
     assert!(matches!(events.lock()[..], [DurableEvent::Ended { .. }]));
     assert!(matches!(journal.append(&[b"x"]), Err(JournalError::Ended)));
+}
+
+#[test]
+fn random_files_are_damage_and_never_panic() {
+    for seed in 0..200 {
+        let mut random = Random(seed);
+        let disk = SimulatedDisk::new(seed);
+        let (_, bases) = several_segments(&disk);
+        for _ in 0..1 + random.below(3) {
+            // A run of random bytes over a segment, or a file of nothing else.
+            let base = bases[random.below(bases.len() as u64) as usize];
+            let path = match random.below(4) {
+                0 => segment_path(random.below(300_000)),
+                1 => dir().join(format!("{:016x}.spare", random.below(9))),
+                _ => segment_path(base),
+            };
+            let file = disk.open(&path).or_else(|_| disk.create(&path)).unwrap();
+            let bytes: Vec<u8> = (0..random.below(9000))
+                .map(|_| random.below(256) as u8)
+                .collect();
+            file.write_at(&bytes, random.below(60_000)).unwrap();
+        }
+        if let Ok((journal, recovery, _)) = try_open(&disk, options()) {
+            let (record, bytes) = put(&journal, 1, 100);
+            assert!(record.start >= recovery.end, "seed {seed}");
+            assert_eq!(
+                journal.read(record.start, 1).unwrap()[0].bytes,
+                bytes,
+                "seed {seed}"
+            );
+        }
+    }
 }
 
 struct Random(u64);
