@@ -1,0 +1,187 @@
+//! The documents of the administration API, `/trefoil/api/v1/`. Described in `docs/admin-api.md`.
+//!
+//! Ids are the hexadecimal text of the model's ids; times are milliseconds of UTC. Fields are only
+//! added, never renamed, and readers ignore what they do not know.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET cluster`: the cluster as one node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster's id; absent before it began.
+    pub cluster_id: Option<String>,
+    /// The node that answers.
+    pub answered_by: String,
+    /// The leader of the metadata plane, if one is known.
+    pub leader: Option<String>,
+    /// Its term.
+    pub term: u64,
+    /// Index of the last command that this node has applied.
+    pub applied_index: u64,
+    /// Owners per shard.
+    pub replication_factor: u16,
+    /// Nodes, ascending by name.
+    pub nodes: Vec<Node>,
+    /// Shards with the same owners and states, together; ascending by their first shard.
+    pub configurations: Vec<Configuration>,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its zone; empty when it has none.
+    pub zone: String,
+    /// `alive`, `suspect`, `down` or `left`, as gossip sees it; `unknown` before it was seen.
+    pub state: String,
+    /// `bootstrapping`, `ready`, `draining` or `left`, as it says itself.
+    pub phase: String,
+    /// `voter`, `learner` or `none` in the metadata plane.
+    pub role: String,
+    /// Address of its HTTP server.
+    pub http: String,
+    /// Address of its peer server.
+    pub peer: String,
+    /// The run of its process.
+    pub incarnation: String,
+    /// Its version.
+    pub version: String,
+    /// Replicas on it that are trusted.
+    pub replicas_serving: u32,
+    /// Replicas on it that are being filled.
+    pub replicas_filling: u32,
+    /// Series in its head.
+    pub series: u64,
+    /// Bytes of its blocks and journal.
+    pub bytes: u64,
+}
+
+/// The owners of some shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The shards, as ascending ranges with both ends inclusive.
+    pub shards: Vec<(u16, u16)>,
+    /// The highest configuration number among them.
+    pub number: u64,
+    /// The owners before a change; the owners, when there is none.
+    pub old: Vec<String>,
+    /// The owners after a change.
+    pub new: Vec<String>,
+    /// The state of every replica.
+    pub replicas: Vec<Replica>,
+}
+
+/// The state of a shard on one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The owner.
+    pub node: String,
+    /// `serving`, `filling`, or `unknown` when the owner does not answer.
+    pub state: String,
+}
+
+/// Which digests are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestsRequest {
+    /// First millisecond of interest.
+    pub start: Option<i64>,
+    /// First millisecond behind.
+    pub end: Option<i64>,
+}
+
+/// `GET digests`: the content of all replicas, compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// Whether all owners answered and all their digests are equal.
+    pub equal: bool,
+    /// Owners that did not answer, with the reason.
+    pub unreachable: Vec<Unreachable>,
+    /// Shard windows compared.
+    pub compared: u64,
+    /// Shard windows whose replicas differ; the first 1000.
+    pub unequal: Vec<UnequalWindow>,
+    /// Digest over everything that a node holds, per node; equal on all nodes that own the same shards.
+    pub totals: Vec<NodeDigest>,
+}
+
+/// A node that could not be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// The node.
+    pub node: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Replicas of a shard that differ in a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnequalWindow {
+    /// The tenant.
+    pub tenant: String,
+    /// The signal.
+    pub signal: String,
+    /// The shard.
+    pub shard: u16,
+    /// First millisecond of the window.
+    pub start: i64,
+    /// First millisecond behind the window.
+    pub end: i64,
+    /// What each owner has.
+    pub replicas: Vec<NodeDigest>,
+}
+
+/// What one node has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDigest {
+    /// The node.
+    pub node: String,
+    /// Items counted once.
+    pub items: u64,
+    /// 128 bits in hexadecimal.
+    pub digest: String,
+}
+
+/// `GET movements`: changes of owners under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movements {
+    /// Bytes per second that copies may use on each node.
+    pub pace_bytes_per_second: u64,
+    /// The changes, oldest first.
+    pub movements: Vec<Movement>,
+}
+
+/// Shards that change owners together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Movement {
+    /// The shards, as ascending ranges with both ends inclusive.
+    pub shards: Vec<(u16, u16)>,
+    /// The node that loses them, if one does.
+    pub from: Option<String>,
+    /// The node that gets them.
+    pub to: String,
+    /// `copying`, `catching_up`, `switching` or `deleting`.
+    pub step: String,
+    /// Bytes copied so far.
+    pub copied_bytes: u64,
+    /// Bytes to copy in all, as far as known.
+    pub total_bytes: u64,
+    /// When it began.
+    pub since: i64,
+}
+
+/// `POST cluster/drain` and `POST cluster/remove`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRequest {
+    /// The node's name or id.
+    pub node: String,
+}
+
+/// The answer to a `POST`: what was begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// One sentence for people.
+    pub message: String,
+}

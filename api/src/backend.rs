@@ -1,0 +1,217 @@
+//! The seam through which the outside protocols reach the node.
+
+use crate::{
+    ApiError, TenantName, admin,
+    remote_write::{MetricKind, Refusals, WriteRequest},
+};
+use async_trait::async_trait;
+use std::time::{Duration, Instant};
+use trefoil_model::{Labels, Millis};
+use trefoil_query_promql::{Listing, QueryError, QueryResult, SeriesFilter};
+
+/// What the node does for the protocols. Every method may be called many times at once; a future is
+/// dropped when its client goes away, which must stop its work.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The cluster's present time, for requests that name none.
+    fn now(&self) -> Millis;
+
+    /// Stores the series of a request and returns when a majority of owners has them on disk.
+    ///
+    /// The request was checked for its form; limits of the tenant and the age of samples are checked
+    /// here, and series refused for them are reported in the outcome while all others are stored.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] without a majority before `deadline` (never [`ApiError::Internal`]);
+    /// part of the request may have been stored, and sending it again is harmless.
+    /// [`ApiError::TooManyRequests`] over a rate limit, with nothing stored.
+    async fn write(
+        &self,
+        tenant: &TenantName,
+        request: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError>;
+
+    /// Evaluates an expression at one time.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn query_instant(
+        &self,
+        tenant: &TenantName,
+        query: InstantQuery,
+    ) -> Result<QueryResult, QueryError>;
+
+    /// Evaluates an expression at many times.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn query_range(
+        &self,
+        tenant: &TenantName,
+        query: RangeQuery,
+    ) -> Result<QueryResult, QueryError>;
+
+    /// The label sets of the series that fit, ascending.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn series(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<Labels>, QueryError>;
+
+    /// The label names of the series that fit, ascending.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn label_names(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<String>, QueryError>;
+
+    /// The values of the label `name` of the series that fit, ascending.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn label_values(
+        &self,
+        tenant: &TenantName,
+        name: &str,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<String>, QueryError>;
+
+    /// What metric families are declared as; ascending by metric, several entries for one metric
+    /// where its targets disagree.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn metadata(
+        &self,
+        tenant: &TenantName,
+        query: MetadataQuery,
+        deadline: Instant,
+    ) -> Result<Vec<MetricMetadata>, QueryError>;
+
+    /// What program this is.
+    fn build_info(&self) -> BuildInfo;
+
+    /// Whether the node's replicas serve; the reason when they do not.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// This node's metrics in the text format of Prometheus (0.0.4).
+    fn metrics_text(&self) -> String;
+
+    /// The state of the cluster as this node knows it.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot know it now.
+    async fn cluster(&self) -> Result<admin::Cluster, ApiError>;
+
+    /// Digests of the windows of all replicas. Expensive.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot know them now.
+    async fn digests(&self, request: admin::DigestsRequest) -> Result<admin::Digests, ApiError>;
+
+    /// Changes of owners that are under way.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot know them now.
+    async fn movements(&self) -> Result<admin::Movements, ApiError>;
+
+    /// Begins to move all replicas off a node.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] for an unknown node, [`ApiError::Conflict`] when it cannot be done now.
+    async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError>;
+
+    /// Takes a node that is empty or gone for good out of the cluster.
+    ///
+    /// # Errors
+    /// As for [`Backend::drain`].
+    async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError>;
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteOutcome {
+    /// Series that were refused for limits or age, beside those refused for their form.
+    pub refusals: Refusals,
+}
+
+/// An expression at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstantQuery {
+    /// The PromQL text.
+    pub query: String,
+    /// When.
+    pub time: Millis,
+    /// How far back a sample counts, when the client says.
+    pub look_back: Option<Duration>,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+    /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
+    pub limit: usize,
+}
+
+/// An expression at `start`, `start + step`, ... up to `end`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeQuery {
+    /// The PromQL text.
+    pub query: String,
+    /// The first time.
+    pub start: Millis,
+    /// The last time, inclusive; not before `start`.
+    pub end: Millis,
+    /// The distance in milliseconds, positive; at most 11,000 of them fit.
+    pub step: Millis,
+    /// How far back a sample counts, when the client says.
+    pub look_back: Option<Duration>,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+    /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
+    pub limit: usize,
+}
+
+/// Which declarations of metric families are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataQuery {
+    /// Only this family.
+    pub metric: Option<String>,
+    /// Families at most; `None`: all.
+    pub limit: Option<usize>,
+    /// Entries for one family at most; `None`: all.
+    pub limit_per_metric: Option<usize>,
+}
+
+/// What a metric family is declared as.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MetricMetadata {
+    /// Name of the family.
+    pub metric: String,
+    /// Declared kind.
+    pub kind: MetricKind,
+    /// One sentence for people; may be empty.
+    pub help: String,
+    /// Base unit; may be empty.
+    pub unit: String,
+}
+
+/// What `/api/v1/status/buildinfo` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildInfo {
+    /// The program's version.
+    pub version: String,
+    /// The commit it was built from, or empty.
+    pub revision: String,
+    /// The branch it was built from, or empty.
+    pub branch: String,
+    /// When it was built, or empty.
+    pub build_date: String,
+}

@@ -1,0 +1,72 @@
+//! Bounds of what a client may send and of how much is served at once.
+
+use std::time::Duration;
+
+/// Bounds of one write request. The label limits have Mimir's defaults and names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteLimits {
+    /// Bytes of a request body as it arrives; more is 413.
+    pub compressed_bytes_max: usize,
+    /// Bytes that a body may declare to decompress to; more is 413, before anything is allocated.
+    pub decompressed_bytes_max: usize,
+    /// Samples in one request; more is 413. Senders use some thousands.
+    pub samples_max: usize,
+    /// Labels of a series (`max_label_names_per_series`); a series with more is left out.
+    pub label_names_max: usize,
+    /// Bytes of a label's name (`max_label_name_length`).
+    pub label_name_bytes_max: usize,
+    /// Bytes of a label's value (`max_label_value_length`).
+    pub label_value_bytes_max: usize,
+    /// Bytes of a help text or unit (`max_metadata_length`); longer ones are cut.
+    pub metadata_bytes_max: usize,
+}
+
+impl Default for WriteLimits {
+    fn default() -> Self {
+        Self {
+            compressed_bytes_max: 32 << 20,
+            decompressed_bytes_max: 128 << 20,
+            samples_max: 4 << 20,
+            label_names_max: 30,
+            label_name_bytes_max: 1024,
+            label_value_bytes_max: 2048,
+            metadata_bytes_max: 1024,
+        }
+    }
+}
+
+/// Bounds of the HTTP server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// Bounds of one write request.
+    pub write: WriteLimits,
+    /// Write requests served at once; more are 503 with `Retry-After`.
+    pub writes_at_once_max: usize,
+    /// Bytes of write bodies, compressed and decompressed, held at once; more is 503.
+    pub write_bytes_at_once_max: usize,
+    /// How long a write may take before it is 503.
+    pub write_timeout: Duration,
+    /// Queries evaluated at once; further ones wait.
+    pub queries_at_once_max: usize,
+    /// Queries that wait for their turn; more are 503.
+    pub queries_waiting_max: usize,
+    /// Longest time for a query, waiting included; `timeout=` can only shorten it.
+    pub query_timeout: Duration,
+    /// Bytes of a form body of a query.
+    pub form_bytes_max: usize,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self {
+            write: WriteLimits::default(),
+            writes_at_once_max: 256,
+            write_bytes_at_once_max: 512 << 20,
+            write_timeout: Duration::from_secs(20),
+            queries_at_once_max: 20,
+            queries_waiting_max: 200,
+            query_timeout: Duration::from_secs(120),
+            form_bytes_max: 4 << 20,
+        }
+    }
+}

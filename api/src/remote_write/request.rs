@@ -1,0 +1,287 @@
+//! A decoded write request in flat buffers.
+//!
+//! ```text
+//! series[i]  -> labels:  canonical[labels_end of i-1 .. labels_end of i]   (model::Labels' bytes)
+//!            -> samples: samples[samples_end of i-1 .. samples_end of i]   (as they came)
+//! ```
+//! Only series that passed the checks are here; the others are in [`Refusals`].
+
+use trefoil_model::{Labels, Millis, read_varint};
+
+/// Longest text kept about a refused series.
+const REFUSAL_BYTES_MAX: usize = 1024;
+/// How many refusals are kept as text; all are counted.
+const REFUSALS_KEPT_MAX: usize = 10;
+
+/// What a client sent, checked. Reusable: decoding into it again keeps its memory.
+#[derive(Clone, Debug, Default)]
+pub struct WriteRequest {
+    pub(super) canonical: Vec<u8>,
+    pub(super) samples: Vec<(Millis, f64)>,
+    pub(super) series: Vec<SeriesEnd>,
+    pub(super) metadata_text: Vec<u8>,
+    pub(super) metadata: Vec<MetadataEnds>,
+    pub(super) refusals: Refusals,
+    pub(super) skipped_exemplars: u64,
+    pub(super) skipped_histograms: u64,
+}
+
+/// Where a series' parts end; they begin where those of the series before it end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeriesEnd {
+    pub(super) labels: u32,
+    pub(super) samples: u32,
+}
+
+/// Where the texts of a metadata entry end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MetadataEnds {
+    pub(super) kind: MetricKind,
+    pub(super) metric: u32,
+    pub(super) help: u32,
+    pub(super) unit: u32,
+}
+
+/// What a metric family is declared as. The numbers are those of `prometheus.MetricMetadata`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum MetricKind {
+    /// Not declared.
+    #[default]
+    Unknown = 0,
+    /// Only rises.
+    Counter = 1,
+    /// Rises and falls.
+    Gauge = 2,
+    /// Buckets, count and sum.
+    Histogram = 3,
+    /// Buckets of a gauge.
+    GaugeHistogram = 4,
+    /// Quantiles, count and sum.
+    Summary = 5,
+    /// A constant 1 whose labels inform.
+    Info = 6,
+    /// One of several states.
+    StateSet = 7,
+}
+
+impl MetricKind {
+    /// All kinds, by number.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Counter,
+        Self::Gauge,
+        Self::Histogram,
+        Self::GaugeHistogram,
+        Self::Summary,
+        Self::Info,
+        Self::StateSet,
+    ];
+
+    /// The kind with this number; an unknown number is [`MetricKind::Unknown`].
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        Self::ALL.get(index).copied().unwrap_or_default()
+    }
+
+    /// The name in Prometheus' metadata API and in the exposition format.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::GaugeHistogram => "gaugehistogram",
+            Self::Summary => "summary",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
+        }
+    }
+}
+
+/// Series that were left out of a request, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// How many series were left out.
+    pub series: u64,
+    /// How many samples they had.
+    pub samples: u64,
+    /// The first of them with the reason, for the client.
+    pub reasons: Vec<String>,
+}
+
+impl Refusals {
+    /// Counts a refused series and keeps the first few reasons.
+    pub fn add(&mut self, samples: u64, reason: impl FnOnce() -> String) {
+        self.series += 1;
+        self.samples += samples;
+        if self.reasons.len() < REFUSALS_KEPT_MAX {
+            let mut reason = reason();
+            if reason.len() > REFUSAL_BYTES_MAX {
+                reason.truncate(reason.floor_char_boundary(REFUSAL_BYTES_MAX));
+                reason.push_str("...");
+            }
+            self.reasons.push(reason);
+        }
+    }
+
+    /// Whether every series was accepted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series == 0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.series = 0;
+        self.samples = 0;
+        self.reasons.clear();
+    }
+}
+
+/// One series of a request with at least one sample.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesRef<'a> {
+    canonical: &'a [u8],
+    samples: &'a [(Millis, f64)],
+}
+
+impl<'a> SeriesRef<'a> {
+    /// The labels in the canonical bytes of [`Labels`]: sorted, unique, UTF-8, none empty, with a
+    /// metric name.
+    #[must_use]
+    pub fn canonical(&self) -> &'a [u8] {
+        self.canonical
+    }
+
+    /// The samples (time in milliseconds, value) in the order in which they came; at least one.
+    #[must_use]
+    pub fn samples(&self) -> &'a [(Millis, f64)] {
+        self.samples
+    }
+
+    /// The labels as a value of their own. Allocates.
+    #[must_use]
+    pub fn to_labels(&self) -> Labels {
+        // The bytes were checked when the request was decoded, so this cannot fail.
+        Labels::from_canonical(self.canonical).unwrap_or_default()
+    }
+}
+
+/// A metric family's declaration in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataRef<'a> {
+    /// Name of the family.
+    pub metric: &'a str,
+    /// Declared kind.
+    pub kind: MetricKind,
+    /// One sentence for people; may be empty.
+    pub help: &'a str,
+    /// Base unit; may be empty.
+    pub unit: &'a str,
+}
+
+impl WriteRequest {
+    /// The accepted series, in the order in which they came. A series may appear more than once.
+    pub fn series(&self) -> impl ExactSizeIterator<Item = SeriesRef<'_>> {
+        let (mut labels, mut samples) = (0, 0);
+        self.series.iter().map(move |end| {
+            let series = SeriesRef {
+                canonical: &self.canonical[labels..end.labels as usize],
+                samples: &self.samples[samples..end.samples as usize],
+            };
+            (labels, samples) = (end.labels as usize, end.samples as usize);
+            series
+        })
+    }
+
+    /// The declarations of metric families, in the order in which they came.
+    pub fn metadata(&self) -> impl ExactSizeIterator<Item = MetadataRef<'_>> {
+        let mut start = 0;
+        self.metadata.iter().map(move |ends| {
+            // Checked when the request was decoded.
+            let text = |from: u32, to: u32| {
+                let bytes = &self.metadata_text[from as usize..to as usize];
+                std::str::from_utf8(bytes).unwrap_or_default()
+            };
+            let entry = MetadataRef {
+                metric: text(start, ends.metric),
+                kind: ends.kind,
+                help: text(ends.metric, ends.help),
+                unit: text(ends.help, ends.unit),
+            };
+            start = ends.unit;
+            entry
+        })
+    }
+
+    /// How many series were accepted.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// How many samples were accepted.
+    #[must_use]
+    pub fn sample_count(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// What was left out.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// How many exemplars were left out, because they are not kept yet.
+    #[must_use]
+    pub fn skipped_exemplars(&self) -> u64 {
+        self.skipped_exemplars
+    }
+
+    /// How many native histograms were left out, because they are not kept yet.
+    #[must_use]
+    pub fn skipped_histograms(&self) -> u64 {
+        self.skipped_histograms
+    }
+
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty() && self.metadata.is_empty()
+    }
+
+    /// Bytes of memory that the buffers hold.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        self.canonical.capacity()
+            + self.samples.capacity() * size_of::<(Millis, f64)>()
+            + self.series.capacity() * size_of::<SeriesEnd>()
+            + self.metadata_text.capacity()
+            + self.metadata.capacity() * size_of::<MetadataEnds>()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.canonical.clear();
+        self.samples.clear();
+        self.series.clear();
+        self.metadata_text.clear();
+        self.metadata.clear();
+        self.refusals.clear();
+        self.skipped_exemplars = 0;
+        self.skipped_histograms = 0;
+    }
+}
+
+/// The pairs of canonical bytes, as far as they can be read. For messages about refused series.
+pub(super) fn pairs_of(canonical: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut at = 0;
+    let mut text = move || {
+        let length = usize::try_from(read_varint(canonical, &mut at)?).ok()?;
+        let text = canonical.get(at..at.checked_add(length)?)?;
+        at += length;
+        Some(text)
+    };
+    std::iter::from_fn(move || Some((text()?, text()?)))
+}
