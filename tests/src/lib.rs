@@ -1,2 +1,40 @@
-//! What the tests of the whole product share. The tests themselves are the programs beside this
-//! folder: `house/` (the rules of the source tree) needs nothing from here.
+//! What the tests of the whole product share: they start real `trefoil` processes on loopback, load
+//! them with numbered samples, disturb them, and look for every acknowledged sample in every answer.
+//!
+//! Nothing here knows the inside of the product: only its command line, its HTTP interfaces and its
+//! files. Whatever is started is ended with the test, also when the test fails; logs are kept in
+//! memory of nobody but files, whose tails are printed at a failure.
+//!
+//! Tests that start clusters run one at a time (see [`Exclusive`]), because they measure times.
+
+mod binary;
+mod cluster;
+mod exclusive;
+mod http;
+mod ledger;
+mod load;
+mod peers;
+mod process;
+mod quota;
+mod verify;
+mod wait;
+mod windows;
+
+pub use binary::trefoil_binary;
+pub use cluster::{Cluster, Node, ready_seconds_max};
+pub use exclusive::Exclusive;
+pub use http::{Answer, HttpClient, percent_encode};
+pub use ledger::{Fate, Ledger};
+pub use load::{Load, LoadPlan};
+pub use peers::{Exporter, Peer, Prometheus, peer_program};
+pub use process::{FreePort, Process};
+pub use quota::CpuQuota;
+pub use verify::{check_answers, wait_until_equal};
+pub use wait::{Clock, wait_until};
+pub use windows::{Attempt, longest_error_window};
+
+/// Whether the long forms of the tests were asked for (`TREFOIL_LONG_TESTS=1`).
+#[must_use]
+pub fn long_tests() -> bool {
+    std::env::var("TREFOIL_LONG_TESTS").is_ok_and(|value| value == "1")
+}

@@ -1,0 +1,109 @@
+//! Nodes that join, are drained, and lose their disks, under load.
+
+use crate::{check_end, seconds, stations};
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use trefoil_tests::{Cluster, Exclusive, Load, LoadPlan, ready_seconds_max, wait_until};
+
+/// How long a movement of little data may take.
+const MOVED_WAIT_MAX: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut load = Load::start(
+        "load",
+        &stations(&cluster, &[0, 1, 2]),
+        &LoadPlan::default(),
+    );
+    load.go_on(seconds(2, 10)).await;
+
+    let begun = Instant::now();
+    let fourth = cluster.add_node()?;
+    let share = replicas_when(&cluster, fourth, "a quarter has moved", |count, all| {
+        (all * 23 / 100..=all * 27 / 100).contains(&count)
+    });
+    eprintln!("the fourth node has {} replicas", share.await?);
+    load.go_on(seconds(2, 10)).await;
+    load.check_windows(&[0, 1, 2], (begun, Instant::now()), Duration::ZERO)?;
+
+    let begun = Instant::now();
+    let name = cluster.nodes()[1].name.clone();
+    let drain = cluster.command(0, &["cluster", "drain", &name])?;
+    ensure!(
+        drain.status.success(),
+        "{}",
+        String::from_utf8_lossy(&drain.stderr)
+    );
+    replicas_when(&cluster, 1, "the node is empty", |count, _| count == 0).await?;
+    load.go_on(seconds(2, 10)).await;
+    load.check_windows(&[0, 2], (begun, Instant::now()), Duration::ZERO)?;
+    load.stop().await?;
+    load.check_honesty()?;
+    check_end(&cluster, &load.ledgers()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut load = Load::start(
+        "load",
+        &stations(&cluster, &[0, 1, 2]),
+        &LoadPlan::default(),
+    );
+    load.go_on(seconds(3, 10)).await;
+    cluster.kill(1)?;
+    cluster.delete_data(1)?;
+    cluster.start_node(1)?;
+    cluster.wait_ready(MOVED_WAIT_MAX.as_secs()).await?;
+    load.go_on(seconds(2, 10)).await;
+    load.stop().await?;
+    load.check_honesty()?;
+    check_end(&cluster, &load.ledgers()).await
+}
+
+/// Waits until the number of serving replicas on a node, of all serving replicas, is as wanted, and
+/// no configuration is joint; that number.
+async fn replicas_when(
+    cluster: &Cluster,
+    node: usize,
+    what: &str,
+    wanted: impl Fn(u64, u64) -> bool,
+) -> anyhow::Result<u64> {
+    let name = &cluster.nodes()[node].name;
+    let reached = wait_until(what, MOVED_WAIT_MAX, || async {
+        let document = cluster.admin(0, "cluster").await?;
+        let configurations = document["configurations"]
+            .as_array()
+            .context("configurations")?;
+        if configurations
+            .iter()
+            .any(|c| c["new"].as_array().is_some_and(|new| !new.is_empty()))
+        {
+            bail!("owners are changing: {}", document["configurations"]);
+        }
+        let (count, all) = serving_replicas(&document, name).context("nodes")?;
+        if !wanted(count, all) {
+            bail!("{name} has {count} of {all} replicas");
+        }
+        Ok(count)
+    });
+    Ok(reached.await?.0)
+}
+
+fn serving_replicas(document: &Value, name: &str) -> Option<(u64, u64)> {
+    let (mut own, mut all) = (0, 0);
+    for node in document["nodes"].as_array()? {
+        let count = node["replicas_serving"].as_u64()?;
+        all += count;
+        if node["name"] == name {
+            own += count;
+        }
+    }
+    Some((own, all))
+}
