@@ -411,8 +411,8 @@ impl AggregateOp {
 /// A duration, or an expression that yields one where the query's step is known.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DurationExpr {
-    /// `5m`, `300`: milliseconds, maybe negative; how it was written, for messages, is not kept.
-    Literal(Millis),
+    /// `5m`, `300`: seconds, maybe negative; whether it had a unit is not kept.
+    Literal(f64),
     /// `step()`: the query's step.
     Step,
     /// `range()`: the query's end minus its start.

@@ -5,8 +5,8 @@
 //!                            ^                                   |
 //!                            +------- merge <- PartResult -------+
 //! ```
-//! The coordinator's side (`query_instant`, `query_range`) is asynchronous and sees only merged
-//! part results. The evaluator's side (`evaluate_part`) is synchronous and streams one series at a
+//! The coordinator's side ([`query_instant`], [`query_range`]) is asynchronous and sees only merged
+//! part results. The evaluator's side ([`evaluate_part`]) is synchronous and streams one series at a
 //! time. Everything that is per series, and one mergeable aggregation on top, is evaluated where
 //! the samples are. Answers are bit-identical on every node: series are visited in ascending order of
 //! labels, merging does not depend on the order of arrival, and sums carry their rounding errors.
@@ -15,16 +15,25 @@
 
 pub mod ast;
 pub mod function;
+pub mod parse;
+pub mod promqltest;
 
 mod annotation;
 mod budget;
+mod coordinate;
 mod error;
+mod evaluate;
+mod format;
+mod functions;
 mod grid;
 mod matcher;
+mod memory;
 mod merge;
+mod operators;
 mod options;
 mod part;
 mod partial;
+mod printer;
 mod result;
 mod row;
 mod source;
@@ -33,11 +42,16 @@ mod storage;
 pub use annotation::{Annotation, Annotations, Severity};
 pub use ast::{Expr, Span};
 pub use budget::{Budget, SAMPLES_MAX_DEFAULT};
+pub use coordinate::{QueryOptions, query_instant, query_range};
 pub use error::QueryError;
+pub use evaluate::evaluate_part;
+pub use format::{duration as format_duration, number as format_number};
 pub use grid::{Grid, POINTS_MAX};
 pub use matcher::{MatchOp, Matcher};
+pub use memory::{MemorySource, MemoryStorage};
 pub use merge::merge;
 pub use options::EvalOptions;
+pub use parse::{parse, parse_selector};
 pub use part::{Binding, Part, PartBody, PartOutput, PartResult, RawSeries};
 pub use partial::{GroupColumn, GroupPartial, MeanState};
 pub use result::{MatrixSeries, Point, QueryData, QueryResult, Value, VectorSample};

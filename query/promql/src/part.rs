@@ -26,6 +26,8 @@ pub struct Part {
     pub bindings: Vec<Binding>,
     /// The engine's settings.
     pub options: EvalOptions,
+    /// The limit of samples that one evaluator holds at once, for its [`crate::Budget`].
+    pub samples_max: u64,
 }
 
 /// The form of a part's answer.
@@ -35,7 +37,8 @@ pub enum PartOutput {
     Rows,
     /// The node is an aggregation; its partial result per group.
     Groups,
-    /// Which times have any sample at all (for `absent`): one group without labels that counts.
+    /// Which times have any sample at all (for `absent`): one group without labels. The node may be a
+    /// range vector too.
     Presence,
     /// The node is a range selector; its samples as they are.
     Samples,

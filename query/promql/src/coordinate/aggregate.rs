@@ -1,0 +1,182 @@
+//! Aggregations: pushed to the evaluators where they can be merged, else worked out over all rows.
+
+use super::{Coordinator, finish, samples, unify::unify, wrong_body};
+use crate::{
+    Annotations, Binding, Expr, Grid, PartBody, PartOutput, QueryError,
+    ast::{Aggregate, AggregateOp},
+    evaluate::{
+        context::Context,
+        count_values,
+        grouping::{GroupMap, Grouping},
+        new_column,
+        pipeline::{Pipeline, selector_of, warn_about_quantile},
+        select::select_series,
+    },
+    functions::{quantile::quantile, window::variance},
+    row::{ABSENT, Row, is_absent},
+};
+use std::collections::HashMap;
+use trefoil_model::Labels;
+
+impl Coordinator<'_> {
+    pub(super) async fn aggregate(
+        &self,
+        expr: &Expr,
+        aggregate: &Aggregate,
+        grid: Grid,
+    ) -> Result<Vec<Row>, QueryError> {
+        let own = self.own_bindings(expr, grid).await?;
+        if self.can_push(aggregate, grid).await? {
+            let mut bindings = self.bindings(&aggregate.operand, grid).await?;
+            bindings.extend(own.iter().cloned());
+            let body = self.part(expr, PartOutput::Groups, grid, bindings).await?;
+            return self.merged(aggregate, body, grid, &own);
+        }
+        let rows = self.rows(&aggregate.operand, grid).await?;
+        let before = samples(&rows);
+        let rows = self.over_rows(aggregate, rows, grid, &own)?;
+        self.hold(rows, before)
+    }
+
+    /// Whether evaluators can work out the aggregation: it can be merged, its operand is per series,
+    /// and no two series of the operand can become one when their names are dropped.
+    async fn can_push(&self, aggregate: &Aggregate, grid: Grid) -> Result<bool, QueryError> {
+        use AggregateOp::{Quantile, Stddev, Stdvar};
+        if matches!(aggregate.op, Quantile | Stddev | Stdvar) {
+            return Ok(false);
+        }
+        let Some(selector) = selector_of(&aggregate.operand) else {
+            return Ok(false);
+        };
+        if self.options.delayed_name_removal || selector.fixed_name().is_some() {
+            return Ok(true);
+        }
+        let bindings = self.bindings(&aggregate.operand, grid).await?;
+        let context = self.context(&bindings);
+        let compiled = Pipeline::compile(&aggregate.operand, grid, &context)?;
+        Ok(compiled.is_some_and(|pipeline| !pipeline.drops_name))
+    }
+
+    /// The result from merged partial results.
+    fn merged(
+        &self,
+        aggregate: &Aggregate,
+        body: PartBody,
+        grid: Grid,
+        own: &[Binding],
+    ) -> Result<Vec<Row>, QueryError> {
+        let rows = match body {
+            PartBody::Groups(groups) => finish(groups),
+            PartBody::Rows(rows) => {
+                let context = self.context(own);
+                self.annotate(|annotations| {
+                    select_series(aggregate, rows, grid, &context, annotations)
+                })?
+            }
+            PartBody::Samples(_) => return Err(wrong_body()),
+        };
+        self.hold(rows, 0)
+    }
+
+    fn over_rows(
+        &self,
+        aggregate: &Aggregate,
+        rows: Vec<Row>,
+        grid: Grid,
+        own: &[Binding],
+    ) -> Result<Vec<Row>, QueryError> {
+        use AggregateOp::{CountValues, Quantile, Stddev, Stdvar};
+        let context = self.context(own);
+        let delayed = self.options.delayed_name_removal;
+        let steps = grid.steps();
+        match aggregate.op {
+            op if op.selects_series() => self.annotate(|annotations| {
+                select_series(aggregate, rows, grid, &context, annotations)
+            }),
+            CountValues => {
+                let groups = count_values(aggregate, &rows, steps, delayed, self.budget)?;
+                unify(finish(groups))
+            }
+            Quantile => self
+                .annotate(|annotations| quantiles(aggregate, &rows, grid, &context, annotations)),
+            Stddev => Ok(per_time(aggregate, &rows, steps, |_, values| {
+                variance(values).sqrt()
+            })),
+            Stdvar => Ok(per_time(aggregate, &rows, steps, |_, values| {
+                variance(values)
+            })),
+            op => {
+                let mut groups = GroupMap::new(Grouping::of(aggregate, delayed));
+                for row in &rows {
+                    self.budget.check()?;
+                    let (group, _) =
+                        groups.group_of(&row.labels, row.drop_name, || new_column(op, steps))?;
+                    group.column.add(&row.values);
+                }
+                Ok(finish(groups.into_groups()))
+            }
+        }
+    }
+}
+
+fn quantiles(
+    aggregate: &Aggregate,
+    rows: &[Row],
+    grid: Grid,
+    context: &Context,
+    annotations: &mut Annotations,
+) -> Result<Vec<Row>, QueryError> {
+    let Some(parameter) = &aggregate.parameter else {
+        return Err(QueryError::Internal("quantile has no parameter".into()));
+    };
+    let wanted = context.scalars(parameter, grid)?;
+    for at in 0..grid.steps() {
+        warn_about_quantile(wanted.at(at), parameter.span, annotations);
+    }
+    Ok(per_time(aggregate, rows, grid.steps(), |at, values| {
+        quantile(wanted.at(at), values)
+    }))
+}
+
+/// Applies `f` to the values of each group at each time.
+fn per_time(
+    aggregate: &Aggregate,
+    rows: &[Row],
+    steps: usize,
+    f: impl Fn(usize, &mut [f64]) -> f64,
+) -> Vec<Row> {
+    // Names that are to go have gone from the rows already, or stay until the end of the query.
+    let grouping = Grouping::of(aggregate, true);
+    let mut groups: HashMap<Vec<u8>, Vec<&Row>> = HashMap::new();
+    for row in rows {
+        let key = grouping.key(&row.labels, false);
+        groups.entry(key).or_default().push(row);
+    }
+    let mut results: Vec<Row> = groups
+        .into_iter()
+        .map(|(key, members)| {
+            let mut present = Vec::with_capacity(members.len());
+            let value = |at| {
+                present.clear();
+                present.extend(
+                    members
+                        .iter()
+                        .map(|m| m.values[at])
+                        .filter(|v| !is_absent(*v)),
+                );
+                if present.is_empty() {
+                    return ABSENT;
+                }
+                f(at, &mut present)
+            };
+            Row {
+                // The key consists of labels of a valid set, in their order.
+                labels: Labels::from_canonical(&key).unwrap_or_default(),
+                drop_name: members.iter().any(|m| m.drop_name),
+                values: (0..steps).map(value).collect(),
+            }
+        })
+        .collect();
+    results.sort_by(|a, b| a.labels.cmp(&b.labels));
+    results
+}

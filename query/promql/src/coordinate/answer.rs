@@ -1,0 +1,114 @@
+//! From rows to the forms of the API.
+
+use super::{Coordinator, samples, unify::remove_names, wrong_body};
+use crate::{
+    Grid, MatrixSeries, PartBody, PartOutput, Point, QueryData, QueryError, Value, VectorSample,
+    ast::{Expr, ExprKind, ValueType},
+    evaluate::context::scalars_with_data,
+    row::{Row, is_absent},
+};
+use trefoil_model::Millis;
+
+impl Coordinator<'_> {
+    pub(super) async fn instant(&self, root: &Expr) -> Result<QueryData, QueryError> {
+        let grid = self.query_grid;
+        let expr = root.unwrap_parens();
+        match (expr.value_type(), &expr.kind) {
+            (ValueType::String, ExprKind::String(text)) => Ok(QueryData::String {
+                time: grid.start,
+                text: text.clone(),
+            }),
+            (ValueType::Scalar, _) => {
+                let values = self.scalar_values(expr, grid).await?;
+                Ok(QueryData::Scalar(point(grid.start, values[0])))
+            }
+            (ValueType::Vector, _) => {
+                let rows = remove_names(self.rows(expr, grid).await?)?;
+                Ok(QueryData::Vector(vector(rows, grid.start)))
+            }
+            (ValueType::Matrix, _) => self.matrix(expr, grid).await.map(QueryData::Matrix),
+            _ => Err(QueryError::Internal("unknown type of value".into())),
+        }
+    }
+
+    pub(super) async fn range(&self, root: &Expr) -> Result<Vec<Row>, QueryError> {
+        if root.value_type() == ValueType::Scalar {
+            let values = self.scalar_values(root, self.query_grid).await?;
+            return Ok(vec![super::unlabelled(values)]);
+        }
+        remove_names(self.rows(root, self.query_grid).await?)
+    }
+
+    async fn scalar_values(&self, expr: &Expr, grid: Grid) -> Result<Vec<f64>, QueryError> {
+        let mut wanted = Vec::new();
+        scalars_with_data(expr, &mut wanted);
+        let bindings = self.bind(&wanted, grid).await?;
+        let scalars = self.context(&bindings).scalars(expr, grid)?;
+        Ok((0..grid.steps()).map(|at| scalars.at(at)).collect())
+    }
+
+    /// A range vector at one time.
+    async fn matrix(&self, expr: &Expr, grid: Grid) -> Result<Vec<MatrixSeries>, QueryError> {
+        if let ExprKind::SubQuery(sub_query) = &expr.kind {
+            let inner = self.context(&[]).sub_query_grid(sub_query, grid)?;
+            let Some(inner) = inner else {
+                return Ok(Vec::new());
+            };
+            let rows = self.rows(&sub_query.operand, inner).await?;
+            return Ok(matrix(remove_names(rows)?, inner));
+        }
+        let body = self
+            .part(expr, PartOutput::Samples, grid, Vec::new())
+            .await?;
+        let PartBody::Samples(series) = body else {
+            return Err(wrong_body());
+        };
+        self.budget
+            .hold(series.iter().map(|raw| raw.values.len()).sum())?;
+        let series = series.into_iter().map(|raw| {
+            let samples = raw.timestamps.into_iter().zip(raw.values);
+            MatrixSeries {
+                labels: raw.labels,
+                points: samples.map(|(time, value)| point(time, value)).collect(),
+            }
+        });
+        Ok(series.collect())
+    }
+}
+
+fn point(time: Millis, value: f64) -> Point {
+    Point {
+        time,
+        value: Value::Float(value),
+    }
+}
+
+fn vector(rows: Vec<Row>, time: Millis) -> Vec<VectorSample> {
+    let present = rows.into_iter().filter(|row| !row.is_empty());
+    let sample = |row: Row| VectorSample {
+        point: point(time, row.values[0]),
+        labels: row.labels,
+    };
+    present.map(sample).collect()
+}
+
+/// Rows as series, ascending by labels.
+pub(super) fn matrix(mut rows: Vec<Row>, grid: Grid) -> Vec<MatrixSeries> {
+    rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut points = Vec::with_capacity(samples(std::slice::from_ref(&row)));
+        for (time, value) in grid.times().zip(&row.values) {
+            if !is_absent(*value) {
+                points.push(point(time, *value));
+            }
+        }
+        if !points.is_empty() {
+            all.push(MatrixSeries {
+                labels: row.labels,
+                points,
+            });
+        }
+    }
+    all
+}

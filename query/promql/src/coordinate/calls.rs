@@ -1,0 +1,193 @@
+//! Functions that look at several series at once, or at none.
+
+use super::{
+    Coordinator, finish, histogram, inverted, labels, samples, unify::unify, unlabelled, wrong_body,
+};
+use crate::{
+    Expr, Grid, PartBody, PartOutput, QueryError,
+    ast::{Call, ExprKind},
+    evaluate::{
+        leaf::Windows,
+        pipeline::is_per_series,
+        row_op::{RowOp, Scratch},
+    },
+    function::{FunctionKind, WindowFunction},
+    functions::date,
+    row::{ABSENT, Row, is_absent},
+};
+
+impl Coordinator<'_> {
+    pub(super) async fn call(
+        &self,
+        expr: &Expr,
+        call: &Call,
+        grid: Grid,
+    ) -> Result<Vec<Row>, QueryError> {
+        match call.function.kind {
+            FunctionKind::Absent => self.absent(call, grid).await,
+            FunctionKind::LabelReplace | FunctionKind::LabelJoin => {
+                let mut rows = self.rows(&call.arguments[0], grid).await?;
+                match call.function.kind {
+                    FunctionKind::LabelReplace => labels::replace(call, &mut rows)?,
+                    _ => labels::join(call, &mut rows)?,
+                }
+                if self.options.delayed_name_removal {
+                    return Ok(rows);
+                }
+                unify(rows)
+            }
+            FunctionKind::Sort { .. } | FunctionKind::SortByLabel { .. } => {
+                self.sort(expr, call, grid).await
+            }
+            FunctionKind::HistogramQuantile
+            | FunctionKind::HistogramQuantiles
+            | FunctionKind::HistogramFraction => self.histogram(expr, call, grid).await,
+            FunctionKind::Vector => {
+                let bindings = self.own_bindings(expr, grid).await?;
+                let scalars = self.context(&bindings).scalars(&call.arguments[0], grid)?;
+                let values = (0..grid.steps()).map(|at| scalars.at(at)).collect();
+                self.hold(vec![unlabelled(values)], 0)
+            }
+            FunctionKind::Date(field) => {
+                let value = |time| date::field(field, (time as f64 / 1000.0).floor());
+                self.hold(vec![unlabelled(grid.times().map(value).collect())], 0)
+            }
+            _ => Err(QueryError::Internal(format!(
+                "{} yields no vector",
+                call.function.name
+            ))),
+        }
+    }
+
+    async fn absent(&self, call: &Call, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let argument = &call.arguments[0];
+        let node = argument.unwrap_parens();
+        let operand = match &node.kind {
+            ExprKind::SubQuery(sub_query) => &sub_query.operand,
+            _ => node,
+        };
+        let pushed = is_per_series(operand) || matches!(node.kind, ExprKind::Range(_));
+        let present = if pushed {
+            let bindings = self.bindings(node, grid).await?;
+            let body = self
+                .part(node, PartOutput::Presence, grid, bindings)
+                .await?;
+            let PartBody::Groups(groups) = body else {
+                return Err(wrong_body());
+            };
+            finish(groups)
+        } else {
+            self.presence(node, grid).await?
+        };
+        let mut any = vec![ABSENT; grid.steps()];
+        for row in &present {
+            for (any, value) in any.iter_mut().zip(&row.values) {
+                if !is_absent(*value) {
+                    *any = 1.0;
+                }
+            }
+        }
+        let row = Row {
+            labels: labels::of_absent(argument),
+            drop_name: false,
+            values: inverted(&any),
+        };
+        let rows = if row.is_empty() { vec![] } else { vec![row] };
+        self.hold(rows, 0)
+    }
+
+    /// Rows that have a sample where the vector or sub-query has one.
+    async fn presence(&self, node: &Expr, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let ExprKind::SubQuery(sub_query) = &node.kind else {
+            let rows = self.rows(node, grid).await?;
+            self.budget.release(samples(&rows));
+            return Ok(rows);
+        };
+        let context = self.context(&[]);
+        let Some(inner) = context.sub_query_grid(sub_query, grid)? else {
+            return Ok(Vec::new());
+        };
+        let mut rows = self.rows(&sub_query.operand, inner).await?;
+        self.budget.release(samples(&rows));
+        let windows = Windows::over(node, WindowFunction::PresentOverTime, &context)?;
+        let op = RowOp::Windows { inner, windows };
+        let mut scratch = Scratch::default();
+        for row in &mut rows {
+            op.apply(&mut row.values, grid, &mut scratch);
+        }
+        Ok(rows)
+    }
+
+    async fn sort(&self, expr: &Expr, call: &Call, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let mut rows = self.rows(&call.arguments[0], grid).await?;
+        if self.is_range {
+            let text =
+                "sort is ineffective for range queries since results are always ordered by labels";
+            self.annotate(|annotations| annotations.warn(expr.span, text));
+            return Ok(rows);
+        }
+        match call.function.kind {
+            FunctionKind::Sort { descending } if grid.steps() == 1 => {
+                labels::sort_by_value(&mut rows, descending);
+            }
+            FunctionKind::SortByLabel { descending } => {
+                labels::sort_by_label(call, &mut rows, descending)?;
+            }
+            _ => {}
+        }
+        Ok(rows)
+    }
+
+    async fn histogram(
+        &self,
+        expr: &Expr,
+        call: &Call,
+        grid: Grid,
+    ) -> Result<Vec<Row>, QueryError> {
+        let bindings = self.own_bindings(expr, grid).await?;
+        let context = self.context(&bindings);
+        let delayed = self.options.delayed_name_removal;
+        let steps = grid.steps();
+        let scalars = |index: usize| context.scalars(&call.arguments[index], grid);
+        let rows_at = match call.function.kind {
+            FunctionKind::HistogramQuantile => 1,
+            FunctionKind::HistogramFraction => 2,
+            _ => 0,
+        };
+        let rows_expr = &call.arguments[rows_at];
+        let rows = self.rows(rows_expr, grid).await?;
+        let before = samples(&rows);
+        let span = rows_expr.span;
+        let results = if call.function.kind == FunctionKind::HistogramFraction {
+            let (lower, upper) = (scalars(0)?, scalars(1)?);
+            self.annotate(|annotations| {
+                histogram::fractions(&lower, &upper, &rows, span, steps, delayed, annotations)
+            })
+        } else {
+            let many = call.function.kind == FunctionKind::HistogramQuantiles;
+            let label = if many {
+                Some(histogram::quantile_label(call, &rows)?)
+            } else {
+                None
+            };
+            let indexes = if many { 2..call.arguments.len() } else { 0..1 };
+            let values = indexes
+                .clone()
+                .map(scalars)
+                .collect::<Result<Vec<_>, _>>()?;
+            let wanted: Vec<_> = indexes
+                .zip(&values)
+                .map(|(index, quantiles)| histogram::Wanted {
+                    quantiles,
+                    span: call.arguments[index].span,
+                    label,
+                })
+                .collect();
+            self.annotate(|annotations| {
+                histogram::quantiles(&wanted, &rows, span, steps, delayed, annotations)
+            })
+        };
+        let results = if delayed { results } else { unify(results)? };
+        self.hold(results, before)
+    }
+}

@@ -1,0 +1,329 @@
+//! Binary operators between two vectors: matching of series, per time.
+//!
+//! Rules: Prometheus, `docs/querying/operators.md`, "vector matching". Series match when the labels that
+//! count are equal; at each time at most one series of the "one" side may match.
+
+use super::unify::unify;
+use crate::{
+    QueryError,
+    ast::{Binary, BinaryOp, Cardinality, VectorMatching},
+    operators,
+    row::{ABSENT, Row, is_absent},
+};
+use std::collections::HashMap;
+use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, write_varint};
+
+/// The result of `binary` for the rows of its sides, whose columns are equally long.
+///
+/// # Errors
+/// [`QueryError::Execution`] with Prometheus' texts when matches are ambiguous.
+pub(crate) fn join(
+    binary: &Binary,
+    left: Vec<Row>,
+    right: Vec<Row>,
+    delayed: bool,
+) -> Result<Vec<Row>, QueryError> {
+    let Some(matching) = &binary.matching else {
+        return Err(QueryError::Internal("a join has no matching".into()));
+    };
+    match binary.op {
+        BinaryOp::And => Ok(intersect(matching, left, &right, true)),
+        BinaryOp::Unless => Ok(intersect(matching, left, &right, false)),
+        BinaryOp::Or => unify(unite(matching, left, right)),
+        _ => Join::new(binary, matching, &left, &right, delayed).run(),
+    }
+}
+
+/// The bytes that two series share when they match.
+fn signature(matching: &VectorMatching, labels: &Labels) -> Vec<u8> {
+    let mut key = Vec::new();
+    for (name, value) in labels {
+        let listed = matching.labels.iter().any(|label| label == name);
+        if listed != matching.on || (!matching.on && name == LABEL_NAME_METRIC) {
+            continue;
+        }
+        for text in [name, value] {
+            write_varint(&mut key, text.len() as u64);
+            key.extend_from_slice(text.as_bytes());
+        }
+    }
+    key
+}
+
+/// At which times any row of each signature has a sample.
+fn presence(matching: &VectorMatching, rows: &[Row]) -> HashMap<Vec<u8>, Vec<bool>> {
+    let mut present: HashMap<Vec<u8>, Vec<bool>> = HashMap::new();
+    for row in rows {
+        let times = present
+            .entry(signature(matching, &row.labels))
+            .or_insert_with(|| vec![false; row.values.len()]);
+        for (present, value) in times.iter_mut().zip(&row.values) {
+            *present |= !is_absent(*value);
+        }
+    }
+    present
+}
+
+fn intersect(
+    matching: &VectorMatching,
+    mut left: Vec<Row>,
+    right: &[Row],
+    keep_matches: bool,
+) -> Vec<Row> {
+    let present = presence(matching, right);
+    for row in &mut left {
+        let times = present.get(&signature(matching, &row.labels));
+        for (at, value) in row.values.iter_mut().enumerate() {
+            if times.is_some_and(|times| times[at]) != keep_matches {
+                *value = ABSENT;
+            }
+        }
+    }
+    left.retain(|row| !row.is_empty());
+    left
+}
+
+fn unite(matching: &VectorMatching, mut left: Vec<Row>, right: Vec<Row>) -> Vec<Row> {
+    let present = presence(matching, &left);
+    for mut row in right {
+        if let Some(times) = present.get(&signature(matching, &row.labels)) {
+            for (value, _) in row.values.iter_mut().zip(times).filter(|(_, p)| **p) {
+                *value = ABSENT;
+            }
+        }
+        if !row.is_empty() {
+            left.push(row);
+        }
+    }
+    left
+}
+
+/// The rows of one side that have the same signature.
+#[derive(Default)]
+struct MatchGroup {
+    /// Indexes of rows of the "one" side.
+    ones: Vec<usize>,
+    /// How many rows of the "many" side there are.
+    many_count: usize,
+    /// At which times a row of the "many" side has matched, when there are several and one may.
+    taken: Vec<bool>,
+}
+
+struct Join<'a> {
+    binary: &'a Binary,
+    matching: &'a VectorMatching,
+    many: &'a [Row],
+    one: &'a [Row],
+    many_is_left: bool,
+    delayed: bool,
+    /// At which times both sides have samples; at others nothing is matched, and nothing ambiguous.
+    active: Vec<bool>,
+}
+
+impl<'a> Join<'a> {
+    fn new(
+        binary: &'a Binary,
+        matching: &'a VectorMatching,
+        left: &'a [Row],
+        right: &'a [Row],
+        delayed: bool,
+    ) -> Self {
+        let many_is_left = matching.cardinality != Cardinality::OneToMany;
+        let (many, one) = if many_is_left {
+            (left, right)
+        } else {
+            (right, left)
+        };
+        let steps = left.first().map_or(0, |row| row.values.len());
+        let any = |rows: &[Row], at: usize| rows.iter().any(|row| !is_absent(row.values[at]));
+        let active = if right.is_empty() {
+            Vec::new()
+        } else {
+            (0..steps)
+                .map(|at| any(left, at) && any(right, at))
+                .collect()
+        };
+        Self {
+            binary,
+            matching,
+            many,
+            one,
+            many_is_left,
+            delayed,
+            active,
+        }
+    }
+
+    fn run(&self) -> Result<Vec<Row>, QueryError> {
+        if self.active.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut groups: HashMap<Vec<u8>, MatchGroup> = HashMap::new();
+        for (at, row) in self.one.iter().enumerate() {
+            let group = groups.entry(signature(self.matching, &row.labels));
+            group.or_default().ones.push(at);
+        }
+        for group in groups.values() {
+            self.check_one_side(group)?;
+        }
+        let signatures: Vec<Vec<u8>> = self
+            .many
+            .iter()
+            .map(|row| signature(self.matching, &row.labels))
+            .collect();
+        for signature in &signatures {
+            if let Some(group) = groups.get_mut(signature) {
+                group.many_count += 1;
+            }
+        }
+        let mut results = Results::default();
+        for (many, signature) in self.many.iter().zip(&signatures) {
+            if let Some(group) = groups.get_mut(signature) {
+                self.match_row(many, group, &mut results)?;
+            }
+        }
+        let mut rows = results.rows;
+        rows.retain(|row| !row.is_empty());
+        Ok(rows)
+    }
+
+    /// Refuses two rows of the "one" side at the same time.
+    fn check_one_side(&self, group: &MatchGroup) -> Result<(), QueryError> {
+        if group.ones.len() < 2 {
+            return Ok(());
+        }
+        for at in (0..self.active.len()).filter(|at| self.active[*at]) {
+            let mut present = group
+                .ones
+                .iter()
+                .map(|one| &self.one[*one])
+                .filter(|row| !is_absent(row.values[at]));
+            if let (Some(first), Some(second)) = (present.next(), present.next()) {
+                let side = if self.many_is_left { "right" } else { "left" };
+                return Err(QueryError::execution(format!(
+                    "found duplicate series for the match group {} on the {side} hand-side of the \
+                     operation: [{}, {}];many-to-many matching not allowed: matching labels must be \
+                     unique on one side",
+                    braced(&self.matched_labels(&first.labels)),
+                    braced(&first.labels),
+                    braced(&second.labels),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn matched_labels(&self, labels: &Labels) -> Labels {
+        let mut builder = LabelsBuilder::from_labels(labels);
+        builder.retain(|name| {
+            let listed = self.matching.labels.iter().any(|label| label == name);
+            listed == self.matching.on && (self.matching.on || name != LABEL_NAME_METRIC)
+        });
+        builder.build()
+    }
+
+    fn match_row(
+        &self,
+        many: &Row,
+        group: &mut MatchGroup,
+        results: &mut Results,
+    ) -> Result<(), QueryError> {
+        let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
+        if one_to_one && group.many_count > 1 && group.taken.is_empty() {
+            group.taken = vec![false; many.values.len()];
+        }
+        for one in group.ones.iter().map(|one| &self.one[*one]) {
+            let mut into = None;
+            for at in 0..many.values.len() {
+                let (many_value, one_value) = (many.values[at], one.values[at]);
+                if is_absent(many_value) || is_absent(one_value) {
+                    continue;
+                }
+                if !group.taken.is_empty() && std::mem::replace(&mut group.taken[at], true) {
+                    return Err(QueryError::execution(
+                        "multiple matches for labels: many-to-one matching must be explicit \
+                         (group_left/group_right)",
+                    ));
+                }
+                let into = *into.get_or_insert_with(|| {
+                    let (labels, drop_name) = self.result_labels(many, one);
+                    results.row(labels, drop_name, many.values.len())
+                });
+                if std::mem::replace(&mut results.matched[into][at], true) {
+                    return Err(QueryError::execution(
+                        "multiple matches for labels: grouping labels must ensure unique matches",
+                    ));
+                }
+                let value = self.value(many_value, one_value);
+                results.rows[into].values[at] = value;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn value(&self, many: f64, one: f64) -> f64 {
+        let (left, right) = if self.many_is_left {
+            (many, one)
+        } else {
+            (one, many)
+        };
+        operators::apply(self.binary.op, left, right, self.binary.return_bool, left)
+    }
+
+    fn result_labels(&self, many: &Row, one: &Row) -> (Labels, bool) {
+        let drops_name = !self.binary.op.is_comparison() || self.binary.return_bool;
+        let mut builder = LabelsBuilder::from_labels(&many.labels);
+        if drops_name && !self.delayed {
+            builder.remove(LABEL_NAME_METRIC);
+        }
+        if self.matching.cardinality == Cardinality::OneToOne {
+            let on = self.matching.on;
+            builder.retain(|name| {
+                self.matching.labels.iter().any(|label| label == name) == on
+                    // A name whose removal is delayed stays until then.
+                    || (on && self.delayed && drops_name && name == LABEL_NAME_METRIC)
+            });
+        }
+        for label in &self.matching.include {
+            builder.set(label, one.labels.get(label).unwrap_or(""));
+        }
+        let drop_name = many.drop_name || (drops_name && self.delayed);
+        (builder.build(), drop_name)
+    }
+}
+
+/// Result rows by their labels.
+#[derive(Default)]
+struct Results {
+    indexes: HashMap<Labels, usize>,
+    rows: Vec<Row>,
+    /// At which times each row has been matched, whether or not a comparison kept it.
+    matched: Vec<Vec<bool>>,
+}
+
+impl Results {
+    fn row(&mut self, labels: Labels, drop_name: bool, steps: usize) -> usize {
+        if let Some(at) = self.indexes.get(&labels) {
+            return *at;
+        }
+        let at = self.rows.len();
+        self.indexes.insert(labels.clone(), at);
+        self.rows.push(Row {
+            labels,
+            drop_name,
+            values: vec![ABSENT; steps],
+        });
+        self.matched.push(vec![false; steps]);
+        at
+    }
+}
+
+/// Labels as Prometheus prints them in errors: the name among the others.
+fn braced(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    format!("{{{}}}", pairs.join(", "))
+}

@@ -1,0 +1,192 @@
+//! Functions that change labels or the order of series.
+
+use crate::{
+    QueryError,
+    ast::{Call, Expr, ExprKind},
+    evaluate::without_name,
+    functions::quantile::nan_first,
+    row::Row,
+};
+use regex::Regex;
+use std::cmp::Ordering;
+use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
+
+fn text(expr: Option<&Expr>) -> Result<&str, QueryError> {
+    match expr.map(|expr| &expr.unwrap_parens().kind) {
+        Some(ExprKind::String(text)) => Ok(text),
+        _ => Err(QueryError::Internal("an argument is not a text".into())),
+    }
+}
+
+fn check_label(name: &str) -> Result<(), QueryError> {
+    if name.is_empty() {
+        return Err(QueryError::execution(format!(
+            "invalid label name {name:?}"
+        )));
+    }
+    Ok(())
+}
+
+/// Sets a label of a row whose name may be about to go.
+fn set_label(row: &mut Row, label: &str, value: &str) {
+    let mut builder = LabelsBuilder::from_labels(&row.labels);
+    builder.set(label, value);
+    row.labels = builder.build();
+    if label == LABEL_NAME_METRIC {
+        row.drop_name = false;
+    }
+}
+
+/// `label_replace(v, destination, replacement, source, expression)`.
+///
+/// # Errors
+/// For an expression that does not compile and an empty destination.
+pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
+    let argument = |index: usize| text(call.arguments.get(index));
+    let (label, replacement) = (argument(1)?, argument(2)?);
+    let (source, expression) = (argument(3)?, argument(4)?);
+    let regex = Regex::new(&format!("^(?s:{expression})$")).map_err(|_| {
+        QueryError::execution(format!(
+            "invalid regular expression in label_replace(): {expression}"
+        ))
+    })?;
+    check_label(label)?;
+    for row in rows {
+        let value = row.labels.get(source).unwrap_or("");
+        let Some(captures) = regex.captures(value) else {
+            continue;
+        };
+        let mut replaced = String::new();
+        captures.expand(replacement, &mut replaced);
+        set_label(row, label, &replaced);
+    }
+    Ok(())
+}
+
+/// `label_join(v, destination, separator, source...)`.
+///
+/// # Errors
+/// For an empty destination or source.
+pub(crate) fn join(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
+    let label = text(call.arguments.get(1))?;
+    let separator = text(call.arguments.get(2))?;
+    let sources: Vec<&str> = call.arguments[3..]
+        .iter()
+        .map(|argument| text(Some(argument)))
+        .collect::<Result<_, _>>()?;
+    for name in sources.iter().chain([&label]) {
+        check_label(name)?;
+    }
+    for row in rows {
+        let values: Vec<&str> = sources
+            .iter()
+            .map(|source| row.labels.get(source).unwrap_or(""))
+            .collect();
+        let joined = values.join(separator);
+        set_label(row, label, &joined);
+    }
+    Ok(())
+}
+
+/// `sort` and `sort_desc` at a single time; NaN comes last.
+pub(crate) fn sort_by_value(rows: &mut [Row], descending: bool) {
+    rows.sort_by(|a, b| {
+        let (a, b) = (a.values[0], b.values[0]);
+        let order = nan_first(&a, &b);
+        let order = if descending { order.reverse() } else { order };
+        a.is_nan().cmp(&b.is_nan()).then(order)
+    });
+}
+
+/// `sort_by_label` and `sort_by_label_desc`: numbers inside texts by value, then by all labels.
+///
+/// # Errors
+/// When an argument is not a text.
+pub(crate) fn sort_by_label(
+    call: &Call,
+    rows: &mut [Row],
+    descending: bool,
+) -> Result<(), QueryError> {
+    let names: Vec<&str> = call.arguments[1..]
+        .iter()
+        .map(|argument| text(Some(argument)))
+        .collect::<Result<_, _>>()?;
+    rows.sort_by(|a, b| {
+        let by_name = names.iter().map(|name| {
+            let value = |row: &'_ Row| row.labels.get(name).unwrap_or("").to_owned();
+            natural(&value(a), &value(b))
+        });
+        let order = by_name
+            .into_iter()
+            .find(|order| order.is_ne())
+            .unwrap_or_else(|| a.labels.cmp(&b.labels));
+        if descending { order.reverse() } else { order }
+    });
+    Ok(())
+}
+
+/// Orders texts with runs of digits by their numbers.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    loop {
+        let (left, right) = (chunk(a), chunk(b));
+        if left.is_empty() || right.is_empty() {
+            return a.len().cmp(&b.len());
+        }
+        let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        let order = if digits(left) && digits(right) {
+            let significant = |text: &'_ str| text.trim_start_matches('0').to_owned();
+            let (x, y) = (significant(left), significant(right));
+            x.len()
+                .cmp(&y.len())
+                .then(x.cmp(&y))
+                .then(left.len().cmp(&right.len()))
+        } else {
+            left.cmp(right)
+        };
+        if order.is_ne() {
+            return order;
+        }
+        (a, b) = (&a[left.len()..], &b[right.len()..]);
+    }
+}
+
+/// The first run of digits or of other characters.
+fn chunk(text: &str) -> &str {
+    let digit = text.starts_with(|c: char| c.is_ascii_digit());
+    let end = text.find(|c: char| c.is_ascii_digit() != digit);
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// The labels of what `absent` yields: those that equality matchers of a selector fix.
+pub(crate) fn of_absent(argument: &Expr) -> Labels {
+    let selector = match &argument.kind {
+        ExprKind::Selector(selector) => selector,
+        ExprKind::Range(range) => &range.selector,
+        _ => return Labels::empty(),
+    };
+    let mut builder = LabelsBuilder::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in &selector.matchers {
+        // A label that is matched twice is not fixed, as in Prometheus.
+        if matcher.op() == crate::MatchOp::Equal && !seen.contains(&matcher.name()) {
+            builder.set(matcher.name(), matcher.value());
+            seen.push(matcher.name());
+        } else {
+            builder.remove(matcher.name());
+        }
+    }
+    without_name(&builder.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_sort_by_value() {
+        let mut texts = ["a10", "a9", "a", "b1", "1", "10", "2"];
+        texts.sort_by(|a, b| natural(a, b));
+        assert_eq!(texts, ["1", "2", "10", "a", "a9", "a10", "b1"]);
+    }
+}

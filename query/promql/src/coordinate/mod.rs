@@ -1,0 +1,349 @@
+//! The coordinator's side: takes a query apart, has its parts evaluated, and puts the answer together.
+//!
+//! The largest per-series sub-expressions, each with one mergeable aggregation on top where there is one,
+//! become parts. What is above them (joins, quantiles, sorting, functions of aggregates) is worked out
+//! here, over rows of values per time.
+
+mod aggregate;
+mod answer;
+mod calls;
+pub(crate) mod histogram;
+pub(crate) mod join;
+pub(crate) mod labels;
+pub(crate) mod unify;
+
+use crate::{
+    Annotations, Binding, Budget, EvalOptions, Expr, Grid, Part, PartBody, PartOutput, PartResult,
+    QueryData, QueryError, QueryResult, Source,
+    ast::{Binary, ExprKind, ValueType},
+    evaluate::{
+        context::{Context, scalars_with_data},
+        pipeline::{Pipeline, is_per_series, remarks},
+        row_op::{Scratch, Step},
+        without_name,
+    },
+    parse::parse,
+    partial::GroupPartial,
+    row::{ABSENT, Row, is_absent},
+};
+use futures::future::{BoxFuture, FutureExt, try_join};
+use std::sync::{Mutex, PoisonError};
+use trefoil_model::Millis;
+use unify::unify;
+
+/// Settings and limits of one query.
+#[derive(Clone, Debug, Default)]
+pub struct QueryOptions {
+    /// How the text is read and evaluated.
+    pub eval: EvalOptions,
+    /// What the coordinator may hold, and until when; evaluators get the same limit of samples.
+    pub budget: Budget,
+}
+
+/// Evaluates a query at one time. Working on the merged parts takes CPU between awaits.
+///
+/// # Errors
+/// See [`QueryError`]; the texts are those of Prometheus.
+pub async fn query_instant(
+    source: &dyn Source,
+    text: &str,
+    time: Millis,
+    options: &QueryOptions,
+) -> Result<QueryResult, QueryError> {
+    let root = parse(text, &options.eval)?;
+    let coordinator = Coordinator::new(source, text, Grid::instant(time), false, options);
+    let data = coordinator.instant(&root).await?;
+    Ok(coordinator.result(data))
+}
+
+/// Evaluates a query at all times of a grid.
+///
+/// # Errors
+/// As for [`query_instant`]; also for a query that yields neither a scalar nor an instant vector.
+pub async fn query_range(
+    source: &dyn Source,
+    text: &str,
+    grid: Grid,
+    options: &QueryOptions,
+) -> Result<QueryResult, QueryError> {
+    let root = parse(text, &options.eval)?;
+    let value_type = root.value_type();
+    if !matches!(value_type, ValueType::Scalar | ValueType::Vector) {
+        return Err(QueryError::BadData(format!(
+            "invalid expression type {:?} for range query, must be Scalar or instant Vector",
+            value_type.text()
+        )));
+    }
+    let coordinator = Coordinator::new(source, text, grid, true, options);
+    let rows = coordinator.range(&root).await?;
+    Ok(coordinator.result(QueryData::Matrix(answer::matrix(rows, grid))))
+}
+
+/// One query in work.
+struct Coordinator<'a> {
+    source: &'a dyn Source,
+    text: &'a str,
+    query_grid: Grid,
+    is_range: bool,
+    options: EvalOptions,
+    budget: &'a Budget,
+    annotations: Mutex<Annotations>,
+}
+
+type Rows<'f> = BoxFuture<'f, Result<Vec<Row>, QueryError>>;
+
+impl<'a> Coordinator<'a> {
+    fn new(
+        source: &'a dyn Source,
+        text: &'a str,
+        query_grid: Grid,
+        is_range: bool,
+        options: &'a QueryOptions,
+    ) -> Self {
+        Self {
+            source,
+            text,
+            query_grid,
+            is_range,
+            options: options.eval,
+            budget: &options.budget,
+            annotations: Mutex::new(Annotations::default()),
+        }
+    }
+
+    fn result(&self, data: QueryData) -> QueryResult {
+        let peak = self.budget.samples_peak();
+        self.annotate(|annotations| QueryResult::new(data, annotations, self.text, peak))
+    }
+
+    /// Works with the annotations, which are consistent after every call.
+    fn annotate<T>(&self, f: impl FnOnce(&mut Annotations) -> T) -> T {
+        let mut annotations = self
+            .annotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        f(&mut annotations)
+    }
+
+    fn context(&self, bindings: &[Binding]) -> Context {
+        Context::new(self.query_grid, self.options, bindings)
+    }
+
+    /// The rows of a vector expression at the times of `grid`. Their samples are held in the budget.
+    fn rows<'f>(&'f self, expr: &'f Expr, grid: Grid) -> Rows<'f> {
+        async move {
+            self.budget.check()?;
+            if is_per_series(expr) {
+                return self.per_series(expr, grid).await;
+            }
+            match &expr.kind {
+                ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid).await,
+                ExprKind::Binary(binary) if binary.matching.is_some() => {
+                    self.join(binary, grid).await
+                }
+                _ if Step::operand_of(expr).is_some() => self.step(expr, grid).await,
+                ExprKind::Call(call) => self.call(expr, call, grid).await,
+                _ => Err(QueryError::Internal(format!(
+                    "the expression at {} is no vector",
+                    expr.span
+                ))),
+            }
+        }
+        .boxed()
+    }
+
+    /// Has the evaluators work out a node.
+    async fn part(
+        &self,
+        node: &Expr,
+        output: PartOutput,
+        grid: Grid,
+        bindings: Vec<Binding>,
+    ) -> Result<PartBody, QueryError> {
+        let part = Part {
+            query: self.text.to_owned(),
+            node: node.span,
+            output,
+            grid,
+            query_grid: self.query_grid,
+            bindings,
+            options: self.options,
+            samples_max: self.budget.samples_max(),
+        };
+        let PartResult { body, annotations } = self.source.evaluate(part).await?;
+        self.budget.check()?;
+        self.annotate(|all| all.merge(annotations));
+        Ok(body)
+    }
+
+    async fn per_series(&self, expr: &Expr, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let bindings = self.bindings(expr, grid).await?;
+        let compiled = Pipeline::compile(expr, grid, &self.context(&bindings))?;
+        let body = self.part(expr, PartOutput::Rows, grid, bindings).await?;
+        let PartBody::Rows(rows) = body else {
+            return Err(wrong_body());
+        };
+        let drops_name = compiled.is_some_and(|pipeline| pipeline.drops_name);
+        let rows = if drops_name && !self.options.delayed_name_removal {
+            unify(rows)?
+        } else {
+            rows
+        };
+        self.hold(rows, 0)
+    }
+
+    async fn join(&self, binary: &Binary, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let left = self.rows(&binary.left, grid);
+        let right = self.rows(&binary.right, grid);
+        let (left, right) = try_join(left, right).await?;
+        let before = samples(&left) + samples(&right);
+        let rows = join::join(binary, left, right, self.options.delayed_name_removal)?;
+        self.hold(rows, before)
+    }
+
+    /// An operation on rows that could not be worked out by the evaluators.
+    async fn step(&self, expr: &Expr, grid: Grid) -> Result<Vec<Row>, QueryError> {
+        let bindings = self.own_bindings(expr, grid).await?;
+        let context = self.context(&bindings);
+        let Some(step) = Step::of(expr, grid, &context)? else {
+            return Err(QueryError::Internal("not an operation on rows".into()));
+        };
+        let Some(operand_grid) = step.operand_grid else {
+            return Ok(Vec::new());
+        };
+        let mut rows = self.rows(step.operand, operand_grid).await?;
+        let before = samples(&rows);
+        let delayed = self.options.delayed_name_removal;
+        let mut scratch = Scratch::default();
+        for row in &mut rows {
+            self.budget.check()?;
+            step.op.apply(&mut row.values, grid, &mut scratch);
+            if step.drops_name && delayed {
+                row.drop_name = true;
+            } else if step.drops_name {
+                row.labels = without_name(&row.labels);
+            }
+        }
+        rows.retain(|row| !row.is_empty());
+        for remark in remarks(expr, grid, &context)? {
+            self.annotate(|annotations| {
+                for row in &rows {
+                    remark.annotate(&row.labels, annotations);
+                }
+            });
+        }
+        if step.drops_name && !delayed {
+            rows = unify(rows)?;
+        }
+        self.hold(rows, before)
+    }
+
+    /// The values of all scalars below a per-series expression that need data.
+    fn bindings<'f>(
+        &'f self,
+        expr: &'f Expr,
+        grid: Grid,
+    ) -> BoxFuture<'f, Result<Vec<Binding>, QueryError>> {
+        async move {
+            let mut bindings = self.own_bindings(expr, grid).await?;
+            for child in expr.children() {
+                let child_grid = match &expr.kind {
+                    ExprKind::SubQuery(sub_query) => {
+                        let inner = self.context(&[]).sub_query_grid(sub_query, grid)?;
+                        inner.unwrap_or(grid)
+                    }
+                    _ => grid,
+                };
+                if child.value_type() != ValueType::Scalar {
+                    bindings.extend(self.bindings(child, child_grid).await?);
+                }
+            }
+            Ok(bindings)
+        }
+        .boxed()
+    }
+
+    /// The values of the scalars among the direct arguments of `expr` that need data.
+    async fn own_bindings(&self, expr: &Expr, grid: Grid) -> Result<Vec<Binding>, QueryError> {
+        let mut wanted = Vec::new();
+        for child in expr.children() {
+            if child.value_type() == ValueType::Scalar {
+                scalars_with_data(child, &mut wanted);
+            }
+        }
+        self.bind(&wanted, grid).await
+    }
+
+    async fn bind(&self, wanted: &[&Expr], grid: Grid) -> Result<Vec<Binding>, QueryError> {
+        let mut bindings = Vec::with_capacity(wanted.len());
+        for expr in wanted {
+            let ExprKind::Call(call) = &expr.kind else {
+                continue;
+            };
+            let rows = self.rows(&call.arguments[0], grid).await?;
+            bindings.push(Binding {
+                node: expr.span,
+                values: only_values(&rows, grid.steps()),
+            });
+            self.budget.release(samples(&rows));
+        }
+        Ok(bindings)
+    }
+
+    /// Counts `rows` as held instead of `before` samples.
+    fn hold(&self, rows: Vec<Row>, before: usize) -> Result<Vec<Row>, QueryError> {
+        self.budget.hold(samples(&rows))?;
+        self.budget.release(before);
+        Ok(rows)
+    }
+}
+
+/// `scalar(v)`: the value at the times at which exactly one row has one, NaN at others.
+fn only_values(rows: &[Row], steps: usize) -> Vec<f64> {
+    let mut values = vec![f64::NAN; steps];
+    for (at, value) in values.iter_mut().enumerate() {
+        let mut present = rows
+            .iter()
+            .map(|row| row.values[at])
+            .filter(|v| !is_absent(*v));
+        if let (Some(only), None) = (present.next(), present.next()) {
+            *value = only;
+        }
+    }
+    values
+}
+
+fn samples(rows: &[Row]) -> usize {
+    rows.iter().map(Row::samples).sum()
+}
+
+/// The rows of merged groups.
+fn finish(groups: Vec<GroupPartial>) -> Vec<Row> {
+    let row = |group: GroupPartial| Row {
+        labels: group.labels,
+        drop_name: group.drop_name,
+        values: group.column.finish(),
+    };
+    let mut rows: Vec<Row> = groups.into_iter().map(row).collect();
+    rows.retain(|row| !row.is_empty());
+    rows
+}
+
+fn wrong_body() -> QueryError {
+    QueryError::Internal("an evaluator gave an answer of the wrong kind".into())
+}
+
+/// A row without labels.
+fn unlabelled(values: Vec<f64>) -> Row {
+    Row {
+        labels: trefoil_model::Labels::empty(),
+        drop_name: false,
+        values,
+    }
+}
+
+/// An absent value where `present` has one, and 1 where it has none.
+fn inverted(present: &[f64]) -> Vec<f64> {
+    let invert = |value: &f64| if is_absent(*value) { 1.0 } else { ABSENT };
+    present.iter().map(invert).collect()
+}

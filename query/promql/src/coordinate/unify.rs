@@ -1,0 +1,80 @@
+//! Rows that turn out to be the same series, after names were dropped or labels changed.
+
+use crate::{
+    QueryError,
+    evaluate::without_name,
+    row::{Row, is_absent},
+};
+use std::collections::HashMap;
+use trefoil_model::Labels;
+
+/// Makes one row of rows with equal labels, in the order of the first of them.
+///
+/// # Errors
+/// [`QueryError::Execution`] with Prometheus' text when two of them have a sample at the same time.
+pub(crate) fn unify(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    let mut indexes: HashMap<Labels, usize> = HashMap::with_capacity(rows.len());
+    let mut unified: Vec<Row> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match indexes.get(&row.labels) {
+            None => {
+                indexes.insert(row.labels.clone(), unified.len());
+                unified.push(row);
+            }
+            Some(at) => fill_in(&mut unified[*at], &row)?,
+        }
+    }
+    Ok(unified)
+}
+
+fn fill_in(into: &mut Row, row: &Row) -> Result<(), QueryError> {
+    into.drop_name |= row.drop_name;
+    for (value, new) in into.values.iter_mut().zip(&row.values) {
+        if is_absent(*new) {
+            continue;
+        }
+        if !is_absent(*value) {
+            return Err(same_labels());
+        }
+        *value = *new;
+    }
+    Ok(())
+}
+
+/// Prometheus' error for two series that became one.
+pub(crate) fn same_labels() -> QueryError {
+    QueryError::execution("vector cannot contain metrics with the same labelset")
+}
+
+/// Removes the names whose removal was delayed, and unifies.
+pub(crate) fn remove_names(mut rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
+    for row in rows.iter_mut().filter(|row| row.drop_name) {
+        row.labels = without_name(&row.labels);
+        row.drop_name = false;
+    }
+    unify(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::ABSENT;
+
+    fn row(name: &str, values: &[f64]) -> Row {
+        Row {
+            labels: Labels::from_pairs([("__name__", name), ("x", "y")]),
+            drop_name: true,
+            values: values.to_vec(),
+        }
+    }
+
+    #[test]
+    fn series_that_take_turns_become_one() {
+        let rows = vec![row("a", &[1.0, ABSENT]), row("b", &[ABSENT, 2.0])];
+        let unified = remove_names(rows).expect("no overlap");
+        assert_eq!(unified.len(), 1);
+        assert_eq!(unified[0].values, [1.0, 2.0]);
+        let rows = vec![row("a", &[1.0]), row("b", &[2.0])];
+        assert_eq!(remove_names(rows), Err(same_labels()));
+    }
+}

@@ -1,0 +1,316 @@
+//! The evaluator's side: works out a part on the samples of one node, series by series.
+
+pub(crate) mod context;
+pub(crate) mod grouping;
+pub(crate) mod leaf;
+pub(crate) mod pipeline;
+pub(crate) mod row_op;
+pub(crate) mod select;
+
+use crate::{
+    Annotations, Budget, Part, PartBody, PartOutput, PartResult, QueryError, RawSeries, Selector,
+    SeriesStorage,
+    ast::{Aggregate, AggregateOp, Expr, ExprKind, RangeSelector},
+    parse::parse,
+    partial::{GroupColumn, GroupPartial},
+    row::{ABSENT, Row, is_absent},
+};
+use context::Context;
+use grouping::{GroupMap, Grouping};
+use leaf::drop_stale;
+use pipeline::{Pipeline, PipelineScratch};
+use select::select_series;
+use std::collections::BTreeMap;
+use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
+
+/// Works out `part` on the series of `storage`. Synchronous; the time goes with the samples read.
+///
+/// # Errors
+/// What the storage says, what the budget says, and errors of the query that show only with its data.
+pub fn evaluate_part(
+    part: &Part,
+    storage: &dyn SeriesStorage,
+    budget: &Budget,
+) -> Result<PartResult, QueryError> {
+    budget.check()?;
+    let root = parse(&part.query, &part.options)?;
+    let node = root
+        .find(part.node)
+        .ok_or_else(|| QueryError::Internal(format!("the query has no node at {}", part.node)))?;
+    let mut evaluation = Evaluation {
+        part,
+        storage,
+        budget,
+        context: Context::new(part.query_grid, part.options, &part.bindings),
+        annotations: Annotations::default(),
+    };
+    let body = evaluation.body(node)?;
+    Ok(PartResult {
+        body,
+        annotations: evaluation.annotations,
+    })
+}
+
+struct Evaluation<'a> {
+    part: &'a Part,
+    storage: &'a dyn SeriesStorage,
+    budget: &'a Budget,
+    context: Context,
+    annotations: Annotations,
+}
+
+impl Evaluation<'_> {
+    fn body(&mut self, node: &Expr) -> Result<PartBody, QueryError> {
+        match (self.part.output, &node.kind) {
+            (PartOutput::Samples, ExprKind::Range(range)) => {
+                self.samples(range).map(PartBody::Samples)
+            }
+            (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => self.aggregate(aggregate),
+            (PartOutput::Rows, _) => self.rows(node).map(PartBody::Rows),
+            (PartOutput::Presence, _) => self.presence(node),
+            _ => Err(QueryError::Internal(
+                "the part's node does not fit its output".into(),
+            )),
+        }
+    }
+
+    /// Calls `each` for every series with a result, in ascending order of labels.
+    fn each_series(
+        &mut self,
+        expr: &Expr,
+        each: impl FnMut(&Labels, bool, &[f64], &Budget) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let pipeline = Pipeline::compile(expr, self.part.grid, &self.context)?;
+        self.each_series_of(&pipeline.ok_or_else(|| not_per_series(expr))?, each)
+    }
+
+    fn each_series_of(
+        &mut self,
+        pipeline: &Pipeline,
+        mut each: impl FnMut(&Labels, bool, &[f64], &Budget) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let mut scratch = PipelineScratch::default();
+        let (budget, annotations) = (self.budget, &mut self.annotations);
+        self.storage
+            .select(&pipeline.selector, &mut |labels, source| {
+                budget.check()?;
+                scratch.columns.clear();
+                source.read(&mut scratch.columns)?;
+                let read = scratch.columns.timestamps.len();
+                budget.hold(read)?;
+                let any = pipeline.run(&mut scratch);
+                budget.release(read);
+                if any {
+                    pipeline.annotate(labels, annotations);
+                    each(labels, pipeline.drops_name, &scratch.values, budget)?;
+                }
+                Ok(())
+            })
+    }
+
+    fn rows(&mut self, expr: &Expr) -> Result<Vec<Row>, QueryError> {
+        let delayed = self.context.options.delayed_name_removal;
+        let mut rows = Vec::new();
+        self.each_series(expr, |labels, drops_name, values, budget| {
+            budget.hold(values.iter().filter(|v| !is_absent(**v)).count())?;
+            rows.push(row(labels, drops_name, values, delayed));
+            Ok(())
+        })?;
+        if !delayed {
+            // Without their names the series may come in another order.
+            rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        Ok(rows)
+    }
+
+    fn samples(&mut self, range: &RangeSelector) -> Result<Vec<RawSeries>, QueryError> {
+        let length = self.context.positive(&range.range)?;
+        let reference = self.context.reference(&range.selector.time)?;
+        let end = reference.time(self.part.grid.start);
+        let selector = Selector {
+            matchers: range.selector.matchers.clone(),
+            start: end.saturating_sub(length).saturating_add(1),
+            end,
+        };
+        let mut all = Vec::new();
+        let budget = self.budget;
+        self.storage.select(&selector, &mut |labels, source| {
+            budget.check()?;
+            let mut columns = crate::SampleColumns::default();
+            source.read(&mut columns)?;
+            drop_stale(&mut columns);
+            budget.hold(columns.timestamps.len())?;
+            if !columns.timestamps.is_empty() {
+                all.push(RawSeries {
+                    labels: labels.clone(),
+                    timestamps: columns.timestamps,
+                    values: columns.values,
+                });
+            }
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn presence(&mut self, expr: &Expr) -> Result<PartBody, QueryError> {
+        let mut column = GroupColumn::Group(vec![ABSENT; self.part.grid.steps()]);
+        let grid = self.part.grid;
+        let pipeline = Pipeline::compile_presence(expr, grid, &self.context)?;
+        self.each_series_of(
+            &pipeline.ok_or_else(|| not_per_series(expr))?,
+            |_, _, values, _| {
+                column.add(values);
+                Ok(())
+            },
+        )?;
+        Ok(PartBody::Groups(vec![GroupPartial {
+            labels: Labels::empty(),
+            drop_name: false,
+            column,
+        }]))
+    }
+
+    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<PartBody, QueryError> {
+        if aggregate.op.selects_series() {
+            let rows = self.rows(&aggregate.operand)?;
+            let held: usize = rows.iter().map(Row::samples).sum();
+            let selected = select_series(
+                aggregate,
+                rows,
+                self.part.grid,
+                &self.context,
+                &mut self.annotations,
+            )?;
+            self.budget.release(held);
+            self.budget.hold(selected.iter().map(Row::samples).sum())?;
+            return Ok(PartBody::Rows(selected));
+        }
+        if aggregate.op == AggregateOp::CountValues {
+            return self.count_values(aggregate).map(PartBody::Groups);
+        }
+        let steps = self.part.grid.steps();
+        let delayed = self.context.options.delayed_name_removal;
+        let mut groups = GroupMap::new(Grouping::of(aggregate, delayed));
+        self.each_series(&aggregate.operand, |labels, drops_name, values, budget| {
+            let (group, is_new) =
+                groups.group_of(labels, drops_name, || new_column(aggregate.op, steps))?;
+            if is_new {
+                budget.hold(steps)?;
+            }
+            group.column.add(values);
+            Ok(())
+        })?;
+        Ok(PartBody::Groups(groups.into_groups()))
+    }
+
+    fn count_values(&mut self, aggregate: &Aggregate) -> Result<Vec<GroupPartial>, QueryError> {
+        let rows = self.rows(&aggregate.operand)?;
+        let delayed = self.context.options.delayed_name_removal;
+        count_values(
+            aggregate,
+            &rows,
+            self.part.grid.steps(),
+            delayed,
+            self.budget,
+        )
+    }
+}
+
+fn not_per_series(expr: &Expr) -> QueryError {
+    QueryError::Internal(format!("the expression at {} is not per series", expr.span))
+}
+
+/// A row from the values of a series; without delayed name removal its name goes at once.
+pub(crate) fn row(labels: &Labels, drops_name: bool, values: &[f64], delayed: bool) -> Row {
+    let labels = if drops_name && !delayed {
+        without_name(labels)
+    } else {
+        labels.clone()
+    };
+    Row {
+        labels,
+        drop_name: drops_name && delayed,
+        values: values.to_vec(),
+    }
+}
+
+/// The labels without the metric's name.
+pub(crate) fn without_name(labels: &Labels) -> Labels {
+    if labels.metric_name().is_none() {
+        return labels.clone();
+    }
+    LabelsBuilder::from_labels(labels)
+        .remove(LABEL_NAME_METRIC)
+        .build()
+}
+
+/// The empty state of a mergeable aggregation; that of `count` for all others.
+pub(crate) fn new_column(op: AggregateOp, steps: usize) -> GroupColumn {
+    let absent = || vec![ABSENT; steps];
+    match op {
+        AggregateOp::Sum => GroupColumn::Sum(absent(), vec![0.0; steps]),
+        AggregateOp::Avg => GroupColumn::Avg(vec![crate::MeanState::default(); steps]),
+        AggregateOp::Min => GroupColumn::Min(absent()),
+        AggregateOp::Max => GroupColumn::Max(absent()),
+        AggregateOp::Group => GroupColumn::Group(absent()),
+        _ => GroupColumn::Count(absent()),
+    }
+}
+
+/// How often each value occurs in each group: one group per value.
+pub(crate) fn count_values(
+    aggregate: &Aggregate,
+    rows: &[Row],
+    steps: usize,
+    delayed: bool,
+    budget: &Budget,
+) -> Result<Vec<GroupPartial>, QueryError> {
+    let label = match aggregate
+        .parameter
+        .as_ref()
+        .map(|p| &p.unwrap_parens().kind)
+    {
+        Some(ExprKind::String(label)) => label,
+        _ => return Err(QueryError::Internal("count_values has no label".into())),
+    };
+    if label.is_empty() {
+        return Err(QueryError::execution(format!(
+            "invalid label name {label:?}"
+        )));
+    }
+    let grouping = Grouping::of(aggregate, delayed);
+    let mut groups: BTreeMap<Labels, GroupPartial> = BTreeMap::new();
+    for row in rows {
+        budget.check()?;
+        let key = Labels::from_canonical(&grouping.key(&row.labels, false))
+            .map_err(|error| QueryError::Internal(error.to_string()))?;
+        for (at, value) in row
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| !is_absent(**v))
+        {
+            let mut builder = LabelsBuilder::from_labels(&key);
+            builder.set(label, &crate::format::number(*value));
+            let labels = builder.build();
+            if !groups.contains_key(&labels) {
+                budget.hold(steps)?;
+            }
+            let group = groups
+                .entry(labels.clone())
+                .or_insert_with(|| GroupPartial {
+                    labels,
+                    drop_name: row.drop_name,
+                    column: GroupColumn::Count(vec![ABSENT; steps]),
+                });
+            if let GroupColumn::Count(counts) = &mut group.column {
+                counts[at] = if is_absent(counts[at]) {
+                    1.0
+                } else {
+                    counts[at] + 1.0
+                };
+            }
+        }
+    }
+    Ok(groups.into_values().collect())
+}

@@ -1,0 +1,286 @@
+//! A per-series expression as a pipeline: samples of one series -> values at the times of a grid.
+
+use super::{
+    context::Context,
+    leaf::{Instant, Windows, drop_stale},
+    row_op::{RowOp, Scratch, Step},
+};
+use crate::{
+    Annotations, Grid, QueryError, SampleColumns, Selector, Span,
+    ast::{Expr, ExprKind, VectorSelector},
+    format::general,
+    function::{FunctionKind, WindowFunction},
+    row::is_absent,
+};
+use trefoil_model::Labels;
+
+/// Suffixes by which metrics name themselves counters.
+const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
+
+/// Whether `expr` can be evaluated series by series, scalars aside.
+pub(crate) fn is_per_series(expr: &Expr) -> bool {
+    selector_of(expr).is_some()
+}
+
+/// The selector of a per-series expression, and whether its metric name is dropped on the way.
+pub(crate) fn selector_of(expr: &Expr) -> Option<&VectorSelector> {
+    if let Some(operand) = Step::operand_of(expr) {
+        return selector_of(operand);
+    }
+    match &expr.kind {
+        ExprKind::Selector(selector) => Some(selector),
+        ExprKind::Call(call) => match call.function.kind {
+            FunctionKind::Timestamp => selector_of(call.arguments.first()?.unwrap_parens()),
+            FunctionKind::Window(_) => match &super::row_op::matrix_argument(call)?.kind {
+                ExprKind::Range(range) => Some(&range.selector),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A compiled per-series expression.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    /// What the storage is asked for.
+    pub(crate) selector: Selector,
+    /// Whether the result has no metric name.
+    pub(crate) drops_name: bool,
+    leaf: Leaf,
+    leaf_grid: Grid,
+    /// Operations with the grids of their results.
+    ops: Vec<(RowOp, Grid)>,
+    /// What to say about series that have a result.
+    remarks: Vec<Remark>,
+    /// The last grid has times at which nothing can have a value.
+    empty: bool,
+}
+
+#[derive(Debug)]
+enum Leaf {
+    Instant(Instant),
+    Windows(Windows),
+}
+
+/// Memory that pipelines reuse from series to series.
+#[derive(Debug, Default)]
+pub(crate) struct PipelineScratch {
+    pub(crate) columns: SampleColumns,
+    /// The result of [`Pipeline::run`].
+    pub(crate) values: Vec<f64>,
+    ops: Scratch,
+}
+
+impl Pipeline {
+    /// Compiles a per-series expression for the times of `grid`. `None`: it is none.
+    ///
+    /// # Errors
+    /// For durations and parameters that are out of range, and scalars that are not bound.
+    pub(crate) fn compile(
+        expr: &Expr,
+        grid: Grid,
+        context: &Context,
+    ) -> Result<Option<Self>, QueryError> {
+        if let Some(step) = Step::of(expr, grid, context)? {
+            let operand_grid = step.operand_grid.unwrap_or(grid);
+            let Some(mut pipeline) = Self::compile(step.operand, operand_grid, context)? else {
+                return Ok(None);
+            };
+            pipeline.empty |= step.operand_grid.is_none();
+            pipeline.drops_name |= step.drops_name;
+            pipeline.remarks.extend(remarks(expr, grid, context)?);
+            pipeline.ops.push((step.op, grid));
+            return Ok(Some(pipeline));
+        }
+        let (leaf, selector, drops_name) = match &expr.kind {
+            ExprKind::Selector(selector) => (instant(selector, context, false)?, selector, false),
+            ExprKind::Call(call) => match (call.function.kind, selector_of(expr)) {
+                (FunctionKind::Timestamp, Some(selector)) => {
+                    (instant(selector, context, true)?, selector, true)
+                }
+                (FunctionKind::Window(function), Some(selector)) => {
+                    let windows = Windows::of_call(call, function, grid, context)?;
+                    let drops_name = windows.drops_name();
+                    (Leaf::Windows(windows), selector, drops_name)
+                }
+                _ => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let mut pipeline = Self::from_leaf(leaf, selector, drops_name, grid);
+        pipeline.remarks.extend(remarks(expr, grid, context)?);
+        Ok(Some(pipeline))
+    }
+
+    /// Compiles the question at which times a per-series expression, or range vector of one, has any
+    /// sample. `None`: it is no such expression.
+    ///
+    /// # Errors
+    /// As for [`Pipeline::compile`].
+    pub(crate) fn compile_presence(
+        expr: &Expr,
+        grid: Grid,
+        context: &Context,
+    ) -> Result<Option<Self>, QueryError> {
+        let windows = || Windows::over(expr, WindowFunction::PresentOverTime, context);
+        match &expr.kind {
+            ExprKind::Range(range) => {
+                let leaf = Leaf::Windows(windows()?);
+                Ok(Some(Self::from_leaf(leaf, &range.selector, true, grid)))
+            }
+            ExprKind::SubQuery(sub_query) => {
+                let inner = context.sub_query_grid(sub_query, grid)?;
+                let operand_grid = inner.unwrap_or(grid);
+                let compiled = Self::compile(&sub_query.operand, operand_grid, context)?;
+                let Some(mut pipeline) = compiled else {
+                    return Ok(None);
+                };
+                pipeline.empty |= inner.is_none();
+                let (inner, windows) = (operand_grid, windows()?);
+                pipeline.ops.push((RowOp::Windows { inner, windows }, grid));
+                Ok(Some(pipeline))
+            }
+            _ => Self::compile(expr, grid, context),
+        }
+    }
+
+    fn from_leaf(leaf: Leaf, selector: &VectorSelector, drops_name: bool, grid: Grid) -> Self {
+        let (start, end) = match &leaf {
+            Leaf::Instant(instant) => instant.bounds(grid),
+            Leaf::Windows(windows) => windows.bounds(grid),
+        };
+        Self {
+            selector: Selector {
+                matchers: selector.matchers.clone(),
+                start,
+                end,
+            },
+            drops_name,
+            leaf,
+            leaf_grid: grid,
+            ops: Vec::new(),
+            remarks: Vec::new(),
+            empty: false,
+        }
+    }
+
+    /// Works out the values of one series from `scratch.columns` into `scratch.values`. `false`: there
+    /// are none.
+    pub(crate) fn run(&self, scratch: &mut PipelineScratch) -> bool {
+        let values = &mut scratch.values;
+        match &self.leaf {
+            Leaf::Instant(instant) => instant.apply(&scratch.columns, self.leaf_grid, values),
+            Leaf::Windows(windows) => {
+                drop_stale(&mut scratch.columns);
+                windows.apply(&scratch.columns, self.leaf_grid, values);
+            }
+        }
+        if self.empty || values.iter().all(|value| is_absent(*value)) {
+            return false;
+        }
+        for (op, grid) in &self.ops {
+            op.apply(values, *grid, &mut scratch.ops);
+        }
+        !values.iter().all(|value| is_absent(*value))
+    }
+
+    /// Remarks about a series that has a result.
+    pub(crate) fn annotate(&self, labels: &Labels, annotations: &mut Annotations) {
+        for remark in &self.remarks {
+            remark.annotate(labels, annotations);
+        }
+    }
+}
+
+/// Something to say about a function's results.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Remark {
+    /// The series should be a counter.
+    Counter(Span),
+    /// A quantile is outside of 0 to 1.
+    Quantile(Span, f64),
+}
+
+/// What is to be said about the results of `expr`.
+///
+/// # Errors
+/// For scalars that are not bound.
+pub(crate) fn remarks(
+    expr: &Expr,
+    grid: Grid,
+    context: &Context,
+) -> Result<Vec<Remark>, QueryError> {
+    let ExprKind::Call(call) = &expr.kind else {
+        return Ok(Vec::new());
+    };
+    let first = &call.arguments[..1.min(call.arguments.len())];
+    let mut remarks = Vec::new();
+    for argument in first {
+        match call.function.kind {
+            FunctionKind::Window(WindowFunction::Rate | WindowFunction::Increase) => {
+                remarks.push(Remark::Counter(argument.span));
+            }
+            FunctionKind::Window(WindowFunction::QuantileOverTime) => {
+                let quantiles = context.scalars(argument, grid)?;
+                let odd = (0..grid.steps()).map(|at| quantiles.at(at));
+                let odd = odd.filter(|q| !(0.0..=1.0).contains(q));
+                remarks.extend(odd.map(|q| Remark::Quantile(argument.span, q)));
+                remarks.dedup();
+            }
+            _ => {}
+        }
+    }
+    Ok(remarks)
+}
+
+impl Remark {
+    /// Says it about a series with a result.
+    pub(crate) fn annotate(&self, labels: &Labels, annotations: &mut Annotations) {
+        match self {
+            Self::Counter(span) => note_if_not_counter(labels, *span, annotations),
+            Self::Quantile(span, quantile) => {
+                warn_about_quantile(*quantile, *span, annotations);
+            }
+        }
+    }
+}
+
+fn note_if_not_counter(labels: &Labels, span: Span, annotations: &mut Annotations) {
+    let Some(name) = labels.metric_name().filter(|name| !name.is_empty()) else {
+        return;
+    };
+    if COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+        return;
+    }
+    annotations.info(
+        span,
+        format!(
+            "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"
+        ),
+    );
+}
+
+/// Warns about a quantile that is not between 0 and 1.
+pub(crate) fn warn_about_quantile(quantile: f64, span: Span, annotations: &mut Annotations) {
+    if !(0.0..=1.0).contains(&quantile) {
+        let text = format!(
+            "quantile value should be between 0 and 1, got {}",
+            general(quantile)
+        );
+        annotations.warn(span, text);
+    }
+}
+
+fn instant(
+    selector: &VectorSelector,
+    context: &Context,
+    timestamp: bool,
+) -> Result<Leaf, QueryError> {
+    Ok(Leaf::Instant(Instant {
+        reference: context.reference(&selector.time)?,
+        look_back_ms: context.options.look_back_ms,
+        timestamp,
+    }))
+}

@@ -1,0 +1,182 @@
+//! Aggregations whose result consists of input series: `topk`, `bottomk`, `limitk`, `limit_ratio`.
+//!
+//! Selecting among selected series gives the same as selecting among all, so evaluators select
+//! candidates and the coordinator selects among those. Ties go to the series that comes first.
+
+use super::{
+    context::{Context, Scalars},
+    grouping::Grouping,
+};
+use crate::{
+    Annotations, Grid, QueryError,
+    ast::{Aggregate, AggregateOp},
+    format::general,
+    functions::quantile::nan_first,
+    row::{ABSENT, Row, is_absent},
+};
+use std::{cmp::Ordering, collections::HashMap};
+use xxhash_rust::xxh64::xxh64;
+
+/// Keeps the selected samples of `rows`; rows without any are dropped. At a single time the rows of a
+/// group come in the order of selection.
+pub(crate) fn select_series(
+    aggregate: &Aggregate,
+    rows: Vec<Row>,
+    grid: Grid,
+    context: &Context,
+    annotations: &mut Annotations,
+) -> Result<Vec<Row>, QueryError> {
+    let Some(parameter) = &aggregate.parameter else {
+        return Err(QueryError::Internal("the parameter is missing".into()));
+    };
+    let scalars = context.scalars(parameter, grid)?;
+    if aggregate.op == AggregateOp::LimitRatio {
+        check_ratios(&scalars, grid, parameter.span, annotations)?;
+        return Ok(by_ratio(rows, &scalars));
+    }
+    let counts = counts(&scalars, grid)?;
+    if grid.steps() == 1 {
+        return Ok(at_one_time(aggregate, rows, counts[0]));
+    }
+    let mut rows = rows;
+    for members in groups(aggregate, &rows) {
+        let mut keep = vec![vec![false; grid.steps()]; members.len()];
+        for (at, count) in counts.iter().enumerate() {
+            let selected = selected(aggregate.op, &rows, &members, at, *count);
+            for member in selected {
+                keep[member][at] = true;
+            }
+        }
+        for (member, keep) in members.iter().zip(keep) {
+            let values = rows[*member].values.iter_mut();
+            for (value, _) in values.zip(keep).filter(|(_, keep)| !keep) {
+                *value = ABSENT;
+            }
+        }
+    }
+    rows.retain(|row| !row.is_empty());
+    Ok(rows)
+}
+
+/// Members of each group as indexes of rows, groups in the order of their first row.
+fn groups(aggregate: &Aggregate, rows: &[Row]) -> Vec<Vec<usize>> {
+    // Names that are to go have gone from the rows already, or stay until the end of the query.
+    let grouping = Grouping::of(aggregate, true);
+    let mut indexes: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let key = grouping.key(&row.labels, false);
+        let group = *indexes.entry(key).or_insert(groups.len());
+        if group == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[group].push(at);
+    }
+    groups
+}
+
+/// Which of `members` (as indexes into it) are selected at a time, best first.
+fn selected(
+    op: AggregateOp,
+    rows: &[Row],
+    members: &[usize],
+    at: usize,
+    count: usize,
+) -> Vec<usize> {
+    let value = |member: &usize| rows[members[*member]].values[at];
+    let present = |member: &usize| !is_absent(value(member));
+    let mut candidates: Vec<usize> = (0..members.len()).filter(present).collect();
+    match op {
+        AggregateOp::TopK => candidates.sort_by(|a, b| best_first(value(b), value(a))),
+        AggregateOp::BottomK => {
+            candidates.sort_by(|a, b| {
+                let (a, b) = (value(a), value(b));
+                a.is_nan().cmp(&b.is_nan()).then(nan_first(&a, &b))
+            });
+        }
+        _ => {}
+    }
+    candidates.truncate(count);
+    candidates
+}
+
+/// NaN is the worst.
+fn best_first(a: f64, b: f64) -> Ordering {
+    nan_first(&a, &b)
+}
+
+fn at_one_time(aggregate: &Aggregate, rows: Vec<Row>, count: usize) -> Vec<Row> {
+    let order: Vec<usize> = groups(aggregate, &rows)
+        .into_iter()
+        .flat_map(|members| {
+            let selected = selected(aggregate.op, &rows, &members, 0, count);
+            selected.into_iter().map(move |member| members[member])
+        })
+        .collect();
+    let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| rows[at].take()).collect()
+}
+
+fn counts(scalars: &Scalars, grid: Grid) -> Result<Vec<usize>, QueryError> {
+    let count = |at| {
+        let value = scalars.at(at);
+        if value.is_nan() {
+            return Err(QueryError::execution("Parameter value is NaN"));
+        }
+        if value <= i64::MIN as f64 {
+            let text = format!("Scalar value {} underflows int64", general(value));
+            return Err(QueryError::execution(text));
+        }
+        if value >= i64::MAX as f64 {
+            let text = format!("Scalar value {} overflows int64", general(value));
+            return Err(QueryError::execution(text));
+        }
+        Ok(value.max(0.0) as usize)
+    };
+    (0..grid.steps()).map(count).collect()
+}
+
+fn check_ratios(
+    scalars: &Scalars,
+    grid: Grid,
+    span: crate::Span,
+    annotations: &mut Annotations,
+) -> Result<(), QueryError> {
+    for at in 0..grid.steps() {
+        let ratio = scalars.at(at);
+        if ratio.is_nan() {
+            return Err(QueryError::execution("Ratio value is NaN"));
+        }
+        if ratio.abs() > 1.0 {
+            annotations.warn(
+                span,
+                format!(
+                    "ratio value should be between -1 and 1, got {}, capping to {}",
+                    general(ratio),
+                    ratio.signum()
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn by_ratio(mut rows: Vec<Row>, ratios: &Scalars) -> Vec<Row> {
+    for row in &mut rows {
+        // The hash of Prometheus for labels below 128 bytes, so that the same series are sampled.
+        let offset = xxh64(row.labels.canonical(), 0) as f64 / u64::MAX as f64;
+        for (at, value) in row.values.iter_mut().enumerate() {
+            let ratio = ratios.at(at).clamp(-1.0, 1.0);
+            let keep = if ratio >= 0.0 {
+                offset < ratio
+            } else {
+                offset >= 1.0 + ratio
+            };
+            if !keep {
+                *value = ABSENT;
+            }
+        }
+    }
+    rows.retain(|row| !row.is_empty());
+    rows
+}

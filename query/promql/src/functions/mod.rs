@@ -1,0 +1,7 @@
+//! What the functions compute: of a sample, of a range of samples, of classic histogram buckets.
+
+pub(crate) mod classic;
+pub(crate) mod date;
+pub(crate) mod quantile;
+pub(crate) mod sample;
+pub(crate) mod window;

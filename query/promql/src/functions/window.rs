@@ -1,0 +1,276 @@
+//! Functions of a range of samples.
+//!
+//! Formulas and edge cases follow Prometheus' documentation ("functions", "extrapolated rate"). Sums
+//! are compensated. A window is two slices of equal length; it is never empty.
+
+use super::quantile::quantile;
+use crate::{
+    function::WindowFunction,
+    partial::{MeanState, add_compensated, keep_max, keep_min},
+};
+use trefoil_model::Millis;
+
+/// The samples of a range and where the range lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window<'a> {
+    /// Milliseconds, ascending, all in `(start, end]`.
+    pub(crate) timestamps: &'a [Millis],
+    /// As many values.
+    pub(crate) values: &'a [f64],
+    /// The left end, exclusive.
+    pub(crate) start: Millis,
+    /// The right end, inclusive.
+    pub(crate) end: Millis,
+    /// The time of evaluation, which `@` and `offset` take away from the range.
+    pub(crate) time: Millis,
+    /// The scalar arguments.
+    pub(crate) parameters: [f64; 2],
+}
+
+/// The function's value, or `None` when the window has too few samples.
+#[inline]
+pub(crate) fn apply(function: WindowFunction, window: &Window<'_>) -> Option<f64> {
+    use WindowFunction as F;
+    let values = window.values;
+    let last = values.len() - 1;
+    Some(match function {
+        F::Rate => return extrapolated(window, true, true),
+        F::Increase => return extrapolated(window, true, false),
+        F::Delta => return extrapolated(window, false, false),
+        F::Irate => return of_last_two(window, true),
+        F::Idelta => return of_last_two(window, false),
+        F::AvgOverTime => {
+            let mut mean = MeanState::default();
+            values.iter().for_each(|value| mean.add(*value));
+            mean.finish()
+        }
+        F::SumOverTime => sum(values),
+        F::CountOverTime => values.len() as f64,
+        F::MinOverTime => fold(values, keep_min),
+        F::MaxOverTime => fold(values, keep_max),
+        F::PresentOverTime => 1.0,
+        F::FirstOverTime => values[0],
+        F::LastOverTime => values[last],
+        F::StddevOverTime => variance(values).sqrt(),
+        F::StdvarOverTime => variance(values),
+        F::QuantileOverTime => quantile(window.parameters[0], &mut values.to_vec()),
+        F::MadOverTime => {
+            let mut scratch = values.to_vec();
+            let median = quantile(0.5, &mut scratch);
+            scratch.iter_mut().for_each(|v| *v = (*v - median).abs());
+            quantile(0.5, &mut scratch)
+        }
+        F::Changes => count_pairs(values, |a, b| a != b && !(a.is_nan() && b.is_nan())),
+        F::Resets => count_pairs(values, |a, b| b < a),
+        F::Deriv if last > 0 => regression(window, window.timestamps[0]).0,
+        F::PredictLinear if last > 0 => {
+            let (slope, intercept) = regression(window, window.time);
+            slope * window.parameters[0] + intercept
+        }
+        F::DoubleExponentialSmoothing if last > 0 => smooth(values, window.parameters),
+        F::Deriv | F::PredictLinear | F::DoubleExponentialSmoothing => return None,
+        F::TsOfFirstOverTime => seconds(window, 0),
+        F::TsOfLastOverTime => seconds(window, last),
+        F::TsOfMaxOverTime => seconds(window, extreme(values, |new, best| new >= best)),
+        F::TsOfMinOverTime => seconds(window, extreme(values, |new, best| new <= best)),
+    })
+}
+
+fn seconds(window: &Window<'_>, at: usize) -> f64 {
+    window.timestamps[at] as f64 / 1000.0
+}
+
+/// Where the last of the best values is.
+fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> usize {
+    let mut best = 0;
+    for at in 1..values.len() {
+        if better(values[at], values[best]) || values[best].is_nan() {
+            best = at;
+        }
+    }
+    best
+}
+
+fn fold(values: &[f64], keep: impl Fn(&mut f64, f64)) -> f64 {
+    let mut kept = values[0];
+    values[1..].iter().for_each(|value| keep(&mut kept, *value));
+    kept
+}
+
+fn sum(values: &[f64]) -> f64 {
+    let (mut sum, mut compensation) = (0.0, 0.0);
+    for value in values {
+        add_compensated(&mut sum, &mut compensation, *value);
+    }
+    sum + compensation
+}
+
+/// Population variance (Welford), compensated.
+pub(crate) fn variance(values: &[f64]) -> f64 {
+    let (mut count, mut mean, mut mean_lost) = (0.0, 0.0, 0.0);
+    let (mut squares, mut squares_lost) = (0.0, 0.0);
+    for value in values {
+        count += 1.0;
+        let delta = value - (mean + mean_lost);
+        add_compensated(&mut mean, &mut mean_lost, delta / count);
+        let square = delta * (value - (mean + mean_lost));
+        add_compensated(&mut squares, &mut squares_lost, square);
+    }
+    (squares + squares_lost) / count
+}
+
+fn count_pairs(values: &[f64], counts: impl Fn(f64, f64) -> bool) -> f64 {
+    let pairs = values.windows(2);
+    pairs.filter(|pair| counts(pair[0], pair[1])).count() as f64
+}
+
+/// The increase over the samples, extrapolated to the ends of the range where samples reach near them.
+fn extrapolated(window: &Window<'_>, counter: bool, per_second: bool) -> Option<f64> {
+    let (timestamps, values) = (window.timestamps, window.values);
+    let last = values.len() - 1;
+    if last == 0 {
+        return None;
+    }
+    let mut increase = values[last] - values[0];
+    if counter {
+        for pair in values.windows(2) {
+            if pair[1] < pair[0] {
+                increase += pair[0];
+            }
+        }
+    }
+    let mut to_start = (timestamps[0] - window.start) as f64 / 1000.0;
+    let mut to_end = (window.end - timestamps[last]) as f64 / 1000.0;
+    let sampled = (timestamps[last] - timestamps[0]) as f64 / 1000.0;
+    let interval = sampled / last as f64;
+    // Samples further from an end than a usual gap mean that the series starts or ends there.
+    let threshold = interval * 1.1;
+    if to_start >= threshold {
+        to_start = interval / 2.0;
+    }
+    if counter && increase > 0.0 && values[0] >= 0.0 {
+        // A counter cannot have been below zero.
+        to_start = to_start.min(sampled * (values[0] / increase));
+    }
+    if to_end >= threshold {
+        to_end = interval / 2.0;
+    }
+    let mut factor = (sampled + to_start + to_end) / sampled;
+    if per_second {
+        factor /= (window.end - window.start) as f64 / 1000.0;
+    }
+    Some(increase * factor)
+}
+
+fn of_last_two(window: &Window<'_>, rate: bool) -> Option<f64> {
+    let last = window.values.len() - 1;
+    if last == 0 {
+        return None;
+    }
+    let (before, value) = (window.values[last - 1], window.values[last]);
+    let reset = rate && value < before;
+    let change = if reset { value } else { value - before };
+    if !rate {
+        return Some(change);
+    }
+    let milliseconds = window.timestamps[last] - window.timestamps[last - 1];
+    Some(change / (milliseconds as f64 / 1000.0))
+}
+
+/// Slope per second and value at `origin` of the least-squares line.
+fn regression(window: &Window<'_>, origin: Millis) -> (f64, f64) {
+    let values = window.values;
+    if values.iter().all(|value| *value == values[0]) {
+        return if values[0].is_infinite() {
+            (f64::NAN, f64::NAN)
+        } else {
+            (0.0, values[0])
+        };
+    }
+    // Sums of x, y, x*y, x*x and what rounding took from each.
+    let mut sums = [(0.0, 0.0); 4];
+    for (timestamp, y) in window.timestamps.iter().zip(values) {
+        let x = (timestamp - origin) as f64 / 1000.0;
+        for ((sum, lost), term) in sums.iter_mut().zip([x, *y, x * y, x * x]) {
+            add_compensated(sum, lost, term);
+        }
+    }
+    let [x, y, xy, xx] = sums.map(|(sum, lost)| sum + lost);
+    let count = values.len() as f64;
+    let slope = (xy - x * y / count) / (xx - x * x / count);
+    (slope, y / count - slope * x / count)
+}
+
+/// Holt's double exponential smoothing; the parameters are the smoothing and the trend factor.
+fn smooth(values: &[f64], [smoothing, trend_factor]: [f64; 2]) -> f64 {
+    let mut before = 0.0;
+    let mut level = values[0];
+    let mut trend = values[1] - values[0];
+    for (index, value) in values[1..].iter().enumerate() {
+        if index > 0 {
+            trend = trend_factor * (level - before) + (1.0 - trend_factor) * trend;
+        }
+        let next = smoothing * value + (1.0 - smoothing) * (level + trend);
+        (before, level) = (level, next);
+    }
+    level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(function: WindowFunction, samples: &[(Millis, f64)], expected: Option<f64>) {
+        let timestamps: Vec<_> = samples.iter().map(|s| s.0).collect();
+        let values: Vec<_> = samples.iter().map(|s| s.1).collect();
+        let window = Window {
+            timestamps: &timestamps,
+            values: &values,
+            start: 0,
+            end: 60_000,
+            time: 60_000,
+            parameters: [10.0, 0.0],
+        };
+        assert_eq!(apply(function, &window), expected, "{function:?}");
+    }
+
+    #[test]
+    fn rates_are_extrapolated() {
+        let steady = [
+            (15_000, 10.0),
+            (30_000, 20.0),
+            (45_000, 30.0),
+            (60_000, 40.0),
+        ];
+        check(WindowFunction::Increase, &steady, Some(40.0));
+        check(WindowFunction::Rate, &steady, Some(40.0 / 60.0));
+        // A reset counts what was there before it; zero limits the extrapolation to the left.
+        let reset = [
+            (15_000, 10.0),
+            (30_000, 5.0),
+            (45_000, 10.0),
+            (60_000, 15.0),
+        ];
+        check(WindowFunction::Increase, &reset, Some(15.0 * (60.0 / 45.0)));
+        check(WindowFunction::Delta, &reset, Some(5.0 * (60.0 / 45.0)));
+        check(WindowFunction::Rate, &steady[..1], None);
+        check(WindowFunction::Irate, &reset[..2], Some(5.0 / 15.0));
+    }
+
+    #[test]
+    fn lines_are_fitted() {
+        let line = [(0, 0.0), (10_000, 10.0), (20_000, 20.0)];
+        check(WindowFunction::Deriv, &line, Some(1.0));
+        check(WindowFunction::PredictLinear, &line, Some(70.0));
+        check(WindowFunction::Deriv, &[(0, 5.0), (1, 5.0)], Some(0.0));
+    }
+
+    #[test]
+    fn nan_loses_against_numbers() {
+        let samples = [(1_000, f64::NAN), (2_000, 3.0), (3_000, 2.0)];
+        check(WindowFunction::MaxOverTime, &samples, Some(3.0));
+        check(WindowFunction::MinOverTime, &samples, Some(2.0));
+        check(WindowFunction::TsOfMaxOverTime, &samples, Some(2.0));
+        check(WindowFunction::Changes, &samples, Some(2.0));
+    }
+}

@@ -1,0 +1,152 @@
+//! Type checks, with the texts of Prometheus.
+
+use super::{ParseError, Parser};
+use crate::ast::{
+    Aggregate, AggregateOp, Binary, Cardinality, Expr, ExprKind, Span, ValueType, VectorMatching,
+};
+use crate::function::Function;
+
+impl Parser<'_> {
+    pub(super) fn check_binary(
+        &self,
+        mut binary: Binary,
+        span: Span,
+        op_span: Span,
+    ) -> Result<Expr, ParseError> {
+        let (left, right) = (binary.left.value_type(), binary.right.value_type());
+        let fail = |text: String| Err(ParseError::at(span, text));
+        if binary.return_bool && !binary.op.is_comparison() {
+            let text = "bool modifier can only be used on comparison operators";
+            return Err(ParseError::at(op_span, text));
+        }
+        let scalars = left == ValueType::Scalar && right == ValueType::Scalar;
+        if binary.op.is_comparison() && !binary.return_bool && scalars {
+            return fail("comparisons between scalars must use BOOL modifier".into());
+        }
+        for side in [&binary.left, &binary.right] {
+            if !matches!(side.value_type(), ValueType::Scalar | ValueType::Vector) {
+                let text = "binary expression must contain only scalar and instant vector types";
+                return Err(ParseError::at(side.span, text));
+            }
+        }
+        let op = binary.op;
+        if left == ValueType::Vector && right == ValueType::Vector {
+            let matching = binary.matching.get_or_insert(VectorMatching {
+                cardinality: Cardinality::OneToOne,
+                on: false,
+                labels: Vec::new(),
+                include: Vec::new(),
+            });
+            let twice = matching
+                .labels
+                .iter()
+                .find(|l| matching.include.contains(l));
+            if let Some(label) = twice.filter(|_| matching.on) {
+                return fail(format!(
+                    "label {label:?} must not occur in ON and GROUP clause at once"
+                ));
+            }
+            if op.is_set() {
+                if matching.cardinality != Cardinality::OneToOne {
+                    return fail(format!("no grouping allowed for {:?} operation", op.text()));
+                }
+                matching.cardinality = Cardinality::ManyToMany;
+            }
+        } else {
+            let matching = binary.matching.take();
+            if matching.is_some_and(|m| !m.labels.is_empty()) {
+                return fail("vector matching only allowed between instant vectors".into());
+            }
+            if op.is_set() {
+                return fail(format!(
+                    "set operator {:?} not allowed in binary scalar expression",
+                    op.text()
+                ));
+            }
+        }
+        Ok(Expr {
+            kind: ExprKind::Binary(Box::new(binary)),
+            span,
+        })
+    }
+
+    pub(super) fn check_call(
+        &self,
+        function: &Function,
+        arguments: Vec<Expr>,
+        span: Span,
+    ) -> Result<Vec<Expr>, ParseError> {
+        let (declared, got) = (function.arguments.len(), arguments.len());
+        let name = function.name;
+        let wrong = match function.variadic {
+            0 if got != declared => Some(format!(
+                "expected {declared} argument(s) in call to {name:?}, got {got}"
+            )),
+            0 => None,
+            variadic => {
+                let optional = if variadic < 0 { 1 } else { variadic as usize };
+                let least = declared.saturating_sub(optional.min(declared - required(function)));
+                let most = (variadic > 0).then_some(required(function) + optional);
+                if got < least {
+                    Some(format!(
+                        "expected at least {least} argument(s) in call to {name:?}, got {got}"
+                    ))
+                } else {
+                    most.filter(|most| got > *most).map(|most| {
+                        format!(
+                            "expected at most {most} argument(s) in call to {name:?}, got {got}"
+                        )
+                    })
+                }
+            }
+        };
+        if let Some(text) = wrong {
+            return Err(ParseError::at(span, text));
+        }
+        for (index, argument) in arguments.iter().enumerate() {
+            let expected = function.arguments[index.min(declared - 1)];
+            let context = format!("call to function {name:?}");
+            expect_type(argument, expected, &context)?;
+        }
+        Ok(arguments)
+    }
+
+    pub(super) fn check_aggregate(&self, aggregate: &Aggregate) -> Result<(), ParseError> {
+        expect_type(
+            &aggregate.operand,
+            ValueType::Vector,
+            "aggregation expression",
+        )?;
+        let Some(parameter) = &aggregate.parameter else {
+            return Ok(());
+        };
+        let expected = match aggregate.op {
+            AggregateOp::CountValues => ValueType::String,
+            _ => ValueType::Scalar,
+        };
+        expect_type(parameter, expected, "aggregation parameter")
+    }
+}
+
+/// How many arguments a function with optional ones needs.
+fn required(function: &Function) -> usize {
+    // `histogram_quantiles` declares its first quantile twice; all others declare each argument once.
+    match function.variadic {
+        0 => function.arguments.len(),
+        9 => 3,
+        _ => function.arguments.len() - 1,
+    }
+}
+
+fn expect_type(expr: &Expr, expected: ValueType, context: &str) -> Result<(), ParseError> {
+    let got = expr.value_type();
+    if got == expected {
+        return Ok(());
+    }
+    let text = format!(
+        "expected type {} in {context}, got {}",
+        expected.text(),
+        got.text()
+    );
+    Err(ParseError::at(expr.span, text))
+}

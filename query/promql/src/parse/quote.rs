@@ -1,0 +1,100 @@
+//! Go's quoted texts: escapes as in Go's `strconv.Unquote`.
+
+/// The text that is meant by what stands between two quotes; `quote` is one of `"`, `'`, `` ` ``.
+///
+/// # Errors
+/// What is wrong with an escape, in the words of Prometheus.
+pub(super) fn unquote(inner: &str, quote: char) -> Result<String, String> {
+    if quote == '`' {
+        return Ok(inner.replace('\r', ""));
+    }
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        if c != '\\' {
+            let mut buffer = [0; 4];
+            bytes.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
+            continue;
+        }
+        rest = escape(rest, quote, &mut bytes)?;
+    }
+    String::from_utf8(bytes).map_err(|_| "invalid UTF-8 in quoted string".to_owned())
+}
+
+/// Decodes the escape whose backslash is in front of `rest`; returns what is behind it.
+fn escape<'a>(rest: &'a str, quote: char, bytes: &mut Vec<u8>) -> Result<&'a str, String> {
+    let unknown = |c: char| format!("unknown escape sequence U+{:04X} {c:?}", c as u32);
+    let Some(kind) = rest.chars().next() else {
+        return Err("escape sequence not terminated".to_owned());
+    };
+    let after = &rest[kind.len_utf8()..];
+    let simple = match kind {
+        'a' => 7,
+        'b' => 8,
+        'f' => 12,
+        'n' => b'\n',
+        'r' => b'\r',
+        't' => b'\t',
+        'v' => 11,
+        '\\' => b'\\',
+        c if c == quote => c as u8,
+        'x' => return number(after, 2, 16, bytes, true),
+        'u' => return number(after, 4, 16, bytes, false),
+        'U' => return number(after, 8, 16, bytes, false),
+        '0'..='7' => return number(rest, 3, 8, bytes, true),
+        c => return Err(unknown(c)),
+    };
+    bytes.push(simple);
+    Ok(after)
+}
+
+fn number<'a>(
+    rest: &'a str,
+    digits: usize,
+    radix: u32,
+    bytes: &mut Vec<u8>,
+    is_byte: bool,
+) -> Result<&'a str, String> {
+    let wrong = || match rest.chars().find(|c| !c.is_digit(radix)) {
+        Some(c) => format!(
+            "illegal character U+{:04X} {c:?} in escape sequence",
+            c as u32
+        ),
+        None => "escape sequence not terminated".to_owned(),
+    };
+    let all_digits = |text: &&str| text.chars().all(|c| c.is_digit(radix));
+    let text = rest.get(..digits).filter(all_digits).ok_or_else(wrong)?;
+    let value = u32::from_str_radix(text, radix).map_err(|_| wrong())?;
+    if is_byte {
+        bytes.push(
+            u8::try_from(value)
+                .map_err(|_| "escape sequence is an invalid Unicode code point".to_owned())?,
+        );
+    } else {
+        let c = char::from_u32(value)
+            .ok_or_else(|| "escape sequence is an invalid Unicode code point".to_owned())?;
+        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    Ok(&rest[digits..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_those_of_go() {
+        let check = |inner: &str, expected: &str| {
+            assert_eq!(unquote(inner, '"').as_deref(), Ok(expected), "{inner}");
+        };
+        check(r#"a\n\t\\\"b"#, "a\n\t\\\"b");
+        check(r"\u00e9\x41\101", "éAA");
+        check(r"\xc3\xa9", "é");
+        assert!(unquote(r"\q", '"').is_err());
+        assert!(unquote(r"\x4", '"').is_err());
+        assert!(unquote(r"\xff", '"').is_err());
+        assert!(unquote(r"\'", '"').is_err());
+        assert_eq!(unquote(r"\n", '`').as_deref(), Ok(r"\n"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Selectors: `name{label="value", "utf8 label"!~"x.*"}`.
+
+use super::{ParseError, Parser, lex::TokenKind};
+use crate::ast::{Expr, ExprKind, Span, TimeModifier, VectorSelector};
+use crate::{MatchOp, Matcher};
+use trefoil_model::LABEL_NAME_METRIC;
+
+impl Parser<'_> {
+    /// A selector whose name, if any, has been taken; its braces have not.
+    pub(super) fn selector(&mut self, name_span: Option<Span>) -> Result<Expr, ParseError> {
+        let start = name_span.unwrap_or(self.peek().span);
+        let mut name = name_span.map(|span| self.source(span).to_owned());
+        let mut matchers = Vec::new();
+        if self.take("{").is_some() {
+            let inner = self.matchers(&mut matchers)?;
+            if let (Some(first), Some(second)) = (&name, &inner) {
+                return Err(named_twice(start.to(self.last_end()), first, second));
+            }
+            name = name.or(inner);
+        }
+        let span = start.to(self.last_end());
+        if let Some(name) = &name {
+            let twice = matchers
+                .iter()
+                .find(|m: &&Matcher| m.name() == LABEL_NAME_METRIC);
+            if let Some(second) = twice {
+                return Err(named_twice(span, name, second.value()));
+            }
+            matchers.push(matcher(LABEL_NAME_METRIC, MatchOp::Equal, name, span)?);
+        }
+        if matchers.iter().all(Matcher::matches_absent) {
+            let text = "vector selector must contain at least one non-empty matcher";
+            return Err(ParseError::at(span, text));
+        }
+        let time = TimeModifier::default();
+        Ok(Expr {
+            kind: ExprKind::Selector(VectorSelector {
+                name,
+                matchers,
+                time,
+            }),
+            span,
+        })
+    }
+
+    /// What is between the braces; returns a quoted metric name if there is one.
+    fn matchers(&mut self, matchers: &mut Vec<Matcher>) -> Result<Option<String>, ParseError> {
+        let mut name: Option<String> = None;
+        loop {
+            if self.take("}").is_some() {
+                return Ok(name);
+            }
+            let token = self.next();
+            let label = match &token.kind {
+                TokenKind::Word => self.source(token.span).to_owned(),
+                TokenKind::Text(text) => text.clone(),
+                _ => {
+                    self.at -= 1;
+                    return Err(self.unexpected("label matching", "identifier or \"}\""));
+                }
+            };
+            let quoted = matches!(token.kind, TokenKind::Text(_));
+            if quoted && (self.is_symbol(",") || self.is_symbol("}")) {
+                if let Some(first) = &name {
+                    return Err(named_twice(token.span, first, &label));
+                }
+                name = Some(label);
+            } else {
+                let span = token.span;
+                matchers.push(self.matcher_of(&label, span)?);
+            }
+            if self.take(",").is_none() && !self.is_symbol("}") {
+                return Err(self.unexpected("label matching", "\",\" or \"}\""));
+            }
+        }
+    }
+
+    fn matcher_of(&mut self, label: &str, start: Span) -> Result<Matcher, ParseError> {
+        let op = match self.peek().kind {
+            TokenKind::Symbol("=") => MatchOp::Equal,
+            TokenKind::Symbol("!=") => MatchOp::NotEqual,
+            TokenKind::Symbol("=~") => MatchOp::Regex,
+            TokenKind::Symbol("!~") => MatchOp::NotRegex,
+            _ => return Err(self.unexpected("label matching", "label matching operator")),
+        };
+        self.next();
+        let TokenKind::Text(value) = self.peek().kind.clone() else {
+            return Err(self.unexpected("label matching", "string"));
+        };
+        let end = self.next().span;
+        matcher(label, op, &value, start.to(end))
+    }
+}
+
+fn matcher(name: &str, op: MatchOp, value: &str, span: Span) -> Result<Matcher, ParseError> {
+    Matcher::new(name, op, value).map_err(|error| ParseError::at(span, error.to_string()))
+}
+
+fn named_twice(span: Span, first: &str, second: &str) -> ParseError {
+    let text = format!("metric name must not be set twice: {first:?} or {second:?}");
+    ParseError::at(span, text)
+}

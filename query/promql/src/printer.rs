@@ -1,0 +1,200 @@
+//! Writes a syntax tree as a query, in the form of Prometheus' own printer.
+
+use crate::{
+    ast::{
+        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, TimeModifier,
+        VectorMatching, VectorSelector,
+    },
+    format,
+};
+use std::fmt::{self, Display, Formatter};
+use trefoil_model::LABEL_NAME_METRIC;
+
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ExprKind::Number(value) => f.write_str(&format::general(*value)),
+            ExprKind::String(text) => write!(f, "{text:?}"),
+            ExprKind::Selector(selector) => {
+                write_selector(f, selector)?;
+                write_time(f, &selector.time)
+            }
+            ExprKind::Range(range) => {
+                write_selector(f, &range.selector)?;
+                write!(f, "[{}]", range.range)?;
+                write_time(f, &range.selector.time)
+            }
+            ExprKind::SubQuery(sub_query) => {
+                write!(f, "{}[{}:", sub_query.operand, sub_query.range)?;
+                if let Some(step) = &sub_query.step {
+                    write!(f, "{step}")?;
+                }
+                f.write_str("]")?;
+                write_time(f, &sub_query.time)
+            }
+            ExprKind::Call(call) => write_call(f, call),
+            ExprKind::Binary(binary) => write_binary(f, binary),
+            ExprKind::Unary { negative, operand } => {
+                let sign = if *negative { "-" } else { "+" };
+                write!(f, "{sign}{operand}")
+            }
+            ExprKind::Paren(inner) => write!(f, "({inner})"),
+            ExprKind::Aggregate(aggregate) => write_aggregate(f, aggregate),
+        }
+    }
+}
+
+fn is_plain_name(name: &str, colons: bool) -> bool {
+    let start = |c: char| c.is_ascii_alphabetic() || c == '_' || (colons && c == ':');
+    name.starts_with(start) && name.chars().all(|c| start(c) || c.is_ascii_digit())
+}
+
+fn write_selector(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result {
+    let mut conditions: Vec<String> = Vec::new();
+    match &selector.name {
+        Some(name) if is_plain_name(name, true) => f.write_str(name)?,
+        Some(name) => conditions.push(format!("{name:?}")),
+        None => {}
+    }
+    for matcher in &selector.matchers {
+        if selector.name.is_some() && matcher.name() == LABEL_NAME_METRIC {
+            continue;
+        }
+        let (op, value) = (matcher.op().text(), matcher.value());
+        conditions.push(format!("{}{op}{value:?}", label(matcher.name())));
+    }
+    if conditions.is_empty() {
+        return Ok(());
+    }
+    write!(f, "{{{}}}", conditions.join(","))
+}
+
+fn label(name: &str) -> String {
+    if is_plain_name(name, false) {
+        return name.to_owned();
+    }
+    format!("{name:?}")
+}
+
+fn labels(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| label(name)).collect();
+    names.join(", ")
+}
+
+fn write_time(f: &mut Formatter<'_>, time: &TimeModifier) -> fmt::Result {
+    match time.at {
+        Some(At::Time(time)) => write!(f, " @ {:.3}", time as f64 / 1000.0)?,
+        Some(At::Start) => f.write_str(" @ start()")?,
+        Some(At::End) => f.write_str(" @ end()")?,
+        None => {}
+    }
+    match &time.offset {
+        Some(offset) => write!(f, " offset {offset}"),
+        None => Ok(()),
+    }
+}
+
+fn write_call(f: &mut Formatter<'_>, call: &Call) -> fmt::Result {
+    write!(f, "{}({})", call.function.name, joined(&call.arguments))
+}
+
+fn joined(exprs: &[Expr]) -> String {
+    let texts: Vec<String> = exprs.iter().map(Expr::to_string).collect();
+    texts.join(", ")
+}
+
+fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> fmt::Result {
+    write!(f, "{} {}", binary.left, binary.op.text())?;
+    if binary.return_bool {
+        f.write_str(" bool")?;
+    }
+    if let Some(matching) = &binary.matching {
+        write_matching(f, matching)?;
+    }
+    write!(f, " {}", binary.right)
+}
+
+fn write_matching(f: &mut Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
+    let group = match matching.cardinality {
+        Cardinality::ManyToOne => " group_left",
+        Cardinality::OneToMany => " group_right",
+        Cardinality::OneToOne | Cardinality::ManyToMany => "",
+    };
+    if matching.on || !matching.labels.is_empty() || !group.is_empty() {
+        let word = if matching.on { "on" } else { "ignoring" };
+        write!(f, " {word} ({})", labels(&matching.labels))?;
+    }
+    if group.is_empty() {
+        return Ok(());
+    }
+    write!(f, "{group} ({})", labels(&matching.include))
+}
+
+fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
+    f.write_str(aggregate.op.text())?;
+    if aggregate.without {
+        write!(f, " without ({}) ", labels(&aggregate.grouping))?;
+    } else if !aggregate.grouping.is_empty() {
+        write!(f, " by ({}) ", labels(&aggregate.grouping))?;
+    }
+    match &aggregate.parameter {
+        Some(parameter) => write!(f, "({parameter}, {})", aggregate.operand),
+        None => write!(f, "({})", aggregate.operand),
+    }
+}
+
+impl Display for DurationExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(seconds) => {
+                let milliseconds = (seconds * 1000.0).round();
+                f.write_str(&format::duration(milliseconds as i64))
+            }
+            Self::Step => f.write_str("step()"),
+            Self::Range => f.write_str("range()"),
+            Self::Negative(inner) => write!(f, "-{inner}"),
+            Self::Paren(inner) => write!(f, "({inner})"),
+            Self::Min(a, b) => write!(f, "min_of({a}, {b})"),
+            Self::Max(a, b) => write!(f, "max_of({a}, {b})"),
+            Self::Binary(op, a, b) => write!(f, "{a} {} {b}", op.text()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{EvalOptions, parse};
+
+    /// Checks that a query is printed in this form, and that the form is printed as itself.
+    fn check(text: &str, expected: &str) {
+        let options = EvalOptions {
+            experimental_functions: true,
+            ..EvalOptions::default()
+        };
+        let printed = parse(text, &options).expect("parses").to_string();
+        assert_eq!(printed, expected);
+        let again = parse(&printed, &options).expect("parses again").to_string();
+        assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn queries_are_printed_in_one_form() {
+        check("sum(foo)by(a,b)", "sum by (a, b) (foo)");
+        check("topk without(x)(3,foo)", "topk without (x) (3, foo)");
+        check(
+            "foo{ a=\"b\",c!~'d'}[5m]offset 1h",
+            "foo{a=\"b\",c!~\"d\"}[5m] offset 1h",
+        );
+        check("foo @ 10 offset -5m", "foo @ 10.000 offset -5m");
+        check("rate(x[5m])[1h:] @ end()", "rate(x[5m])[1h:] @ end()");
+        check("a+on(x)group_left(y)b", "a + on (x) group_left (y) b");
+        check("a > bool ignoring(x) b", "a > bool ignoring (x) b");
+        check("{\"a.b\",\"c d\"=\"e\"}", "{\"a.b\",\"c d\"=\"e\"}");
+        check("-2 ^ -x", "-2 ^ -x");
+        check("x[step() + 1m:2 * 5s]", "x[step() + 1m:2s * 5s]");
+        check(
+            "label_replace(x,\"a\",'$1\\n',`b`,\"c\")",
+            "label_replace(x, \"a\", \"$1\\n\", \"b\", \"c\")",
+        );
+    }
+}

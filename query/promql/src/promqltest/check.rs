@@ -1,0 +1,188 @@
+//! Compares answers with what a test file expects.
+
+use super::{
+    script::{Expected, Remarks, Text},
+    sequence::{Item, Sequence},
+};
+use crate::{Grid, QueryData, QueryError, QueryResult, format::number};
+use std::collections::HashMap;
+use trefoil_model::{Labels, Millis};
+
+/// Relative difference of two values that count as equal.
+const TOLERANCE: f64 = 1e-6;
+
+fn nearly_equal(a: f64, b: f64) -> bool {
+    if a == b || (a.is_nan() && b.is_nan()) {
+        return true;
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < TOLERANCE * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < TOLERANCE
+}
+
+fn check_value(got: f64, want: f64, what: &str) -> Result<(), String> {
+    if nearly_equal(got, want) {
+        return Ok(());
+    }
+    Err(format!(
+        "{what}: got {}, want {}",
+        number(got),
+        number(want)
+    ))
+}
+
+/// Samples by series, in the order of the answer.
+pub(super) type Samples = Vec<(Labels, Vec<(Millis, f64)>)>;
+
+/// The samples of a vector or matrix.
+pub(super) fn samples(data: &QueryData) -> Option<Samples> {
+    let value = |point: &crate::Point| Some((point.time, point.value.as_float()?));
+    match data {
+        QueryData::Vector(vector) => vector
+            .iter()
+            .map(|s| Some((s.labels.clone(), vec![value(&s.point)?])))
+            .collect(),
+        QueryData::Matrix(matrix) => matrix
+            .iter()
+            .map(|s| {
+                let points = s.points.iter().map(value).collect::<Option<_>>()?;
+                Some((s.labels.clone(), points))
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// Checks the data of an instant answer; with `ordered`, its order too.
+pub(super) fn instant(
+    data: &QueryData,
+    expected: &Expected,
+    time: Millis,
+    ordered: bool,
+) -> Result<(), String> {
+    if let Some(want) = &expected.string {
+        return match data {
+            QueryData::String { text, .. } if text == want => Ok(()),
+            other => Err(format!("want the text {want:?}, got {other:?}")),
+        };
+    }
+    match (data, expected.scalar) {
+        (QueryData::Scalar(point), Some(want)) => {
+            let got = point.value.as_float().unwrap_or(f64::NAN);
+            return check_value(got, want, "scalar");
+        }
+        (QueryData::Scalar(_), None) => return Err("got a scalar, want none".into()),
+        (_, Some(_)) => return Err("want a scalar".into()),
+        (_, None) => {}
+    }
+    let got = samples(data).ok_or("got no vector")?;
+    if let Some(grid) = expected.range_vector {
+        return series(&got, &expected.series, grid);
+    }
+    if matches!(data, QueryData::Matrix(_)) {
+        return Err("got a matrix, want a vector".into());
+    }
+    series(&got, &expected.series, Grid::instant(time))?;
+    if ordered {
+        for (index, (got, want)) in got.iter().zip(&expected.series).enumerate() {
+            if got.0 != want.labels {
+                return Err(format!("at {index}: got {}, want {}", got.0, want.labels));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks series and their values at the times of `grid`.
+pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result<(), String> {
+    let mut remaining: HashMap<&Labels, &Vec<(Millis, f64)>> = HashMap::new();
+    for (labels, samples) in got {
+        if remaining.insert(labels, samples).is_some() {
+            return Err(format!("got {labels} twice"));
+        }
+    }
+    for sequence in expected {
+        let labels = &sequence.labels;
+        let want: Vec<(Millis, f64)> = sequence
+            .items
+            .iter()
+            .enumerate()
+            .filter_map(|(at, item)| match item {
+                Item::Value(value) => Some((grid.at(at), *value)),
+                _ => None,
+            })
+            .collect();
+        let got = remaining.remove(labels);
+        let got = got.map_or(&[][..], Vec::as_slice);
+        if got.len() != want.len() {
+            return Err(format!(
+                "{labels}: got {} samples, want {}: {got:?}, want {want:?}",
+                got.len(),
+                want.len()
+            ));
+        }
+        for ((got_time, got), (time, want)) in got.iter().zip(&want) {
+            if got_time != time {
+                return Err(format!(
+                    "{labels}: got a sample at {got_time}, want one at {time}"
+                ));
+            }
+            check_value(*got, *want, &format!("{labels} at {time}"))?;
+        }
+    }
+    match remaining.iter().next() {
+        Some((labels, samples)) => Err(format!("got {labels} {samples:?}, want none")),
+        None => Ok(()),
+    }
+}
+
+/// Checks warnings and infos. Positions count only where the query is as it was written.
+pub(super) fn remarks(
+    result: &QueryResult,
+    expected: &Expected,
+    positions: bool,
+) -> Result<(), String> {
+    remarks_of("warnings", &result.warnings, &expected.warnings, positions)?;
+    remarks_of("infos", &result.infos, &expected.infos, positions)
+}
+
+fn remarks_of(
+    what: &str,
+    got: &[String],
+    expected: &Remarks,
+    positions: bool,
+) -> Result<(), String> {
+    if expected.none && !got.is_empty() {
+        return Err(format!("got {what} {got:?}, want none"));
+    }
+    if expected.some && got.is_empty() {
+        return Err(format!("got no {what}, want some"));
+    }
+    if !positions {
+        return Ok(());
+    }
+    for text in &expected.texts {
+        if !got.iter().any(|got| text.fits(got)) {
+            return Err(format!("got {what} {got:?}, want {text:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a query failed as expected.
+pub(super) fn failure(error: &QueryError, expected: &[Text]) -> Result<(), String> {
+    let text = error.to_string();
+    for expected in expected {
+        let fits = match expected {
+            // The peer's tests give parse errors with or without their position.
+            Text::Exactly(want) => text == *want || text.ends_with(want),
+            Text::Matching(_) => expected.fits(&text),
+        };
+        if !fits {
+            return Err(format!("failed with {text:?}, want {expected:?}"));
+        }
+    }
+    Ok(())
+}
