@@ -57,7 +57,7 @@ fn converse(a: &mut Membership, b: &mut Membership) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn bytes_are_frozen() {
+fn golden_datagrams() {
     let (mut a, mut b) = (node(1, None), node(2, None));
     a.announce(address(2));
     let seen = converse(&mut a, &mut b);

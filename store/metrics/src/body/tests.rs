@@ -1,4 +1,4 @@
-//! Bodies: round trips, golden bytes, hostile bytes.
+//! Bodies: round trips, hostile bytes, and the golden bytes of `docs/formats/metrics-body.md`.
 
 use super::*;
 use crate::MetricsError;
