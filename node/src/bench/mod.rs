@@ -47,7 +47,7 @@ pub(crate) struct BenchMetricsArgs {
     /// How many requests are on their way at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) concurrency: u64,
-    /// Chooses values, scrape offsets and jitter; the same seed gives the same load.
+    /// Chooses targets, values, scrape offsets and jitter; the same seed gives the same load.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Time between two samples of a series, in milliseconds.

@@ -150,8 +150,10 @@ fn new_target(
 ) -> Target {
     let mut random = Random::new(args.seed, number);
     let mut labels = Vec::new();
+    // Loads of different seeds are of different targets, so that they can follow each other.
+    let port = 9100 + args.seed % 1000;
     let address = format!(
-        "10.{}.{}.{}:9100",
+        "10.{}.{}.{}:{port}",
         number >> 16,
         (number >> 8) & 255,
         number & 255
