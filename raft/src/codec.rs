@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Answer = 6,
     /// The identity file.
     Identity = 7,
+    /// The promise file.
+    Promise = 8,
 }
 
 fn options() -> impl Options {

@@ -29,7 +29,7 @@ mod transport;
 mod voters;
 
 pub use error::{MetadataError, TransportError};
-pub use formation::Identity;
+pub use formation::{BootstrapSettings, Identity};
 pub use plane::{MetadataPlane, PeerView, PlaneOptions, Role, Status};
 pub use state::{
     Addresses, Change, Command, Condition, ConfigurationChange, CutOff, Deletion, Lease,

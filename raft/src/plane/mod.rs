@@ -4,6 +4,7 @@
 //! automation. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
 
 mod automation;
+mod forming;
 mod network;
 mod options;
 mod proposals;
@@ -19,7 +20,7 @@ mod tests;
 pub use options::{PeerView, PlaneOptions, Role, Status};
 
 use crate::engine::Raft;
-use crate::formation::Identity;
+use crate::formation::{Agreement, Identity, promise};
 use crate::state::{Command, LogPosition, MemberDescription, Proposal, Reply, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
@@ -62,6 +63,10 @@ struct Inner {
     stores: Stores,
     state: watch::Receiver<Arc<State>>,
     peers: Peers,
+    peer_view: watch::Receiver<PeerView>,
+    disk: Arc<dyn Disk>,
+    agreement: tokio::sync::Mutex<Agreement>,
+    forming_reason: Mutex<Option<String>>,
     lanes: Lanes,
     leader_queue: LeaderQueue,
     read_queue: ReadQueue,
@@ -85,14 +90,20 @@ impl MetadataPlane {
     ) -> Result<Self, MetadataError> {
         options.check()?;
         let node = identity.node();
-        let cluster = Arc::new(Mutex::new(identity.cluster()));
-        let may_begin = identity.cluster().is_none();
+        let belongs_to = identity.cluster();
         let opened = {
             let options = options.clone();
             let disk = Arc::clone(&disk);
-            tokio::task::spawn_blocking(move || stores::open(&disk, &options, node, may_begin))
+            tokio::task::spawn_blocking(move || {
+                let promise = promise::read(&*disk, &options.directory)?;
+                let may_begin = belongs_to.is_none() && promise.is_none();
+                let stores = stores::open(&disk, &options, node, may_begin)?;
+                Ok::<_, MetadataError>((promise, stores))
+            })
         };
-        let stores = opened.await.map_err(|error| stopped(&error))??;
+        let (promise, stores) = opened.await.map_err(|error| stopped(&error))??;
+        let promised_to = promise.as_ref().map(|founding| founding.cluster);
+        let cluster = Arc::new(Mutex::new(belongs_to.or(promised_to)));
         let peers = Peers::new(node, Arc::clone(&cluster), transport);
         let raft = Raft::new(
             node.0,
@@ -110,6 +121,10 @@ impl MetadataPlane {
                 identity: Arc::new(Mutex::new(identity)),
                 cluster,
                 state: stores.machine.watch(),
+                peer_view: peer_view.clone(),
+                disk,
+                agreement: tokio::sync::Mutex::new(forming::agreement(node, promise, belongs_to)),
+                forming_reason: Mutex::new(None),
                 lanes: Lanes::new(),
                 leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
                 read_queue: ReadQueue::start(node, raft.clone(), peers.clone(), attempt_deadline),
@@ -192,6 +207,7 @@ impl MetadataPlane {
         let joined = tokio::task::spawn_blocking(move || identity.lock().join_cluster(cluster));
         joined.await.map_err(|error| stopped(&error))??;
         *self.inner.cluster.lock() = Some(cluster);
+        self.inner.agreement.lock().await.joined(cluster);
         Ok(())
     }
 

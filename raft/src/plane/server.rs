@@ -3,6 +3,7 @@
 use super::wire::{Header, JoinAnswer, JoinRequest, ProposeRequest, ReadAnswer, SnapshotChunk};
 use super::{MetadataPlane, stopped};
 use crate::engine::Types;
+use crate::formation::Founding;
 use crate::state::Command;
 use crate::transport::RpcKind;
 use crate::{MetadataError, codec};
@@ -43,24 +44,41 @@ impl MetadataPlane {
                 reply(&answer)
             }
             RpcKind::Join => {
-                let (_, request): (Header, JoinRequest) = open_any(&bytes)?;
+                let request: JoinRequest = self.open_outside(&bytes)?;
                 reply(&self.admit(request).await)
             }
-            RpcKind::Hello | RpcKind::Promise => Err(MetadataError::Encoding {
-                what: "request",
-                reason: format!("{kind:?} is not served"),
-            }),
+            RpcKind::Hello => {
+                let () = self.open_outside(&bytes)?;
+                reply(&self.report().await)
+            }
+            RpcKind::Promise => {
+                let founding: Founding = self.open_outside(&bytes)?;
+                reply(&self.promise(founding).await?)
+            }
         }
     }
 
-    /// The body of a request to this node, in this node's cluster.
-    fn open<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MetadataError> {
-        let (header, body): (Header, T) = open_any(bytes)?;
+    /// The body of a request to this node, from a node that need not belong to a cluster.
+    fn open_outside<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MetadataError> {
+        Ok(self.open_addressed(bytes)?.1)
+    }
+
+    fn open_addressed<T: DeserializeOwned>(
+        &self,
+        bytes: &[u8],
+    ) -> Result<(Header, T), MetadataError> {
+        let (header, body): (Header, T) = codec::decode(codec::Kind::Request, bytes)?;
         if header.to != self.inner.node {
             return Err(MetadataError::OtherCluster {
                 reason: format!("this is node {}, not {}", self.inner.node, header.to),
             });
         }
+        Ok((header, body))
+    }
+
+    /// The body of a request to this node, in this node's cluster.
+    fn open<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MetadataError> {
+        let (header, body): (Header, T) = self.open_addressed(bytes)?;
         let here = self.cluster();
         if here.is_none() || header.cluster != here {
             return Err(MetadataError::OtherCluster {
@@ -91,10 +109,6 @@ impl MetadataPlane {
             },
         }
     }
-}
-
-fn open_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<(Header, T), MetadataError> {
-    codec::decode(codec::Kind::Request, bytes)
 }
 
 fn reply<T: Serialize>(answer: &T) -> Result<Bytes, MetadataError> {

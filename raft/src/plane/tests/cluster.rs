@@ -2,8 +2,8 @@
 
 use crate::state::{Command, MemberDescription, Reply, State};
 use crate::{
-    Addresses, Identity, MetadataError, MetadataPlane, PeerView, PlaneOptions, Role, RpcKind,
-    RpcRequest, Transport, TransportError,
+    Addresses, BootstrapSettings, Identity, MetadataError, MetadataPlane, PeerView, PlaneOptions,
+    Role, RpcKind, RpcRequest, Transport, TransportError,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -255,6 +255,24 @@ impl Cluster {
             description: self.description(node),
         };
         self.plane(node).propose(command).await.unwrap();
+    }
+
+    /// Lets these nodes found or join a cluster, all at once.
+    pub(super) async fn form(&self, nodes: &[NodeId], expect: usize) -> Vec<ClusterId> {
+        let settings = BootstrapSettings {
+            expect,
+            seed_addresses: expect,
+        };
+        let mut tasks = tokio::task::JoinSet::new();
+        for node in nodes {
+            let plane = self.plane(*node);
+            let description = self.description(*node);
+            tasks.spawn(async move { plane.form(settings, description).await.unwrap() });
+        }
+        let all = tasks.join_all();
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("a cluster")
     }
 
     /// The leader that a majority of the running planes knows.

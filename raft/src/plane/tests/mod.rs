@@ -3,7 +3,7 @@
 mod cluster;
 
 use crate::state::{Change, Command, Condition, Refusal, Reply};
-use crate::{MetadataError, Role};
+use crate::{BootstrapSettings, MetadataError, Role};
 use cluster::{CLUSTER, Cluster, create_tenant, eventually, state_where};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -315,4 +315,84 @@ async fn a_failed_disk_stops_the_node_and_the_others_go_on() {
     .await;
     let stopped = create_tenant(&failed, "u").await;
     assert!(stopped.is_ok() || matches!(stopped, Err(MetadataError::Stopped { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_that_see_one_another_form_a_cluster_and_a_fourth_joins() {
+    let mut cluster = Cluster::empty(|_| ());
+    for _ in 0..3 {
+        cluster.add_machine().await;
+    }
+    let founders = cluster.nodes();
+    cluster.everybody_sees_all();
+    cluster.lose_every(5);
+    let formed = cluster.form(&founders, 3).await;
+    cluster.heal();
+    assert!(formed.iter().all(|id| *id == formed[0]));
+    let fourth = cluster.add_machine().await;
+    cluster.everybody_sees_all();
+    let joined = cluster.form(&[fourth], 3).await;
+    assert_eq!(joined[0], formed[0]);
+    let state = cluster.plane(fourth).read_linearizable().await.unwrap();
+    assert_eq!(state.members().count(), 4);
+    for node in cluster.nodes() {
+        cluster.crash(node, CrashLoss::Dice).await;
+        cluster.start(node).await.unwrap();
+    }
+    let again = cluster.form(&cluster.nodes(), 3).await;
+    assert!(again.iter().all(|id| *id == formed[0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_joins_as_a_new_one() {
+    let mut cluster = Cluster::empty(|_| ());
+    for _ in 0..3 {
+        cluster.add_machine().await;
+    }
+    cluster.everybody_sees_all();
+    let founders = cluster.nodes();
+    let formed = cluster.form(&founders, 3).await;
+    cluster.stop(founders[0]).await;
+    let reborn = cluster.add_machine().await;
+    cluster.everybody_sees(&[founders[1], founders[2], reborn]);
+    let plane = cluster.plane(reborn);
+    let mut description = cluster.description(reborn);
+    description.name = format!("n-{}", founders[0]);
+    let settings = BootstrapSettings {
+        expect: 3,
+        seed_addresses: 3,
+    };
+    assert_eq!(plane.form(settings, description).await.unwrap(), formed[0]);
+    let old = plane.state().member(founders[0]).cloned().unwrap();
+    assert_eq!(old.superseded_by, Some(reborn));
+    // Its namesake is there, so nobody waits for `replace_after`.
+    let expected: BTreeSet<NodeId> = [founders[1], founders[2], reborn].into();
+    eventually("the replacement", || {
+        (plane.status().voters == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_of_three_wait() {
+    let mut cluster = Cluster::empty(|_| ());
+    cluster.add_machine().await;
+    cluster.add_machine().await;
+    cluster.everybody_sees_all();
+    let plane = cluster.plane(cluster.nodes()[0]);
+    let description = cluster.description(plane.node());
+    let settings = BootstrapSettings {
+        expect: 3,
+        seed_addresses: 3,
+    };
+    let forming = plane.clone();
+    let task = tokio::spawn(async move { forming.form(settings, description).await });
+    let waits = || {
+        plane
+            .forming_reason()
+            .filter(|reason| reason.contains("of 3 nodes"))
+    };
+    eventually("the reason", waits).await;
+    task.abort();
+    assert_eq!(plane.cluster(), None);
 }

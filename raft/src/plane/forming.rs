@@ -1,0 +1,216 @@
+//! Drives the agreement of [`crate::formation`]: asks the peers, makes promises durable, begins or joins.
+
+use super::{MetadataPlane, stopped};
+use crate::formation::{Agreement, BootstrapSettings, Founding, Report, Standing, Step, promise};
+use crate::state::{Command, MemberDescription, Refusal};
+use crate::transport::RpcKind;
+use crate::{MetadataError, TransportError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use trefoil_model::{ClusterId, NodeId};
+
+/// Time between two rounds of questions.
+const ROUND: Duration = Duration::from_millis(100);
+/// How long a peer may take to answer one.
+const ANSWER_DEADLINE: Duration = Duration::from_millis(800);
+
+impl MetadataPlane {
+    /// Makes this node part of a cluster: goes on with the one it belongs to, joins one of which a peer is a member,
+    /// or founds one with the others. Ends when the node is a member and has told the others what it says of itself;
+    /// without enough peers it goes on trying, and [`MetadataPlane::forming_reason`] says why.
+    ///
+    /// # Errors
+    /// [`MetadataError::Settings`]; [`MetadataError::Refused`] when the node was removed or is too old;
+    /// [`MetadataError::Disk`] and [`MetadataError::Stopped`]. Nothing of this passes by trying again.
+    pub async fn form(
+        &self,
+        settings: BootstrapSettings,
+        description: MemberDescription,
+    ) -> Result<ClusterId, MetadataError> {
+        settings.check()?;
+        self.inner
+            .agreement
+            .lock()
+            .await
+            .expect_founders(settings.expect);
+        let mut rounds = tokio::time::interval(ROUND);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut joined = false;
+        loop {
+            rounds.tick().await;
+            self.check_running()?;
+            if self.is_initialized().await? && self.announce(&description).await? {
+                return self.cluster().ok_or_else(|| MetadataError::OtherCluster {
+                    reason: "the node has a Raft log but no cluster".to_owned(),
+                });
+            }
+            self.ask_peers().await;
+            self.take_step(&description, &mut joined).await?;
+        }
+    }
+
+    /// Why the node is not part of a cluster yet; none when it is, or nothing was tried.
+    #[must_use]
+    pub fn forming_reason(&self) -> Option<String> {
+        self.inner.forming_reason.lock().clone()
+    }
+
+    async fn is_initialized(&self) -> Result<bool, MetadataError> {
+        let initialized = self.inner.raft.is_initialized().await;
+        Ok(initialized.map_err(|error| stopped(&error))? && self.cluster().is_some())
+    }
+
+    /// Tells the members what this node says of itself. Says whether it is done.
+    async fn announce(&self, description: &MemberDescription) -> Result<bool, MetadataError> {
+        let command = Command::AddMember {
+            node: self.inner.node,
+            description: description.clone(),
+        };
+        match self.propose(command).await {
+            Ok(_) => {
+                // A founder's identity names the cluster only now that it has certainly begun.
+                if let Some(cluster) = self.cluster() {
+                    self.belong_to(cluster).await?;
+                }
+                *self.inner.forming_reason.lock() = None;
+                Ok(true)
+            }
+            Err(MetadataError::Refused(Refusal::StaleSerial { .. })) => Ok(false),
+            Err(MetadataError::NoLeader { reason }) => {
+                self.note_reason(format!(
+                    "no leader has taken this node's description: {reason}"
+                ));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note_reason(&self, reason: String) {
+        let mut present = self.inner.forming_reason.lock();
+        if present.as_ref() != Some(&reason) {
+            tracing::info!(%reason, "the node is not part of a cluster yet");
+            *present = Some(reason);
+        }
+    }
+
+    /// One round of questions to everybody who was seen.
+    async fn ask_peers(&self) {
+        let seen = self.inner.peer_view.borrow().seen.clone();
+        let mut questions = JoinSet::new();
+        for peer in seen.into_iter().filter(|peer| *peer != self.inner.node) {
+            let peers = self.inner.peers.clone();
+            questions.spawn(async move {
+                let answer: Result<Report, TransportError> =
+                    peers.call(peer, RpcKind::Hello, &(), ANSWER_DEADLINE).await;
+                (peer, answer)
+            });
+        }
+        while let Some(answered) = questions.join_next().await {
+            let Ok((peer, answer)) = answered else {
+                continue;
+            };
+            let mut agreement = self.inner.agreement.lock().await;
+            match answer {
+                Ok(report) => agreement.hear(peer, report),
+                Err(_) => agreement.miss(peer),
+            }
+        }
+    }
+
+    /// `joined` says whether a member has committed this node's membership in this run.
+    async fn take_step(
+        &self,
+        description: &MemberDescription,
+        joined: &mut bool,
+    ) -> Result<(), MetadataError> {
+        let step = self.inner.agreement.lock().await.step();
+        match step {
+            Step::Wait(reason) | Step::Stuck(reason) => self.note_reason(reason),
+            Step::Propose(founders) => {
+                let founding = Founding {
+                    cluster: ClusterId(rand::random()),
+                    founders,
+                };
+                self.promise(founding).await?;
+            }
+            Step::Promise(founding) => {
+                self.promise(founding).await?;
+            }
+            Step::Ask(founding, missing) => {
+                for peer in missing {
+                    self.ask_promise(peer, &founding).await;
+                }
+            }
+            Step::Begin(founding) => {
+                self.initialize(founding.cluster, &founding.founders)
+                    .await?;
+            }
+            Step::Join(cluster, _) if *joined => {
+                self.note_reason(format!(
+                    "the leader of {cluster} has not sent its state yet"
+                ));
+            }
+            Step::Join(cluster, via) => {
+                for member in via {
+                    match self.join(member, description.clone()).await {
+                        Ok(_) => {
+                            *joined = true;
+                            break;
+                        }
+                        Err(error) => self.note_reason(format!("joining {cluster}: {error}")),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_promise(&self, peer: NodeId, founding: &Founding) {
+        let answer: Result<Report, TransportError> = self
+            .inner
+            .peers
+            .call(peer, RpcKind::Promise, founding, ANSWER_DEADLINE)
+            .await;
+        match answer {
+            Ok(report) => self.inner.agreement.lock().await.hear(peer, report),
+            Err(error) => self.note_reason(format!("node {peer} has not promised: {error}")),
+        }
+    }
+
+    /// What this node says about clusters.
+    pub(super) async fn report(&self) -> Report {
+        self.inner.agreement.lock().await.report()
+    }
+
+    /// Promises a founding if that is possible, and reports what this node is committed to.
+    pub(super) async fn promise(&self, founding: Founding) -> Result<Report, MetadataError> {
+        let mut agreement = self.inner.agreement.lock().await;
+        if let Err(reason) = agreement.may_promise(&founding) {
+            tracing::info!(%reason, "a promise was asked for and not given");
+            return Ok(agreement.report());
+        }
+        if agreement.standing() == Standing::Blank {
+            let disk = Arc::clone(&self.inner.disk);
+            let directory = self.inner.options.directory.clone();
+            let written = founding.clone();
+            let written =
+                tokio::task::spawn_blocking(move || promise::write(&*disk, &directory, &written));
+            written.await.map_err(|error| stopped(&error))??;
+            *self.inner.cluster.lock() = Some(founding.cluster);
+            agreement.promised(founding);
+        }
+        Ok(agreement.report())
+    }
+}
+
+/// The agreement of a node as its directory has it.
+pub(super) fn agreement(
+    node: NodeId,
+    promise: Option<Founding>,
+    cluster: Option<ClusterId>,
+) -> Agreement {
+    // How many founders are expected is known when forming begins; until then nothing is promised.
+    Agreement::new(node, usize::MAX, promise, cluster)
+}
