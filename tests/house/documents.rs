@@ -3,6 +3,7 @@
 use crate::{
     Finding,
     tree::{Tree, root},
+    versions::declared_dependencies,
 };
 use std::{collections::BTreeSet, path::Path};
 
@@ -17,7 +18,11 @@ pub(crate) fn check_dependencies(tree: &Tree) -> Vec<Finding> {
 }
 
 fn compare_dependencies(manifest: &str, page: &str) -> Vec<Finding> {
-    let declared = declared_dependencies(manifest);
+    let outside = |name: &&str| !name.starts_with("trefoil-");
+    let declared: BTreeSet<&str> = declared_dependencies(manifest)
+        .into_iter()
+        .filter(outside)
+        .collect();
     let explained: Vec<&str> = page.lines().filter_map(explained_dependency).collect();
     let known: BTreeSet<&str> = explained.iter().copied().collect();
     let mut findings = Vec::new();
@@ -36,18 +41,6 @@ fn compare_dependencies(manifest: &str, page: &str) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// Names in `[workspace.dependencies]` that are not our own crates.
-fn declared_dependencies(manifest: &str) -> BTreeSet<&str> {
-    manifest
-        .lines()
-        .skip_while(|line| line.trim() != "[workspace.dependencies]")
-        .skip(1)
-        .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split_once('=').map(|(name, _)| name.trim()))
-        .filter(|name| !name.starts_with("trefoil-") && !name.starts_with('#'))
-        .collect()
 }
 
 /// The name that a line "- `name`: sentence" explains.

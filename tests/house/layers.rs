@@ -86,6 +86,7 @@ fn the_table_points_downward() {
 fn a_sideways_import_is_found() {
     let package = |name: &str, dependency: &str| Package {
         name: name.to_owned(),
+        folder: String::new(),
         dependencies: vec![(dependency.to_owned(), None)],
         features: Vec::new(),
     };

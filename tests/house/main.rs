@@ -115,6 +115,12 @@ fn versions_stand_in_the_root_manifest() {
 }
 
 #[test]
+fn dependencies_are_used() {
+    let findings = versions::check_unused(&Tree::read(), &tree::packages());
+    check("no unused dependency", findings);
+}
+
+#[test]
 fn crates_have_no_features() {
     check(
         "no cargo features",

@@ -139,6 +139,7 @@ fn a_clock_in_a_decision_is_found_but_not_in_its_tests_or_prose() {
 fn a_runtime_below_a_decision_is_found() {
     let package = |kind: Option<&str>| Package {
         name: "trefoil-shard".to_owned(),
+        folder: String::new(),
         dependencies: vec![("tokio".to_owned(), kind.map(str::to_owned))],
         features: Vec::new(),
     };

@@ -96,6 +96,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) {
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) name: String,
+    /// Its folder inside the project, with `/` at the end.
+    pub(crate) folder: String,
     /// Names of all dependencies, outside ones too, with their kind (`None`: the normal one).
     pub(crate) dependencies: Vec<(String, Option<String>)>,
     /// Names of the cargo features that the package declares.
@@ -130,8 +132,13 @@ fn package(value: &Value) -> Package {
     let text = |v: &Value| v.as_str().map(str::to_owned);
     let dependencies = value["dependencies"].as_array().expect("dependencies");
     let features = value["features"].as_object().expect("features");
+    let manifest = text(&value["manifest_path"]).expect("a package has a manifest");
+    let inside = Path::new(&manifest)
+        .strip_prefix(root())
+        .expect("below the root");
     Package {
         name: text(&value["name"]).expect("a package has a name"),
+        folder: inside.to_string_lossy().replace("Cargo.toml", ""),
         dependencies: dependencies
             .iter()
             .filter_map(|d| Some((text(&d["name"])?, text(&d["kind"]))))

@@ -4,6 +4,7 @@ use crate::{
     Finding,
     tree::{Package, Tree},
 };
+use std::collections::BTreeSet;
 
 /// Findings for members that give a dependency a version or a source of their own.
 pub(crate) fn check_members(tree: &Tree) -> Vec<Finding> {
@@ -74,6 +75,55 @@ pub(crate) fn check_features(packages: &[Package]) -> Vec<Finding> {
         .collect()
 }
 
+/// Findings for dependencies that no Rust file of their package names, and for lines of the root
+/// manifest that no package takes.
+pub(crate) fn check_unused(tree: &Tree, packages: &[Package]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for package in packages {
+        let own: Vec<&str> = tree
+            .rust()
+            .filter(|file| file.path.starts_with(&package.folder))
+            .map(|file| file.text.as_str())
+            .collect();
+        for (dependency, _) in &package.dependencies {
+            let word = dependency.replace('-', "_");
+            if !own.iter().any(|text| text.contains(&word)) {
+                let instead =
+                    format!("depends on {dependency} and never names it: remove the line.");
+                findings.push(Finding::new(
+                    format!("{}Cargo.toml", package.folder),
+                    instead,
+                ));
+            }
+        }
+    }
+    let taken = |name: &str| {
+        packages
+            .iter()
+            .any(|p| p.dependencies.iter().any(|(d, _)| d == name))
+    };
+    let manifest = tree.file("Cargo.toml").map_or("", |file| &file.text);
+    for name in declared_dependencies(manifest) {
+        if !taken(name) {
+            let instead = format!("declares {name}, which no crate takes: remove the line.");
+            findings.push(Finding::new("Cargo.toml", instead));
+        }
+    }
+    findings
+}
+
+/// The names in `[workspace.dependencies]`.
+pub(crate) fn declared_dependencies(manifest: &str) -> BTreeSet<&str> {
+    manifest
+        .lines()
+        .skip_while(|line| line.trim() != "[workspace.dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once('=').map(|(name, _)| name.trim()))
+        .filter(|name| !name.starts_with('#'))
+        .collect()
+}
+
 #[test]
 fn a_version_in_a_member_is_found() {
     let file = |text: &str| Tree {
@@ -93,8 +143,32 @@ fn a_version_in_a_member_is_found() {
 fn a_feature_is_found() {
     let package = Package {
         name: "trefoil-raft".to_owned(),
+        folder: String::new(),
         dependencies: Vec::new(),
         features: vec!["simulation".to_owned()],
     };
     assert_eq!(check_features(&[package]).len(), 1);
+}
+
+#[test]
+fn an_unused_dependency_is_found() {
+    let file = |path: &str, text: &str| crate::tree::SourceFile {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let manifest = "[workspace.dependencies]\nserde = \"1\"\nsnap = \"1\"\n";
+    let tree = Tree {
+        files: vec![
+            file("Cargo.toml", manifest),
+            file("raft/src/lib.rs", "use serde::Serialize;"),
+        ],
+    };
+    let package = |dependency: &str| Package {
+        name: "trefoil-raft".to_owned(),
+        folder: "raft/".to_owned(),
+        dependencies: vec![("serde".to_owned(), None), (dependency.to_owned(), None)],
+        features: Vec::new(),
+    };
+    assert_eq!(check_unused(&tree, &[package("serde")]).len(), 1);
+    assert_eq!(check_unused(&tree, &[package("snap")]).len(), 1);
 }
