@@ -81,10 +81,7 @@ async fn replicas_when(
         let configurations = document["configurations"]
             .as_array()
             .context("configurations")?;
-        if configurations
-            .iter()
-            .any(|c| c["new"].as_array().is_some_and(|new| !new.is_empty()))
-        {
+        if configurations.iter().any(is_changing) {
             bail!("owners are changing: {}", document["configurations"]);
         }
         let (count, all) = serving_replicas(&document, name).context("nodes")?;
@@ -94,6 +91,13 @@ async fn replicas_when(
         Ok(count)
     });
     Ok(reached.await?.0)
+}
+
+/// Whether a group of shards is between two sets of owners.
+fn is_changing(configuration: &Value) -> bool {
+    let owners = |field: &str| configuration[field].as_array().cloned().unwrap_or_default();
+    let new = owners("new");
+    !new.is_empty() && new != owners("old")
 }
 
 fn serving_replicas(document: &Value, name: &str) -> Option<(u64, u64)> {
