@@ -10,7 +10,10 @@ pub mod admin;
 mod backend;
 mod error;
 pub mod exposition;
+mod http;
+mod json;
 mod limits;
+mod number;
 pub mod remote_write;
 mod tenant;
 
@@ -18,5 +21,6 @@ pub use backend::{
     Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery, WriteOutcome,
 };
 pub use error::ApiError;
+pub use http::router;
 pub use limits::{ApiLimits, WriteLimits};
 pub use tenant::{TENANT_DEFAULT, TenantName};

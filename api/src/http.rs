@@ -1,0 +1,176 @@
+//! The HTTP server's routes: who is asked what, under which bounds.
+//!
+//! | base | what |
+//! |---|---|
+//! | `/prometheus` and the root | Prometheus' API and remote write |
+//! | `/trefoil/api/v1` | administration |
+//! | the root | `/-/healthy`, `/-/ready`, `/metrics` |
+//!
+//! Every request is bounded in size, number and time. A client that goes away takes its request's
+//! future with it.
+
+mod admin;
+mod answer;
+mod body;
+mod metrics;
+mod parameters;
+mod prometheus;
+mod status;
+mod write;
+
+use crate::{ApiError, ApiLimits, Backend, TenantName};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::HeaderMap,
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use body::ByteBudget;
+use metrics::HttpMetrics;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use trefoil_query_promql::QueryError;
+use write::Decoders;
+
+/// What all handlers share.
+pub(crate) struct App {
+    backend: Arc<dyn Backend>,
+    limits: ApiLimits,
+    writes: Semaphore,
+    write_bytes: ByteBudget,
+    queries: Semaphore,
+    queries_waiting: AtomicUsize,
+    decoders: Decoders,
+    metrics: HttpMetrics,
+}
+
+type Shared = State<Arc<App>>;
+
+/// All routes of the node's HTTP server.
+pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
+    let app = Arc::new(App {
+        backend,
+        writes: Semaphore::new(limits.writes_at_once_max),
+        write_bytes: ByteBudget::new(limits.write_bytes_at_once_max),
+        queries: Semaphore::new(limits.queries_at_once_max),
+        queries_waiting: AtomicUsize::new(0),
+        decoders: Decoders::default(),
+        metrics: HttpMetrics::default(),
+        limits,
+    });
+    let prometheus = Router::new()
+        .route("/api/v1/write", post(write::write))
+        .route("/api/v1/push", post(write::write))
+        .route(
+            "/api/v1/query",
+            get(prometheus::query).post(prometheus::query),
+        )
+        .route(
+            "/api/v1/query_range",
+            get(prometheus::query_range).post(prometheus::query_range),
+        )
+        .route(
+            "/api/v1/series",
+            get(prometheus::series).post(prometheus::series),
+        )
+        .route(
+            "/api/v1/labels",
+            get(prometheus::labels).post(prometheus::labels),
+        )
+        .route("/api/v1/label/{name}/values", get(prometheus::label_values))
+        .route("/api/v1/metadata", get(prometheus::metadata))
+        .route("/api/v1/status/buildinfo", get(status::build_info));
+    let own = Router::new()
+        .route("/-/healthy", get(status::healthy))
+        .route("/-/ready", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/trefoil/api/v1/cluster", get(admin::cluster))
+        .route("/trefoil/api/v1/cluster/drain", post(admin::drain))
+        .route("/trefoil/api/v1/cluster/remove", post(admin::remove))
+        .route("/trefoil/api/v1/digests", get(admin::digests))
+        .route("/trefoil/api/v1/movements", get(admin::movements));
+    let ends = Router::new()
+        .route("/prometheus/-/healthy", get(status::healthy))
+        .route("/prometheus/-/ready", get(status::ready));
+    Router::new()
+        .nest("/prometheus", prometheus.clone())
+        .merge(prometheus)
+        .merge(ends)
+        .merge(own)
+        .fallback(status::not_found)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), count))
+        .with_state(app)
+}
+
+/// Counts and times every request that has a route.
+async fn count(State(app): Shared, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let handler = metrics::handler_of(path);
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    app.metrics
+        .count(handler, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// The tenant that the headers name.
+fn tenant(headers: &HeaderMap) -> Result<TenantName, ApiError> {
+    match headers.get("x-scope-orgid") {
+        None => Ok(TenantName::default()),
+        Some(value) => {
+            let refuse = |_| ApiError::BadData("tenant ID is not ASCII".to_owned());
+            TenantName::new(value.to_str().map_err(refuse)?)
+        }
+    }
+}
+
+impl App {
+    /// Waits for the query's turn.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when too many wait already, [`QueryError::Timeout`] behind the
+    /// deadline.
+    async fn query_turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
+        if let Ok(permit) = self.queries.try_acquire() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::begin(&self.queries_waiting, self.limits.queries_waiting_max)?;
+        let turn = tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await;
+        match turn {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed.
+            Ok(Err(_)) => Err(ApiError::Internal("the query queue is closed".to_owned())),
+            Err(_) => Err(QueryError::Timeout.into()),
+        }
+    }
+}
+
+/// One request in the queue; leaves it when dropped, also when its client goes away.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize, max: usize) -> Result<Self, ApiError> {
+        let waiting = Self(count);
+        if count.fetch_add(1, Ordering::Relaxed) >= max {
+            return Err(ApiError::Unavailable {
+                message: format!("more than {max} queries are waiting"),
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        Ok(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

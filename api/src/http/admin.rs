@@ -1,0 +1,64 @@
+//! The administration API. Its documents are described in `docs/admin-api.md`.
+
+use super::{
+    Shared,
+    answer::{document, takes_gzip},
+    body,
+    parameters::{Parameters, declared_length},
+};
+use crate::{
+    ApiError,
+    admin::{DigestsRequest, NodeRequest},
+};
+use axum::{
+    extract::{Request, State},
+    http::HeaderMap,
+    response::Response,
+};
+
+/// Largest document of a `POST`.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// `GET cluster`.
+pub(super) async fn cluster(State(app): Shared, headers: HeaderMap) -> Response {
+    document(app.backend.cluster().await, takes_gzip(&headers))
+}
+
+/// `GET movements`.
+pub(super) async fn movements(State(app): Shared, headers: HeaderMap) -> Response {
+    document(app.backend.movements().await, takes_gzip(&headers))
+}
+
+/// `GET digests?start=&end=`.
+pub(super) async fn digests(State(app): Shared, request: Request) -> Response {
+    let gzip = takes_gzip(request.headers());
+    let outcome = async {
+        let parameters = Parameters::of(request, &app).await?;
+        let request = DigestsRequest {
+            start: parameters.time("start")?,
+            end: parameters.time("end")?,
+        };
+        app.backend.digests(request).await
+    };
+    document(outcome.await, gzip)
+}
+
+/// `POST cluster/drain` with `{"node":"name or id"}`.
+pub(super) async fn drain(State(app): Shared, request: Request) -> Response {
+    let outcome = async { app.backend.drain(&named_node(request).await?).await };
+    document(outcome.await, false)
+}
+
+/// `POST cluster/remove` with `{"node":"name or id"}`.
+pub(super) async fn remove(State(app): Shared, request: Request) -> Response {
+    let outcome = async { app.backend.remove(&named_node(request).await?).await };
+    document(outcome.await, false)
+}
+
+async fn named_node(request: Request) -> Result<String, ApiError> {
+    let declared = declared_length(request.headers());
+    let body = body::collect(request.into_body(), declared, DOCUMENT_BYTES_MAX, None).await?;
+    let request: NodeRequest = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::BadData(format!("expected {{\"node\":\"NAME\"}}: {error}")))?;
+    Ok(request.node)
+}

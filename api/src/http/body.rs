@@ -1,0 +1,112 @@
+//! Taking request bodies within bounds: each one, and all that are held at once.
+
+use crate::ApiError;
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The budget counts in pieces of this many bytes, so that it fits the semaphore's numbers.
+const PIECE_BYTES: usize = 4096;
+
+/// Bytes that may be held at once.
+#[derive(Clone)]
+pub(super) struct ByteBudget(Arc<Semaphore>);
+
+/// Bytes that are held; given back when dropped.
+pub(super) struct HeldBytes {
+    budget: ByteBudget,
+    permit: Option<OwnedSemaphorePermit>,
+    pieces: usize,
+}
+
+impl ByteBudget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes / PIECE_BYTES)))
+    }
+
+    pub(super) fn hold_none(&self) -> HeldBytes {
+        HeldBytes {
+            budget: self.clone(),
+            permit: None,
+            pieces: 0,
+        }
+    }
+}
+
+impl HeldBytes {
+    /// Makes sure that `bytes` in all are held.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when all requests together would hold too much.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let pieces = bytes.div_ceil(PIECE_BYTES);
+        let more = pieces.saturating_sub(self.pieces);
+        if more == 0 {
+            return Ok(());
+        }
+        let refuse = || ApiError::Unavailable {
+            message: "too many bytes of write requests are in work".to_owned(),
+            retry_after: Duration::from_secs(1),
+        };
+        let count = u32::try_from(more).map_err(|_| refuse())?;
+        let permit = Arc::clone(&self.budget.0).try_acquire_many_owned(count);
+        let permit = permit.map_err(|_| refuse())?;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+        self.pieces = pieces;
+        Ok(())
+    }
+}
+
+/// Collects a body of at most `bytes_max`; what it holds is counted in `held`.
+///
+/// # Errors
+/// [`ApiError::TooLarge`] as soon as the limit is passed (by the declared length before anything is
+/// read), [`ApiError::Unavailable`] by the budget, [`ApiError::BadData`] when the client stops.
+pub(super) async fn collect(
+    body: Body,
+    declared: Option<u64>,
+    bytes_max: usize,
+    mut held: Option<&mut HeldBytes>,
+) -> Result<Bytes, ApiError> {
+    let too_large = |size| ApiError::TooLarge {
+        what: "request body",
+        size,
+        size_max: bytes_max as u64,
+    };
+    let declared = declared.unwrap_or(0);
+    if declared > bytes_max as u64 {
+        return Err(too_large(declared));
+    }
+    let mut hold = |bytes| held.as_mut().map_or(Ok(()), |held| held.hold(bytes));
+    hold(declared as usize)?;
+    let mut body = body;
+    let mut collected = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::BadData(format!("read the body: {error}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let length = first.as_ref().map_or(collected.len(), Bytes::len) + data.len();
+        if length > bytes_max {
+            return Err(too_large(length as u64));
+        }
+        hold(length)?;
+        // A body of a single frame, which most are, is not copied.
+        match first.take() {
+            None if collected.is_empty() => first = Some(data),
+            None => collected.extend_from_slice(&data),
+            Some(earlier) => {
+                collected.reserve(length.max(declared as usize));
+                collected.extend_from_slice(&earlier);
+                collected.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| collected.freeze()))
+}

@@ -1,0 +1,168 @@
+//! What the server counts about itself, in Prometheus' text format.
+
+use crate::{ApiError, remote_write::WriteRequest};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Upper bounds of the duration buckets in seconds; the last one is open.
+const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
+
+/// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
+const HANDLERS: [&str; 17] = [
+    "/api/v1/write",
+    "/api/v1/push",
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/series",
+    "/api/v1/labels",
+    "/api/v1/metadata",
+    "/api/v1/status/buildinfo",
+    "/-/healthy",
+    "/-/ready",
+    "/metrics",
+    "/trefoil/api/v1/cluster",
+    "/trefoil/api/v1/cluster/drain",
+    "/trefoil/api/v1/cluster/remove",
+    "/trefoil/api/v1/digests",
+    "/trefoil/api/v1/movements",
+    "/api/v1/label/:name/values",
+];
+
+/// The handler's name for a path, without the values in it.
+pub(super) fn handler_of(path: &str) -> &'static str {
+    let path = path.strip_prefix("/prometheus").unwrap_or(path);
+    match HANDLERS.iter().find(|handler| **handler == path) {
+        Some(handler) => handler,
+        None => "/api/v1/label/:name/values",
+    }
+}
+
+/// Durations of the requests of one handler.
+#[derive(Default)]
+struct Durations {
+    /// Requests at most as long as the bound with the same index; the last one takes the rest.
+    buckets: [u64; BUCKETS.len() + 1],
+    seconds: f64,
+}
+
+#[derive(Default)]
+struct Requests {
+    counts: BTreeMap<(&'static str, u16), u64>,
+    durations: BTreeMap<&'static str, Durations>,
+}
+
+/// Counters of the HTTP server. The lock is held for a map entry's update only.
+#[derive(Default)]
+pub(super) struct HttpMetrics {
+    requests: Mutex<Requests>,
+    samples: AtomicU64,
+    refused_samples: AtomicU64,
+    refused_series: AtomicU64,
+    skipped_exemplars: AtomicU64,
+    skipped_histograms: AtomicU64,
+}
+
+impl HttpMetrics {
+    pub(super) fn count(&self, handler: &'static str, status: u16, took: Duration) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.counts.entry((handler, status)).or_default() += 1;
+        let durations = requests.durations.entry(handler).or_default();
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound);
+        durations.buckets[bucket.unwrap_or(BUCKETS.len())] += 1;
+        durations.seconds += seconds;
+    }
+
+    /// Counts what became of the samples of a decoded write request.
+    pub(super) fn count_write(&self, request: &WriteRequest, outcome: &Result<(), ApiError>) {
+        let add = |counter: &AtomicU64, more: u64| {
+            counter.fetch_add(more, Ordering::Relaxed);
+        };
+        if matches!(outcome, Ok(()) | Err(ApiError::PartlyRefused(_))) {
+            add(&self.samples, request.sample_count() as u64);
+        }
+        add(&self.refused_samples, request.refusals().samples);
+        add(&self.refused_series, request.refusals().series);
+        add(&self.skipped_exemplars, request.skipped_exemplars());
+        add(&self.skipped_histograms, request.skipped_histograms());
+    }
+
+    /// Appends everything.
+    pub(super) fn render(&self, out: &mut String) {
+        // Writing into memory does not fail.
+        self.render_requests(out).ok();
+        for (name, help, counter) in [
+            (
+                "samples",
+                "Samples of remote write stored by a majority.",
+                &self.samples,
+            ),
+            (
+                "refused_samples",
+                "Samples of remote write refused for the form of their series.",
+                &self.refused_samples,
+            ),
+            (
+                "refused_series",
+                "Series of remote write refused for their form.",
+                &self.refused_series,
+            ),
+            (
+                "skipped_exemplars",
+                "Exemplars of remote write that were not kept.",
+                &self.skipped_exemplars,
+            ),
+            (
+                "skipped_histograms",
+                "Native histograms of remote write that were not kept.",
+                &self.skipped_histograms,
+            ),
+        ] {
+            let name = format!("trefoil_remote_write_{name}_total");
+            let value = counter.load(Ordering::Relaxed);
+            out.push_str(&format!(
+                "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n"
+            ));
+        }
+    }
+
+    fn render_requests(&self, out: &mut String) -> std::fmt::Result {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = "trefoil_http_requests_total";
+        writeln!(out, "# HELP {name} HTTP requests.\n# TYPE {name} counter")?;
+        for ((handler, status), count) in &requests.counts {
+            writeln!(
+                out,
+                "{name}{{handler=\"{handler}\",code=\"{status}\"}} {count}"
+            )?;
+        }
+        let name = "trefoil_http_request_duration_seconds";
+        writeln!(
+            out,
+            "# HELP {name} Duration of HTTP requests until their answer began."
+        )?;
+        writeln!(out, "# TYPE {name} histogram")?;
+        for (handler, durations) in &requests.durations {
+            let mut count = 0;
+            for (index, in_bucket) in durations.buckets.iter().enumerate() {
+                count += in_bucket;
+                let bound = BUCKETS.get(index).map_or("+Inf".to_owned(), f64::to_string);
+                writeln!(
+                    out,
+                    "{name}_bucket{{handler=\"{handler}\",le=\"{bound}\"}} {count}"
+                )?;
+            }
+            let seconds = durations.seconds;
+            writeln!(out, "{name}_sum{{handler=\"{handler}\"}} {seconds}")?;
+            writeln!(out, "{name}_count{{handler=\"{handler}\"}} {count}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! The parameters of a request: those of a form body first, then those of the address.
+
+use super::{App, body};
+use crate::{
+    ApiError,
+    number::{TIME_MAX, TIME_MIN, parse_span, parse_time},
+};
+use axum::{
+    extract::Request,
+    http::{Method, header},
+};
+use std::time::{Duration, Instant};
+use trefoil_model::Millis;
+use trefoil_query_promql::{Matcher, QueryError, SeriesFilter, parse_selector};
+
+/// Names and values in the order in which they came.
+pub(super) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Reads the address, and the body of a `POST` with a form.
+    ///
+    /// # Errors
+    /// [`ApiError::TooLarge`] and [`ApiError::BadData`] of the body.
+    pub(super) async fn of(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, request_body) = request.into_parts();
+        let mut pairs = Vec::new();
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let is_form = content_type.is_some_and(|value| {
+            value
+                .as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
+        if parts.method == Method::POST && is_form {
+            let declared = declared_length(&parts.headers);
+            let bytes_max = app.limits.form_bytes_max;
+            let form = body::collect(request_body, declared, bytes_max, None).await?;
+            pairs.extend(form_urlencoded::parse(&form).into_owned());
+        }
+        let query = parts.uri.query().unwrap_or("");
+        pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
+        Ok(Self(pairs))
+    }
+
+    /// The first value of a parameter; an empty one counts as absent, as in Prometheus.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let first = self.0.iter().find(|(n, _)| n == name);
+        first
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// All values of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.0.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// A time.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it cannot be read.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Millis>, ApiError> {
+        self.get(name)
+            .map(|text| parse_time(name, text))
+            .transpose()
+    }
+
+    /// A time that must be there.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it is absent or cannot be read.
+    pub(super) fn required_time(&self, name: &str) -> Result<Millis, ApiError> {
+        parse_time(name, self.get(name).unwrap_or(""))
+    }
+
+    /// How long after now the answer is worthless.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when the timeout cannot be read.
+    pub(super) fn deadline(&self, longest: Duration) -> Result<Instant, ApiError> {
+        let wanted = self.get("timeout").map(|text| parse_span("timeout", text));
+        let timeout = wanted
+            .transpose()?
+            .map_or(longest, |wanted| wanted.min(longest));
+        Ok(Instant::now() + timeout)
+    }
+
+    /// How far back a sample counts.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it cannot be read.
+    pub(super) fn look_back(&self) -> Result<Option<Duration>, ApiError> {
+        let wanted = self.get("lookback_delta");
+        let wanted = wanted
+            .map(|text| parse_span("lookback_delta", text))
+            .transpose()?;
+        Ok(wanted.filter(|span| !span.is_zero()))
+    }
+
+    /// How many items are wanted at most; 0: all.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it is not a number or negative.
+    pub(super) fn limit(&self, name: &str) -> Result<usize, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(0);
+        };
+        let number: i64 = text.parse().map_err(|_| {
+            ApiError::parameter(name, format!("cannot parse {text:?} to a valid limit"))
+        })?;
+        usize::try_from(number).map_err(|_| ApiError::parameter(name, "limit must be non-negative"))
+    }
+
+    /// Which series are asked for: `match[]`, `start`, `end`, `limit`.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when one of them cannot be read or does not make sense.
+    pub(super) fn series_filter(&self) -> Result<SeriesFilter, ApiError> {
+        let start = self.time("start")?.unwrap_or(TIME_MIN);
+        let end = self.time("end")?.unwrap_or(TIME_MAX);
+        if end < start {
+            let reason = "end timestamp must not be before start time";
+            return Err(ApiError::parameter("end", reason));
+        }
+        let limit = self.limit("limit")?;
+        Ok(SeriesFilter {
+            alternatives: self.selectors()?,
+            start,
+            end,
+            // One more shows whether there are more.
+            limit: if limit == 0 {
+                0
+            } else {
+                limit.saturating_add(1)
+            },
+        })
+    }
+
+    fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let selectors = self.all("match[]").map(|text| {
+            let matchers = parse_selector(text).map_err(|error| wrong_selector(&error))?;
+            if matchers.iter().all(Matcher::matches_absent) {
+                let reason = "match[] must contain at least one non-empty matcher";
+                return Err(ApiError::parameter("match[]", reason));
+            }
+            Ok(matchers)
+        });
+        selectors.collect()
+    }
+}
+
+fn wrong_selector(error: &QueryError) -> ApiError {
+    ApiError::parameter("match[]", error)
+}
+
+/// `Content-Length`, where the client sends one.
+pub(super) fn declared_length(headers: &axum::http::HeaderMap) -> Option<u64> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}

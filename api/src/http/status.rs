@@ -1,0 +1,93 @@
+//! The node's own endpoints: whether it lives, whether it serves, what it counts, what it is.
+
+use super::{
+    Shared,
+    answer::{json_answer, respond, takes_gzip, whole_answer},
+};
+use crate::json;
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde_json::json;
+
+/// The Prometheus whose query API this is. Clients such as Grafana choose what they use by it, so
+/// `version` in the build information begins with it and names our own version behind the plus sign.
+const PROMETHEUS_VERSION: &str = "3.5.0";
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// `GET /-/healthy`: the process answers.
+pub(super) async fn healthy() -> Response {
+    respond(
+        StatusCode::OK,
+        PLAIN,
+        Body::from("Trefoil is Healthy.\n"),
+        false,
+    )
+}
+
+/// `GET /-/ready`: 200 only while the node's replicas serve.
+pub(super) async fn ready(State(app): Shared) -> Response {
+    match app.backend.readiness() {
+        Ok(()) => respond(
+            StatusCode::OK,
+            PLAIN,
+            Body::from("Trefoil is Ready.\n"),
+            false,
+        ),
+        Err(reason) => {
+            let body = Body::from(format!("Trefoil is not ready: {reason}\n"));
+            respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, body, false)
+        }
+    }
+}
+
+/// `GET /metrics`: the node's metrics and those of this server.
+pub(super) async fn metrics(State(app): Shared, headers: HeaderMap) -> Response {
+    let node = app.backend.metrics_text();
+    // The text format has no end mark, and more follows.
+    let mut text = node
+        .trim_end()
+        .trim_end_matches("# EOF")
+        .trim_end()
+        .to_owned();
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    app.metrics.render(&mut text);
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    whole_answer(
+        StatusCode::OK,
+        content_type,
+        text.into_bytes(),
+        takes_gzip(&headers),
+    )
+}
+
+/// `GET status/buildinfo`.
+pub(super) async fn build_info(State(app): Shared) -> Response {
+    let info = app.backend.build_info();
+    let data = json!({
+        "application": "Trefoil",
+        "version": format!("{PROMETHEUS_VERSION}+trefoil.{}", info.version),
+        "revision": info.revision,
+        "branch": info.branch,
+        "buildUser": "",
+        "buildDate": info.build_date,
+        "goVersion": "",
+    });
+    json_answer(json::data_answer(data.to_string().as_bytes()), false)
+}
+
+/// Everything without a route.
+pub(super) async fn not_found() -> Response {
+    respond(
+        StatusCode::NOT_FOUND,
+        PLAIN,
+        Body::from("404 page not found\n"),
+        false,
+    )
+}

@@ -1,0 +1,319 @@
+//! Prometheus' JSON: its envelope and the forms of its results, written piece by piece.
+//!
+//! ```text
+//! {"status":"success","data":D[,"warnings":[...]][,"infos":[...]]}
+//! {"status":"error","errorType":"...","error":"..."}
+//! D of a query = {"resultType":"vector","result":[{"metric":{...},"value":[seconds,"value"]},...]}
+//! ```
+
+use crate::number::{write_float, write_time};
+use trefoil_model::Labels;
+use trefoil_query_promql::{MatrixSeries, Point, QueryData, QueryResult, VectorSample};
+
+/// Something that writes itself in pieces. `false`: that was the last piece.
+pub(crate) type Pieces = Box<dyn FnMut(&mut Vec<u8>) -> bool + Send>;
+
+/// Appends a JSON string.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..0x20 => &[],
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[plain_from..at]);
+        plain_from = at + 1;
+        if escape.is_empty() {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(escape);
+        }
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+/// Appends `{"name":"value",...}` in the order of the labels.
+pub(crate) fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (index, (name, value)) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, name);
+        out.push(b':');
+        write_string(out, value);
+    }
+    out.push(b'}');
+}
+
+fn write_point(out: &mut Vec<u8>, point: &Point) {
+    out.push(b'[');
+    write_time(out, point.time);
+    out.extend_from_slice(b",\"");
+    // Only floats exist today; a histogram would have a field of its own.
+    write_float(out, point.value.as_float().unwrap_or(f64::NAN));
+    out.extend_from_slice(b"\"]");
+}
+
+fn write_vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
+    out.extend_from_slice(b"{\"metric\":");
+    write_labels(out, &sample.labels);
+    out.extend_from_slice(b",\"value\":");
+    write_point(out, &sample.point);
+    out.push(b'}');
+}
+
+fn write_matrix_series(out: &mut Vec<u8>, series: &MatrixSeries) {
+    out.extend_from_slice(b"{\"metric\":");
+    write_labels(out, &series.labels);
+    out.extend_from_slice(b",\"values\":[");
+    for (index, point) in series.points.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_point(out, point);
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// The pieces of `[item,item,...]` between a head and a tail.
+fn list<T: Send + 'static>(
+    head: Vec<u8>,
+    items: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
+    tail: Vec<u8>,
+    write: impl Fn(&mut Vec<u8>, &T) + Send + 'static,
+) -> Pieces {
+    let mut items = items.into_iter();
+    let mut head = Some(head);
+    Box::new(move |out| {
+        let is_first = match head.take() {
+            Some(head) => {
+                out.extend_from_slice(&head);
+                out.push(b'[');
+                true
+            }
+            None => false,
+        };
+        let Some(item) = items.next() else {
+            out.push(b']');
+            out.extend_from_slice(&tail);
+            return false;
+        };
+        if !is_first {
+            out.push(b',');
+        }
+        write(out, &item);
+        true
+    })
+}
+
+/// What closes an envelope: warnings and infos, where there are any.
+fn envelope_tail(warnings: &[String], infos: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, texts) in [("warnings", warnings), ("infos", infos)] {
+        if texts.is_empty() {
+            continue;
+        }
+        out.push(b',');
+        write_string(&mut out, name);
+        out.extend_from_slice(b":[");
+        for (index, text) in texts.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_string(&mut out, text);
+        }
+        out.push(b']');
+    }
+    out.push(b'}');
+    out
+}
+
+const SUCCESS: &[u8] = b"{\"status\":\"success\",\"data\":";
+
+/// The pieces of a query's answer.
+pub(crate) fn query_answer(result: QueryResult) -> Pieces {
+    let mut head = SUCCESS.to_vec();
+    head.extend_from_slice(b"{\"resultType\":\"");
+    head.extend_from_slice(result.data.result_type().as_bytes());
+    head.extend_from_slice(b"\",\"result\":");
+    let mut tail = b"}".to_vec();
+    tail.extend_from_slice(&envelope_tail(&result.warnings, &result.infos));
+    match result.data {
+        QueryData::Vector(samples) => list(head, samples, tail, write_vector_sample),
+        QueryData::Matrix(series) => list(head, series, tail, write_matrix_series),
+        QueryData::Scalar(point) => {
+            write_point(&mut head, &point);
+            whole(head, &tail)
+        }
+        QueryData::String { time, text } => {
+            head.push(b'[');
+            write_time(&mut head, time);
+            head.push(b',');
+            write_string(&mut head, &text);
+            head.push(b']');
+            whole(head, &tail)
+        }
+    }
+}
+
+/// The pieces of an answer whose data is a list of label sets.
+pub(crate) fn series_answer(series: Vec<Labels>, warnings: &[String]) -> Pieces {
+    list(
+        SUCCESS.to_vec(),
+        series,
+        envelope_tail(warnings, &[]),
+        write_labels,
+    )
+}
+
+/// The pieces of an answer whose data is a list of texts.
+pub(crate) fn texts_answer(texts: Vec<String>, warnings: &[String]) -> Pieces {
+    let tail = envelope_tail(warnings, &[]);
+    list(SUCCESS.to_vec(), texts, tail, |out, text: &String| {
+        write_string(out, text)
+    })
+}
+
+/// The only piece of an answer whose data is already JSON.
+pub(crate) fn data_answer(data: &[u8]) -> Pieces {
+    let mut out = SUCCESS.to_vec();
+    out.extend_from_slice(data);
+    whole(out, b"}")
+}
+
+/// The body of an error.
+pub(crate) fn error_body(error_type: &str, message: &str) -> Vec<u8> {
+    let mut out = b"{\"status\":\"error\",\"errorType\":".to_vec();
+    write_string(&mut out, error_type);
+    out.extend_from_slice(b",\"error\":");
+    write_string(&mut out, message);
+    out.push(b'}');
+    out
+}
+
+/// A single piece.
+pub(crate) fn whole(mut head: Vec<u8>, tail: &[u8]) -> Pieces {
+    head.extend_from_slice(tail);
+    Box::new(move |out| {
+        out.append(&mut head);
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_query_promql::Value;
+
+    fn text(mut pieces: Pieces) -> String {
+        let mut out = Vec::new();
+        while pieces(&mut out) {}
+        String::from_utf8(out).unwrap()
+    }
+
+    fn point(time: i64, value: f64) -> Point {
+        Point {
+            time,
+            value: Value::Float(value),
+        }
+    }
+
+    fn check(data: QueryData, warnings: &[&str], infos: &[&str], expected: &str) {
+        let texts = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect();
+        let result = QueryResult {
+            data,
+            warnings: texts(warnings),
+            infos: texts(infos),
+            samples_peak: 0,
+        };
+        assert_eq!(text(query_answer(result)), expected);
+    }
+
+    #[test]
+    fn golden_answers() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("path", "C:\\\"x\"\n\u{1}\u{e9}")]);
+        check(
+            QueryData::Vector(vec![
+                VectorSample {
+                    labels: labels.clone(),
+                    point: point(1_435_781_451_781, 1.0),
+                },
+                VectorSample {
+                    labels: Labels::empty(),
+                    point: point(0, f64::NAN),
+                },
+            ]),
+            &[],
+            &[],
+            concat!(
+                r#"{"status":"success","data":{"resultType":"vector","result":["#,
+                r#"{"metric":{"__name__":"up","path":"C:\\\"x\"\n\u0001"#,
+                "\u{e9}",
+                r#""},"value":[1435781451.781,"1"]},{"metric":{},"value":[0,"NaN"]}]}}"#
+            ),
+        );
+        check(
+            QueryData::Matrix(vec![MatrixSeries {
+                labels: Labels::from_pairs([("a", "b")]),
+                points: vec![point(1000, 1e21), point(16_000, f64::INFINITY)],
+            }]),
+            &["w1", "w2"],
+            &["i"],
+            concat!(
+                r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"#,
+                r#""values":[[1,"1e+21"],[16,"+Inf"]]}]},"warnings":["w1","w2"],"infos":["i"]}"#
+            ),
+        );
+        check(
+            QueryData::Matrix(vec![]),
+            &[],
+            &["i"],
+            r#"{"status":"success","data":{"resultType":"matrix","result":[]},"infos":["i"]}"#,
+        );
+        check(
+            QueryData::Scalar(point(1500, -0.5)),
+            &[],
+            &[],
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1.500,"-0.5"]}}"#,
+        );
+        check(
+            QueryData::String {
+                time: 0,
+                text: "a\tb".to_owned(),
+            },
+            &[],
+            &[],
+            r#"{"status":"success","data":{"resultType":"string","result":[0,"a\tb"]}}"#,
+        );
+    }
+
+    #[test]
+    fn golden_listings() {
+        let series = vec![Labels::from_pairs([("a", "1")]), Labels::empty()];
+        assert_eq!(
+            text(series_answer(series, &[])),
+            r#"{"status":"success","data":[{"a":"1"},{}]}"#
+        );
+        assert_eq!(
+            text(texts_answer(vec![], &[])),
+            r#"{"status":"success","data":[]}"#
+        );
+        assert_eq!(
+            text(texts_answer(vec!["a".into(), "b".into()], &["w".into()])),
+            r#"{"status":"success","data":["a","b"],"warnings":["w"]}"#
+        );
+        assert_eq!(
+            String::from_utf8(error_body("bad_data", "a \"b\"")).unwrap(),
+            r#"{"status":"error","errorType":"bad_data","error":"a \"b\""}"#
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! A node that keeps what is written in memory and answers certain query texts in certain ways.
+
+use async_trait::async_trait;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use trefoil_api::{
+    ApiError, Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery,
+    TenantName, WriteOutcome, admin,
+    remote_write::{MetricKind, Refusals, WriteRequest},
+};
+use trefoil_model::{Labels, Millis};
+use trefoil_query_promql::{
+    Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult, SeriesFilter, Value,
+    VectorSample,
+};
+
+/// How the node behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Good,
+    NoMajority,
+    RateLimited,
+    Hangs,
+    RefusesOld,
+    NotReady,
+}
+
+pub(crate) struct FakeNode {
+    mood: Mood,
+    stored: Mutex<Vec<String>>,
+    query: Mutex<String>,
+    /// Told when a query began to hang.
+    pub(crate) hanging: Arc<Notify>,
+    /// Told when a hanging query was dropped.
+    pub(crate) canceled: Arc<Notify>,
+}
+
+impl FakeNode {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::with(Mood::Good)
+    }
+
+    pub(crate) fn with(mood: Mood) -> Arc<Self> {
+        Arc::new(Self {
+            mood,
+            stored: Mutex::default(),
+            query: Mutex::default(),
+            hanging: Arc::default(),
+            canceled: Arc::default(),
+        })
+    }
+
+    pub(crate) fn stored(&self) -> Vec<String> {
+        self.stored.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last_query(&self) -> String {
+        self.query.lock().unwrap().clone()
+    }
+
+    fn note(&self, query: String) {
+        *self.query.lock().unwrap() = query;
+    }
+
+    async fn hang(&self) {
+        let _guard = Canceled(Arc::clone(&self.canceled));
+        self.hanging.notify_one();
+        std::future::pending::<()>().await;
+    }
+}
+
+struct Canceled(Arc<Notify>);
+
+impl Drop for Canceled {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+fn up() -> Labels {
+    Labels::from_pairs([("__name__", "up")])
+}
+
+fn result(data: QueryData, warnings: Vec<String>) -> QueryResult {
+    QueryResult {
+        data,
+        warnings,
+        infos: vec![],
+        samples_peak: 0,
+    }
+}
+
+fn listing<T>(items: Vec<T>) -> Listing<T> {
+    Listing {
+        items,
+        warnings: vec![],
+    }
+}
+
+#[async_trait]
+impl Backend for FakeNode {
+    fn now(&self) -> Millis {
+        42_000
+    }
+
+    async fn write(
+        &self,
+        tenant: &TenantName,
+        request: &WriteRequest,
+        _deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let retry_after = Duration::from_secs(2);
+        let mut outcome = WriteOutcome::default();
+        match self.mood {
+            Mood::NoMajority => {
+                return Err(ApiError::Unavailable {
+                    message: "1 of 3 owners of shard 7 answered".to_owned(),
+                    retry_after,
+                });
+            }
+            Mood::RateLimited => {
+                return Err(ApiError::TooManyRequests {
+                    message: "ingestion rate limit".to_owned(),
+                    retry_after,
+                });
+            }
+            Mood::Hangs => self.hang().await,
+            Mood::RefusesOld => {
+                let mut refusals = Refusals::default();
+                refusals.add(1, || "sample is too old, in series up".to_owned());
+                outcome = WriteOutcome { refusals };
+            }
+            Mood::Good | Mood::NotReady => {}
+        }
+        let mut stored = self.stored.lock().unwrap();
+        for series in request.series() {
+            let labels = series.to_labels();
+            let samples = series.samples().iter();
+            stored.extend(samples.map(|(time, value)| format!("{tenant} {labels} {time} {value}")));
+        }
+        Ok(outcome)
+    }
+
+    async fn query_instant(
+        &self,
+        _tenant: &TenantName,
+        query: InstantQuery,
+    ) -> Result<QueryResult, QueryError> {
+        self.note(format!("instant {} at {}", query.query, query.time));
+        let sample = VectorSample {
+            labels: up(),
+            point: Point {
+                time: query.time,
+                value: Value::Float(1.0),
+            },
+        };
+        match query.query.as_str() {
+            "bad" => Err(QueryError::BadData("1:1: parse error: bad".to_owned())),
+            "exec" => Err(QueryError::Execution("exec".to_owned())),
+            "lost" => Err(QueryError::Unavailable("shard 3".to_owned())),
+            "hang" => {
+                self.hang().await;
+                Err(QueryError::Canceled)
+            }
+            "two" => Ok(result(QueryData::Vector(vec![sample; 2]), vec![])),
+            _ => Ok(result(
+                QueryData::Vector(vec![sample]),
+                vec!["w".to_owned()],
+            )),
+        }
+    }
+
+    async fn query_range(
+        &self,
+        _tenant: &TenantName,
+        query: RangeQuery,
+    ) -> Result<QueryResult, QueryError> {
+        let (start, end, step) = (query.start, query.end, query.step);
+        self.note(format!(
+            "range {} from {start} to {end} by {step}",
+            query.query
+        ));
+        let count = if query.query == "long" { 5000 } else { 1 };
+        let series = (0..count).map(|i| MatrixSeries {
+            labels: Labels::from_pairs([("__name__", "up"), ("i", &i.to_string())]),
+            points: (0..5)
+                .map(|time| Point {
+                    time: time * 1000,
+                    value: Value::Float(time as f64 + 0.5),
+                })
+                .collect(),
+        });
+        Ok(result(QueryData::Matrix(series.collect()), vec![]))
+    }
+
+    async fn series(
+        &self,
+        _tenant: &TenantName,
+        filter: SeriesFilter,
+        _deadline: Instant,
+    ) -> Result<Listing<Labels>, QueryError> {
+        self.note(format!(
+            "series of {} from {} to {} limit {}",
+            filter.alternatives.len(),
+            filter.start,
+            filter.end,
+            filter.limit
+        ));
+        let other = Labels::from_pairs([("__name__", "x"), ("job", "a")]);
+        Ok(listing(vec![up(), other]))
+    }
+
+    async fn label_names(
+        &self,
+        _tenant: &TenantName,
+        filter: SeriesFilter,
+        _deadline: Instant,
+    ) -> Result<Listing<String>, QueryError> {
+        let names = ["__name__", "job", "zone"].map(str::to_owned).to_vec();
+        let wanted = if filter.limit == 0 { 3 } else { filter.limit };
+        Ok(listing(names.into_iter().take(wanted).collect()))
+    }
+
+    async fn label_values(
+        &self,
+        _tenant: &TenantName,
+        name: &str,
+        _filter: SeriesFilter,
+        _deadline: Instant,
+    ) -> Result<Listing<String>, QueryError> {
+        Ok(listing(vec![name.to_owned()]))
+    }
+
+    async fn metadata(
+        &self,
+        _tenant: &TenantName,
+        _query: MetadataQuery,
+        _deadline: Instant,
+    ) -> Result<Vec<MetricMetadata>, QueryError> {
+        let entry = |metric: &str, kind, help: &str, unit: &str| MetricMetadata {
+            metric: metric.to_owned(),
+            kind,
+            help: help.to_owned(),
+            unit: unit.to_owned(),
+        };
+        Ok(vec![
+            entry("a", MetricKind::Counter, "A.", "s"),
+            entry("a", MetricKind::Gauge, "A2.", ""),
+            entry("b", MetricKind::Unknown, "", ""),
+        ])
+    }
+
+    fn build_info(&self) -> BuildInfo {
+        BuildInfo {
+            version: "0.1.0".to_owned(),
+            ..BuildInfo::default()
+        }
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        match self.mood {
+            Mood::NotReady => Err("3 replicas are filling".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn metrics_text(&self) -> String {
+        "# TYPE fake_up gauge\nfake_up 1\n# EOF\n".to_owned()
+    }
+
+    async fn cluster(&self) -> Result<admin::Cluster, ApiError> {
+        Ok(admin::Cluster {
+            term: 7,
+            ..admin::Cluster::default()
+        })
+    }
+
+    async fn digests(&self, request: admin::DigestsRequest) -> Result<admin::Digests, ApiError> {
+        assert_eq!((request.start, request.end), (Some(1000), Some(2000)));
+        Ok(admin::Digests {
+            equal: true,
+            ..admin::Digests::default()
+        })
+    }
+
+    async fn movements(&self) -> Result<admin::Movements, ApiError> {
+        Ok(admin::Movements {
+            pace_bytes_per_second: 5,
+            movements: vec![],
+        })
+    }
+
+    async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        Ok(admin::Accepted {
+            message: format!("{node} is draining"),
+        })
+    }
+
+    async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        Err(ApiError::NotFound(format!("there is no node {node}")))
+    }
+}
