@@ -128,6 +128,28 @@ pub struct VectorSelector {
     pub matchers: Vec<Matcher>,
     /// `offset` and `@`.
     pub time: TimeModifier,
+    /// `anchored` or `smoothed`.
+    pub extension: Option<Extension>,
+}
+
+/// How a selector looks beyond the ends of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// The last sample in front of the range stands at its start.
+    Anchored,
+    /// Values at both ends are interpolated between the samples around them.
+    Smoothed,
+}
+
+impl Extension {
+    /// The modifier as it is written.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
 }
 
 impl VectorSelector {
@@ -240,6 +262,10 @@ pub enum BinaryOp {
     And,
     Or,
     Unless,
+    /// `</`: trims a native histogram to what is below.
+    TrimUpper,
+    /// `>/`: trims a native histogram to what is above.
+    TrimLower,
 }
 
 impl BinaryOp {
@@ -263,6 +289,8 @@ impl BinaryOp {
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
         }
     }
 
@@ -288,6 +316,7 @@ impl BinaryOp {
         match self {
             Self::Or => 1,
             Self::And | Self::Unless => 2,
+            Self::TrimUpper | Self::TrimLower => 3,
             op if op.is_comparison() => 3,
             Self::Add | Self::Sub => 4,
             Self::Pow => 6,
@@ -317,6 +346,10 @@ pub struct VectorMatching {
     pub labels: Vec<String>,
     /// The labels that the "one" side gives to the result.
     pub include: Vec<String>,
+    /// The value of a series that is missing on the left.
+    pub fill_left: Option<f64>,
+    /// The value of a series that is missing on the right.
+    pub fill_right: Option<f64>,
 }
 
 /// An aggregation over series.

@@ -14,6 +14,10 @@ pub struct EvalOptions {
     pub delayed_name_removal: bool,
     /// Accept experimental functions and aggregations.
     pub experimental_functions: bool,
+    /// Accept `anchored` and `smoothed`.
+    pub extended_range_selectors: bool,
+    /// Accept `fill`, `fill_left` and `fill_right`.
+    pub fill_modifiers: bool,
 }
 
 impl Default for EvalOptions {
@@ -23,6 +27,8 @@ impl Default for EvalOptions {
             sub_query_step_ms: 60 * 1000,
             delayed_name_removal: false,
             experimental_functions: false,
+            extended_range_selectors: false,
+            fill_modifiers: false,
         }
     }
 }

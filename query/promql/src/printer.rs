@@ -17,12 +17,14 @@ impl Display for Expr {
             ExprKind::String(text) => write!(f, "{text:?}"),
             ExprKind::Selector(selector) => {
                 write_selector(f, selector)?;
-                write_time(f, &selector.time)
+                write_time(f, &selector.time)?;
+                write_extension(f, selector)
             }
             ExprKind::Range(range) => {
                 write_selector(f, &range.selector)?;
                 write!(f, "[{}]", range.range)?;
-                write_time(f, &range.selector.time)
+                write_time(f, &range.selector.time)?;
+                write_extension(f, &range.selector)
             }
             ExprKind::SubQuery(sub_query) => {
                 write!(f, "{}[{}:", sub_query.operand, sub_query.range)?;
@@ -94,6 +96,13 @@ fn write_time(f: &mut Formatter<'_>, time: &TimeModifier) -> fmt::Result {
     }
 }
 
+fn write_extension(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result {
+    match selector.extension {
+        Some(extension) => write!(f, " {}", extension.text()),
+        None => Ok(()),
+    }
+}
+
 fn write_call(f: &mut Formatter<'_>, call: &Call) -> fmt::Result {
     write!(f, "{}({})", call.function.name, joined(&call.arguments))
 }
@@ -124,10 +133,23 @@ fn write_matching(f: &mut Formatter<'_>, matching: &VectorMatching) -> fmt::Resu
         let word = if matching.on { "on" } else { "ignoring" };
         write!(f, " {word} ({})", labels(&matching.labels))?;
     }
-    if group.is_empty() {
-        return Ok(());
+    if !group.is_empty() {
+        write!(f, "{group} ({})", labels(&matching.include))?;
     }
-    write!(f, "{group} ({})", labels(&matching.include))
+    match (matching.fill_left, matching.fill_right) {
+        (Some(left), Some(right)) if left.to_bits() == right.to_bits() => {
+            write!(f, " fill ({})", format::general(left))
+        }
+        (left, right) => {
+            if let Some(left) = left {
+                write!(f, " fill_left ({})", format::general(left))?;
+            }
+            if let Some(right) = right {
+                write!(f, " fill_right ({})", format::general(right))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
@@ -169,6 +191,8 @@ mod tests {
     fn check(text: &str, expected: &str) {
         let options = EvalOptions {
             experimental_functions: true,
+            extended_range_selectors: true,
+            fill_modifiers: true,
             ..EvalOptions::default()
         };
         let printed = parse(text, &options).expect("parses").to_string();
@@ -191,6 +215,15 @@ mod tests {
         check("a > bool ignoring(x) b", "a > bool ignoring (x) b");
         check("{\"a.b\",\"c d\"=\"e\"}", "{\"a.b\",\"c d\"=\"e\"}");
         check("-2 ^ -x", "-2 ^ -x");
+        check("a + fill(1) b", "a + fill (1) b");
+        check(
+            "a*on(x)group_right()fill_left(-1)b",
+            "a * on (x) group_right () fill_left (-1) b",
+        );
+        check(
+            "rate(x[5m]smoothed offset 1m)",
+            "rate(x[5m] offset 1m smoothed)",
+        );
         check("x[step() + 1m:2 * 5s]", "x[step() + 1m:2s * 5s]");
         check(
             "label_replace(x,\"a\",'$1\\n',`b`,\"c\")",

@@ -7,6 +7,7 @@ use super::unify::unify;
 use crate::{
     QueryError,
     ast::{Binary, BinaryOp, Cardinality, VectorMatching},
+    evaluate::METADATA_LABELS,
     operators,
     row::{ABSENT, Row, is_absent},
 };
@@ -116,8 +117,10 @@ struct Join<'a> {
     one: &'a [Row],
     many_is_left: bool,
     delayed: bool,
-    /// At which times both sides have samples; at others nothing is matched, and nothing ambiguous.
-    active: Vec<bool>,
+    /// Values of series that are missing on the "many" and on the "one" side.
+    fill_many: Option<f64>,
+    fill_one: Option<f64>,
+    steps: usize,
 }
 
 impl<'a> Join<'a> {
@@ -134,15 +137,7 @@ impl<'a> Join<'a> {
         } else {
             (right, left)
         };
-        let steps = left.first().map_or(0, |row| row.values.len());
-        let any = |rows: &[Row], at: usize| rows.iter().any(|row| !is_absent(row.values[at]));
-        let active = if right.is_empty() {
-            Vec::new()
-        } else {
-            (0..steps)
-                .map(|at| any(left, at) && any(right, at))
-                .collect()
-        };
+        let mut rows = left.iter().chain(right);
         Self {
             binary,
             matching,
@@ -150,36 +145,39 @@ impl<'a> Join<'a> {
             one,
             many_is_left,
             delayed,
-            active,
+            // With `group_right` Prometheus swaps the sides but not what fills them.
+            fill_many: matching.fill_left,
+            fill_one: matching.fill_right,
+            steps: rows.next().map_or(0, |row| row.values.len()),
         }
     }
 
     fn run(&self) -> Result<Vec<Row>, QueryError> {
-        if self.active.is_empty() {
-            return Ok(Vec::new());
+        let signatures = |rows: &[Row]| -> Vec<Vec<u8>> {
+            let signature = |row: &Row| signature(self.matching, &row.labels);
+            rows.iter().map(signature).collect()
+        };
+        let (many_signatures, one_signatures) = (signatures(self.many), signatures(self.one));
+        let mut groups: HashMap<&[u8], MatchGroup> = HashMap::new();
+        for (at, signature) in one_signatures.iter().enumerate() {
+            groups.entry(signature).or_default().ones.push(at);
         }
-        let mut groups: HashMap<Vec<u8>, MatchGroup> = HashMap::new();
-        for (at, row) in self.one.iter().enumerate() {
-            let group = groups.entry(signature(self.matching, &row.labels));
-            group.or_default().ones.push(at);
-        }
-        for group in groups.values() {
-            self.check_one_side(group)?;
-        }
-        let signatures: Vec<Vec<u8>> = self
-            .many
-            .iter()
-            .map(|row| signature(self.matching, &row.labels))
-            .collect();
-        for signature in &signatures {
-            if let Some(group) = groups.get_mut(signature) {
-                group.many_count += 1;
-            }
+        self.check_one_side(&groups)?;
+        for signature in &many_signatures {
+            groups.entry(signature).or_default().many_count += 1;
         }
         let mut results = Results::default();
-        for (many, signature) in self.many.iter().zip(&signatures) {
-            if let Some(group) = groups.get_mut(signature) {
+        for (many, signature) in self.many.iter().zip(&many_signatures) {
+            if let Some(group) = groups.get_mut(signature.as_slice()) {
                 self.match_row(many, group, &mut results)?;
+            }
+        }
+        if let Some(value) = self.fill_many {
+            let present = presence(self.matching, self.many);
+            for (one, signature) in self.one.iter().zip(&one_signatures) {
+                let values = self.filled(one, present.get(signature), value);
+                let many = self.stand_in(one, values);
+                self.match_pair(&many, one, &mut Vec::new(), &mut results)?;
             }
         }
         let mut rows = results.rows;
@@ -187,30 +185,38 @@ impl<'a> Join<'a> {
         Ok(rows)
     }
 
-    /// Refuses two rows of the "one" side at the same time.
-    fn check_one_side(&self, group: &MatchGroup) -> Result<(), QueryError> {
-        if group.ones.len() < 2 {
-            return Ok(());
-        }
-        for at in (0..self.active.len()).filter(|at| self.active[*at]) {
-            let mut present = group
-                .ones
-                .iter()
-                .map(|one| &self.one[*one])
-                .filter(|row| !is_absent(row.values[at]));
-            if let (Some(first), Some(second)) = (present.next(), present.next()) {
-                let side = if self.many_is_left { "right" } else { "left" };
-                return Err(QueryError::execution(format!(
-                    "found duplicate series for the match group {} on the {side} hand-side of the \
-                     operation: [{}, {}];many-to-many matching not allowed: matching labels must be \
-                     unique on one side",
-                    braced(&self.matched_labels(&first.labels)),
-                    braced(&first.labels),
-                    braced(&second.labels),
-                )));
+    /// Refuses two rows of the "one" side with equal signatures at the same time.
+    fn check_one_side(&self, groups: &HashMap<&[u8], MatchGroup>) -> Result<(), QueryError> {
+        // When one side is empty nothing is matched, so nothing is ambiguous.
+        let any = |rows: &[Row], at: usize| rows.iter().any(|row| !is_absent(row.values[at]));
+        let fills = self.fill_many.is_some() || self.fill_one.is_some();
+        for group in groups.values().filter(|group| group.ones.len() > 1) {
+            for at in 0..self.steps {
+                let mut present = group
+                    .ones
+                    .iter()
+                    .map(|one| &self.one[*one])
+                    .filter(|row| !is_absent(row.values[at]));
+                if let (Some(first), Some(second)) = (present.next(), present.next())
+                    && (fills || any(self.many, at))
+                {
+                    return Err(self.ambiguous(first, second));
+                }
             }
         }
         Ok(())
+    }
+
+    fn ambiguous(&self, first: &Row, second: &Row) -> QueryError {
+        let side = if self.many_is_left { "right" } else { "left" };
+        QueryError::execution(format!(
+            "found duplicate series for the match group {} on the {side} hand-side of the \
+             operation: [{}, {}];many-to-many matching not allowed: matching labels must be \
+             unique on one side",
+            braced(&self.matched_labels(&first.labels)),
+            braced(&first.labels),
+            braced(&second.labels),
+        ))
     }
 
     fn matched_labels(&self, labels: &Labels) -> Labels {
@@ -222,6 +228,7 @@ impl<'a> Join<'a> {
         builder.build()
     }
 
+    /// Matches a row of the "many" side with all rows of the other side that may be its partners.
     fn match_row(
         &self,
         many: &Row,
@@ -230,33 +237,71 @@ impl<'a> Join<'a> {
     ) -> Result<(), QueryError> {
         let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
         if one_to_one && group.many_count > 1 && group.taken.is_empty() {
-            group.taken = vec![false; many.values.len()];
+            group.taken = vec![false; self.steps];
         }
-        for one in group.ones.iter().map(|one| &self.one[*one]) {
-            let mut into = None;
-            for at in 0..many.values.len() {
-                let (many_value, one_value) = (many.values[at], one.values[at]);
-                if is_absent(many_value) || is_absent(one_value) {
-                    continue;
-                }
-                if !group.taken.is_empty() && std::mem::replace(&mut group.taken[at], true) {
-                    return Err(QueryError::execution(
-                        "multiple matches for labels: many-to-one matching must be explicit \
-                         (group_left/group_right)",
-                    ));
-                }
-                let into = *into.get_or_insert_with(|| {
-                    let (labels, drop_name) = self.result_labels(many, one);
-                    results.row(labels, drop_name, many.values.len())
-                });
-                if std::mem::replace(&mut results.matched[into][at], true) {
-                    return Err(QueryError::execution(
-                        "multiple matches for labels: grouping labels must ensure unique matches",
-                    ));
-                }
-                let value = self.value(many_value, one_value);
-                results.rows[into].values[at] = value;
+        for one in &group.ones {
+            self.match_pair(many, &self.one[*one], &mut group.taken, results)?;
+        }
+        let Some(value) = self.fill_one else {
+            return Ok(());
+        };
+        let mut present = vec![false; self.steps];
+        for one in &group.ones {
+            let values = present.iter_mut().zip(&self.one[*one].values);
+            values.for_each(|(present, value)| *present |= !is_absent(*value));
+        }
+        let one = self.stand_in(many, self.filled(many, Some(&present), value));
+        self.match_pair(many, &one, &mut group.taken, results)
+    }
+
+    /// The column of a stand-in for the missing partner of `row`: `value` where the row has a sample
+    /// and no partner is `present`.
+    fn filled(&self, row: &Row, present: Option<&Vec<bool>>, value: f64) -> Vec<f64> {
+        let wanted =
+            |at: usize| !is_absent(row.values[at]) && !present.is_some_and(|present| present[at]);
+        let column = (0..self.steps).map(|at| if wanted(at) { value } else { ABSENT });
+        column.collect()
+    }
+
+    /// A series that takes the place of the missing partner of `row`.
+    fn stand_in(&self, row: &Row, values: Vec<f64>) -> Row {
+        Row {
+            labels: self.matched_labels(&row.labels),
+            drop_name: false,
+            values,
+        }
+    }
+
+    /// Combines two rows at the times at which both have a sample.
+    fn match_pair(
+        &self,
+        many: &Row,
+        one: &Row,
+        taken: &mut [bool],
+        results: &mut Results,
+    ) -> Result<(), QueryError> {
+        let mut into = None;
+        for at in 0..self.steps {
+            let (many_value, one_value) = (many.values[at], one.values[at]);
+            if is_absent(many_value) || is_absent(one_value) {
+                continue;
             }
+            if !taken.is_empty() && std::mem::replace(&mut taken[at], true) {
+                return Err(QueryError::execution(
+                    "multiple matches for labels: many-to-one matching must be explicit \
+                     (group_left/group_right)",
+                ));
+            }
+            let into = *into.get_or_insert_with(|| {
+                let (labels, drop_name) = self.result_labels(many, one);
+                results.row(labels, drop_name, self.steps)
+            });
+            if std::mem::replace(&mut results.matched[into][at], true) {
+                return Err(QueryError::execution(
+                    "multiple matches for labels: grouping labels must ensure unique matches",
+                ));
+            }
+            results.rows[into].values[at] = self.value(many_value, one_value);
         }
         Ok(())
     }
@@ -272,10 +317,14 @@ impl<'a> Join<'a> {
     }
 
     fn result_labels(&self, many: &Row, one: &Row) -> (Labels, bool) {
-        let drops_name = !self.binary.op.is_comparison() || self.binary.return_bool;
+        let changes_meaning = !self.binary.op.is_comparison();
+        let drops_name = changes_meaning || self.binary.return_bool;
         let mut builder = LabelsBuilder::from_labels(&many.labels);
         if drops_name && !self.delayed {
-            builder.remove(LABEL_NAME_METRIC);
+            builder.retain(|name| !METADATA_LABELS.contains(&name));
+        } else if changes_meaning {
+            // Type and unit go at once, even where the removal of the name is delayed.
+            builder.retain(|name| name == LABEL_NAME_METRIC || !METADATA_LABELS.contains(&name));
         }
         if self.matching.cardinality == Cardinality::OneToOne {
             let on = self.matching.on;

@@ -1,5 +1,6 @@
 //! Which group of an aggregation a series belongs to.
 
+use super::METADATA_LABELS;
 use crate::{
     QueryError,
     ast::Aggregate,
@@ -38,10 +39,11 @@ impl Grouping {
         if !self.without && self.labels.is_empty() {
             return;
         }
-        let hide_name = self.without || (drops_name && !self.delayed_name_removal);
+        let hide_metadata = drops_name && !self.delayed_name_removal;
         for (name, value) in labels {
             if self.labels.iter().any(|label| label == name) == self.without
-                || (hide_name && name == LABEL_NAME_METRIC)
+                || (self.without && name == LABEL_NAME_METRIC)
+                || (hide_metadata && METADATA_LABELS.contains(&name))
             {
                 continue;
             }

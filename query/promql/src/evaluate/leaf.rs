@@ -6,9 +6,12 @@ use super::{
 };
 use crate::{
     Grid, QueryError, SampleColumns,
-    ast::{Call, Expr, ExprKind, ValueType},
+    ast::{Call, Expr, ExprKind, Extension, ValueType},
     function::WindowFunction,
-    functions::window::{self, Window},
+    functions::{
+        extended::{self, ExtendedWindow, interpolate},
+        window::{self, Resets, Window},
+    },
     row::ABSENT,
     storage::is_stale,
 };
@@ -21,16 +24,17 @@ pub(crate) struct Instant {
     pub(crate) look_back_ms: Millis,
     /// Yield the sample's time in seconds instead of its value.
     pub(crate) timestamp: bool,
+    /// Yield the value on the line to the next sample within the look-back.
+    pub(crate) smoothed: bool,
 }
 
 impl Instant {
     /// First and last millisecond that matter, both inclusive.
     pub(crate) fn bounds(&self, grid: Grid) -> (Millis, Millis) {
         let (first, last) = ends(&self.reference, grid);
-        (
-            first.saturating_sub(self.look_back_ms).saturating_add(1),
-            last,
-        )
+        let ahead = if self.smoothed { self.look_back_ms } else { 0 };
+        let first = first.saturating_sub(self.look_back_ms).saturating_add(1);
+        (first, last.saturating_add(ahead))
     }
 
     pub(crate) fn apply(&self, columns: &SampleColumns, grid: Grid, into: &mut Vec<f64>) {
@@ -63,7 +67,20 @@ impl Instant {
         if self.timestamp {
             return timestamps[at] as f64 / 1000.0;
         }
+        if self.smoothed && timestamps[at] < time {
+            return self.interpolated(columns, at, time);
+        }
         columns.values[at]
+    }
+
+    fn interpolated(&self, columns: &SampleColumns, at: usize, time: Millis) -> f64 {
+        let sample = |at: usize| (columns.timestamps[at], columns.values[at]);
+        let limit = time.saturating_add(self.look_back_ms);
+        let next = columns.timestamps.get(at + 1).filter(|t| **t <= limit);
+        if next.is_none() || is_stale(columns.values[at + 1]) {
+            return columns.values[at];
+        }
+        interpolate(sample(at), sample(at + 1), time)
     }
 }
 
@@ -79,6 +96,8 @@ pub(crate) struct Windows {
     pub(crate) reference: Reference,
     pub(crate) range_ms: Millis,
     pub(crate) parameters: [Scalars; 2],
+    pub(crate) extension: Option<Extension>,
+    look_back_ms: Millis,
 }
 
 impl Windows {
@@ -118,8 +137,12 @@ impl Windows {
         function: WindowFunction,
         context: &Context,
     ) -> Result<Self, QueryError> {
+        let mut extension = None;
         let (range, time) = match &matrix.kind {
-            ExprKind::Range(range) => (&range.range, &range.selector.time),
+            ExprKind::Range(range) => {
+                extension = range.selector.extension;
+                (&range.range, &range.selector.time)
+            }
             ExprKind::SubQuery(sub_query) => (&sub_query.range, &sub_query.time),
             _ => return Err(QueryError::Internal("not a range vector".into())),
         };
@@ -128,6 +151,8 @@ impl Windows {
             reference: context.reference(time)?,
             range_ms: context.positive(range)?,
             parameters: [Scalars::Constant(0.0), Scalars::Constant(0.0)],
+            extension,
+            look_back_ms: context.options.look_back_ms,
         })
     }
 
@@ -141,7 +166,13 @@ impl Windows {
     /// First and last millisecond that matter, both inclusive.
     pub(crate) fn bounds(&self, grid: Grid) -> (Millis, Millis) {
         let (first, last) = ends(&self.reference, grid);
-        (first.saturating_sub(self.range_ms).saturating_add(1), last)
+        let (before, ahead) = match self.extension {
+            None => (0, 0),
+            Some(Extension::Anchored) => (self.look_back_ms, 0),
+            Some(Extension::Smoothed) => (self.look_back_ms, self.look_back_ms),
+        };
+        let start = first.saturating_sub(self.range_ms).saturating_sub(before);
+        (start.saturating_add(1), last.saturating_add(ahead))
     }
 
     /// Puts the function's value at every time of `grid` into `into`. `columns` has no stale markers.
@@ -152,6 +183,20 @@ impl Windows {
             into.resize(grid.steps(), ABSENT);
             return;
         }
+        if let Some(extension) = self.extension {
+            let times = grid.times();
+            into.extend(times.map(|time| self.extended(columns, time, extension)));
+            return;
+        }
+        let counts_resets = matches!(
+            self.function,
+            WindowFunction::Rate | WindowFunction::Increase
+        );
+        let resets = if counts_resets {
+            Resets::of(&columns.values)
+        } else {
+            Resets::default()
+        };
         let (mut from, mut to) = (0, 0);
         for (index, time) in grid.times().enumerate() {
             let end = self.reference.time(time);
@@ -173,9 +218,44 @@ impl Windows {
                 end,
                 time,
                 parameters: [self.parameters[0].at(index), self.parameters[1].at(index)],
+                before_resets: resets.between(from, to),
             };
             into.push(window::apply(self.function, &window).unwrap_or(ABSENT));
         }
+    }
+}
+
+impl Windows {
+    /// The function's value at one time over a range that looks beyond its ends.
+    fn extended(&self, columns: &SampleColumns, time: Millis, extension: Extension) -> f64 {
+        let timestamps = &columns.timestamps;
+        let end = self.reference.time(time);
+        let start = end.saturating_sub(self.range_ms);
+        let mut from = timestamps.partition_point(|t| *t <= start);
+        let mut to = timestamps.partition_point(|t| *t <= end);
+        let oldest = start.saturating_sub(self.look_back_ms);
+        if from > 0 && timestamps[from - 1] > oldest {
+            from -= 1;
+        }
+        let newest = end.saturating_add(self.look_back_ms);
+        let ends_inside = to > 0 && timestamps[to - 1] == end;
+        if extension == Extension::Smoothed
+            && !ends_inside
+            && timestamps.get(to).is_some_and(|t| *t <= newest)
+        {
+            to += 1;
+        }
+        if from >= to {
+            return ABSENT;
+        }
+        let window = ExtendedWindow {
+            timestamps: &timestamps[from..to],
+            values: &columns.values[from..to],
+            start,
+            end,
+            extension,
+        };
+        extended::apply(self.function, &window).unwrap_or(ABSENT)
     }
 }
 
@@ -235,6 +315,7 @@ mod tests {
             },
             look_back_ms: 10,
             timestamp: false,
+            smoothed: false,
         };
         let mut values = Vec::new();
         let grid = Grid {

@@ -234,13 +234,19 @@ pub(crate) fn row(labels: &Labels, drops_name: bool, values: &[f64], delayed: bo
     }
 }
 
-/// The labels without the metric's name.
+/// The labels that describe a metric and go when its name goes.
+pub(crate) const METADATA_LABELS: [&str; 3] = [LABEL_NAME_METRIC, "__type__", "__unit__"];
+
+/// The labels without the metric's name, type and unit.
 pub(crate) fn without_name(labels: &Labels) -> Labels {
-    if labels.metric_name().is_none() {
+    if METADATA_LABELS
+        .iter()
+        .all(|name| labels.get(name).is_none())
+    {
         return labels.clone();
     }
     LabelsBuilder::from_labels(labels)
-        .remove(LABEL_NAME_METRIC)
+        .retain(|name| !METADATA_LABELS.contains(&name))
         .build()
 }
 

@@ -282,5 +282,6 @@ fn instant(
         reference: context.reference(&selector.time)?,
         look_back_ms: context.options.look_back_ms,
         timestamp,
+        smoothed: selector.extension.is_some(),
     }))
 }

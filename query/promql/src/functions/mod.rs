@@ -2,6 +2,7 @@
 
 pub(crate) mod classic;
 pub(crate) mod date;
+pub(crate) mod extended;
 pub(crate) mod quantile;
 pub(crate) mod sample;
 pub(crate) mod window;

@@ -25,6 +25,41 @@ pub(crate) struct Window<'a> {
     pub(crate) time: Millis,
     /// The scalar arguments.
     pub(crate) parameters: [f64; 2],
+    /// For counters: the values in front of resets inside the window, in order.
+    pub(crate) before_resets: &'a [f64],
+}
+
+/// The resets of a counter, found once for all windows over it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resets {
+    /// Indexes of the first samples after a reset, ascending.
+    after: Vec<usize>,
+    /// The values in front of them.
+    before: Vec<f64>,
+}
+
+impl Resets {
+    pub(crate) fn of(values: &[f64]) -> Self {
+        let mut resets = Self::default();
+        for (at, pair) in values.windows(2).enumerate() {
+            if pair[1] < pair[0] {
+                resets.after.push(at + 1);
+                resets.before.push(pair[0]);
+            }
+        }
+        resets
+    }
+
+    /// The values in front of the resets between the samples `from..to`.
+    #[inline]
+    pub(crate) fn between(&self, from: usize, to: usize) -> &[f64] {
+        if self.after.is_empty() {
+            return &[];
+        }
+        let first = self.after.partition_point(|at| *at <= from);
+        let behind = self.after.partition_point(|at| *at < to);
+        &self.before[first..behind.max(first)]
+    }
 }
 
 /// The function's value, or `None` when the window has too few samples.
@@ -133,11 +168,7 @@ fn extrapolated(window: &Window<'_>, counter: bool, per_second: bool) -> Option<
     }
     let mut increase = values[last] - values[0];
     if counter {
-        for pair in values.windows(2) {
-            if pair[1] < pair[0] {
-                increase += pair[0];
-            }
-        }
+        window.before_resets.iter().for_each(|v| increase += v);
     }
     let mut to_start = (timestamps[0] - window.start) as f64 / 1000.0;
     let mut to_end = (window.end - timestamps[last]) as f64 / 1000.0;
@@ -223,7 +254,9 @@ mod tests {
     fn check(function: WindowFunction, samples: &[(Millis, f64)], expected: Option<f64>) {
         let timestamps: Vec<_> = samples.iter().map(|s| s.0).collect();
         let values: Vec<_> = samples.iter().map(|s| s.1).collect();
+        let resets = Resets::of(&values);
         let window = Window {
+            before_resets: resets.between(0, values.len()),
             timestamps: &timestamps,
             values: &values,
             start: 0,

@@ -2,9 +2,10 @@
 
 use super::{ParseError, Parser};
 use crate::ast::{
-    Aggregate, AggregateOp, Binary, Cardinality, Expr, ExprKind, Span, ValueType, VectorMatching,
+    Aggregate, AggregateOp, Binary, Cardinality, Expr, ExprKind, Extension, Span, ValueType,
+    VectorMatching,
 };
-use crate::function::Function;
+use crate::function::{Function, FunctionKind, WindowFunction};
 
 impl Parser<'_> {
     pub(super) fn check_binary(
@@ -36,6 +37,8 @@ impl Parser<'_> {
                 on: false,
                 labels: Vec::new(),
                 include: Vec::new(),
+                fill_left: None,
+                fill_right: None,
             });
             let twice = matching
                 .labels
@@ -51,11 +54,19 @@ impl Parser<'_> {
                     return fail(format!("no grouping allowed for {:?} operation", op.text()));
                 }
                 matching.cardinality = Cardinality::ManyToMany;
+                if matching.fill_left.is_some() || matching.fill_right.is_some() {
+                    return fail("filling in missing series not allowed for set operators".into());
+                }
             }
         } else {
             let matching = binary.matching.take();
-            if matching.is_some_and(|m| !m.labels.is_empty()) {
+            if matching.as_ref().is_some_and(|m| !m.labels.is_empty()) {
                 return fail("vector matching only allowed between instant vectors".into());
+            }
+            if matching.is_some_and(|m| m.fill_left.is_some() || m.fill_right.is_some()) {
+                return fail(
+                    "filling in missing series only allowed between instant vectors".into(),
+                );
             }
             if op.is_set() {
                 return fail(format!(
@@ -107,6 +118,7 @@ impl Parser<'_> {
             let expected = function.arguments[index.min(declared - 1)];
             let context = format!("call to function {name:?}");
             expect_type(argument, expected, &context)?;
+            check_extension(function, argument)?;
         }
         Ok(arguments)
     }
@@ -136,6 +148,33 @@ fn required(function: &Function) -> usize {
         9 => 3,
         _ => function.arguments.len() - 1,
     }
+}
+
+/// `anchored` and `smoothed` make sense for few functions.
+fn check_extension(function: &Function, argument: &Expr) -> Result<(), ParseError> {
+    use WindowFunction::{Changes, Delta, Increase, Rate, Resets};
+    let ExprKind::Range(range) = &argument.unwrap_parens().kind else {
+        return Ok(());
+    };
+    let Some(extension) = range.selector.extension else {
+        return Ok(());
+    };
+    let FunctionKind::Window(kind) = function.kind else {
+        return Ok(());
+    };
+    let both = matches!(kind, Delta | Increase | Rate);
+    let allowed = match extension {
+        Extension::Anchored if both || matches!(kind, Changes | Resets) => return Ok(()),
+        Extension::Anchored => "changes, delta, increase, rate, resets",
+        Extension::Smoothed if both => return Ok(()),
+        Extension::Smoothed => "delta, increase, rate",
+    };
+    let text = format!(
+        "{} modifier can only be used with: {allowed} - not with {}",
+        extension.text(),
+        function.name
+    );
+    Err(ParseError::at(argument.span, text))
 }
 
 fn expect_type(expr: &Expr, expected: ValueType, context: &str) -> Result<(), ParseError> {

@@ -2,8 +2,8 @@
 
 use super::{ParseError, Parser, lex::TokenKind};
 use crate::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, RangeSelector,
-    Span, SubQuery, TimeModifier, ValueType, VectorMatching,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension,
+    RangeSelector, Span, SubQuery, TimeModifier, ValueType, VectorMatching,
 };
 use crate::function::Function;
 
@@ -58,6 +58,8 @@ impl Parser<'_> {
                 "<=" => LessEqual,
                 ">" => Greater,
                 ">=" => GreaterEqual,
+                "</" => TrimUpper,
+                ">/" => TrimLower,
                 _ => return None,
             }),
             TokenKind::Word => Some(match text.to_ascii_lowercase().as_str() {
@@ -74,16 +76,20 @@ impl Parser<'_> {
     fn binary_modifiers(&mut self) -> Result<(bool, Option<VectorMatching>), ParseError> {
         let return_bool = self.take_word("bool").is_some();
         let on = self.is_word("on");
-        if !on && !self.is_word("ignoring") {
-            return Ok((return_bool, None));
-        }
-        self.next();
         let mut matching = VectorMatching {
             cardinality: Cardinality::OneToOne,
             on,
-            labels: self.grouping_labels()?,
+            labels: Vec::new(),
             include: Vec::new(),
+            fill_left: None,
+            fill_right: None,
         };
+        if !on && !self.is_word("ignoring") {
+            let filled = self.fill_modifiers(&mut matching)?;
+            return Ok((return_bool, filled.then_some(matching)));
+        }
+        self.next();
+        matching.labels = self.grouping_labels()?;
         let left = self.is_word("group_left");
         if left || self.is_word("group_right") {
             self.next();
@@ -96,7 +102,49 @@ impl Parser<'_> {
                 matching.include = self.grouping_labels()?;
             }
         }
+        self.fill_modifiers(&mut matching)?;
         Ok((return_bool, Some(matching)))
+    }
+
+    /// Takes `fill(0)`, `fill_left(0)` and `fill_right(0)`; whether there was any. Without a parenthesis
+    /// behind it the word is a metric's name.
+    fn fill_modifiers(&mut self, matching: &mut VectorMatching) -> Result<bool, ParseError> {
+        let mut any = false;
+        loop {
+            let word = self.word().unwrap_or_default().to_ascii_lowercase();
+            let (left, right) = match word.as_str() {
+                "fill" => (true, true),
+                "fill_left" => (true, false),
+                "fill_right" => (false, true),
+                _ => return Ok(any),
+            };
+            if self.peek_behind().kind != TokenKind::Symbol("(") {
+                return Ok(any);
+            }
+            let span = self.next().span;
+            if !self.options.fill_modifiers {
+                let text = format!(
+                    "{word} modifier is experimental and must be enabled with \
+                     --enable-feature=promql-binop-fill-modifiers"
+                );
+                return Err(ParseError::at(span, text));
+            }
+            self.next();
+            let value = self.unary()?;
+            let ExprKind::Number(value) = value.kind else {
+                return Err(ParseError::at(value.span, "fill value must be a number"));
+            };
+            if self.take(")").is_none() {
+                return Err(self.unexpected(&word, "\")\""));
+            }
+            if left {
+                matching.fill_left = Some(value);
+            }
+            if right {
+                matching.fill_right = Some(value);
+            }
+            any = true;
+        }
     }
 
     fn unary(&mut self) -> Result<Expr, ParseError> {
@@ -140,11 +188,47 @@ impl Parser<'_> {
                 self.offset(expr)?
             } else if self.is_symbol("@") {
                 self.at_modifier(expr)?
+            } else if let Some(extension) = self.extension() {
+                self.extended(expr, extension)?
             } else {
                 self.depth = depth;
                 return Ok(expr);
             };
         }
+    }
+
+    fn extension(&self) -> Option<Extension> {
+        let all = [Extension::Anchored, Extension::Smoothed];
+        all.into_iter().find(|e| self.is_word(e.text()))
+    }
+
+    fn extended(&mut self, mut expr: Expr, extension: Extension) -> Result<Expr, ParseError> {
+        let keyword = self.next().span;
+        let name = extension.text();
+        if !self.options.extended_range_selectors {
+            let text = format!(
+                "{name} modifier is experimental and must be enabled with \
+                 --enable-feature=promql-extended-range-selectors"
+            );
+            return Err(ParseError::at(keyword, text));
+        }
+        let slot = match &mut expr.kind {
+            ExprKind::Selector(selector) if extension == Extension::Smoothed => {
+                Some(&mut selector.extension)
+            }
+            ExprKind::Range(range) => Some(&mut range.selector.extension),
+            _ => None,
+        };
+        let Some(slot) = slot else {
+            let text = format!("{name} modifier not implemented for this expression");
+            return Err(ParseError::at(keyword, text));
+        };
+        if slot.replace(extension).is_some() {
+            let text = "anchored and smoothed may not be set multiple times";
+            return Err(ParseError::at(keyword, text));
+        }
+        expr.span = expr.span.to(keyword);
+        Ok(expr)
     }
 
     fn primary(&mut self) -> Result<Expr, ParseError> {

@@ -38,6 +38,7 @@ impl Parser<'_> {
                 name,
                 matchers,
                 time,
+                extension: None,
             }),
             span,
         })

@@ -104,6 +104,8 @@ fn eval_options() -> EvalOptions {
     EvalOptions {
         delayed_name_removal: true,
         experimental_functions: true,
+        extended_range_selectors: true,
+        fill_modifiers: true,
         ..EvalOptions::default()
     }
 }

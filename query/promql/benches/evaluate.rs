@@ -1,0 +1,74 @@
+//! What evaluation costs over 10,000 series of 240 samples each, the size of an hour of a small cluster.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use futures::executor::block_on;
+use std::hint::black_box;
+use trefoil_model::Labels;
+use trefoil_query_promql::{
+    Grid, MemorySource, QueryOptions, parse_selector, query_instant, query_range,
+};
+
+const SERIES: usize = 10_000;
+const SAMPLES: i64 = 240;
+const INTERVAL_MS: i64 = 15_000;
+
+fn source() -> MemorySource {
+    let mut source = MemorySource::new(1);
+    for series in 0..SERIES {
+        let (instance, job) = (
+            format!("10.0.0.{series}:9100"),
+            format!("job-{}", series % 20),
+        );
+        let labels = Labels::from_pairs([
+            ("__name__", "requests_total"),
+            ("instance", &instance),
+            ("job", &job),
+            ("code", if series % 3 == 0 { "500" } else { "200" }),
+        ]);
+        for sample in 0..SAMPLES {
+            let value = (sample * (series as i64 % 17 + 1)) as f64;
+            source.insert(&labels, sample * INTERVAL_MS, value);
+        }
+    }
+    source
+}
+
+fn evaluate(criterion: &mut Criterion) {
+    let source = source();
+    let end = (SAMPLES - 1) * INTERVAL_MS;
+    let grid = Grid::range(5 * 60_000, end, 60_000).expect("a valid range");
+    let mut group = criterion.benchmark_group("10k series x 240 samples");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(SERIES as u64 * SAMPLES as u64));
+    for query in [
+        "sum by (job) (rate(requests_total[5m]))",
+        "sum(requests_total)",
+        "max_over_time(requests_total[5m])",
+        "topk(5, rate(requests_total[5m]))",
+        "requests_total / on (instance) group_left () requests_total",
+        "quantile by (job) (0.9, rate(requests_total[5m]))",
+    ] {
+        group.bench_function(format!("range {query}"), |bencher| {
+            bencher.iter_batched(
+                QueryOptions::default,
+                |options| block_on(query_range(&source, black_box(query), grid, &options)),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    let query = "sum by (job) (rate(requests_total[5m]))";
+    group.bench_function(format!("instant {query}"), |bencher| {
+        bencher.iter_batched(
+            QueryOptions::default,
+            |options| block_on(query_instant(&source, black_box(query), end, &options)),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+    criterion.bench_function("parse selector", |bencher| {
+        bencher.iter(|| parse_selector(black_box(r#"up{job=~"a|b",instance!="c"}"#)));
+    });
+}
+
+criterion_group!(benches, evaluate);
+criterion_main!(benches);
