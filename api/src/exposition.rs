@@ -235,6 +235,7 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     fn check(text: &str, expected: &[(&str, f64, Option<i64>)]) {
         let parsed = parse(text).unwrap();
@@ -303,5 +304,20 @@ mod tests {
         check("up 1 2 3", "expected the end of the line");
         check("# TYPE up thing", "\"thing\" is not a type of metric");
         check("# HELP", "HELP without the name");
+    }
+    #[test]
+    fn random_texts_never_panic() {
+        let mut random = StdRng::seed_from_u64(3);
+        let pieces = [
+            "up", "{", "}", "a=", "\"", "\\", ",", " ", "1.5", "# TYPE ", "\n", "\u{e9}", "-",
+            "# EOF",
+        ];
+        for _ in 0..20_000 {
+            let count = random.random_range(0..20);
+            let text: String = (0..count)
+                .map(|_| pieces[random.random_range(0..pieces.len())])
+                .collect();
+            drop(parse(&text));
+        }
     }
 }

@@ -28,7 +28,7 @@ use axum::{
     routing::{get, post},
 };
 use body::ByteBudget;
-use metrics::HttpMetrics;
+use metrics::{HttpMetrics, InWork};
 use std::{
     sync::{
         Arc,
@@ -133,6 +133,17 @@ fn tenant(headers: &HeaderMap) -> Result<TenantName, ApiError> {
 }
 
 impl App {
+    /// What is being worked on now.
+    fn in_work(&self) -> InWork {
+        let limits = &self.limits;
+        InWork {
+            writes: limits.writes_at_once_max - self.writes.available_permits(),
+            write_bytes: self.write_bytes.held(),
+            queries: limits.queries_at_once_max - self.queries.available_permits(),
+            queries_waiting: self.queries_waiting.load(Ordering::Relaxed),
+        }
+    }
+
     /// Waits for the query's turn.
     ///
     /// # Errors

@@ -226,6 +226,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     #[test]
     fn floats() {
@@ -347,5 +348,22 @@ mod tests {
         let error = parse_duration("step", "1e12").unwrap_err().to_string();
         assert!(error.ends_with("It overflows int64"), "{error}");
         assert!(parse_span("timeout", "-1").is_err());
+    }
+    #[test]
+    fn random_texts_never_panic() {
+        let mut random = StdRng::seed_from_u64(4);
+        let characters: Vec<char> = "0123456789-+:.TZeEsmhdwy \u{e9}".chars().collect();
+        let real = "2015-07-01T20:10:30.781+02:00";
+        for _ in 0..50_000 {
+            let mut text: Vec<char> = real.chars().collect();
+            for _ in 0..random.random_range(0..6) {
+                let at = random.random_range(0..text.len());
+                text[at] = characters[random.random_range(0..characters.len())];
+            }
+            text.truncate(random.random_range(0..=text.len()));
+            let text: String = text.into_iter().collect();
+            drop(parse_time("time", &text));
+            drop(parse_duration("step", &text));
+        }
     }
 }

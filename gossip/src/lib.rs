@@ -10,6 +10,7 @@
 //!
 //! At a crash everything here is lost, and learnt again from the seeds within a second.
 
+mod content;
 mod envelope;
 mod error;
 mod identity;
@@ -17,11 +18,14 @@ mod info;
 mod info_table;
 mod membership;
 pub mod seeds;
+mod swim;
 mod timers;
+mod view;
 mod wire;
 
 pub use envelope::ClusterKey;
 pub use error::GossipError;
 pub use identity::Identity;
 pub use info::{INFO_TEXT_BYTES_MAX, Load, NodeInfo, NodePhase};
-pub use membership::{Counters, Member, MemberState, Membership, Notification, Now};
+pub use membership::{Counters, Membership, Now};
+pub use view::{Member, MemberState, Notification};

@@ -13,22 +13,20 @@
 //! [`Membership::poll_notification`] and waits for [`Membership::next_timeout`].
 
 use crate::{
-    ClusterKey, GossipError, Identity, NodeInfo, NodePhase,
+    ClusterKey, GossipError, Identity, Member, NodeInfo, NodePhase, Notification,
+    content::Content,
     envelope::{ENVELOPE_BYTES_MAX, Envelope},
     info::InfoVersion,
     info_table::InfoTable,
+    swim,
     timers::{Event, Timers},
-    wire::{WireCodec, put_identity, take_identity},
+    view::View,
+    wire::WireCodec,
 };
 use bytes::Buf;
-use foca::{AccumulatingRuntime, Codec, Config, Foca, OwnedNotification, PeriodicParams, State};
+use foca::{AccumulatingRuntime, Codec, Foca, OwnedNotification, State};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    num::{NonZeroU8, NonZeroUsize},
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use trefoil_model::NodeId;
 
 /// A moment: how long after some fixed moment of the caller's choice. Never goes back.
@@ -40,86 +38,11 @@ const DATAGRAM_BYTES_MAX: usize = 1400;
 pub(crate) const MEMBERS_MAX: usize = 1024;
 /// Datagrams and notifications that wait to be drained; beyond it the oldest are dropped and counted.
 const UNDRAINED_MAX: usize = 4096;
-/// How often one other member is probed. A dead one is suspected within two of these.
-const PROBE_PERIOD: Duration = Duration::from_millis(500);
-/// How long a direct answer may take before other members are asked to probe.
-const PROBE_ANSWER: Duration = Duration::from_millis(150);
-/// How long a suspect may defend itself. With the probe, death is seen after 1.5 to 2.5 s.
-const SUSPECT_PERIOD: Duration = Duration::from_millis(1500);
-/// How often news is passed on, to three members each time.
-const GOSSIP_INTERVAL: Duration = Duration::from_millis(200);
-/// How often one member is asked for the whole list.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a node repeats its description, so that whoever missed it learns it, and tries the
 /// addresses of dead members again, which is how partitions heal.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// How many addresses of dead members are tried each time.
 const RETRIED_DOWN_MAX: usize = 2;
-/// How long a dead member is remembered and tried again.
-const FORGET_DOWN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often each piece of news is sent. Enough for hundreds of nodes.
-const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(8).expect("not zero");
-
-const KIND_SWIM: u8 = 1;
-const KIND_HELLO: u8 = 2;
-const KIND_SUPERSEDED: u8 = 3;
-
-/// How a member looks from here. Advice, never a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It did not answer lately; it may still defend itself.
-    Suspect,
-    /// It did not defend itself.
-    Down,
-    /// It said goodbye before it went.
-    Left,
-}
-
-impl MemberState {
-    /// Whether it is worth asking the member for something.
-    #[must_use]
-    pub fn is_active(self) -> bool {
-        matches!(self, Self::Alive | Self::Suspect)
-    }
-}
-
-/// Another node, as it is known here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its newest run and where that receives gossip.
-    pub identity: Identity,
-    /// How it looks from here.
-    pub state: MemberState,
-    /// What it told about itself last.
-    pub info: NodeInfo,
-}
-
-/// A change of the view. The full view is [`Membership::members`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notification {
-    /// A member appeared, or came back from `Down` or `Left`.
-    Joined(NodeInfo),
-    /// An active member's description changed.
-    Updated(NodeInfo),
-    /// A member did not answer lately.
-    Suspect(NodeId),
-    /// A suspect answered.
-    Recovered(NodeId),
-    /// A member did not defend itself.
-    Down(NodeId),
-    /// A member said goodbye.
-    Left(NodeId),
-    /// The others held this node for dead or knew a later generation, or its address changed: it has
-    /// this generation from now on.
-    SelfRenewed {
-        /// The generation it has now.
-        generation: u64,
-    },
-    /// The others hold this node for dead and it could not come back. Restart the process.
-    SelfDefunct,
-}
 
 /// What was refused or lost since the start, for `/metrics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,7 +73,7 @@ pub struct Membership {
     envelope: Envelope,
     nonces: StdRng,
     timers: Timers,
-    members: BTreeMap<NodeId, Member>,
+    view: View,
     datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
     notifications: VecDeque<Notification>,
     counters: Counters,
@@ -185,7 +108,7 @@ impl Membership {
         let mut membership = Self {
             swim: Foca::with_custom_broadcast(
                 identity,
-                swim_config(),
+                swim::config(DATAGRAM_BYTES_MAX - ENVELOPE_BYTES_MAX - 1),
                 random,
                 WireCodec,
                 infos.clone(),
@@ -198,7 +121,7 @@ impl Membership {
             envelope: Envelope::new(key),
             nonces: StdRng::seed_from_u64(!seed),
             timers: Timers::default(),
-            members: BTreeMap::new(),
+            view: View::default(),
             datagrams: VecDeque::new(),
             notifications: VecDeque::new(),
             counters: Counters::default(),
@@ -215,9 +138,8 @@ impl Membership {
     /// all addresses of the seeds every second while no member is active, and every ten seconds
     /// afterwards (two groups that never met find each other only through the seeds).
     pub fn announce(&mut self, address: SocketAddr) {
-        let mut content = vec![KIND_HELLO];
-        put_identity(&mut content, self.swim.identity());
-        self.send(address, &content);
+        let own = *self.swim.identity();
+        self.send(address, &Content::Hello(own));
     }
 
     /// Takes a datagram that arrived.
@@ -315,13 +237,13 @@ impl Membership {
 
     /// The other nodes, in order of their ids; dead ones for a day.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.view.members()
     }
 
     /// One of the other nodes.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        self.members.get(&node)
+        self.view.get(node)
     }
 
     /// This node's description as it is published.
@@ -347,17 +269,10 @@ impl Membership {
             return Err(GossipError::malformed("datagram is too long"));
         }
         let content = self.envelope.unwrap(datagram)?;
-        let (kind, mut rest) = content
-            .split_first()
-            .ok_or(GossipError::malformed("datagram is empty"))?;
-        match *kind {
-            KIND_SWIM => self.read_swim(rest),
-            KIND_HELLO => {
-                let identity = take_identity(&mut rest)?;
-                self.read_hello(identity)
-            }
-            KIND_SUPERSEDED => {
-                let later = take_identity(&mut rest)?;
+        match Content::decode(&content)? {
+            Content::Swim(message) => self.read_swim(message),
+            Content::Hello(identity) => self.read_hello(identity),
+            Content::Superseded(later) => {
                 let own = *self.swim.identity();
                 if later.node == own.node && later.is_later_than(&own) && !self.has_left {
                     self.become_later_than(later.generation);
@@ -365,7 +280,6 @@ impl Membership {
                 }
                 Ok(())
             }
-            _ => Err(GossipError::malformed("kind of content")),
         }
     }
 
@@ -401,9 +315,7 @@ impl Membership {
         let Some(later) = later else {
             return false;
         };
-        let mut content = vec![KIND_SUPERSEDED];
-        put_identity(&mut content, &later);
-        self.send(claimed.address, &content);
+        self.send(claimed.address, &Content::Superseded(later));
         true
     }
 
@@ -468,21 +380,8 @@ impl Membership {
             .cloned()
             .collect();
         for suspect in suspects {
-            let header = foca::Header {
-                src: *self.swim.identity(),
-                src_incarnation: 0,
-                dst: *suspect.id(),
-                message: foca::Message::Gossip,
-            };
-            let mut content = vec![KIND_SWIM];
-            let encoded = WireCodec
-                .encode_header(&header, &mut content)
-                .and_then(|()| {
-                    content.extend_from_slice(&1u16.to_be_bytes());
-                    WireCodec.encode_member(&suspect, &mut content)
-                });
-            if encoded.is_ok() {
-                self.send(suspect.id().address, &content);
+            if let Ok(message) = swim::suspicion_notice(self.swim.identity(), &suspect) {
+                self.send(suspect.id().address, &Content::Swim(&message));
             }
         }
     }
@@ -530,7 +429,8 @@ impl Membership {
         }
         let changed_members = self.drain_runtime(now);
         let changed_infos = self.infos.take_changed();
-        if has_newcomer || changed_members || changed_infos || self.is_view_stale() {
+        let is_stale = self.view.is_stale(self.swim.iter_membership_state());
+        if has_newcomer || changed_members || changed_infos || is_stale {
             self.update_view();
         }
     }
@@ -538,10 +438,7 @@ impl Membership {
     /// Says whether a member came up.
     fn drain_runtime(&mut self, now: Now) -> bool {
         while let Some((to, message)) = self.runtime.to_send() {
-            let mut content = Vec::with_capacity(1 + message.len());
-            content.push(KIND_SWIM);
-            content.extend_from_slice(&message);
-            self.send(to.address, &content);
+            self.send(to.address, &Content::Swim(&message));
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
             self.timers.schedule(now + after, Event::Swim(timer));
@@ -561,86 +458,31 @@ impl Membership {
         has_newcomer
     }
 
-    /// Whether SWIM's list and the view differ in what SWIM knows.
-    fn is_view_stale(&self) -> bool {
-        self.swim.iter_membership_state().any(|known| {
-            let shown = self.members.get(&known.id().node);
-            shown.is_some_and(|shown| {
-                shown.identity != *known.id()
-                    || shown.state.is_active() != (known.state() != State::Down)
-                    || (shown.state == MemberState::Suspect) != (known.state() == State::Suspect)
-            })
-        })
-    }
-
     fn update_view(&mut self) {
-        let known: Vec<foca::Member<Identity>> =
-            self.swim.iter_membership_state().cloned().collect();
+        let members = self.swim.iter_membership_state();
+        let known: Vec<foca::Member<Identity>> = members.cloned().collect();
         let own = self.info.node;
-        let before = self.members.len();
-        self.members
-            .retain(|node, _| known.iter().any(|member| member.id().node == *node));
-        if self.members.len() < before {
-            self.infos
-                .retain(|node| node == own || known.iter().any(|m| m.id().node == node));
+        let is_known = |node| known.iter().any(|member| member.id().node == node);
+        if self.view.forget_unless(is_known) {
+            self.infos.retain(|node| node == own || is_known(node));
         }
-        for member in known.iter().filter(|m| m.id().node != own) {
-            self.update_member(member);
-        }
-    }
-
-    fn update_member(&mut self, known: &foca::Member<Identity>) {
-        let identity = *known.id();
-        let Some((info, version)) = self.infos.get(identity.node) else {
-            return;
-        };
-        let state = match known.state() {
-            State::Alive => MemberState::Alive,
-            State::Suspect => MemberState::Suspect,
-            State::Down if info.phase == NodePhase::Left => MemberState::Left,
-            State::Down => MemberState::Down,
-        };
-        let shown = self.members.get(&identity.node);
-        let was_active = shown.is_some_and(|shown| shown.state.is_active());
-        if state.is_active() && !was_active && version.generation < identity.generation {
-            // What it said in an earlier run would mislead: wait for the new description.
-            return;
-        }
-        let notification = match (shown.map(|shown| shown.state), state) {
-            (None | Some(MemberState::Down | MemberState::Left), MemberState::Alive)
-            | (None | Some(MemberState::Down | MemberState::Left), MemberState::Suspect) => {
-                Some(Notification::Joined(info.clone()))
+        for member in known.iter().filter(|member| member.id().node != own) {
+            let info = self.infos.get(member.id().node);
+            let change = info.and_then(|(info, version)| self.view.update(member, info, version));
+            if let Some(notification) = change {
+                self.notify(notification);
             }
-            (Some(before), now) if before == now => (state.is_active()
-                && shown.is_some_and(|shown| shown.info != info))
-            .then(|| Notification::Updated(info.clone())),
-            (Some(_), MemberState::Alive) => Some(Notification::Recovered(identity.node)),
-            (Some(_), MemberState::Suspect) => Some(Notification::Suspect(identity.node)),
-            (Some(_), MemberState::Down) => Some(Notification::Down(identity.node)),
-            (Some(_), MemberState::Left) => Some(Notification::Left(identity.node)),
-            (None, MemberState::Down | MemberState::Left) => None,
-        };
-        if let Some(notification) = notification {
-            self.notify(notification);
         }
-        self.members.insert(
-            identity.node,
-            Member {
-                identity,
-                state,
-                info,
-            },
-        );
     }
 
-    fn send(&mut self, to: SocketAddr, content: &[u8]) {
+    fn send(&mut self, to: SocketAddr, content: &Content<'_>) {
         let mut nonce = [0; 24];
         self.nonces.fill_bytes(&mut nonce);
         if self.datagrams.len() >= UNDRAINED_MAX {
             self.datagrams.pop_front();
             self.counters.dropped += 1;
         }
-        let datagram = self.envelope.wrap(nonce, content);
+        let datagram = self.envelope.wrap(nonce, &content.encode());
         self.datagrams.push_back((to, datagram));
     }
 
@@ -656,30 +498,5 @@ impl Membership {
 fn protocol_error(error: foca::Error) -> GossipError {
     GossipError::Protocol {
         reason: error.to_string(),
-    }
-}
-
-fn swim_config() -> Config {
-    let three = NonZeroUsize::MIN.saturating_add(2);
-    let every = |frequency, members: usize| {
-        Some(PeriodicParams {
-            frequency,
-            num_members: NonZeroUsize::MIN.saturating_add(members - 1),
-        })
-    };
-    Config {
-        probe_period: PROBE_PERIOD,
-        probe_rtt: PROBE_ANSWER,
-        num_indirect_probes: three,
-        max_transmissions: TRANSMISSIONS,
-        suspect_to_down_after: SUSPECT_PERIOD,
-        remove_down_after: Some(FORGET_DOWN_AFTER),
-        max_packet_size: NonZeroUsize::MIN
-            .saturating_add(DATAGRAM_BYTES_MAX - ENVELOPE_BYTES_MAX - 2),
-        notify_down_members: true,
-        periodic_announce: every(ANNOUNCE_INTERVAL, 1),
-        // Our own `retry_down` does it better.
-        periodic_announce_to_down_members: None,
-        periodic_gossip: every(GOSSIP_INTERVAL, 3),
     }
 }

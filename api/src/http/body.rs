@@ -12,7 +12,10 @@ const PIECE_BYTES: usize = 4096;
 
 /// Bytes that may be held at once.
 #[derive(Clone)]
-pub(super) struct ByteBudget(Arc<Semaphore>);
+pub(super) struct ByteBudget {
+    pieces: Arc<Semaphore>,
+    pieces_max: usize,
+}
 
 /// Bytes that are held; given back when dropped.
 pub(super) struct HeldBytes {
@@ -23,7 +26,16 @@ pub(super) struct HeldBytes {
 
 impl ByteBudget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / PIECE_BYTES)))
+        let pieces_max = bytes / PIECE_BYTES;
+        Self {
+            pieces: Arc::new(Semaphore::new(pieces_max)),
+            pieces_max,
+        }
+    }
+
+    /// Bytes that are held now, in whole pieces.
+    pub(super) fn held(&self) -> usize {
+        (self.pieces_max - self.pieces.available_permits()) * PIECE_BYTES
     }
 
     pub(super) fn hold_none(&self) -> HeldBytes {
@@ -51,7 +63,7 @@ impl HeldBytes {
             retry_after: Duration::from_secs(1),
         };
         let count = u32::try_from(more).map_err(|_| refuse())?;
-        let permit = Arc::clone(&self.budget.0).try_acquire_many_owned(count);
+        let permit = Arc::clone(&self.budget.pieces).try_acquire_many_owned(count);
         let permit = permit.map_err(|_| refuse())?;
         match &mut self.permit {
             Some(held) => held.merge(permit),

@@ -44,6 +44,14 @@ pub(super) fn handler_of(path: &str) -> &'static str {
     }
 }
 
+/// How much of each bounded thing is in use.
+pub(super) struct InWork {
+    pub(super) writes: usize,
+    pub(super) write_bytes: usize,
+    pub(super) queries: usize,
+    pub(super) queries_waiting: usize,
+}
+
 /// Durations of the requests of one handler.
 #[derive(Default)]
 struct Durations {
@@ -95,41 +103,62 @@ impl HttpMetrics {
     }
 
     /// Appends everything.
-    pub(super) fn render(&self, out: &mut String) {
+    pub(super) fn render(&self, in_work: &InWork, out: &mut String) {
         // Writing into memory does not fail.
         self.render_requests(out).ok();
-        for (name, help, counter) in [
+        let gauge = "gauge";
+        let mut single = |name: &str, kind: &str, help: &str, value: u64| {
+            let name = format!("trefoil_{name}");
+            out.push_str(&format!(
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+            ));
+        };
+        for (name, help, value) in [
             (
-                "samples",
-                "Samples of remote write stored by a majority.",
-                &self.samples,
+                "http_writes_in_work",
+                "Write requests in work.",
+                in_work.writes,
             ),
             (
+                "http_write_bytes_held",
+                "Bytes of write requests in work.",
+                in_work.write_bytes,
+            ),
+            ("http_queries_in_work", "Queries in work.", in_work.queries),
+            (
+                "http_queries_waiting",
+                "Queries that wait for their turn.",
+                in_work.queries_waiting,
+            ),
+        ] {
+            single(name, gauge, help, value as u64);
+        }
+        for (name, help, counter) in [
+            ("samples", "Samples stored by a majority.", &self.samples),
+            (
                 "refused_samples",
-                "Samples of remote write refused for the form of their series.",
+                "Samples refused for the form of their series.",
                 &self.refused_samples,
             ),
             (
                 "refused_series",
-                "Series of remote write refused for their form.",
+                "Series refused for their form.",
                 &self.refused_series,
             ),
             (
                 "skipped_exemplars",
-                "Exemplars of remote write that were not kept.",
+                "Exemplars that were not kept.",
                 &self.skipped_exemplars,
             ),
             (
                 "skipped_histograms",
-                "Native histograms of remote write that were not kept.",
+                "Native histograms that were not kept.",
                 &self.skipped_histograms,
             ),
         ] {
-            let name = format!("trefoil_remote_write_{name}_total");
-            let value = counter.load(Ordering::Relaxed);
-            out.push_str(&format!(
-                "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n"
-            ));
+            let name = format!("remote_write_{name}_total");
+            let help = format!("Remote write: {help}");
+            single(&name, "counter", &help, counter.load(Ordering::Relaxed));
         }
     }
 

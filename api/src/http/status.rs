@@ -57,7 +57,7 @@ pub(super) async fn metrics(State(app): Shared, headers: HeaderMap) -> Response 
     if !text.is_empty() {
         text.push('\n');
     }
-    app.metrics.render(&mut text);
+    app.metrics.render(&app.in_work(), &mut text);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     whole_answer(
         StatusCode::OK,

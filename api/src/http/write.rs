@@ -30,6 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The node ends at the deadline by itself and says what is missing; this much later the API gives up.
+const NODE_GRACE: Duration = Duration::from_millis(500);
 /// Bodies above this are decoded on a thread of their own, so that they do not hold up other requests.
 const DECODED_INLINE_BYTES_MAX: usize = 256 << 10;
 /// Buffers kept for the next requests.
@@ -99,7 +101,7 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
     };
     let buffers = decode(app, body, &mut held).await?;
     let stored = tokio::time::timeout_at(
-        deadline.into(),
+        (deadline + NODE_GRACE).into(),
         app.backend.write(&tenant, &buffers.1, deadline),
     );
     let outcome = match stored.await {
