@@ -30,6 +30,9 @@ mod tests;
 pub use reader::{Body, BodyReader, BodySeries, Samples};
 pub use writer::BodyWriter;
 
+pub(crate) use reader::read_metadata;
+pub(crate) use writer::write_metadata_entry;
+
 use trefoil_model::ShardId;
 
 /// The version that this program writes.

@@ -1,6 +1,7 @@
 //! What can go wrong in the metrics engine, by what the caller has to do about it.
 
 use thiserror::Error;
+use trefoil_store_blocks::{BlockId, BlocksError};
 
 /// An error of the metrics engine. No variant leaves the engine's state changed unless it says so.
 #[derive(Debug, Error)]
@@ -30,4 +31,35 @@ pub enum MetricsError {
     /// A compressor or decompressor could not be set up: memory is short.
     #[error("set up compression: {0}")]
     Compression(#[source] std::io::Error),
+    /// The manifest or a block's file could not be written or opened. Heads and blocks are as before,
+    /// except where [`BlocksError`] says that the manifest has ended.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
+    /// A block's bytes are not what was written. The block's windows must be filled again from another
+    /// owner; retrying does not help.
+    #[error("block {block} is damaged: {piece}")]
+    DamagedBlock {
+        /// The block.
+        block: BlockId,
+        /// Which part of it.
+        piece: &'static str,
+    },
+    /// The block was written by a newer program. Retrying helps only after an upgrade.
+    #[error("block {block} has version {found}, this program reads up to {supported}")]
+    UnknownBlockVersion {
+        /// The block.
+        block: BlockId,
+        /// The version in the block.
+        found: u8,
+        /// The newest version that this program reads.
+        supported: u8,
+    },
+    /// A matcher's regular expression is malformed or compiles to something too large.
+    #[error("regular expression {pattern:?}: {source}")]
+    Regex {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        source: regex::Error,
+    },
 }

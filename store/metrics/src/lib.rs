@@ -1,12 +1,43 @@
-//! The metrics engine: parcel bodies, head, blocks, and views over both.
+//! The metrics engine of a node: parcel bodies, head, blocks, and views over both.
+//!
+//! * [`BodyWriter`] and [`BodyReader`] code the samples of one request for one owner.
+//! * [`MetricsEngine`] applies bodies to its head, flushes the head to blocks, merges blocks, and forgets what retention,
+//!   deletions and dropped shards say.
+//! * [`View`] is what the engine held at one moment: streams of series, label questions, exports and digests.
+//!
+//! A sample is (series, timestamp, value); the engine keeps a set of them. Applying the same twice changes
+//! nothing; of two values for one series and timestamp [`prefer`] chooses, whatever their order of arrival. Values are
+//! kept to the bit. Everything that is durable here is in blocks and the manifest; the head is rebuilt from the journal.
+//!
+//! This crate knows nothing of journals, requests, placement and clocks, and starts no thread: the node calls
+//! `flush` and `merge_once`. Formats are drawn in `docs/formats/metrics-body.md` and `metrics-block.md`.
 
+mod block;
 mod body;
+mod columns;
+mod deletion;
+mod engine;
 mod error;
+mod head;
+mod matcher;
+mod order;
+mod postings;
 mod rows;
+mod value;
+mod view;
 
 pub use body::{
     BODY_CONTENT_BYTES_MAX, BODY_VERSION, Body, BodyReader, BodySeries, BodyWriter, MetricMetadata,
     MetricType, Samples, metadata_shard,
 };
+pub use deletion::Deletion;
+pub use engine::{
+    Applied, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
+};
 pub use error::MetricsError;
+pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};
+pub use value::{STALE_MARKER_BITS, prefer};
+pub use view::{
+    Digest, DigestKey, Export, ExportCursor, ExportedBody, SeriesCursor, SeriesSamples, View,
+};

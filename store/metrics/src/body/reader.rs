@@ -205,11 +205,14 @@ impl<'a> Body<'a> {
             .ok_or_else(|| malformed("bytes behind the samples"))
     }
 
-    /// The metadata entries of shards in `accepted`, in the order of the request.
+    /// The metadata entries of shards in `accepted`, with their shards, in the order of the request.
     ///
     /// # Errors
     /// [`MetricsError::MalformedBody`].
-    pub fn metadata(&self, accepted: &ShardSet) -> Result<Vec<MetricMetadata>, MetricsError> {
+    pub fn metadata(
+        &self,
+        accepted: &ShardSet,
+    ) -> Result<Vec<(ShardId, MetricMetadata)>, MetricsError> {
         if self.metadata.is_empty() {
             return Ok(Vec::new());
         }
@@ -217,7 +220,11 @@ impl<'a> Body<'a> {
     }
 }
 
-fn read_metadata(bytes: &[u8], accepted: &ShardSet) -> Option<Vec<MetricMetadata>> {
+/// The entries of a metadata section whose shards are in `accepted`; `None` when it is malformed.
+pub(crate) fn read_metadata(
+    bytes: &[u8],
+    accepted: &ShardSet,
+) -> Option<Vec<(ShardId, MetricMetadata)>> {
     let mut at = 0;
     let mut entries = Vec::new();
     for _ in 0..read_varint(bytes, &mut at)? {
@@ -235,8 +242,9 @@ fn read_metadata(bytes: &[u8], accepted: &ShardSet) -> Option<Vec<MetricMetadata
             help: text()?,
             unit: text()?,
         };
-        if accepted.contains(ShardId(u16::from_le_bytes([low, high]))) {
-            entries.push(entry);
+        let shard = ShardId(u16::from_le_bytes([low, high]));
+        if accepted.contains(shard) {
+            entries.push((shard, entry));
         }
     }
     (at == bytes.len()).then_some(entries)

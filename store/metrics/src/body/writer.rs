@@ -99,12 +99,7 @@ impl BodyWriter {
         entry: &MetricMetadata,
     ) -> Result<(), MetricsError> {
         self.check_room(entry.metric.len() + entry.help.len() + entry.unit.len())?;
-        self.metadata.extend_from_slice(&shard.0.to_le_bytes());
-        self.metadata.push(entry.metric_type as u8);
-        for text in [&entry.metric, &entry.help, &entry.unit] {
-            write_varint(&mut self.metadata, text.len() as u64);
-            self.metadata.extend_from_slice(text.as_bytes());
-        }
+        write_metadata_entry(shard, entry, &mut self.metadata);
         self.metadata_count += 1;
         Ok(())
     }
@@ -192,4 +187,14 @@ fn move_section(content: &mut Vec<u8>, kind: u8, bytes: &mut Vec<u8>) {
     content.push(kind);
     write_varint(content, bytes.len() as u64);
     content.append(bytes);
+}
+
+/// Appends one entry of a metadata section.
+pub(crate) fn write_metadata_entry(shard: ShardId, entry: &MetricMetadata, out: &mut Vec<u8>) {
+    out.extend_from_slice(&shard.0.to_le_bytes());
+    out.push(entry.metric_type as u8);
+    for text in [&entry.metric, &entry.help, &entry.unit] {
+        write_varint(out, text.len() as u64);
+        out.extend_from_slice(text.as_bytes());
+    }
 }

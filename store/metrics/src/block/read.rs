@@ -1,0 +1,528 @@
+//! Reading blocks. Opening reads the trailer and the footer; directories are read at a tenant's first
+//! use and kept; every other piece is read, checked and decoded when a query needs it.
+
+use super::columns::Columns;
+use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
+use super::label_index::{add_postings, read_page};
+use super::{
+    BLOCK_VERSION, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
+    TRAILER_BYTES, damaged,
+};
+use crate::MetricsError;
+use crate::body::{MetricMetadata, read_metadata, unzigzag};
+use crate::matcher::Matcher;
+use crate::rows::{RowReader, RowSections};
+use crate::value::decode_values;
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+use std::sync::{Arc, OnceLock};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_store_blocks::{BlockFile, BlockId};
+
+/// Decoded timestamp columns that one reader of a tenant keeps, in bytes. When they are more all are
+/// dropped; a query that goes through series in block order seldom comes back to them.
+const COLUMN_CACHE_BYTES_MAX: usize = 8 << 20;
+
+/// An open block. Shared by all queries that see it.
+pub(crate) struct BlockReader {
+    id: BlockId,
+    file: BlockFile,
+    footer: Footer,
+    directories: Vec<OnceLock<Arc<Directory>>>,
+    /// Guards the first reading of a directory, so that many queries do not do it at once.
+    opening: Mutex<()>,
+}
+
+impl BlockReader {
+    /// Opens block `id`, whose only file is `file`.
+    pub(crate) fn open(id: BlockId, file: BlockFile) -> Result<Self, MetricsError> {
+        let footer = read_footer(id, &file)?;
+        let directories = footer.tenants.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self {
+            id,
+            file,
+            footer,
+            directories,
+            opening: Mutex::new(()),
+        })
+    }
+
+    /// What the block holds of a tenant, if it holds any.
+    pub(crate) fn tenant(
+        self: &Arc<Self>,
+        tenant: TenantId,
+    ) -> Result<Option<TenantReader>, MetricsError> {
+        let Ok(index) = self
+            .footer
+            .tenants
+            .binary_search_by_key(&tenant, |entry| entry.tenant)
+        else {
+            return Ok(None);
+        };
+        let directory = self.directory(index)?;
+        Ok(Some(TenantReader {
+            block: Arc::clone(self),
+            index,
+            directory,
+            columns: Vec::new(),
+            column_bytes: 0,
+        }))
+    }
+
+    fn directory(&self, index: usize) -> Result<Arc<Directory>, MetricsError> {
+        let slot = &self.directories[index];
+        if let Some(directory) = slot.get() {
+            return Ok(Arc::clone(directory));
+        }
+        let _opening = self.opening.lock();
+        if let Some(directory) = slot.get() {
+            return Ok(Arc::clone(directory));
+        }
+        let entry = &self.footer.tenants[index];
+        let content = self.piece(entry.directory, "directory")?;
+        let directory = Directory::read(&content)
+            .filter(|directory| {
+                let series = entry.series;
+                let pieces = (series as usize).div_ceil(SHARDS_PER_PIECE);
+                directory.data.total == series
+                    && directory.rows.total == series
+                    && directory.shards.len() == pieces
+            })
+            .ok_or_else(|| damaged(self.id, "directory"))?;
+        Ok(Arc::clone(slot.get_or_init(|| Arc::new(directory))))
+    }
+
+    fn piece(&self, pointer: Pointer, piece: &'static str) -> Result<Vec<u8>, MetricsError> {
+        read_piece(self.id, &self.file, pointer, piece)
+    }
+}
+
+fn read_footer(id: BlockId, file: &BlockFile) -> Result<Footer, MetricsError> {
+    let bad = || damaged(id, "trailer");
+    let length = file.length();
+    if length < (HEADER_BYTES + TRAILER_BYTES) as u64 {
+        return Err(bad());
+    }
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)
+        .map_err(|_| damaged(id, "header"))?;
+    if header[..8] != MAGIC || header[9..] != [0; 7] {
+        return Err(damaged(id, "header"));
+    }
+    if header[8] != BLOCK_VERSION {
+        return Err(MetricsError::UnknownBlockVersion {
+            block: id,
+            found: header[8],
+            supported: BLOCK_VERSION,
+        });
+    }
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut trailer, length - TRAILER_BYTES as u64)
+        .map_err(|_| bad())?;
+    let mut cursor = Cursor::new(&trailer);
+    let mut read = || {
+        let pointer = Pointer {
+            offset: u64::from_le_bytes(cursor.array()?),
+            length: u32::from_le_bytes(cursor.array()?),
+            content: u32::from_le_bytes(cursor.array()?),
+            crc: u32::from_le_bytes(cursor.array()?),
+        };
+        let crc = u32::from_le_bytes(cursor.array()?);
+        (crc == crc32c::crc32c(&trailer[..20]) && trailer[24..] == MAGIC).then_some(pointer)
+    };
+    let pointer = read().ok_or_else(bad)?;
+    let content = read_piece(id, file, pointer, "footer")?;
+    Footer::read(&content).ok_or_else(|| damaged(id, "footer"))
+}
+
+fn read_piece(
+    id: BlockId,
+    file: &BlockFile,
+    pointer: Pointer,
+    piece: &'static str,
+) -> Result<Vec<u8>, MetricsError> {
+    let content = pointer.content as usize;
+    let end = pointer.offset.checked_add(u64::from(pointer.length));
+    if content > PIECE_CONTENT_BYTES_MAX || end.is_none_or(|end| end > file.length()) {
+        return Err(damaged(id, piece));
+    }
+    let mut frame = vec![0; pointer.length as usize];
+    let read = file.read_exact_at(&mut frame, pointer.offset);
+    if read.is_err() || crc32c::crc32c(&frame) != pointer.crc {
+        return Err(damaged(id, piece));
+    }
+    zstd::bulk::decompress(&frame, content)
+        .ok()
+        .filter(|bytes| bytes.len() == content)
+        .ok_or_else(|| damaged(id, piece))
+}
+
+/// One query's access to a tenant in a block.
+pub(crate) struct TenantReader {
+    block: Arc<BlockReader>,
+    index: usize,
+    directory: Arc<Directory>,
+    columns: Vec<(usize, Arc<Columns>)>,
+    column_bytes: usize,
+}
+
+impl TenantReader {
+    /// What the footer says of the tenant.
+    pub(crate) fn entry(&self) -> &TenantEntry {
+        &self.block.footer.tenants[self.index]
+    }
+
+    fn damaged(&self, piece: &'static str) -> MetricsError {
+        damaged(self.block.id, piece)
+    }
+
+    /// The series that satisfy all matchers and lie in `shards`.
+    pub(crate) fn find(
+        &self,
+        matchers: &[Matcher],
+        shards: &ShardSet,
+    ) -> Result<RoaringBitmap, MetricsError> {
+        let mut found = RoaringBitmap::new();
+        found.insert_range(0..self.entry().series);
+        for matcher in matchers {
+            if found.is_empty() {
+                return Ok(found);
+            }
+            let name = self.name(matcher.name().as_bytes());
+            if matcher.matches(b"") {
+                // A series without the label has it empty: drop those with a value that does not match.
+                if let Some(name) = name {
+                    found -= self.series_of(name, |value| !matcher.matches(value), None)?;
+                }
+            } else {
+                let Some(name) = name else {
+                    return Ok(RoaringBitmap::new());
+                };
+                let bounds = matcher.bounds();
+                found &= self.series_of(name, |value| matcher.matches(value), bounds)?;
+            }
+        }
+        self.retain_shards(&mut found, shards)?;
+        Ok(found)
+    }
+
+    fn name(&self, name: &[u8]) -> Option<&NameEntry> {
+        let names = &self.directory.names;
+        let at = names
+            .binary_search_by(|entry| (*entry.name).cmp(name))
+            .ok()?;
+        Some(&names[at])
+    }
+
+    /// The series with a value of label `name` that `wanted` wants. `bounds`: the smallest and largest
+    /// value that can be wanted; `None`: any.
+    fn series_of(
+        &self,
+        name: &NameEntry,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+        bounds: Option<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<RoaringBitmap, MetricsError> {
+        let mut found = RoaringBitmap::new();
+        let series = self.entry().series;
+        let pages = match &bounds {
+            Some((low, high)) => pages_between(&name.pages, low, high),
+            None => &name.pages[..],
+        };
+        for page in pages {
+            self.page(page, |value, postings| {
+                if wanted(value) {
+                    add_postings(postings, series, &mut found)?;
+                }
+                Some(true)
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn page(
+        &self,
+        page: &PageEntry,
+        each: impl FnMut(&[u8], &[u8]) -> Option<bool>,
+    ) -> Result<(), MetricsError> {
+        let content = self.block.piece(page.pointer, "label page")?;
+        read_page(&content, page.values, each).ok_or_else(|| self.damaged("label page"))
+    }
+
+    fn retain_shards(
+        &self,
+        found: &mut RoaringBitmap,
+        shards: &ShardSet,
+    ) -> Result<(), MetricsError> {
+        if self.entry().shards.is_subset(shards) || found.is_empty() {
+            return Ok(());
+        }
+        let all = self.shards()?;
+        let mut kept = RoaringBitmap::new();
+        for series in found.iter() {
+            if shards.contains(all[series as usize]) {
+                kept.insert(series);
+            }
+        }
+        *found = kept;
+        Ok(())
+    }
+
+    /// The shard of every series.
+    pub(crate) fn shards(&self) -> Result<Vec<ShardId>, MetricsError> {
+        let series = self.entry().series as usize;
+        let mut shards = Vec::with_capacity(series);
+        for pointer in &self.directory.shards {
+            let content = self.block.piece(*pointer, "shards")?;
+            let (numbers, rest) = content.as_chunks::<2>();
+            if !rest.is_empty() {
+                return Err(self.damaged("shards"));
+            }
+            shards.extend(numbers.iter().map(|n| ShardId(u16::from_le_bytes(*n))));
+        }
+        if shards.len() != series {
+            return Err(self.damaged("shards"));
+        }
+        Ok(shards)
+    }
+
+    /// The label names with the series that have them; `each` says whether to go on.
+    pub(crate) fn label_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.directory.names.iter().map(|entry| &*entry.name)
+    }
+
+    /// Whether a series of `among` carries label `name`; `None` asks for any series.
+    pub(crate) fn has_label(
+        &self,
+        name: &[u8],
+        among: Option<&RoaringBitmap>,
+    ) -> Result<bool, MetricsError> {
+        let mut has = false;
+        self.label_values(name, among, |_| {
+            has = true;
+            false
+        })?;
+        Ok(has)
+    }
+
+    /// The values of label `name` on series of `among` (`None`: any), in ascending order, while `each` wants more.
+    pub(crate) fn label_values(
+        &self,
+        name: &[u8],
+        among: Option<&RoaringBitmap>,
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), MetricsError> {
+        let Some(name) = self.name(name) else {
+            return Ok(());
+        };
+        let series = self.entry().series;
+        let mut on = true;
+        for page in &name.pages {
+            self.page(page, |value, postings| {
+                let carried = match among {
+                    None => true,
+                    Some(among) => {
+                        let mut of_value = RoaringBitmap::new();
+                        add_postings(postings, series, &mut of_value)?;
+                        !of_value.is_disjoint(among)
+                    }
+                };
+                on = !carried || each(value);
+                Some(on)
+            })?;
+            if !on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The canonical labels of the given series, in ascending order of number.
+    pub(crate) fn labels(
+        &self,
+        series: impl Iterator<Item = u32>,
+        mut each: impl FnMut(u32, &[u8]),
+    ) -> Result<(), MetricsError> {
+        let bad = || self.damaged("label rows");
+        let mut reader = RowReader::default();
+        let mut wanted = series.peekable();
+        while let Some(&first) = wanted.peek() {
+            let rows = &self.directory.rows;
+            let (piece, _) = rows.find(first).ok_or_else(bad)?;
+            let content = self.block.piece(rows.pointers[piece], "label rows")?;
+            let sections = row_sections(&content).ok_or_else(bad)?;
+            reader.open(sections).map_err(|_| bad())?;
+            if reader.left() != rows.things(piece) as usize {
+                return Err(bad());
+            }
+            let mut number = rows.first[piece];
+            while reader.advance(sections).map_err(|_| bad())? {
+                if wanted.next_if_eq(&number).is_some() {
+                    each(number, reader.canonical());
+                }
+                number += 1;
+                if wanted.peek().is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The samples of the given series (ascending) inside `range`: `each` gets the number, timestamps in
+    /// ascending order and as many values. Series without a sample in the range are left out.
+    pub(crate) fn samples(
+        &mut self,
+        series: impl Iterator<Item = u32>,
+        range: TimeRange,
+        mut each: impl FnMut(u32, &[Millis], &[f64]),
+    ) -> Result<(), MetricsError> {
+        let mut wanted = series.peekable();
+        let mut values = Vec::new();
+        let directory = Arc::clone(&self.directory);
+        while let Some(&first) = wanted.peek() {
+            let bad = || damaged(self.block.id, "data");
+            let (piece, _) = directory.data.find(first).ok_or_else(bad)?;
+            let content = self.block.piece(directory.data.pointers[piece], "data")?;
+            let first = directory.data.first[piece];
+            let mut data =
+                DataPiece::open(&content, directory.data.things(piece)).ok_or_else(bad)?;
+            for number in first..first + directory.data.things(piece) {
+                let series = data.next().ok_or_else(|| self.damaged("data"))?;
+                if wanted.next_if_eq(&number).is_none() {
+                    continue;
+                }
+                let (columns, index) = self.columns(series.column)?;
+                let column = columns.get(index).and_then(|c| series.cut(c));
+                let timestamps = column.ok_or_else(|| self.damaged("timestamps"))?;
+                let start = timestamps.partition_point(|at| *at < range.start);
+                let end = timestamps.partition_point(|at| *at < range.end);
+                if start < end {
+                    values.clear();
+                    decode_values(series.values, timestamps.len(), &mut values)
+                        .ok_or_else(|| self.damaged("data"))?;
+                    each(number, &timestamps[start..end], &values[start..end]);
+                }
+                if wanted.peek().is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The decoded piece with a column, and the column's place in it.
+    fn columns(&mut self, column: u32) -> Result<(Arc<Columns>, u32), MetricsError> {
+        let list = &self.directory.columns;
+        let (piece, index) = list.find(column).ok_or_else(|| self.damaged("data"))?;
+        if let Some((_, columns)) = self.columns.iter().find(|(known, _)| *known == piece) {
+            return Ok((Arc::clone(columns), index));
+        }
+        let content = self.block.piece(list.pointers[piece], "timestamps")?;
+        let columns = Columns::read(&content, self.block.footer.range.start, list.things(piece))
+            .ok_or_else(|| self.damaged("timestamps"))?;
+        let columns = Arc::new(columns);
+        if self.column_bytes + columns.bytes() > COLUMN_CACHE_BYTES_MAX {
+            self.columns.clear();
+            self.column_bytes = 0;
+        }
+        self.column_bytes += columns.bytes();
+        self.columns.push((piece, Arc::clone(&columns)));
+        Ok((columns, index))
+    }
+
+    /// The number behind the last series of the data piece that holds `series`.
+    pub(crate) fn data_piece_end(&self, series: u32) -> Result<u32, MetricsError> {
+        let data = &self.directory.data;
+        let (piece, _) = data.find(series).ok_or_else(|| self.damaged("data"))?;
+        Ok(data.first[piece] + data.things(piece))
+    }
+
+    /// The metadata entries of metrics in `shards`, with their shards.
+    pub(crate) fn metadata(
+        &self,
+        shards: &ShardSet,
+    ) -> Result<Vec<(ShardId, MetricMetadata)>, MetricsError> {
+        let Some(pointer) = self.directory.metadata else {
+            return Ok(Vec::new());
+        };
+        let content = self.block.piece(pointer, "metadata")?;
+        read_metadata(&content, shards).ok_or_else(|| self.damaged("metadata"))
+    }
+}
+
+fn row_sections(content: &[u8]) -> Option<RowSections<'_>> {
+    let mut cursor = Cursor::new(content);
+    let shapes = usize::try_from(cursor.varint()?).ok()?;
+    let values = usize::try_from(cursor.varint()?).ok()?;
+    Some(RowSections {
+        shapes: cursor.take(shapes)?,
+        values: cursor.take(values)?,
+        rows: &content[cursor.at..],
+    })
+}
+
+/// The pages that can hold values from `low` to `high`, inclusive.
+fn pages_between<'a>(pages: &'a [PageEntry], low: &[u8], high: &[u8]) -> &'a [PageEntry] {
+    let behind = pages.partition_point(|page| *page.first_value <= *high);
+    let first = pages.partition_point(|page| *page.first_value <= *low);
+    &pages[first.saturating_sub(1).min(behind)..behind]
+}
+
+/// A cursor over the series of a data piece.
+struct DataPiece<'a> {
+    headers: Cursor<'a>,
+    values: &'a [u8],
+    column: u32,
+}
+
+struct DataSeries<'a> {
+    column: u32,
+    front: usize,
+    back: usize,
+    values: &'a [u8],
+}
+
+impl<'a> DataPiece<'a> {
+    fn open(content: &'a [u8], series: u32) -> Option<Self> {
+        let mut cursor = Cursor::new(content);
+        if cursor.varint()? != u64::from(series) {
+            return None;
+        }
+        let headers = cursor.at;
+        for _ in 0..u64::from(series) * 4 {
+            cursor.varint()?;
+        }
+        Some(Self {
+            headers: Cursor {
+                bytes: &content[..cursor.at],
+                at: headers,
+            },
+            values: &content[cursor.at..],
+            column: 0,
+        })
+    }
+
+    fn next(&mut self) -> Option<DataSeries<'a>> {
+        let step = unzigzag(self.headers.varint()?);
+        let column = i64::from(self.column).checked_add(step)?;
+        self.column = u32::try_from(column).ok()?;
+        let front = self.headers.small()? as usize;
+        let back = self.headers.small()? as usize;
+        let length = self.headers.small()? as usize;
+        let (values, rest) = self.values.split_at_checked(length)?;
+        self.values = rest;
+        Some(DataSeries {
+            column: self.column,
+            front,
+            back,
+            values,
+        })
+    }
+}
+
+impl DataSeries<'_> {
+    fn cut<'c>(&self, column: &'c [Millis]) -> Option<&'c [Millis]> {
+        let end = column.len().checked_sub(self.back)?;
+        column.get(self.front..end).filter(|cut| !cut.is_empty())
+    }
+}

@@ -1,0 +1,335 @@
+//! Writing a block: one pass over series in block order. Memory holds one open piece of each kind, the
+//! label index of the present tenant and a hash per timestamp column; nothing grows with the samples.
+
+use super::columns::ColumnWriter;
+use super::directory::{Directory, Footer, TenantEntry};
+use super::label_index::LabelIndexWriter;
+use super::{
+    BLOCK_VERSION, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
+};
+use crate::MetricsError;
+use crate::body::{MetricMetadata, write_metadata_entry, zigzag};
+use crate::rows::RowWriter;
+use crate::value::ValueEncoder;
+use trefoil_model::{
+    DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, write_varint,
+};
+use trefoil_store_blocks::{BlockFileEntry, BlockFileWriter};
+use zstd::bulk::Compressor;
+
+/// Uncompressed bytes of values after which a data piece is closed: what one series' query must decode.
+const DATA_PIECE_BYTES: usize = 64 << 10;
+
+/// Series after which a data piece is closed, for blocks with few samples per series.
+const DATA_PIECE_SERIES: u32 = 1_024;
+
+/// Series per piece of label rows: what reading one series' labels must decode.
+const ROWS_PER_PIECE: usize = 128;
+
+/// What a finished block holds.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockSummary {
+    pub(crate) file: BlockFileEntry,
+    pub(crate) tenants: Vec<TenantEntry>,
+    pub(crate) time_min: Millis,
+    pub(crate) time_max: Millis,
+}
+
+/// Appends pieces to a file.
+struct PieceWriter {
+    file: BlockFileWriter,
+    compressor: Compressor<'static>,
+    frame: Vec<u8>,
+}
+
+impl PieceWriter {
+    fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
+        assert!(
+            content.len() <= PIECE_CONTENT_BYTES_MAX,
+            "a piece is closed long before"
+        );
+        self.frame.clear();
+        self.frame
+            .reserve(zstd::zstd_safe::compress_bound(content.len()));
+        self.compressor
+            .compress_to_buffer(content, &mut self.frame)
+            .map_err(MetricsError::Compression)?;
+        let pointer = Pointer {
+            offset: self.file.position(),
+            length: self.frame.len() as u32,
+            content: content.len() as u32,
+            crc: crc32c::crc32c(&self.frame),
+        };
+        self.file.write(&self.frame)?;
+        Ok(pointer)
+    }
+}
+
+/// Writes one block. A writer that is dropped before [`BlockWriter::finish`] leaves a file without trailer.
+pub(crate) struct BlockWriter {
+    pieces: PieceWriter,
+    range: TimeRange,
+    tenants: Vec<TenantEntry>,
+    tenant: Option<TenantWriter>,
+    encoder: ValueEncoder,
+    time_min: Millis,
+    time_max: Millis,
+}
+
+impl BlockWriter {
+    /// Begins a block of `range` in an empty file, compressed at zstd `level`.
+    pub(crate) fn new(
+        mut file: BlockFileWriter,
+        range: TimeRange,
+        level: i32,
+    ) -> Result<Self, MetricsError> {
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8] = BLOCK_VERSION;
+        file.write(&header)?;
+        let pieces = PieceWriter {
+            file,
+            compressor: Compressor::new(level).map_err(MetricsError::Compression)?,
+            frame: Vec::new(),
+        };
+        Ok(Self {
+            pieces,
+            range,
+            tenants: Vec::new(),
+            tenant: None,
+            encoder: ValueEncoder::default(),
+            time_min: Millis::MAX,
+            time_max: Millis::MIN,
+        })
+    }
+
+    /// Ends the tenant before and begins another one; tenants ascend.
+    pub(crate) fn begin_tenant(
+        &mut self,
+        tenant: TenantId,
+        deletion_version: DeletionVersion,
+    ) -> Result<(), MetricsError> {
+        self.end_tenant()?;
+        assert!(
+            self.tenants.last().is_none_or(|last| last.tenant < tenant),
+            "tenants ascend"
+        );
+        self.tenant = Some(TenantWriter::new(
+            tenant,
+            deletion_version,
+            self.range.start,
+        ));
+        Ok(())
+    }
+
+    /// Adds a series of the present tenant. Series ascend in block order and are unique; timestamps
+    /// ascend, are unique, lie in the block's range, and there is one at least; `values` has the same length.
+    pub(crate) fn add_series(
+        &mut self,
+        canonical: &[u8],
+        shard: ShardId,
+        timestamps: &[Millis],
+        values: &[f64],
+    ) -> Result<(), MetricsError> {
+        assert!(timestamps.len() == values.len() && !values.is_empty());
+        self.time_min = self.time_min.min(timestamps[0]);
+        self.time_max = self.time_max.max(timestamps[timestamps.len() - 1]);
+        let tenant = self.tenant.as_mut().expect("begin_tenant comes first");
+        tenant.add_labels(&mut self.pieces, canonical, shard)?;
+        let slice = tenant.columns.slice(timestamps);
+        let header = &mut tenant.data_header;
+        write_varint(
+            header,
+            zigzag(i64::from(slice.column) - i64::from(tenant.data_column)),
+        );
+        write_varint(header, u64::from(slice.front));
+        write_varint(header, u64::from(slice.back));
+        tenant.data_column = slice.column;
+        let before = tenant.data_values.len();
+        self.encoder.encode(values, &mut tenant.data_values);
+        write_varint(header, (tenant.data_values.len() - before) as u64);
+        tenant.data_series += 1;
+        tenant.entry.samples += values.len() as u64;
+        if tenant.data_values.len() >= DATA_PIECE_BYTES || tenant.data_series == DATA_PIECE_SERIES {
+            tenant.close_data(&mut self.pieces)?;
+        }
+        tenant.close_columns(&mut self.pieces, false)
+    }
+
+    /// Adds the metadata of the present tenant; once at most.
+    pub(crate) fn add_metadata(
+        &mut self,
+        entries: &[(ShardId, MetricMetadata)],
+    ) -> Result<(), MetricsError> {
+        let tenant = self.tenant.as_mut().expect("begin_tenant comes first");
+        let mut content = Vec::new();
+        write_varint(&mut content, entries.len() as u64);
+        for (shard, entry) in entries {
+            write_metadata_entry(*shard, entry, &mut content);
+            tenant.entry.shards.insert(*shard);
+        }
+        tenant.directory.metadata = Some(self.pieces.write(&content)?);
+        Ok(())
+    }
+
+    fn end_tenant(&mut self) -> Result<(), MetricsError> {
+        if let Some(tenant) = self.tenant.take() {
+            self.tenants.push(tenant.finish(&mut self.pieces)?);
+        }
+        Ok(())
+    }
+
+    /// Writes footer and trailer and makes the file durable (not its name).
+    pub(crate) fn finish(mut self) -> Result<BlockSummary, MetricsError> {
+        self.end_tenant()?;
+        let footer = Footer {
+            range: self.range,
+            tenants: self.tenants,
+        };
+        let mut content = Vec::new();
+        footer.write(&mut content);
+        let pointer = self.pieces.write(&content)?;
+        let mut trailer = pointer.offset.to_le_bytes().to_vec();
+        trailer.extend_from_slice(&pointer.length.to_le_bytes());
+        trailer.extend_from_slice(&pointer.content.to_le_bytes());
+        trailer.extend_from_slice(&pointer.crc.to_le_bytes());
+        let crc = crc32c::crc32c(&trailer);
+        trailer.extend_from_slice(&crc.to_le_bytes());
+        trailer.extend_from_slice(&MAGIC);
+        self.pieces.file.write(&trailer)?;
+        Ok(BlockSummary {
+            file: self.pieces.file.finish()?,
+            tenants: footer.tenants,
+            time_min: self.time_min,
+            time_max: self.time_max,
+        })
+    }
+}
+
+struct TenantWriter {
+    entry: TenantEntry,
+    directory: Directory,
+    labels: LabelIndexWriter,
+    columns: ColumnWriter,
+    rows: RowWriter,
+    shards: Vec<u8>,
+    data_header: Vec<u8>,
+    data_values: Vec<u8>,
+    data_series: u32,
+    data_column: u32,
+    scratch: Vec<u8>,
+}
+
+impl TenantWriter {
+    fn new(tenant: TenantId, deletion_version: DeletionVersion, start: Millis) -> Self {
+        let nowhere = Pointer {
+            offset: 0,
+            length: 0,
+            content: 0,
+            crc: 0,
+        };
+        Self {
+            entry: TenantEntry {
+                tenant,
+                deletion_version,
+                series: 0,
+                samples: 0,
+                shards: ShardSet::new(),
+                directory: nowhere,
+            },
+            directory: Directory::default(),
+            labels: LabelIndexWriter::default(),
+            columns: ColumnWriter::new(start),
+            rows: RowWriter::default(),
+            shards: Vec::new(),
+            data_header: Vec::new(),
+            data_values: Vec::new(),
+            data_series: 0,
+            data_column: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn add_labels(
+        &mut self,
+        pieces: &mut PieceWriter,
+        canonical: &[u8],
+        shard: ShardId,
+    ) -> Result<(), MetricsError> {
+        self.labels.add(self.entry.series, canonical);
+        self.rows.push(canonical);
+        if self.rows.len() == ROWS_PER_PIECE {
+            self.close_rows(pieces)?;
+        }
+        self.shards.extend_from_slice(&shard.0.to_le_bytes());
+        self.entry.shards.insert(shard);
+        if self.shards.len() == 2 * SHARDS_PER_PIECE {
+            self.close_shards(pieces)?;
+        }
+        self.entry.series += 1;
+        Ok(())
+    }
+
+    fn close_rows(&mut self, pieces: &mut PieceWriter) -> Result<(), MetricsError> {
+        if self.rows.len() == 0 {
+            return Ok(());
+        }
+        let (mut shapes, mut values) = (Vec::new(), Vec::new());
+        self.rows.write_shapes(&mut shapes);
+        self.rows.write_values(&mut values);
+        self.scratch.clear();
+        write_varint(&mut self.scratch, shapes.len() as u64);
+        write_varint(&mut self.scratch, values.len() as u64);
+        self.scratch.extend_from_slice(&shapes);
+        self.scratch.extend_from_slice(&values);
+        self.rows.write_rows(&mut self.scratch);
+        let pointer = pieces.write(&self.scratch)?;
+        self.directory.rows.push(self.rows.len() as u32, pointer);
+        self.rows.clear();
+        Ok(())
+    }
+
+    fn close_shards(&mut self, pieces: &mut PieceWriter) -> Result<(), MetricsError> {
+        if !self.shards.is_empty() {
+            self.directory.shards.push(pieces.write(&self.shards)?);
+            self.shards.clear();
+        }
+        Ok(())
+    }
+
+    fn close_data(&mut self, pieces: &mut PieceWriter) -> Result<(), MetricsError> {
+        if self.data_series == 0 {
+            return Ok(());
+        }
+        self.scratch.clear();
+        write_varint(&mut self.scratch, u64::from(self.data_series));
+        self.scratch.append(&mut self.data_header);
+        self.scratch.append(&mut self.data_values);
+        let pointer = pieces.write(&self.scratch)?;
+        self.directory.data.push(self.data_series, pointer);
+        self.data_series = 0;
+        self.data_column = 0;
+        Ok(())
+    }
+
+    fn close_columns(&mut self, pieces: &mut PieceWriter, last: bool) -> Result<(), MetricsError> {
+        if let Some(columns) = self.columns.take_piece(last, &mut self.scratch) {
+            let pointer = pieces.write(&self.scratch)?;
+            self.directory.columns.push(columns, pointer);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, pieces: &mut PieceWriter) -> Result<TenantEntry, MetricsError> {
+        self.close_rows(pieces)?;
+        self.close_shards(pieces)?;
+        self.close_data(pieces)?;
+        self.close_columns(pieces, true)?;
+        let labels = std::mem::take(&mut self.labels);
+        self.directory.names = labels.finish(|content| pieces.write(content))?;
+        let mut content = Vec::new();
+        self.directory.write(&mut content);
+        self.entry.directory = pieces.write(&content)?;
+        Ok(self.entry)
+    }
+}

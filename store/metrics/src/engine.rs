@@ -1,0 +1,356 @@
+//! The metrics engine of a node: head, blocks, and the work that moves samples from one to the other.
+//!
+//! ```text
+//! journal --apply--> head --flush--> small blocks --merge--> one block per window
+//!                      \______________ view ______________/
+//! ```
+//! * There is one applier. A view sees everything whose `apply` had returned when the view was made.
+//! * A flush freezes the head's generations, writes them as one block per window touched, and commits
+//!   blocks, journal position and checkpoint as one manifest record. A crash before the record leaves
+//!   the blocks before it and the journal behind the old position; a crash after it, the new ones.
+//!   If a flush fails, the frozen generations stay in the head and the next flush takes them along.
+//! * Merging, retention and dropping shards only change which blocks the manifest names. Readers keep what they pinned.
+//! * Deletions and retention cut-offs come from the metadata plane and are given again at every start. A view applies
+//!   them to what it reads; flushes and merges apply them to what they write.
+
+mod digest_cache;
+mod flush;
+mod merge;
+mod policy;
+mod readers;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use digest_cache::DigestCache;
+pub use flush::FlushOutcome;
+pub use merge::MergeOutcome;
+pub(crate) use policy::Policy;
+pub(crate) use readers::BlockReaders;
+
+use crate::MetricsError;
+use crate::body::BodyReader;
+use crate::deletion::Deletion;
+use crate::head::{HeadPart, TenantHead};
+use crate::view::View;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use trefoil_model::{DeletionVersion, Millis, ShardSet, Signal, TenantId, TimeRange, Window};
+use trefoil_store_blocks::{BlockId, Manifest, ManifestEdit, VisibleBlock};
+
+/// How the engine works. The defaults suit a node with a few hundred thousand series.
+#[derive(Clone, Debug)]
+pub struct MetricsOptions {
+    /// zstd level of flushed blocks, which live for minutes to hours. Default 1.
+    pub flush_compression: i32,
+    /// zstd level of merged blocks. Higher ones cost CPU in the background. Default 3.
+    pub merge_compression: i32,
+    /// Blocks of one level in a window that is still written to, before they are merged. Default 4.
+    pub merge_fan_in: usize,
+}
+
+impl Default for MetricsOptions {
+    fn default() -> Self {
+        Self {
+            flush_compression: 1,
+            merge_compression: 3,
+            merge_fan_in: 4,
+        }
+    }
+}
+
+/// What one [`MetricsEngine::apply`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Samples that went to the head, duplicates included.
+    pub samples: u64,
+    /// Series that the head had not known.
+    pub series_new: u64,
+}
+
+/// Sizes now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsStatistics {
+    /// Series in the head's label indexes, by tenant.
+    pub series_active: BTreeMap<TenantId, u64>,
+    /// Samples in the head.
+    pub head_samples: u64,
+    /// Memory of the head, in bytes.
+    pub head_bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes of all blocks.
+    pub block_bytes: u64,
+    /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
+    pub block_samples: u64,
+}
+
+/// The head's structure. Its contents have locks of their own.
+#[derive(Default)]
+struct Heads {
+    tenants: BTreeMap<TenantId, TenantHead>,
+    /// Generations that a flush has frozen and no block holds yet, oldest first.
+    frozen: Vec<(TenantId, HeadPart)>,
+}
+
+/// The metrics engine of a node. Every method may be called from any thread.
+pub struct MetricsEngine {
+    manifest: Arc<Manifest>,
+    options: MetricsOptions,
+    heads: RwLock<Heads>,
+    policy: RwLock<Arc<Policy>>,
+    applier: Mutex<BodyReader>,
+    /// Journal position behind the last parcel applied.
+    applied: AtomicU64,
+    /// Held by a flush, which is alone.
+    flushing: Mutex<()>,
+    /// Held by whatever replaces or removes blocks.
+    merging: Mutex<()>,
+    readers: Arc<BlockReaders>,
+    digests: Arc<DigestCache>,
+}
+
+impl MetricsEngine {
+    /// The engine over the metrics blocks of an open manifest, with an empty head. Replay the journal from the
+    /// manifest's flushed position through [`MetricsEngine::apply`], after deletions and cut-offs were given.
+    ///
+    /// # Errors
+    /// [`MetricsError::Compression`] when memory is short. Damaged blocks are found when they are read.
+    pub fn open(manifest: Arc<Manifest>, options: MetricsOptions) -> Result<Self, MetricsError> {
+        let applied = AtomicU64::new(manifest.pin().flushed_to());
+        Ok(Self {
+            readers: Arc::new(BlockReaders::new(Arc::clone(&manifest))),
+            manifest,
+            options,
+            heads: RwLock::default(),
+            policy: RwLock::default(),
+            applier: Mutex::new(BodyReader::new()?),
+            applied,
+            flushing: Mutex::new(()),
+            merging: Mutex::new(()),
+            digests: Arc::default(),
+        })
+    }
+
+    /// Applies the series of `accepted` in the body of a parcel whose record ends at journal position
+    /// `position`. Applying a parcel again changes nothing that a view shows.
+    ///
+    /// # Errors
+    /// When the body is malformed; its series before the damage were applied, and the position was taken:
+    /// the same body is malformed on every owner, and replaying it would not help.
+    pub fn apply(
+        &self,
+        position: u64,
+        tenant: TenantId,
+        version: DeletionVersion,
+        body: &[u8],
+        accepted: &ShardSet,
+    ) -> Result<Applied, MetricsError> {
+        let mut reader = self.applier.lock();
+        let head = self.head(tenant);
+        let result = apply_body(&mut reader, &head, version, body, accepted);
+        self.applied.fetch_max(position, Ordering::Release);
+        result
+    }
+
+    fn head(&self, tenant: TenantId) -> TenantHead {
+        if let Some(head) = self.heads.read().tenants.get(&tenant) {
+            return head.clone();
+        }
+        let mut heads = self.heads.write();
+        let head = heads.tenants.entry(tenant);
+        head.or_insert_with(|| TenantHead::new(tenant)).clone()
+    }
+
+    /// Journal position behind the last parcel applied; at first, the manifest's flushed position.
+    #[must_use]
+    pub fn applied_position(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Sets a tenant's deletions: all that the metadata plane holds, in any order.
+    pub fn set_deletions(&self, tenant: TenantId, deletions: Vec<Deletion>) {
+        let mut policy = self.policy.write();
+        *policy = Arc::new(policy.with_deletions(tenant, deletions));
+    }
+
+    /// Sets a tenant's retention cut-off: samples before it are gone. Cut-offs only grow.
+    pub fn set_cut_off(&self, tenant: TenantId, cut_off: Millis) {
+        let mut policy = self.policy.write();
+        *policy = Arc::new(policy.with_cut_off(tenant, cut_off));
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read())
+    }
+
+    /// What the engine holds now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        // The head first: a flush that commits in between shows its samples twice, which the view merges. The
+        // other way round it could miss them.
+        let heads = {
+            let heads = self.heads.read();
+            let mut parts: BTreeMap<TenantId, Vec<HeadPart>> = BTreeMap::new();
+            for (tenant, part) in &heads.frozen {
+                parts.entry(*tenant).or_default().push(part.clone());
+            }
+            for (tenant, head) in &heads.tenants {
+                parts.entry(*tenant).or_default().push(head.part());
+            }
+            parts
+        };
+        View {
+            heads,
+            blocks: self.blocks(),
+            policy: self.policy(),
+            readers: Arc::clone(&self.readers),
+            digests: Arc::clone(&self.digests),
+        }
+    }
+
+    /// The visible metrics blocks in order of time.
+    fn blocks(&self) -> Vec<VisibleBlock> {
+        let pin = self.manifest.pin();
+        let everything = TimeRange {
+            start: Millis::MIN,
+            end: Millis::MAX,
+        };
+        let mut blocks: Vec<VisibleBlock> = pin.blocks(Signal::Metrics, everything).collect();
+        blocks.sort_by_key(|block| (block.meta.window.start, block.meta.id));
+        blocks
+    }
+
+    /// Makes everything that the node holds of `shards` invisible, for ever: blocks and head items up to now. What is
+    /// applied for them later is visible. Flushes first, so `position` and `checkpoint` are those of
+    /// [`MetricsEngine::flush`].
+    ///
+    /// # Errors
+    /// As [`MetricsEngine::flush`]. After an error the shards may still be visible: call again.
+    pub fn drop_shards(
+        &self,
+        shards: &ShardSet,
+        position: u64,
+        checkpoint: Option<Vec<u8>>,
+    ) -> Result<(), MetricsError> {
+        let _merging = self.merging.lock();
+        // Without another flush until the tombstones are written: it would bring newer items under them.
+        let _flushing = self.flushing.lock();
+        self.flush_alone(position, checkpoint)?;
+        let blocks = self.blocks().into_iter();
+        let tombstones: Vec<(BlockId, ShardSet)> = blocks
+            .map(|block| (block.meta.id, block.shards.intersection(shards)))
+            .filter(|(_, shards)| !shards.is_empty())
+            .collect();
+        if !tombstones.is_empty() {
+            self.commit(ManifestEdit {
+                tombstones,
+                ..ManifestEdit::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes blocks in which no tenant has samples behind its cut-off, and blocks without visible shards. Says
+    /// how many.
+    ///
+    /// # Errors
+    /// [`MetricsError::Blocks`]; nothing was removed, or the manifest has ended.
+    pub fn enforce_retention(&self) -> Result<usize, MetricsError> {
+        let _merging = self.merging.lock();
+        let policy = self.policy();
+        let pin = self.manifest.pin();
+        let metrics = pin
+            .all_blocks()
+            .filter(|b| b.meta.signal == Signal::Metrics);
+        let gone = metrics.filter(|block| {
+            let over = |tenant| block.meta.time_max < policy.cut_off(tenant);
+            block.shards.is_empty() || block.meta.tenants.iter().all(|t| over(t.tenant))
+        });
+        let remove: Vec<BlockId> = gone.map(|block| block.meta.id).collect();
+        let removed = remove.len();
+        if removed > 0 {
+            self.commit(ManifestEdit {
+                remove,
+                ..ManifestEdit::default()
+            })?;
+        }
+        Ok(removed)
+    }
+
+    fn commit(&self, edit: ManifestEdit) -> Result<(), MetricsError> {
+        let pin = self.manifest.commit(edit)?;
+        let ids: BTreeSet<BlockId> = pin.all_blocks().map(|block| block.meta.id).collect();
+        self.readers.retain(&ids);
+        Ok(())
+    }
+
+    /// The windows that the head has samples in, ascending: what the next flush makes blocks of.
+    #[must_use]
+    pub fn head_windows(&self) -> BTreeSet<Window> {
+        let heads = self.heads.read();
+        let mut windows = BTreeSet::new();
+        for head in heads.tenants.values() {
+            windows.extend(head.samples.read().windows());
+        }
+        windows
+    }
+
+    /// Sizes now.
+    #[must_use]
+    pub fn statistics(&self) -> MetricsStatistics {
+        let mut statistics = MetricsStatistics::default();
+        let heads = self.heads.read();
+        for (tenant, head) in &heads.tenants {
+            let index = head.index.read();
+            let samples = head.samples.read();
+            statistics
+                .series_active
+                .insert(*tenant, u64::from(index.len()));
+            statistics.head_samples += u64::from(samples.len());
+            statistics.head_bytes += (index.memory_bytes() + samples.memory_bytes()) as u64;
+        }
+        for (_, part) in &heads.frozen {
+            let samples = part.generation().read();
+            statistics.head_samples += u64::from(samples.len());
+            statistics.head_bytes += samples.memory_bytes() as u64;
+        }
+        drop(heads);
+        for block in self.blocks() {
+            statistics.blocks += 1;
+            statistics.block_bytes += block.meta.bytes();
+            statistics.block_samples += block.meta.items;
+        }
+        statistics
+    }
+}
+
+fn apply_body(
+    reader: &mut BodyReader,
+    head: &TenantHead,
+    version: DeletionVersion,
+    body: &[u8],
+    accepted: &ShardSet,
+) -> Result<Applied, MetricsError> {
+    let mut body = reader.open(body)?;
+    let metadata = body.metadata(accepted)?;
+    let mut applied = Applied::default();
+    let mut index = head.index.write();
+    let mut samples = head.samples.write();
+    let before = index.len();
+    samples.set_version(version);
+    for (shard, entry) in metadata {
+        samples.add_metadata(shard, entry);
+    }
+    while let Some(series) = body.next_series(accepted)? {
+        let number = index.find_or_add(series.canonical, series.shard);
+        for (time, value) in series.samples {
+            samples.append(number, time, value);
+            applied.samples += 1;
+        }
+    }
+    applied.series_new = u64::from(index.len() - before);
+    Ok(applied)
+}

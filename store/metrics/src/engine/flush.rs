@@ -1,0 +1,288 @@
+//! Flushing: what was applied leaves the head as one block per window touched.
+
+use super::readers::BLOCK_FILE;
+use super::{MetricsEngine, Policy};
+use crate::MetricsError;
+use crate::block::{BlockSummary, BlockWriter};
+use crate::body::MetricMetadata;
+use crate::columns::Column;
+use crate::head::{HeadPart, Samples};
+use crate::order::write_block_key;
+use crate::view::extend_without;
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use trefoil_model::{DeletionVersion, ShardId, ShardSet, Signal, TenantId, TimeRange, Window};
+use trefoil_store_blocks::{BlockId, BlockMeta, ManifestEdit, TenantSummary};
+
+/// What a flush wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlushOutcome {
+    /// Blocks written: one per window touched.
+    pub blocks: usize,
+    /// Samples in them, without duplicates.
+    pub samples: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The frozen generations of each tenant, oldest first.
+type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
+
+impl MetricsEngine {
+    /// Writes everything applied so far, which includes everything up to journal position `position`, to blocks, and
+    /// records blocks, position and checkpoint together. The head stays queryable meanwhile.
+    ///
+    /// # Errors
+    /// [`MetricsError::Blocks`]; the samples stay in the head and the next flush takes them along.
+    ///
+    /// # Panics
+    /// When `position` has not been applied, or is below the flushed one.
+    pub fn flush(
+        &self,
+        position: u64,
+        checkpoint: Option<Vec<u8>>,
+    ) -> Result<FlushOutcome, MetricsError> {
+        let _flushing = self.flushing.lock();
+        self.flush_alone(position, checkpoint)
+    }
+
+    /// [`MetricsEngine::flush`] for a caller that holds `flushing`.
+    pub(super) fn flush_alone(
+        &self,
+        position: u64,
+        checkpoint: Option<Vec<u8>>,
+    ) -> Result<FlushOutcome, MetricsError> {
+        assert!(
+            position <= self.applied_position(),
+            "a flush cannot be ahead of what was applied"
+        );
+        let frozen = self.freeze();
+        let policy = self.policy();
+        let mut edit = ManifestEdit {
+            flushed_to: Some(position),
+            checkpoint,
+            ..ManifestEdit::default()
+        };
+        if let Err(error) = self.write_windows(&frozen, &policy, &mut edit.add) {
+            self.abandon(edit.add.iter().map(|meta| meta.id));
+            return Err(error);
+        }
+        let outcome = FlushOutcome {
+            blocks: edit.add.len(),
+            samples: edit.add.iter().map(|meta| meta.items).sum(),
+            bytes: edit.add.iter().map(BlockMeta::bytes).sum(),
+        };
+        self.commit(edit)?;
+        self.heads.write().frozen.clear();
+        Ok(outcome)
+    }
+
+    /// Puts new generations in the place of those with samples, and gives all that are not in blocks.
+    fn freeze(&self) -> Frozen {
+        // The applier takes parts of the head without the outer lock; stopping it makes the cut clean.
+        let _applier = self.applier.lock();
+        let mut heads = self.heads.write();
+        let heads = &mut *heads;
+        for (tenant, head) in &mut heads.tenants {
+            if head.samples.read().len() == 0 {
+                continue;
+            }
+            heads.frozen.push((*tenant, head.part()));
+            head.samples = Arc::new(RwLock::new(Samples::default()));
+        }
+        let mut frozen = Frozen::new();
+        for (tenant, part) in &heads.frozen {
+            frozen.entry(*tenant).or_default().push(part.clone());
+        }
+        frozen
+    }
+
+    pub(super) fn abandon(&self, blocks: impl Iterator<Item = BlockId>) {
+        blocks.for_each(|block| self.manifest.abandon(block, &[BLOCK_FILE]));
+    }
+
+    fn write_windows(
+        &self,
+        frozen: &Frozen,
+        policy: &Policy,
+        blocks: &mut Vec<BlockMeta>,
+    ) -> Result<(), MetricsError> {
+        let parts = || frozen.values().flatten();
+        let windows: BTreeSet<Window> = parts()
+            .flat_map(|part| part.generation().read().windows().collect::<Vec<_>>())
+            .collect();
+        for window in windows {
+            let id = self.manifest.reserve_block();
+            let written = self.write_window(id, window.range(), frozen, policy);
+            match written {
+                Ok(summary) => blocks.extend(block_meta(id, window.range(), 0, summary)),
+                Err(error) => {
+                    self.abandon(std::iter::once(id));
+                    return Err(error);
+                }
+            }
+            if blocks.last().is_none_or(|meta| meta.id != id) {
+                // Everything in this window was deleted or cut off.
+                self.abandon(std::iter::once(id));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_window(
+        &self,
+        id: BlockId,
+        range: TimeRange,
+        frozen: &Frozen,
+        policy: &Policy,
+    ) -> Result<BlockSummary, MetricsError> {
+        let file = self.manifest.create_file(id, BLOCK_FILE)?;
+        let mut writer = BlockWriter::new(file, range, self.options.flush_compression)?;
+        for (tenant, parts) in frozen {
+            let touched = |part: &HeadPart| {
+                let samples = part.generation().read();
+                samples.windows().any(|window| window.range() == range)
+            };
+            if parts.iter().any(touched) {
+                write_tenant(&mut writer, *tenant, parts, range, policy)?;
+            }
+        }
+        writer.finish()
+    }
+}
+
+fn write_tenant(
+    writer: &mut BlockWriter,
+    tenant: TenantId,
+    parts: &[HeadPart],
+    range: TimeRange,
+    policy: &Policy,
+) -> Result<(), MetricsError> {
+    let of_parts = parts
+        .iter()
+        .map(|part| part.generation().read().version_max());
+    let version = of_parts.chain([policy.deletion_version(tenant)]).max();
+    writer.begin_tenant(tenant, version.unwrap_or_default())?;
+    let cut = TimeRange {
+        start: range.start.max(policy.cut_off(tenant)),
+        end: range.end,
+    };
+    let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
+    for part in parts {
+        metadata.extend(part.generation().read().metadata().iter().cloned());
+    }
+    if let [part] = parts {
+        write_part(writer, part, cut, policy, tenant)?;
+    } else {
+        write_parts(writer, parts, cut, policy, tenant)?;
+    }
+    if !metadata.is_empty() {
+        writer.add_metadata(&metadata.into_iter().collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// The common case, one generation: series go from the head to the block one by one.
+fn write_part(
+    writer: &mut BlockWriter,
+    part: &HeadPart,
+    range: TimeRange,
+    policy: &Policy,
+    tenant: TenantId,
+) -> Result<(), MetricsError> {
+    let mut canonical = Vec::new();
+    for number in part.in_block_order() {
+        let mut shard = ShardId::default();
+        let mut column = Column::default();
+        part.samples(
+            std::iter::once(number),
+            range,
+            policy.deletions(tenant),
+            |_, found| {
+                column.extend(&found.timestamps, &found.values);
+            },
+        );
+        if column.is_empty() {
+            continue;
+        }
+        part.labels(std::iter::once(number), |_, labels, of| {
+            canonical.clear();
+            canonical.extend_from_slice(labels);
+            shard = of;
+        });
+        writer.add_series(&canonical, shard, &column.timestamps, &column.values)?;
+    }
+    Ok(())
+}
+
+/// After a flush that failed: series of several generations are gathered first.
+fn write_parts(
+    writer: &mut BlockWriter,
+    parts: &[HeadPart],
+    range: TimeRange,
+    policy: &Policy,
+    tenant: TenantId,
+) -> Result<(), MetricsError> {
+    let mut all: BTreeMap<Vec<u8>, (Vec<u8>, ShardId, Column)> = BTreeMap::new();
+    for part in parts {
+        for number in part.in_block_order() {
+            let mut key = Vec::new();
+            let mut labels = (Vec::new(), ShardId::default());
+            part.labels(std::iter::once(number), |_, canonical, shard| {
+                write_block_key(canonical, &mut key);
+                labels = (canonical.to_vec(), shard);
+            });
+            let deletions = policy.deletions(tenant);
+            part.samples(std::iter::once(number), range, deletions, |_, found| {
+                let new = || (labels.0.clone(), labels.1, Column::default());
+                let (_, _, column) = all.entry(key.clone()).or_insert_with(new);
+                extend_without(&[], &labels.0, &found.timestamps, &found.values, column);
+            });
+        }
+    }
+    for (canonical, shard, mut column) in all.into_values() {
+        column.normalize();
+        writer.add_series(&canonical, shard, &column.timestamps, &column.values)?;
+    }
+    Ok(())
+}
+
+/// The manifest's entry for a finished block; `None` when nothing is in it.
+pub(super) fn block_meta(
+    id: BlockId,
+    window: TimeRange,
+    level: u8,
+    summary: BlockSummary,
+) -> Option<BlockMeta> {
+    let items: u64 = summary.tenants.iter().map(|tenant| tenant.samples).sum();
+    if items == 0 {
+        return None;
+    }
+    let shards = |all: ShardSet, one: &ShardSet| all.union(one);
+    Some(BlockMeta {
+        id,
+        signal: Signal::Metrics,
+        window,
+        level,
+        shards: summary
+            .tenants
+            .iter()
+            .map(|t| &t.shards)
+            .fold(ShardSet::new(), shards),
+        tenants: summary.tenants.iter().map(tenant_summary).collect(),
+        time_min: summary.time_min,
+        time_max: summary.time_max,
+        items,
+        files: vec![summary.file],
+        note: Vec::new(),
+    })
+}
+
+fn tenant_summary(entry: &crate::block::TenantEntry) -> TenantSummary {
+    TenantSummary {
+        tenant: entry.tenant,
+        deletion_version: DeletionVersion(entry.deletion_version.0),
+        items: entry.samples,
+    }
+}

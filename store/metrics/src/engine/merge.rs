@@ -1,0 +1,246 @@
+//! Merging: blocks of one window become fewer, without duplicates, deleted samples and dropped shards.
+//!
+//! A window that is still written to is merged in tiers: a few blocks of one level become one of the next.
+//! A closed window becomes exactly one block. Blocks that a deletion or a tombstone has not been applied to yet are
+//! rewritten when nothing else is to be done.
+
+use super::flush::block_meta;
+use super::readers::BLOCK_FILE;
+use super::scan::Scan;
+use super::{MetricsEngine, Policy};
+use crate::MetricsError;
+use crate::block::{BlockReader, BlockSummary, BlockWriter};
+use crate::body::MetricMetadata;
+use crate::columns::Column;
+use crate::deletion::Deletion;
+use crate::view::extend_without;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, Signal, TenantId, TimeRange};
+use trefoil_store_blocks::{BlockId, BlocksError, ManifestEdit, PinnedVersion, VisibleBlock};
+
+/// Most blocks merged at once: each holds one decoded data piece, some megabytes.
+const MERGE_BLOCKS_MAX: usize = 32;
+
+/// What a merge did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeOutcome {
+    /// Blocks that went.
+    pub merged: usize,
+    /// Samples in the block that came in their place.
+    pub samples: u64,
+    /// Bytes of the blocks that went.
+    pub bytes_before: u64,
+    /// Bytes of the block that came.
+    pub bytes_after: u64,
+}
+
+impl MetricsEngine {
+    /// Does the most useful merge, if any is useful. Windows that end at or before `closed_before` are closed.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`] names the block to be marked damaged; [`MetricsError::Blocks`]. Nothing has
+    /// changed, unless the manifest has ended.
+    pub fn merge_once(&self, closed_before: Millis) -> Result<Option<MergeOutcome>, MetricsError> {
+        let _merging = self.merging.lock();
+        let pin = self.manifest.pin();
+        let policy = self.policy();
+        let Some(inputs) = self.choose(&pin, &policy, closed_before) else {
+            return Ok(None);
+        };
+        let window = inputs[0].meta.window;
+        let id = self.manifest.reserve_block();
+        let summary = match self.write_merged(id, window, &inputs, &policy) {
+            Ok(summary) => summary,
+            Err(error) => {
+                self.abandon(std::iter::once(id));
+                return Err(error);
+            }
+        };
+        let level = inputs
+            .iter()
+            .map(|block| block.meta.level)
+            .max()
+            .unwrap_or(0);
+        let merged = block_meta(id, window, level.saturating_add(1), summary);
+        let outcome = MergeOutcome {
+            merged: inputs.len(),
+            samples: merged.as_ref().map_or(0, |meta| meta.items),
+            bytes_before: inputs.iter().map(|block| block.meta.bytes()).sum(),
+            bytes_after: merged.as_ref().map_or(0, |meta| meta.bytes()),
+        };
+        if merged.is_none() {
+            self.abandon(std::iter::once(id));
+        }
+        let edit = ManifestEdit {
+            add: merged.into_iter().collect(),
+            remove: inputs.iter().map(|block| block.meta.id).collect(),
+            basis: Some(pin.version()),
+            ..ManifestEdit::default()
+        };
+        match self.commit(edit) {
+            Err(MetricsError::Blocks(BlocksError::StaleEdit { .. })) => {
+                // A block got tombstones or was marked damaged meanwhile; the next call sees that.
+                self.abandon(std::iter::once(id));
+                Ok(Some(MergeOutcome::default()))
+            }
+            other => other.map(|()| Some(outcome)),
+        }
+    }
+
+    fn choose(
+        &self,
+        pin: &PinnedVersion,
+        policy: &Policy,
+        closed_before: Millis,
+    ) -> Option<Vec<VisibleBlock>> {
+        let mut windows: BTreeMap<(Millis, Millis), Vec<VisibleBlock>> = BTreeMap::new();
+        for block in pin
+            .all_blocks()
+            .filter(|b| b.meta.signal == Signal::Metrics)
+        {
+            let window = block.meta.window;
+            windows
+                .entry((window.start, window.end))
+                .or_default()
+                .push(block);
+        }
+        let closed = |blocks: &[VisibleBlock]| blocks[0].meta.window.end <= closed_before;
+        // New data first: it is what queries ask for.
+        for blocks in windows.values().rev() {
+            if closed(blocks) && blocks.len() > 1 {
+                let mut blocks = blocks.clone();
+                blocks.sort_by_key(|block| block.meta.items);
+                blocks.truncate(MERGE_BLOCKS_MAX);
+                return Some(blocks);
+            }
+            let mut levels: BTreeMap<u8, Vec<VisibleBlock>> = BTreeMap::new();
+            for block in blocks {
+                levels
+                    .entry(block.meta.level)
+                    .or_default()
+                    .push(block.clone());
+            }
+            for (_, mut level) in levels {
+                if level.len() >= self.options.merge_fan_in.max(2) {
+                    level.truncate(MERGE_BLOCKS_MAX);
+                    return Some(level);
+                }
+            }
+        }
+        let stale =
+            |block: &&VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
+        let block = windows
+            .into_values()
+            .flatten()
+            .find(|block| stale(&block))?;
+        Some(vec![block])
+    }
+
+    fn write_merged(
+        &self,
+        id: BlockId,
+        window: TimeRange,
+        inputs: &[VisibleBlock],
+        policy: &Policy,
+    ) -> Result<BlockSummary, MetricsError> {
+        let mut readers = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            readers.push((self.readers.get(&input.meta)?, input.shards.clone()));
+        }
+        let tenants: BTreeSet<TenantId> = inputs
+            .iter()
+            .flat_map(|input| input.meta.tenants.iter().map(|summary| summary.tenant))
+            .collect();
+        let file = self.manifest.create_file(id, BLOCK_FILE)?;
+        let mut writer = BlockWriter::new(file, window, self.options.merge_compression)?;
+        for tenant in tenants {
+            merge_tenant(&mut writer, tenant, window, &readers, policy)?;
+        }
+        writer.finish()
+    }
+}
+
+/// Whether a deletion waits to be applied to the block.
+fn has_pending(block: &VisibleBlock, policy: &Policy) -> bool {
+    block.meta.tenants.iter().any(|summary| {
+        let waits = |deletion: &Deletion| deletion.version > summary.deletion_version;
+        policy.deletions(summary.tenant).iter().any(waits)
+    })
+}
+
+fn merge_tenant(
+    writer: &mut BlockWriter,
+    tenant: TenantId,
+    window: TimeRange,
+    readers: &[(Arc<BlockReader>, ShardSet)],
+    policy: &Policy,
+) -> Result<(), MetricsError> {
+    let range = TimeRange {
+        start: window.start.max(policy.cut_off(tenant)),
+        end: window.end,
+    };
+    let mut scans: Vec<(Scan, Vec<Deletion>)> = Vec::new();
+    let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
+    let mut version = policy.deletion_version(tenant);
+    for (block, shards) in readers {
+        let Some(reader) = block.tenant(tenant)? else {
+            continue;
+        };
+        let applied: DeletionVersion = reader.entry().deletion_version;
+        version = version.max(applied);
+        metadata.extend(reader.metadata(shards)?);
+        let pending = policy
+            .deletions(tenant)
+            .iter()
+            .filter(|d| d.version > applied);
+        let pending = pending.cloned().collect();
+        scans.push((Scan::new(reader, shards.clone(), range)?, pending));
+    }
+    writer.begin_tenant(tenant, version)?;
+    merge_series(writer, &mut scans)?;
+    if !metadata.is_empty() {
+        writer.add_metadata(&metadata.into_iter().collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+fn merge_series(
+    writer: &mut BlockWriter,
+    scans: &mut [(Scan, Vec<Deletion>)],
+) -> Result<(), MetricsError> {
+    loop {
+        let mut smallest: Option<Vec<u8>> = None;
+        for (scan, _) in scans.iter_mut() {
+            if let Some(series) = scan.peek()?
+                && smallest.as_ref().is_none_or(|key| series.key < *key)
+            {
+                smallest = Some(series.key.clone());
+            }
+        }
+        let Some(key) = smallest else {
+            return Ok(());
+        };
+        let mut column = Column::default();
+        let mut labels = (Vec::new(), ShardId::default());
+        for (scan, deletions) in scans.iter_mut() {
+            if scan.peek()?.is_none_or(|series| series.key != key) {
+                continue;
+            }
+            let Some(series) = scan.take() else { continue };
+            let found = &series.column;
+            extend_without(
+                deletions,
+                &series.canonical,
+                &found.timestamps,
+                &found.values,
+                &mut column,
+            );
+            labels = (series.canonical, series.shard);
+        }
+        column.normalize();
+        if !column.is_empty() {
+            writer.add_series(&labels.0, labels.1, &column.timestamps, &column.values)?;
+        }
+    }
+}

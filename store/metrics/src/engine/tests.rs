@@ -1,0 +1,533 @@
+//! The engine against a plain model: random writes in any order, duplicates, conflicts, deletions, dropped shards,
+//! flushes, merges, retention and crashes.
+
+use super::*;
+use crate::{BodyWriter, Matcher, STALE_MARKER_BITS, SeriesSamples};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::ops::ControlFlow;
+use std::path::Path;
+use trefoil_model::{Labels, ShardId, WINDOW_MILLIS};
+use trefoil_store_blocks::ManifestOptions;
+use trefoil_store_pages::{CrashLoss, Disk, SimulatedDisk};
+
+const START: Millis = 1_700_006_400_000;
+const SHARDS: u16 = 8;
+
+/// Per tenant and series: per timestamp and deletion version, the value.
+type Content = BTreeMap<(TenantId, Labels), BTreeMap<Millis, Vec<(DeletionVersion, f64)>>>;
+
+/// What a view shows: bits per timestamp.
+type Shown = BTreeMap<(TenantId, Labels), BTreeMap<Millis, u64>>;
+
+fn all() -> TimeRange {
+    TimeRange {
+        start: Millis::MIN,
+        end: Millis::MAX,
+    }
+}
+
+fn series_labels(number: u32) -> Labels {
+    let instance = format!("i{}", number % 7);
+    let metric = format!("m{}", number % 5);
+    let id = format!("{number}");
+    let pairs = [
+        ("__name__", metric.as_str()),
+        ("instance", &instance),
+        ("id", &id),
+    ];
+    Labels::from_pairs(pairs[..2 + (number % 2) as usize].to_vec())
+}
+
+fn shard_of_series(labels: &Labels) -> ShardId {
+    let hash = trefoil_model::key_hash(TenantId(0), labels.canonical());
+    trefoil_model::shard_of(hash, SHARDS)
+}
+
+struct Parcel {
+    end: u64,
+    tenant: TenantId,
+    version: DeletionVersion,
+    body: Vec<u8>,
+}
+
+/// An engine on a simulated disk beside a model of what it must hold.
+struct Pair {
+    random: StdRng,
+    disk: Arc<SimulatedDisk>,
+    engine: MetricsEngine,
+    journal: Vec<Parcel>,
+    content: Content,
+    deletions: BTreeMap<TenantId, Vec<Deletion>>,
+    cut_offs: BTreeMap<TenantId, Millis>,
+}
+
+fn open(disk: &Arc<SimulatedDisk>) -> MetricsEngine {
+    let disk = Arc::clone(disk) as Arc<dyn Disk>;
+    let (manifest, recovery) =
+        Manifest::open(disk, Path::new("blocks"), ManifestOptions::default()).unwrap();
+    assert!(recovery.damaged.is_empty());
+    MetricsEngine::open(Arc::new(manifest), MetricsOptions::default()).unwrap()
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        let disk = Arc::new(SimulatedDisk::new(seed));
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            engine: open(&disk),
+            disk,
+            journal: Vec::new(),
+            content: Content::new(),
+            deletions: BTreeMap::new(),
+            cut_offs: BTreeMap::new(),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.journal.last().map_or(0, |parcel| parcel.end)
+    }
+
+    fn random_value(&mut self) -> f64 {
+        match self.random.random_range(0..12) {
+            0 => f64::from_bits(STALE_MARKER_BITS),
+            1 => f64::NAN,
+            2 => self.random.random(),
+            _ => f64::from(self.random.random_range(0..5u32)),
+        }
+    }
+
+    fn write(&mut self) {
+        let tenant = TenantId(self.random.random_range(0..3));
+        let newest = self.deletions.get(&tenant).map_or(0, |d| d.len() as u64);
+        let version = DeletionVersion(self.random.random_range(0..=newest));
+        let mut writer = BodyWriter::new().unwrap();
+        for _ in 0..self.random.random_range(1..15) {
+            let labels = series_labels(self.random.random_range(0..30));
+            let mut samples = Vec::new();
+            for _ in 0..self.random.random_range(1..6) {
+                let window = self.random.random_range(0..3) * WINDOW_MILLIS;
+                let time = START + window + self.random.random_range(0..20) * 15_000;
+                samples.push((time, self.random_value()));
+            }
+            let of_series = self.content.entry((tenant, labels.clone())).or_default();
+            for (time, value) in &samples {
+                of_series.entry(*time).or_default().push((version, *value));
+            }
+            writer
+                .add_series(shard_of_series(&labels), labels.canonical(), samples)
+                .unwrap();
+        }
+        let body = writer.finish().unwrap();
+        let end = self.end() + body.len() as u64;
+        let parcel = Parcel {
+            end,
+            tenant,
+            version,
+            body,
+        };
+        self.apply(&parcel);
+        self.journal.push(parcel);
+    }
+
+    fn apply(&self, parcel: &Parcel) {
+        let accepted = ShardSet::all(SHARDS);
+        self.engine
+            .apply(
+                parcel.end,
+                parcel.tenant,
+                parcel.version,
+                &parcel.body,
+                &accepted,
+            )
+            .unwrap();
+    }
+
+    fn crash(&mut self) {
+        self.disk.crash(CrashLoss::Dice);
+        self.engine = open(&self.disk);
+        for (tenant, deletions) in &self.deletions {
+            self.engine.set_deletions(*tenant, deletions.clone());
+        }
+        for (tenant, cut_off) in &self.cut_offs {
+            self.engine.set_cut_off(*tenant, *cut_off);
+        }
+        let flushed = self.engine.applied_position();
+        for parcel in self.journal.iter().filter(|parcel| parcel.end > flushed) {
+            self.apply(parcel);
+        }
+    }
+
+    fn drop_shards(&mut self) {
+        let shards: ShardSet = [ShardId(self.random.random_range(0..SHARDS))]
+            .into_iter()
+            .collect();
+        self.engine.drop_shards(&shards, self.end(), None).unwrap();
+        self.content
+            .retain(|(_, labels), _| !shards.contains(shard_of_series(labels)));
+    }
+
+    fn delete(&mut self) {
+        let tenant = TenantId(self.random.random_range(0..3));
+        let deletions = self.deletions.entry(tenant).or_default();
+        let start = START + self.random.random_range(0..3) * WINDOW_MILLIS;
+        deletions.push(Deletion {
+            version: DeletionVersion(deletions.len() as u64 + 1),
+            matchers: vec![Matcher::equal(
+                "instance",
+                &format!("i{}", self.random.random_range(0..7)),
+            )],
+            range: TimeRange {
+                start,
+                end: start + self.random.random_range(1..20) * 15_000,
+            },
+        });
+        self.engine.set_deletions(tenant, deletions.clone());
+    }
+
+    fn cut_off(&mut self) {
+        let tenant = TenantId(self.random.random_range(0..3));
+        let cut_off = START + self.random.random_range(0..30) * 15_000;
+        let known = self.cut_offs.entry(tenant).or_insert(cut_off);
+        *known = cut_off.max(*known);
+        self.engine.set_cut_off(tenant, cut_off);
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..100) {
+            0..50 => self.write(),
+            50..70 => drop(self.engine.flush(self.end(), None).unwrap()),
+            70..85 => {
+                let closed = START + self.random.random_range(0..4) * WINDOW_MILLIS;
+                self.engine.merge_once(closed).unwrap();
+            }
+            85..90 => self.crash(),
+            90..93 => self.drop_shards(),
+            93..96 => self.delete(),
+            96..98 => self.cut_off(),
+            _ => drop(self.engine.enforce_retention().unwrap()),
+        }
+    }
+
+    /// What must be shown of the series that satisfy `wanted`, inside `range`.
+    fn expected(&self, wanted: impl Fn(&Labels) -> bool, range: TimeRange) -> Shown {
+        let mut shown = Shown::new();
+        for ((tenant, labels), samples) in &self.content {
+            if !wanted(labels) {
+                continue;
+            }
+            let cut_off = self.cut_offs.get(tenant).copied().unwrap_or(Millis::MIN);
+            let erasing: Vec<&Deletion> = self
+                .deletions
+                .get(tenant)
+                .into_iter()
+                .flatten()
+                .filter(|deletion| deletion.selects(labels.canonical()))
+                .collect();
+            for (time, values) in samples.range(range.start.max(cut_off)..range.end) {
+                let kept = values.iter().filter(|(version, _)| {
+                    !erasing
+                        .iter()
+                        .any(|d| *version < d.version && d.range.contains(*time))
+                });
+                let value = kept.map(|(_, value)| *value).reduce(crate::prefer);
+                if let Some(value) = value {
+                    let series = shown.entry((*tenant, labels.clone())).or_default();
+                    series.insert(*time, value.to_bits());
+                }
+            }
+        }
+        shown
+    }
+
+    fn check(&mut self) {
+        let view = self.engine.view();
+        let shards = ShardSet::all(SHARDS);
+        assert_shown(
+            &shown(&view, &[], all(), &shards),
+            &self.expected(|_| true, all()),
+        );
+        let some: ShardSet = [0, 1, 2, 3].map(ShardId).into_iter().collect();
+        let range = TimeRange {
+            start: START + 45_000,
+            end: START + WINDOW_MILLIS + 60_000,
+        };
+        let matchers = [
+            Matcher::regex("instance", "i[1-4]").unwrap(),
+            Matcher::not_equal("id", "3"),
+        ];
+        let wanted = |labels: &Labels| {
+            let get = |name| labels.get(name).unwrap_or("").as_bytes();
+            let matching = matchers
+                .iter()
+                .all(|matcher| matcher.matches(get(matcher.name())));
+            matching && some.contains(shard_of_series(labels))
+        };
+        assert_shown(
+            &shown(&view, &matchers, range, &some),
+            &self.expected(wanted, range),
+        );
+    }
+}
+
+fn shown(view: &View, matchers: &[Matcher], range: TimeRange, shards: &ShardSet) -> Shown {
+    let mut shown = Shown::new();
+    for tenant in view.tenants() {
+        let mut previous: Option<Labels> = None;
+        let each = |series: SeriesSamples<'_>| {
+            let labels = Labels::from_canonical(series.canonical).unwrap();
+            assert!(previous.as_ref().is_none_or(|previous| *previous < labels));
+            assert!(series.timestamps.is_sorted_by(|a, b| a < b));
+            let bits = series.values.iter().map(|value| value.to_bits());
+            let samples = series.timestamps.iter().copied().zip(bits).collect();
+            shown.insert((tenant, labels.clone()), samples);
+            previous = Some(labels);
+            ControlFlow::Continue(())
+        };
+        view.select(tenant, matchers, range, shards, each).unwrap();
+    }
+    shown
+}
+
+/// Compares without printing everything.
+fn assert_shown(found: &Shown, expected: &Shown) {
+    for (series, samples) in expected {
+        assert_eq!(found.get(series), Some(samples), "{series:?}");
+    }
+    let extra = found.keys().find(|series| !expected.contains_key(series));
+    assert_eq!(extra, None);
+}
+
+#[test]
+fn the_engine_shows_what_the_model_holds() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut pair = Pair::new(seed);
+        for _ in 0..60 {
+            pair.step();
+            if pair.random.random_bool(0.3) {
+                pair.check();
+            }
+        }
+        pair.check();
+    }
+}
+
+#[test]
+fn a_view_is_pinned() {
+    let mut pair = Pair::new(1);
+    (0..5).for_each(|_| pair.write());
+    let view = pair.engine.view();
+    let before = shown(&view, &[], all(), &ShardSet::all(SHARDS));
+    for _ in 0..5 {
+        pair.write();
+        pair.engine.flush(pair.end(), None).unwrap();
+    }
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    pair.drop_shards();
+    assert_shown(&shown(&view, &[], all(), &ShardSet::all(SHARDS)), &before);
+}
+
+#[test]
+fn closed_windows_become_one_block_each() {
+    let mut pair = Pair::new(2);
+    for _ in 0..10 {
+        pair.write();
+        pair.engine.flush(pair.end(), None).unwrap();
+    }
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    let statistics = pair.engine.statistics();
+    assert_eq!(statistics.blocks, 3);
+    assert_eq!(statistics.head_samples, 0);
+    let expected = pair.expected(|_| true, all());
+    let samples: usize = expected.values().map(BTreeMap::len).sum();
+    assert_eq!(statistics.block_samples, samples as u64);
+}
+
+#[test]
+fn digests_do_not_depend_on_layout() {
+    for seed in 0..10 {
+        let mut pair = Pair::new(seed);
+        for _ in 0..40 {
+            pair.step();
+        }
+        let digests = |engine: &MetricsEngine| {
+            engine
+                .view()
+                .digests(None, all(), &ShardSet::all(SHARDS), 7, 3)
+                .unwrap()
+        };
+        let before = digests(&pair.engine);
+        let items: u64 = before.values().map(|digest| digest.items).sum();
+        let expected = pair.expected(|_| true, all());
+        assert_eq!(
+            items as usize,
+            expected.values().map(BTreeMap::len).sum::<usize>()
+        );
+        pair.engine.flush(pair.end(), None).unwrap();
+        while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+        assert_eq!(digests(&pair.engine), before, "seed {seed}");
+        assert_eq!(digests(&pair.engine), before, "remembered");
+
+        let copy = open(&Arc::new(SimulatedDisk::new(seed + 100)));
+        copy_all(&pair.engine, &copy, 17);
+        assert_eq!(digests(&copy), before, "exported, seed {seed}");
+    }
+}
+
+fn copy_all(from: &MetricsEngine, to: &MetricsEngine, samples_max: usize) {
+    let view = from.view();
+    let shards = ShardSet::all(SHARDS);
+    let mut after = None;
+    for position in 1.. {
+        // Every other body is asked for anew, from where the one before ended.
+        let mut export = view
+            .export(&shards, all(), samples_max, after.as_ref())
+            .unwrap();
+        for _ in 0..2 {
+            let Some(part) = export.next_body().unwrap() else {
+                return;
+            };
+            assert!(part.samples <= samples_max);
+            to.apply(
+                position,
+                part.tenant,
+                part.deletion_version,
+                &part.body,
+                &shards,
+            )
+            .unwrap();
+            after = part.cursor;
+        }
+        // A series that is larger than a body ends only when the same export goes on.
+        while let Some(part) = export.next_body().unwrap() {
+            to.apply(
+                position,
+                part.tenant,
+                part.deletion_version,
+                &part.body,
+                &shards,
+            )
+            .unwrap();
+            after = part.cursor;
+        }
+    }
+}
+
+#[test]
+fn label_questions() {
+    let mut pair = Pair::new(3);
+    for _ in 0..10 {
+        pair.write();
+        if pair.random.random_bool(0.4) {
+            pair.engine.flush(pair.end(), None).unwrap();
+        }
+    }
+    let view = pair.engine.view();
+    let shards: ShardSet = (0..4).map(ShardId).collect();
+    let matchers = [Matcher::regex("__name__", "m[0-2]").unwrap()];
+    for tenant in view.tenants() {
+        let of_tenant: Vec<&Labels> = pair
+            .content
+            .keys()
+            .filter(|(t, labels)| *t == tenant && shards.contains(shard_of_series(labels)))
+            .map(|(_, labels)| labels)
+            .filter(|labels| matchers[0].matches(labels.metric_name().unwrap().as_bytes()))
+            .collect();
+        let names: BTreeSet<&str> = of_tenant
+            .iter()
+            .flat_map(|l| l.iter())
+            .map(|(n, _)| n)
+            .collect();
+        let found = view.label_names(tenant, &matchers, all(), &shards).unwrap();
+        assert!(found.iter().map(String::as_str).eq(names));
+        let values: BTreeSet<&str> = of_tenant.iter().filter_map(|l| l.get("id")).collect();
+        let found = view
+            .label_values(tenant, "id", &matchers, all(), &shards)
+            .unwrap();
+        assert!(found.iter().map(String::as_str).eq(values));
+        let mut series = Vec::new();
+        let each = |canonical: &[u8]| {
+            series.push(Labels::from_canonical(canonical).unwrap());
+            ControlFlow::Continue(())
+        };
+        view.series(tenant, &matchers, all(), &shards, each)
+            .unwrap();
+        let mut expected: Vec<Labels> = of_tenant.into_iter().cloned().collect();
+        expected.sort();
+        assert_eq!(series, expected);
+    }
+}
+
+#[test]
+fn metadata_survives_flush_and_merge() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let entry = crate::MetricMetadata {
+        metric: "m0".into(),
+        metric_type: crate::MetricType::Counter,
+        help: "helps".into(),
+        unit: "bytes".into(),
+    };
+    let labels = series_labels(0);
+    for round in 1..=4 {
+        let mut writer = BodyWriter::new().unwrap();
+        writer.add_metadata(ShardId(1), &entry).unwrap();
+        writer
+            .add_series(ShardId(1), labels.canonical(), [(START, 1.0)])
+            .unwrap();
+        let body = writer.finish().unwrap();
+        let accepted = ShardSet::all(SHARDS);
+        engine
+            .apply(round, TenantId(0), DeletionVersion(0), &body, &accepted)
+            .unwrap();
+        let found = |shards: u16| {
+            engine
+                .view()
+                .metadata(TenantId(0), &ShardSet::all(shards))
+                .unwrap()
+        };
+        assert_eq!(found(2), BTreeSet::from([entry.clone()]));
+        assert_eq!(found(1), BTreeSet::new());
+        engine.flush(round, None).unwrap();
+        assert_eq!(found(2), BTreeSet::from([entry.clone()]));
+    }
+    engine
+        .merge_once(Millis::MIN)
+        .unwrap()
+        .expect("four blocks of one level");
+    let found = engine
+        .view()
+        .metadata(TenantId(0), &ShardSet::all(2))
+        .unwrap();
+    assert_eq!(found, BTreeSet::from([entry]));
+}
+
+#[test]
+fn a_failed_flush_keeps_everything() {
+    let mut pair = Pair::new(5);
+    pair.write();
+    for nth in 0..4 {
+        pair.disk.fail_sync(nth);
+        if pair.engine.flush(pair.end(), None).is_err() {
+            pair.check();
+        }
+        pair.write();
+        pair.check();
+    }
+    pair.crash();
+    pair.check();
+    pair.engine.flush(pair.end(), None).unwrap();
+    pair.check();
+}
+
+#[test]
+fn the_checkpoint_goes_with_the_blocks() {
+    let mut pair = Pair::new(6);
+    pair.write();
+    pair.engine
+        .flush(pair.end(), Some(b"held".to_vec()))
+        .unwrap();
+    pair.crash();
+    assert_eq!(pair.engine.manifest.pin().checkpoint(), b"held");
+    assert_eq!(pair.engine.applied_position(), pair.end());
+    pair.check();
+}

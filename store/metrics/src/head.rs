@@ -1,0 +1,147 @@
+//! The head: the part of a node's samples that is not in blocks yet, in memory, queryable.
+//!
+//! Every tenant has one label index, which outlives flushes, and a *generation* of samples. A flush
+//! freezes the generation (a new one takes its place at once), writes it as blocks and drops it whole.
+//! Both only grow, so a reader needs no copy: it remembers how long they were ([`HeadPart`]) and
+//! ignores what came later, under read locks that it holds for one batch of series at a time. There is one writer.
+//!
+//! Nothing of the head is on disk. After a crash it is made again from the journal.
+
+mod index;
+mod samples;
+
+pub(crate) use index::HeadIndex;
+pub(crate) use samples::Samples;
+
+use crate::Matcher;
+use crate::columns::Column;
+use crate::deletion::Deletion;
+use parking_lot::RwLock;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+use trefoil_model::{ShardId, ShardSet, TenantId, TimeRange};
+
+/// A tenant's present head.
+#[derive(Clone)]
+pub(crate) struct TenantHead {
+    pub(crate) index: Arc<RwLock<HeadIndex>>,
+    pub(crate) samples: Arc<RwLock<Samples>>,
+}
+
+impl TenantHead {
+    pub(crate) fn new(tenant: TenantId) -> Self {
+        Self {
+            index: Arc::new(RwLock::new(HeadIndex::new(tenant))),
+            samples: Arc::new(RwLock::new(Samples::default())),
+        }
+    }
+
+    /// The generation as it is now.
+    pub(crate) fn part(&self) -> HeadPart {
+        let series = self.index.read().len();
+        HeadPart {
+            index: Arc::clone(&self.index),
+            samples: Arc::clone(&self.samples),
+            series,
+            records: self.samples.read().len(),
+        }
+    }
+}
+
+/// A generation as a view sees it: what was there when the view was made.
+#[derive(Clone)]
+pub(crate) struct HeadPart {
+    index: Arc<RwLock<HeadIndex>>,
+    samples: Arc<RwLock<Samples>>,
+    series: u32,
+    records: u32,
+}
+
+impl HeadPart {
+    /// The series with samples here that satisfy all matchers and lie in `shards`.
+    pub(crate) fn find(&self, matchers: &[Matcher], shards: &ShardSet) -> RoaringBitmap {
+        let mut found = self.index.read().find(matchers, self.series);
+        let (index, samples) = (self.index.read(), self.samples.read());
+        let absent: Vec<u32> = found
+            .iter()
+            .filter(|series| {
+                !shards.contains(index.shard(*series)) || !samples.has(*series, self.records)
+            })
+            .collect();
+        for series in absent {
+            found.remove(series);
+        }
+        found
+    }
+
+    /// Canonical labels and shards of the given series.
+    pub(crate) fn labels(
+        &self,
+        series: impl Iterator<Item = u32>,
+        mut each: impl FnMut(u32, &[u8], ShardId),
+    ) {
+        let index = self.index.read();
+        let mut canonical = Vec::new();
+        for number in series {
+            canonical.clear();
+            index.write_canonical(number, &mut canonical);
+            each(number, &canonical, index.shard(number));
+        }
+    }
+
+    /// The samples of the given series inside `range`, in order of time; series without any are left out.
+    pub(crate) fn samples(
+        &self,
+        series: impl Iterator<Item = u32>,
+        range: TimeRange,
+        deletions: &[Deletion],
+        mut each: impl FnMut(u32, &Column),
+    ) {
+        let mut column = Column::default();
+        let mut canonical = Vec::new();
+        let (index, samples) = (self.index.read(), self.samples.read());
+        for number in series {
+            let erased: Vec<&Deletion> = if deletions.is_empty() {
+                Vec::new()
+            } else {
+                canonical.clear();
+                index.write_canonical(number, &mut canonical);
+                deletions.iter().filter(|d| d.selects(&canonical)).collect()
+            };
+            column.clear();
+            samples.collect(number, self.records, |time, value, version| {
+                let gone = |d: &&Deletion| version < d.version && d.range.contains(time);
+                if range.contains(time) && !erased.iter().any(gone) {
+                    column.push(time, value);
+                }
+            });
+            column.normalize();
+            if !column.is_empty() {
+                each(number, &column);
+            }
+        }
+    }
+
+    /// The values of label `name` on series of `among`.
+    pub(crate) fn label_values(&self, name: &[u8], among: &RoaringBitmap, each: impl FnMut(&[u8])) {
+        self.index.read().label_values(name, among, each);
+    }
+
+    /// The names of labels on series of `among`.
+    pub(crate) fn label_names(&self, among: &RoaringBitmap, each: impl FnMut(&[u8])) {
+        self.index.read().label_names(among, each);
+    }
+
+    /// The generation's content.
+    pub(crate) fn generation(&self) -> &RwLock<Samples> {
+        &self.samples
+    }
+
+    /// All series with samples here, in block order, from the order that the index keeps.
+    pub(crate) fn in_block_order(&self) -> Vec<u32> {
+        let mut order = self.index.write().block_order();
+        let samples = self.samples.read();
+        order.retain(|series| samples.has(*series, self.records));
+        order
+    }
+}

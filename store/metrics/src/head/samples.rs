@@ -1,0 +1,187 @@
+//! A generation of samples: one append-only list of records for all series of a tenant.
+//!
+//! ```text
+//! tails[series] -> record -> record -> ... (newest arrival first)
+//! record = value f64 | number of its timestamp u32 | record before it u32
+//! ```
+//! Appending is a sequential write and one random access; there is no allocation per series. Records of
+//! one scrape lie next to each other in the order of the series, so walking many series reads memory in
+//! as many parallel sequential streams as there are scrapes. A timestamp is stored once per scrape.
+
+use crate::body::MetricMetadata;
+use std::collections::{BTreeMap, BTreeSet};
+use trefoil_model::{DeletionVersion, Millis, ShardId, Window};
+
+/// Records per chunk: 128 KiB, so that growing never copies more.
+const CHUNK_RECORDS: usize = 8_192;
+
+/// Recent timestamps that are recognised; a request seldom has more.
+const RECENT_TIMES: usize = 64;
+
+/// No record.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Record {
+    value: f64,
+    time: u32,
+    previous: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct Samples {
+    times: Vec<Millis>,
+    /// Numbers of recent timestamps, by the timestamp's low bits.
+    recent: Vec<u32>,
+    chunks: Vec<Vec<Record>>,
+    tails: Vec<u32>,
+    records: u32,
+    /// The deletion version of the records from a number on; ascending by number.
+    versions: Vec<(u32, DeletionVersion)>,
+    /// How many timestamps each window has.
+    windows: BTreeMap<Window, u32>,
+    metadata: BTreeSet<(ShardId, MetricMetadata)>,
+}
+
+impl Samples {
+    /// How many records there are.
+    pub(crate) fn len(&self) -> u32 {
+        self.records
+    }
+
+    /// Says that the records appended from now on came with this deletion version.
+    pub(crate) fn set_version(&mut self, version: DeletionVersion) {
+        match self.versions.last_mut() {
+            Some((_, last)) if *last == version => {}
+            Some((first, last)) if *first == self.records => *last = version,
+            _ => self.versions.push((self.records, version)),
+        }
+    }
+
+    /// Appends a sample.
+    ///
+    /// # Panics
+    /// When there are 2^32 - 1 records, 64 GiB: the engine flushes long before.
+    #[inline]
+    pub(crate) fn append(&mut self, series: u32, time: Millis, value: f64) {
+        assert!(
+            self.records < NONE,
+            "a generation is flushed before it is full"
+        );
+        let time = self.time_number(time);
+        let series = series as usize;
+        if self.tails.len() <= series {
+            self.tails.resize(series + 1, NONE);
+        }
+        let record = Record {
+            value,
+            time,
+            previous: self.tails[series],
+        };
+        self.tails[series] = self.records;
+        self.records += 1;
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK_RECORDS => chunk.push(record),
+            Some(_) => {
+                let mut chunk = Vec::with_capacity(CHUNK_RECORDS);
+                chunk.push(record);
+                self.chunks.push(chunk);
+            }
+            // A tenant's first chunk grows by doubling: there may be many small tenants.
+            None => self.chunks.push(vec![record]),
+        }
+    }
+
+    #[inline]
+    fn time_number(&mut self, time: Millis) -> u32 {
+        let slot = (time as u64 % RECENT_TIMES as u64) as usize;
+        if let Some(&number) = self.recent.get(slot)
+            && self.times.get(number as usize) == Some(&time)
+        {
+            return number;
+        }
+        if self.recent.is_empty() {
+            self.recent.resize(RECENT_TIMES, NONE);
+        }
+        let number = self.times.len() as u32;
+        self.times.push(time);
+        self.recent[slot] = number;
+        *self.windows.entry(Window::containing(time)).or_default() += 1;
+        number
+    }
+
+    pub(crate) fn add_metadata(&mut self, shard: ShardId, entry: MetricMetadata) {
+        self.metadata.insert((shard, entry));
+    }
+
+    pub(crate) fn metadata(&self) -> &BTreeSet<(ShardId, MetricMetadata)> {
+        &self.metadata
+    }
+
+    /// The windows that the samples lie in, ascending.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = Window> {
+        self.windows.keys().copied()
+    }
+
+    /// Whether the series has a record below `limit`.
+    pub(crate) fn has(&self, series: u32, limit: u32) -> bool {
+        let mut at = self.tails.get(series as usize).copied().unwrap_or(NONE);
+        while at != NONE && at >= limit {
+            at = self.record(at).previous;
+        }
+        at != NONE
+    }
+
+    /// The records of a series below `limit`, in order of arrival.
+    pub(crate) fn collect(
+        &self,
+        series: u32,
+        limit: u32,
+        mut each: impl FnMut(Millis, f64, DeletionVersion),
+    ) {
+        let mut newest_first = Vec::with_capacity(32);
+        let mut at = self.tails.get(series as usize).copied().unwrap_or(NONE);
+        while at != NONE {
+            if at < limit {
+                newest_first.push(at);
+            }
+            at = self.record(at).previous;
+        }
+        for &at in newest_first.iter().rev() {
+            let record = self.record(at);
+            each(
+                self.times[record.time as usize],
+                record.value,
+                self.version(at),
+            );
+        }
+    }
+
+    fn record(&self, at: u32) -> &Record {
+        let at = at as usize;
+        &self.chunks[at / CHUNK_RECORDS][at % CHUNK_RECORDS]
+    }
+
+    fn version(&self, record: u32) -> DeletionVersion {
+        if let [(_, only)] = self.versions[..] {
+            return only;
+        }
+        let behind = self.versions.partition_point(|(first, _)| *first <= record);
+        match behind.checked_sub(1) {
+            Some(at) => self.versions[at].1,
+            None => DeletionVersion(0),
+        }
+    }
+
+    /// The highest deletion version that an item came with.
+    pub(crate) fn version_max(&self) -> DeletionVersion {
+        let versions = self.versions.iter().map(|(_, version)| *version);
+        versions.max().unwrap_or_default()
+    }
+
+    /// Memory held, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let records: usize = self.chunks.iter().map(Vec::capacity).sum();
+        records * size_of::<Record>() + self.times.capacity() * 8 + self.tails.capacity() * 4
+    }
+}

@@ -1,0 +1,315 @@
+//! A view: what the engine held at one moment, pinned for as long as the view lives.
+//!
+//! A view answers from a manifest version (its blocks' files stay on disk) and from the generations of
+//! the head that were not in blocks then. Both may hold the same samples: whatever a view yields is
+//! merged and de-duplicated. Shards that were dropped, samples below the retention cut-off and deleted samples
+//! are not in it, whether or not they have left the files yet.
+
+mod cursor;
+mod digest;
+mod export;
+mod selection;
+
+pub(crate) use cursor::extend_without;
+pub use cursor::{SeriesCursor, SeriesSamples};
+pub(crate) use digest::WindowDigests;
+pub use digest::{Digest, DigestKey};
+pub use export::{Export, ExportCursor, ExportedBody};
+
+use crate::body::MetricMetadata;
+use crate::deletion::Deletion;
+use crate::engine::{BlockReaders, DigestCache, Policy};
+use crate::head::HeadPart;
+use crate::{Matcher, MetricsError};
+use roaring::RoaringBitmap;
+use selection::Source;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_store_blocks::VisibleBlock;
+
+/// What the engine held at one moment. Cheap to make and to keep for as long as a query runs.
+pub struct View {
+    pub(crate) blocks: Vec<VisibleBlock>,
+    pub(crate) heads: BTreeMap<TenantId, Vec<HeadPart>>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) readers: Arc<BlockReaders>,
+    pub(crate) digests: Arc<DigestCache>,
+}
+
+impl View {
+    /// The tenants that have anything, ascending.
+    #[must_use]
+    pub fn tenants(&self) -> BTreeSet<TenantId> {
+        let of_blocks = self.blocks.iter().flat_map(|block| &block.meta.tenants);
+        let tenants = of_blocks.map(|summary| summary.tenant);
+        tenants.chain(self.heads.keys().copied()).collect()
+    }
+
+    /// The windows in which a tenant has anything, ascending.
+    #[must_use]
+    pub fn windows(&self, tenant: TenantId) -> BTreeSet<Window> {
+        let blocks = self.blocks.iter();
+        let blocks = blocks.filter(|block| block.meta.tenant(tenant).is_some());
+        let mut windows: BTreeSet<Window> = blocks
+            .map(|block| Window::containing(block.meta.window.start))
+            .collect();
+        for part in self.heads.get(&tenant).into_iter().flatten() {
+            windows.extend(part.generation().read().windows());
+        }
+        windows
+    }
+
+    fn deletions(&self, tenant: TenantId) -> &[Deletion] {
+        self.policy.deletions(tenant)
+    }
+
+    /// The range without what the tenant's retention has cut off.
+    fn retained(&self, tenant: TenantId, range: TimeRange) -> TimeRange {
+        let cut_off = self.policy.cut_off(tenant);
+        TimeRange {
+            start: range.start.max(cut_off),
+            end: range.end.max(cut_off),
+        }
+    }
+
+    fn sources(
+        &self,
+        tenant: TenantId,
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<Vec<Source>, MetricsError> {
+        let mut sources = Vec::new();
+        let range = self.retained(tenant, range);
+        for block in &self.blocks {
+            let overlaps = block.meta.time_min < range.end && block.meta.time_max >= range.start;
+            if overlaps && block.meta.tenant(tenant).is_some() {
+                let visible = block.shards.intersection(shards);
+                let reader = self.readers.get(&block.meta)?;
+                sources.extend(Source::block(
+                    &reader,
+                    tenant,
+                    &visible,
+                    self.deletions(tenant),
+                )?);
+            }
+        }
+        // In order of time, so that samples mostly arrive sorted.
+        for part in self.heads.get(&tenant).into_iter().flatten() {
+            sources.push(Source::Head {
+                part: part.clone(),
+                shards: shards.clone(),
+                deletions: self.deletions(tenant).to_vec(),
+            });
+        }
+        Ok(sources)
+    }
+
+    /// A cursor over the series of `shards` that satisfy all matchers, with their samples in `range`.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn cursor(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<SeriesCursor, MetricsError> {
+        let sources = self.sources(tenant, range, shards)?;
+        SeriesCursor::new(sources, matchers, self.retained(tenant, range), false)
+    }
+
+    fn cursor_with_shards(
+        &self,
+        tenant: TenantId,
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<SeriesCursor, MetricsError> {
+        let sources = self.sources(tenant, range, shards)?;
+        SeriesCursor::new(sources, &[], self.retained(tenant, range), true)
+    }
+
+    /// Streams the series that satisfy all matchers and have samples in `range`, in ascending label order,
+    /// until `each` breaks.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`]; series that came before are right.
+    pub fn select(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+        mut each: impl FnMut(SeriesSamples<'_>) -> ControlFlow<()>,
+    ) -> Result<(), MetricsError> {
+        let mut cursor = self.cursor(tenant, matchers, range, shards)?;
+        while let Some(series) = cursor.next_series()? {
+            if each(series).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The canonical labels of the series that satisfy all matchers, in ascending label order, until
+    /// `each` breaks. `range` selects blocks, not single samples.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn series(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), MetricsError> {
+        if !self.deletions(tenant).is_empty() {
+            let each_series = |series: SeriesSamples<'_>| each(series.canonical);
+            return self.select(tenant, matchers, range, shards, each_series);
+        }
+        let cursor = self.cursor(tenant, matchers, range, shards)?;
+        for canonical in cursor.labels() {
+            if each(canonical).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The label names of the series that satisfy all matchers, ascending.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn label_names(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<Vec<String>, MetricsError> {
+        let mut names = BTreeSet::new();
+        for source in self.sources(tenant, range, shards)? {
+            let found = self.found(&source, tenant, matchers, range)?;
+            match &source {
+                Source::Head { part, .. } => {
+                    part.label_names(&found, |name| insert(&mut names, name))
+                }
+                Source::Block { reader, .. } => {
+                    for name in reader.label_names() {
+                        if !names.contains(name) && reader.has_label(name, Some(&found))? {
+                            insert(&mut names, name);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(texts(names))
+    }
+
+    /// The values of label `name` on the series that satisfy all matchers, ascending.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn label_values(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<Vec<String>, MetricsError> {
+        let mut values = BTreeSet::new();
+        let name = name.as_bytes();
+        for source in self.sources(tenant, range, shards)? {
+            let found = self.found(&source, tenant, matchers, range)?;
+            match &source {
+                Source::Head { part, .. } => {
+                    part.label_values(name, &found, |value| insert(&mut values, value));
+                }
+                Source::Block { reader, .. } => {
+                    reader.label_values(name, Some(&found), |value| {
+                        insert(&mut values, value);
+                        true
+                    })?
+                }
+            }
+        }
+        Ok(texts(values))
+    }
+
+    /// The series of a source that a question about labels is about: without those of a block that a
+    /// deletion, not yet applied to it, has emptied.
+    fn found(
+        &self,
+        source: &Source,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<RoaringBitmap, MetricsError> {
+        let mut found = source.find(matchers)?;
+        let retained = self.retained(tenant, range);
+        if let Source::Block { deletions, .. } = source {
+            for deletion in deletions {
+                let erased = deletion.range;
+                if erased.start <= retained.start && erased.end >= retained.end {
+                    found -= source.find(&deletion.matchers)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is declared of the metrics of `shards`, by metric: every distinct declaration, ascending.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn metadata(
+        &self,
+        tenant: TenantId,
+        shards: &ShardSet,
+    ) -> Result<BTreeSet<MetricMetadata>, MetricsError> {
+        let everything = TimeRange {
+            start: Millis::MIN,
+            end: Millis::MAX,
+        };
+        let entries = self.metadata_with_shards(tenant, everything, shards)?;
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    fn metadata_with_shards(
+        &self,
+        tenant: TenantId,
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<BTreeSet<(ShardId, MetricMetadata)>, MetricsError> {
+        let mut entries = BTreeSet::new();
+        for source in self.sources(tenant, range, shards)? {
+            match &source {
+                Source::Head { part, shards, .. } => {
+                    let samples = part.generation().read();
+                    let wanted = samples.metadata().iter();
+                    entries.extend(wanted.filter(|(shard, _)| shards.contains(*shard)).cloned());
+                }
+                Source::Block { reader, shards, .. } => entries.extend(reader.metadata(shards)?),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn insert(texts: &mut BTreeSet<Vec<u8>>, text: &[u8]) {
+    if !texts.contains(text) {
+        texts.insert(text.to_vec());
+    }
+}
+
+/// Label texts are UTF-8: the body reader checked them.
+fn texts(texts: BTreeSet<Vec<u8>>) -> Vec<String> {
+    let texts = texts.into_iter();
+    texts
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! Streams the series of a selection with their samples, in label order.
+//!
+//! Sources keep series in their own orders. The cursor therefore reads a batch of series at a time: the
+//! batch is consecutive in label order, and inside it every source is read in the source's order, so
+//! that a piece of a block is decoded once per batch. The batch bounds memory.
+
+use super::selection::{Part, Selection, Source};
+use crate::columns::Column;
+use crate::deletion::Deletion;
+use crate::{Matcher, MetricsError};
+use trefoil_model::{Millis, ShardId, TimeRange};
+
+/// Samples in memory at once, about: 64 MiB.
+const BATCH_SAMPLES: u64 = 4 << 20;
+
+/// A series with samples.
+pub struct SeriesSamples<'a> {
+    /// Canonical label bytes.
+    pub canonical: &'a [u8],
+    /// Its shard; only exports and digests know it, 0 elsewhere.
+    pub shard: ShardId,
+    /// Ascending, unique, at least one.
+    pub timestamps: &'a [Millis],
+    /// As many values.
+    pub values: &'a [f64],
+}
+
+/// A cursor over series in ascending label order. Holds its view's blocks and heads.
+pub struct SeriesCursor {
+    sources: Vec<Source>,
+    selection: Selection,
+    range: TimeRange,
+    batch_series: usize,
+    /// Samples of the series `batch_start..`.
+    batch: Vec<Column>,
+    batch_start: usize,
+    /// First part behind the batch.
+    parts_at: usize,
+    next: usize,
+}
+
+impl SeriesCursor {
+    pub(super) fn new(
+        sources: Vec<Source>,
+        matchers: &[Matcher],
+        range: TimeRange,
+        with_shards: bool,
+    ) -> Result<Self, MetricsError> {
+        let selection = Selection::new(&sources, matchers, with_shards)?;
+        Ok(Self {
+            batch_series: Selection::batch_series(&sources, BATCH_SAMPLES),
+            sources,
+            selection,
+            range,
+            batch: Vec::new(),
+            batch_start: 0,
+            parts_at: 0,
+            next: 0,
+        })
+    }
+
+    /// How many series satisfy the matchers, with or without samples in the range.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        self.selection.len()
+    }
+
+    /// The canonical labels of all of them, in label order.
+    pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.selection.len()).map(|rank| self.selection.canonical(rank))
+    }
+
+    /// Skips the series up to and including these labels.
+    pub(super) fn skip_to_behind(&mut self, behind: &dyn Fn(&[u8]) -> bool) {
+        let ranks: Vec<usize> = (0..self.selection.len()).collect();
+        self.next = ranks.partition_point(|rank| !behind(self.selection.canonical(*rank)));
+        self.batch.clear();
+        self.batch_start = self.next;
+        let parts = &self.selection.parts;
+        self.parts_at = parts.partition_point(|part| (part.rank as usize) < self.next);
+    }
+
+    /// The next series that has samples in the range, or `None` behind the last.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`]; the cursor must not be used further.
+    pub fn next_series(&mut self) -> Result<Option<SeriesSamples<'_>>, MetricsError> {
+        loop {
+            if self.next >= self.selection.len() {
+                return Ok(None);
+            }
+            if self.next >= self.batch_start + self.batch.len() {
+                self.read_batch()?;
+            }
+            let rank = self.next;
+            self.next += 1;
+            if !self.batch[rank - self.batch_start].is_empty() {
+                return Ok(Some(self.series_at(rank)));
+            }
+        }
+    }
+
+    fn series_at(&self, rank: usize) -> SeriesSamples<'_> {
+        let column = &self.batch[rank - self.batch_start];
+        SeriesSamples {
+            canonical: self.selection.canonical(rank),
+            shard: self.selection.shard(rank),
+            timestamps: &column.timestamps,
+            values: &column.values,
+        }
+    }
+
+    fn read_batch(&mut self) -> Result<(), MetricsError> {
+        let end = self.selection.len().min(self.next + self.batch_series);
+        self.batch_start = self.next;
+        for column in &mut self.batch {
+            column.clear();
+        }
+        self.batch.resize_with(end - self.next, Column::default);
+        let all = &self.selection.parts;
+        let behind =
+            self.parts_at + all[self.parts_at..].partition_point(|p| (p.rank as usize) < end);
+        let mut parts: Vec<Part> = all[self.parts_at..behind].to_vec();
+        self.parts_at = behind;
+        parts.sort_unstable_by_key(|part| (part.source, part.number));
+        for of_source in parts.chunk_by(|a, b| a.source == b.source) {
+            self.read_source(of_source)?;
+        }
+        for column in &mut self.batch {
+            column.normalize();
+        }
+        Ok(())
+    }
+
+    /// Appends what one source has of the batch. `parts` ascend by number.
+    fn read_source(&mut self, parts: &[Part]) -> Result<(), MetricsError> {
+        let (batch, start, selection) = (&mut self.batch, self.batch_start, &self.selection);
+        let mut at = parts.iter();
+        // Sources leave out series without samples, so the walk along the parts skips some.
+        let mut slot_of = move |number: u32| {
+            let part = at.find(|part| part.number == number);
+            part.map(|part| part.rank as usize)
+                .expect("a number of parts")
+        };
+        let numbers = parts.iter().map(|part| part.number);
+        match &mut self.sources[parts[0].source as usize] {
+            Source::Head {
+                part, deletions, ..
+            } => {
+                part.samples(numbers, self.range, deletions, |number, column| {
+                    batch[slot_of(number) - start].extend(&column.timestamps, &column.values);
+                });
+                Ok(())
+            }
+            Source::Block {
+                reader, deletions, ..
+            } => reader.samples(numbers, self.range, |number, timestamps, values| {
+                let rank = slot_of(number);
+                let column = &mut batch[rank - start];
+                let canonical = selection.canonical(rank);
+                extend_without(deletions, canonical, timestamps, values, column);
+            }),
+        }
+    }
+}
+
+/// Appends samples that no deletion erases.
+pub(crate) fn extend_without(
+    deletions: &[Deletion],
+    canonical: &[u8],
+    timestamps: &[Millis],
+    values: &[f64],
+    column: &mut Column,
+) {
+    let selecting = deletions.iter().filter(|d| d.selects(canonical));
+    let ranges: Vec<TimeRange> = selecting.map(|deletion| deletion.range).collect();
+    if ranges.is_empty() {
+        column.extend(timestamps, values);
+        return;
+    }
+    for (time, value) in timestamps.iter().zip(values) {
+        if !ranges.iter().any(|range| range.contains(*time)) {
+            column.push(*time, *value);
+        }
+    }
+}

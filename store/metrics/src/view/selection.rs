@@ -1,0 +1,210 @@
+//! Which series of which sources satisfy a query, each series once, in label order.
+
+use crate::block::{BlockReader, TenantReader};
+use crate::deletion::Deletion;
+use crate::head::HeadPart;
+use crate::order::write_label_key;
+use crate::{Matcher, MetricsError};
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+use trefoil_model::{ShardId, ShardSet, TenantId};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// One place where series of a tenant are found.
+pub(super) enum Source {
+    Block {
+        reader: Box<TenantReader>,
+        /// Visible and wanted.
+        shards: ShardSet,
+        /// Deletions that have not been applied to the block yet.
+        deletions: Vec<Deletion>,
+    },
+    Head {
+        part: HeadPart,
+        shards: ShardSet,
+        deletions: Vec<Deletion>,
+    },
+}
+
+impl Source {
+    /// The tenant's part of a block; `None` when it has none in `shards`.
+    pub(super) fn block(
+        block: &Arc<BlockReader>,
+        tenant: TenantId,
+        shards: &ShardSet,
+        deletions: &[Deletion],
+    ) -> Result<Option<Self>, MetricsError> {
+        let Some(reader) = block.tenant(tenant)? else {
+            return Ok(None);
+        };
+        let shards = shards.intersection(&reader.entry().shards);
+        if shards.is_empty() {
+            return Ok(None);
+        }
+        let applied = reader.entry().deletion_version;
+        let pending = deletions.iter().filter(|d| d.version > applied);
+        Ok(Some(Self::Block {
+            deletions: pending.cloned().collect(),
+            reader: Box::new(reader),
+            shards,
+        }))
+    }
+
+    pub(super) fn find(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, MetricsError> {
+        match self {
+            Self::Block { reader, shards, .. } => reader.find(matchers, shards),
+            Self::Head { part, shards, .. } => Ok(part.find(matchers, shards)),
+        }
+    }
+
+    /// About how many samples a series has here.
+    fn samples_per_series(&self) -> u64 {
+        match self {
+            Self::Block { reader, .. } => {
+                let entry = reader.entry();
+                entry.samples / u64::from(entry.series.max(1)) + 1
+            }
+            Self::Head { .. } => 32,
+        }
+    }
+
+    fn labels(
+        &self,
+        found: &RoaringBitmap,
+        with_shards: bool,
+        mut each: impl FnMut(u32, &[u8], ShardId),
+    ) -> Result<(), MetricsError> {
+        match self {
+            Self::Block { reader, .. } => {
+                let all = if with_shards {
+                    reader.shards()?
+                } else {
+                    Vec::new()
+                };
+                reader.labels(found.iter(), |number, canonical| {
+                    let shard = all.get(number as usize).copied().unwrap_or_default();
+                    each(number, canonical, shard);
+                })
+            }
+            Self::Head { part, .. } => {
+                part.labels(found.iter(), each);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A series of a selection in one of its sources.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// Place of the series in the selection's order.
+    pub(super) rank: u32,
+    pub(super) source: u32,
+    /// The series' number in the source.
+    pub(super) number: u32,
+}
+
+/// The series of a query, in label order, with their parts.
+#[derive(Default)]
+pub(super) struct Selection {
+    arena: Vec<u8>,
+    series: Vec<SelectedLabels>,
+    /// By rank.
+    pub(super) parts: Vec<Part>,
+}
+
+struct SelectedLabels {
+    start: usize,
+    end: usize,
+    shard: ShardId,
+}
+
+impl Selection {
+    /// Finds the series in all sources. With `with_shards`, knows the shard of each.
+    pub(super) fn new(
+        sources: &[Source],
+        matchers: &[Matcher],
+        with_shards: bool,
+    ) -> Result<Self, MetricsError> {
+        let mut selection = Self::default();
+        let mut table: HashTable<u32> = HashTable::new();
+        for (source, from) in sources.iter().enumerate() {
+            let found = from.find(matchers)?;
+            from.labels(&found, with_shards, |number, canonical, shard| {
+                let rank = selection.intern(&mut table, canonical, shard);
+                selection.parts.push(Part {
+                    rank,
+                    source: source as u32,
+                    number,
+                });
+            })?;
+        }
+        drop(table);
+        selection.sort();
+        Ok(selection)
+    }
+
+    fn intern(&mut self, table: &mut HashTable<u32>, canonical: &[u8], shard: ShardId) -> u32 {
+        let (arena, series) = (&self.arena, &self.series);
+        let labels = |one: &SelectedLabels| &arena[one.start..one.end];
+        let hash = xxh3_64(canonical);
+        if let Some(found) = table.find(hash, |one| labels(&series[*one as usize]) == canonical) {
+            return *found;
+        }
+        let number = series.len() as u32;
+        table.insert_unique(hash, number, |one| xxh3_64(labels(&series[*one as usize])));
+        let start = self.arena.len();
+        self.arena.extend_from_slice(canonical);
+        self.series.push(SelectedLabels {
+            start,
+            end: self.arena.len(),
+            shard,
+        });
+        number
+    }
+
+    /// Brings series and parts into label order.
+    fn sort(&mut self) {
+        let mut keys = Vec::with_capacity(self.arena.len() + self.series.len() * 16);
+        let mut order: Vec<(usize, usize, u32)> = Vec::with_capacity(self.series.len());
+        for (number, one) in self.series.iter().enumerate() {
+            let start = keys.len();
+            write_label_key(&self.arena[one.start..one.end], &mut keys);
+            order.push((start, keys.len(), number as u32));
+        }
+        order.sort_unstable_by(|a, b| keys[a.0..a.1].cmp(&keys[b.0..b.1]));
+        let mut ranks = vec![0; order.len()];
+        for (rank, (_, _, number)) in order.iter().enumerate() {
+            ranks[*number as usize] = rank as u32;
+        }
+        for part in &mut self.parts {
+            part.rank = ranks[part.rank as usize];
+        }
+        self.parts.sort_unstable_by_key(|part| part.rank);
+        let mut at = 0;
+        self.series.sort_by_cached_key(|_| {
+            at += 1;
+            ranks[at - 1]
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    pub(super) fn canonical(&self, rank: usize) -> &[u8] {
+        let one = &self.series[rank];
+        &self.arena[one.start..one.end]
+    }
+
+    pub(super) fn shard(&self, rank: usize) -> ShardId {
+        self.series[rank].shard
+    }
+
+    /// How many series to decode at once so that about `samples` samples are in memory.
+    pub(super) fn batch_series(sources: &[Source], samples: u64) -> usize {
+        let each: u64 = sources.iter().map(Source::samples_per_series).sum();
+        (samples / each.max(1)).clamp(16, 8_192) as usize
+    }
+}
