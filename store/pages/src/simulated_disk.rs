@@ -18,10 +18,11 @@ use std::sync::Arc;
 /// The unit that a medium writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
-/// What a crash does to work that was not synced.
+/// What a crash does to work that was not synced. All but the first are power cuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashLoss {
-    /// Everything arrived after all (a killed process, the machine lives).
+    /// A killed process; the machine lives. Unsynced work is seen by the next process, but is still
+    /// unsynced: a later crash may lose it.
     Nothing,
     /// Nothing arrived.
     Everything,
@@ -170,6 +171,9 @@ impl State {
 
     fn crash(&mut self, loss: CrashLoss) {
         self.generation += 1;
+        if loss == CrashLoss::Nothing {
+            return;
+        }
         let changes = std::mem::take(&mut self.pending_names);
         let style = self.style(loss);
         for change in self.surviving(changes, style) {
@@ -197,9 +201,8 @@ impl State {
 
     fn style(&mut self, loss: CrashLoss) -> Style {
         match loss {
-            CrashLoss::Nothing => Style::All,
             CrashLoss::Everything => Style::None,
-            CrashLoss::Dice => {
+            CrashLoss::Nothing | CrashLoss::Dice => {
                 let styles = [Style::All, Style::None, Style::Prefix, Style::Subset];
                 let roll = self.roll(styles.len() as u64 + 2) as usize;
                 styles.get(roll).copied().unwrap_or(Style::Torn)
@@ -504,11 +507,14 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_loses_nothing() {
+    fn a_kill_loses_nothing_and_syncs_nothing() {
         let (disk, file) = disk_with_file(1);
         file.write_at(b"x", 0).unwrap();
         disk.crash(CrashLoss::Nothing);
         assert_eq!(content(&disk, "d/f").unwrap(), b"x");
+        assert!(file.length().is_err(), "old handles are dead");
+        disk.crash(CrashLoss::Everything);
+        assert_eq!(content(&disk, "d/f"), None);
     }
 
     #[test]
@@ -536,7 +542,7 @@ mod tests {
             assert!(file.sync_data().is_err());
             file.sync_data().unwrap();
             assert_eq!(content(&disk, "d/f").unwrap(), b"x");
-            disk.crash(CrashLoss::Nothing);
+            disk.crash(CrashLoss::Dice);
             content(&disk, "d/f").unwrap().is_empty()
         });
         assert!(lost, "a sync after a failed one proves nothing");

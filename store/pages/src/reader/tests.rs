@@ -339,7 +339,9 @@ fn durable_records_survive_crashes_and_phantoms_never_appear() {
             }
             disk.fail_sync(1);
             assert!(writer.append(&mut group).is_err());
-            disk.crash(CrashLoss::Dice);
+            // A killed process leaves unsynced work to the page cache; the next crash may take it.
+            let losses = [CrashLoss::Nothing, CrashLoss::Dice, CrashLoss::Dice];
+            disk.crash(losses[random.below(3) as usize]);
 
             let (summary, read) = scan(&disk);
             assert!(summary.damage.is_empty(), "seed {seed}: {summary:?}");
