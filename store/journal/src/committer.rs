@@ -2,8 +2,10 @@
 //!
 //! State machine: *open* -> (full disk) *stalled* -> *open*, and from any state -> *ended*, which is
 //! final. The locks, always taken in this order: files (held while committing and trimming), pending,
-//! view. Appending takes only the second, reading only the third, so neither waits for the disk.
+//! view. Appending takes only the second, reading only the third, so neither waits for the disk. No
+//! lock of the journal is held while an event is delivered, so that its receiver may call anything.
 
+use crate::events::Events;
 use crate::segments::SegmentFiles;
 use crate::view::View;
 use crate::{AppendedRecord, CommitMode, DurableEvent, JournalError, JournalOptions, OnDurable};
@@ -11,7 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use trefoil_model::LineageId;
-use trefoil_store_pages::RecordGroup;
+use trefoil_store_pages::{RECORD_BYTES_MAX, RecordGroup};
 
 /// How often a stalled journal looks whether there is space again.
 const STALLED_RETRY: Duration = Duration::from_millis(500);
@@ -25,7 +27,7 @@ pub(crate) struct Shared {
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
     arrived: Condvar,
-    on_durable: OnDurable,
+    events: Events,
 }
 
 pub(crate) struct Files {
@@ -85,13 +87,13 @@ impl Shared {
             cache_hits: AtomicU64::new(0),
             cache_misses: AtomicU64::new(0),
             arrived: Condvar::new(),
-            on_durable,
+            events: Events::new(on_durable),
         }
     }
 
     pub(crate) fn append(&self, parts: &[&[u8]]) -> Result<AppendedRecord, JournalError> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let bytes_max = self.options.pending_bytes_max;
+        let bytes_max = self.options.pending_bytes_max.min(RECORD_BYTES_MAX);
         if bytes > bytes_max {
             return Err(JournalError::RecordTooLarge { bytes, bytes_max });
         }
@@ -102,7 +104,7 @@ impl Shared {
             State::Ended => return Err(JournalError::Ended),
         }
         let waiting = pending.group.disk_bytes();
-        if waiting > 0 && waiting + bytes > bytes_max {
+        if waiting > 0 && waiting + bytes > self.options.pending_bytes_max {
             pending.refused_full += 1;
             let pending_bytes = waiting;
             return Err(JournalError::Full { pending_bytes });
@@ -118,6 +120,12 @@ impl Shared {
 
     /// Commits what is pending. Says whether anything was.
     pub(crate) fn commit(&self) -> Result<bool, JournalError> {
+        let result = self.commit_group();
+        self.events.deliver();
+        result
+    }
+
+    fn commit_group(&self) -> Result<bool, JournalError> {
         let mut files = self.files.lock();
         let Some(mut group) = self.take(&mut files)? else {
             return Ok(false);
@@ -138,13 +146,19 @@ impl Shared {
         files.counters.count(&group, began.elapsed());
         let end = group.end();
         self.view.write().advance(group);
-        (self.on_durable)(DurableEvent::Advanced { end });
+        self.events.post(DurableEvent::Advanced { end });
         Ok(true)
     }
 
     /// Begins a segment with another lineage, durably. Commits what is pending first.
     pub(crate) fn begin_lineage(&self, lineage: LineageId) -> Result<(), JournalError> {
         while self.commit()? {}
+        let result = self.begin_empty_segment(lineage);
+        self.events.deliver();
+        result
+    }
+
+    fn begin_empty_segment(&self, lineage: LineageId) -> Result<(), JournalError> {
         let mut files = self.files.lock();
         // Whatever was appended meanwhile may follow in the new segment.
         let empty = RecordGroup::new(files.segments.writer.end());
@@ -199,14 +213,14 @@ impl Shared {
         drop(pending);
         if news {
             let why = error.to_string();
-            (self.on_durable)(DurableEvent::Stalled { why });
+            self.events.post(DurableEvent::Stalled { why });
         }
     }
 
     fn end(&self, error: JournalError) -> JournalError {
         self.pending.lock().state = State::Ended;
         let why = error.to_string();
-        (self.on_durable)(DurableEvent::Ended { why });
+        self.events.post(DurableEvent::Ended { why });
         error
     }
 

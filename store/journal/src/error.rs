@@ -40,7 +40,7 @@ pub enum JournalError {
     RecordTooLarge {
         /// Its size.
         bytes: usize,
-        /// The bound, `pending_bytes_max`.
+        /// The bound: `pending_bytes_max`, and never more than a page file's largest record.
         bytes_max: usize,
     },
     /// A write or fsync failed earlier, or the journal was closed. Restart the node.

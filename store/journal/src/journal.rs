@@ -92,6 +92,31 @@ impl Journal {
         })
     }
 
+    /// The first offset behind `offset` where a readable record starts, or the durable end: where to go on
+    /// after [`JournalError::Unreadable`]. Reads the segment from its beginning.
+    pub fn next_readable(&self, offset: u64) -> Result<u64, JournalError> {
+        let (segments, end) = {
+            let view = self.shared.view.read();
+            let first = view.segments.partition_point(|s| s.end <= offset);
+            (view.segments[first..].to_vec(), view.durable_end)
+        };
+        for segment in segments {
+            let Some(reader) = &segment.reader else {
+                continue;
+            };
+            let mut found = None;
+            reader.scan(&mut |start, _| {
+                if start > offset && start < end && found.is_none() {
+                    found = Some(start);
+                }
+            })?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(end)
+    }
+
     /// Gives up records below `below`, as far as whole segments reach; the one being written stays.
     /// An error leaves the rest untouched and may be tried again.
     pub fn trim(&self, below: u64) -> Result<(), JournalError> {

@@ -27,6 +27,7 @@
 
 mod committer;
 mod error;
+mod events;
 mod journal;
 mod options;
 mod segments;

@@ -81,7 +81,7 @@ pub struct AppendedRecord {
 /// What the committer reports, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurableEvent {
-    /// Everything below `end` is durable.
+    /// Everything below `end` is durable. Several commits may be reported as one.
     Advanced {
         /// The new durable end.
         end: u64,
@@ -98,8 +98,8 @@ pub enum DurableEvent {
     },
 }
 
-/// Receives [`DurableEvent`]s on the committing thread. It may append and read; it must not block,
-/// commit, trim, or close the journal.
+/// Receives [`DurableEvent`]s in order on the committing thread, with no lock of the journal held. It
+/// should be quick: the next group waits for it.
 pub type OnDurable = Arc<dyn Fn(DurableEvent) + Send + Sync>;
 
 /// Counters since the journal was opened, and sizes now.
