@@ -269,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_counts_only_in_its_file_and_place() {
+        let mut page = vec![0; PAGE_BYTES];
+        let place = PagePlace {
+            salt: 5,
+            number: 3,
+            group_start: 2,
+            stream_offset: 100,
+        };
+        set_first_record(&mut page, NO_RECORD);
+        seal_data(&mut page, 10, place);
+        assert!(read_data(&page, 5, 3).is_some());
+        assert!(read_data(&page, 5, 4).is_none(), "a misdirected write");
+        assert!(read_data(&page, 6, 3).is_none(), "a recycled file");
+        assert!(FileHeader::from_page(&page).is_err());
+        assert!(read_data(&header().to_page(), header().salt(), 0).is_none());
+    }
+
+    #[test]
     fn a_foreign_version_is_named() {
         let mut page = header().to_page();
         page[4] = 9;

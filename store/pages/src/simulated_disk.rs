@@ -47,6 +47,8 @@ struct State {
     capacity_bytes: u64,
     syncs: u64,
     fail_sync_at: Option<u64>,
+    dir_syncs: u64,
+    fail_dir_sync_at: Option<u64>,
     writes: u64,
     fail_write_at: Option<u64>,
     unreadable: BTreeSet<(usize, u64)>,
@@ -87,6 +89,8 @@ impl SimulatedDisk {
             capacity_bytes: u64::MAX,
             syncs: 0,
             fail_sync_at: None,
+            dir_syncs: 0,
+            fail_dir_sync_at: None,
             writes: 0,
             fail_write_at: None,
             unreadable: BTreeSet::new(),
@@ -106,6 +110,20 @@ impl SimulatedDisk {
     pub fn fail_sync(&self, nth: u64) {
         let mut state = self.state.lock();
         state.fail_sync_at = Some(state.syncs + nth);
+    }
+
+    /// Lets one `sync_dir` fail with `EIO`: the `nth` from now on (1: the next). The names stay unsynced.
+    pub fn fail_sync_dir(&self, nth: u64) {
+        let mut state = self.state.lock();
+        state.fail_dir_sync_at = Some(state.dir_syncs + nth);
+    }
+
+    /// Takes back every failure that was asked for and has not happened yet.
+    pub fn stop_failing(&self) {
+        let mut state = self.state.lock();
+        state.fail_sync_at = None;
+        state.fail_dir_sync_at = None;
+        state.fail_write_at = None;
     }
 
     /// Lets one `write_at` fail with `EIO` after a part of it: the `nth` from now on (1: the next).
@@ -357,6 +375,10 @@ impl Disk for SimulatedDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.dir_syncs += 1;
+        if state.fail_dir_sync_at == Some(state.dir_syncs) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let changes = std::mem::take(&mut state.pending_names);
         let (synced, pending): (Vec<_>, Vec<_>) = changes
             .into_iter()

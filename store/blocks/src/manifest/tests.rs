@@ -371,9 +371,10 @@ fn crashes_leave_the_state_before_or_after_a_commit() {
         let mut sure: Facts = Facts::default();
         for _crash in 0..5 {
             // The crash comes in the middle of some write or sync, also while opening.
-            match random.below(3) {
+            match random.below(4) {
                 0 => disk.fail_sync(1 + random.below(40)),
-                1 => disk.fail_write(1 + random.below(40)),
+                1 => disk.fail_sync_dir(1 + random.below(6)),
+                2 => disk.fail_write(1 + random.below(40)),
                 _ => {}
             }
             let mut in_doubt = None;
@@ -393,8 +394,7 @@ fn crashes_leave_the_state_before_or_after_a_commit() {
             // A killed process leaves unsynced work to the page cache; the next crash may take it.
             let losses = [CrashLoss::Nothing, CrashLoss::Dice, CrashLoss::Dice];
             disk.crash(losses[random.below(3) as usize]);
-            disk.fail_sync(u64::MAX / 2);
-            disk.fail_write(u64::MAX / 2);
+            disk.stop_failing();
             let (manifest, recovery) = open(&disk);
             let found = facts(&manifest.pin());
             assert!(
