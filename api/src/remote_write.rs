@@ -17,6 +17,7 @@
 mod decode;
 mod encode;
 mod request;
+mod short_copy;
 mod snappy;
 mod wire;
 

@@ -6,6 +6,7 @@
 //! ```
 //! Only series that passed the checks are here; the others are in [`Refusals`].
 
+use super::short_copy::PaddedBuffer;
 use trefoil_model::{Labels, Millis, read_varint};
 
 /// Longest text kept about a refused series.
@@ -16,7 +17,7 @@ const REFUSALS_KEPT_MAX: usize = 10;
 /// What a client sent, checked. Reusable: decoding into it again keeps its memory.
 #[derive(Clone, Debug, Default)]
 pub struct WriteRequest {
-    pub(super) canonical: Vec<u8>,
+    pub(super) canonical: PaddedBuffer,
     pub(super) samples: Vec<(Millis, f64)>,
     pub(super) series: Vec<SeriesEnd>,
     pub(super) metadata_text: Vec<u8>,
@@ -185,10 +186,11 @@ pub struct MetadataRef<'a> {
 impl WriteRequest {
     /// The accepted series, in the order in which they came. A series may appear more than once.
     pub fn series(&self) -> impl ExactSizeIterator<Item = SeriesRef<'_>> {
+        let canonical = self.canonical.as_slice();
         let (mut labels, mut samples) = (0, 0);
         self.series.iter().map(move |end| {
             let series = SeriesRef {
-                canonical: &self.canonical[labels..end.labels as usize],
+                canonical: &canonical[labels..end.labels as usize],
                 samples: &self.samples[samples..end.samples as usize],
             };
             (labels, samples) = (end.labels as usize, end.samples as usize);
@@ -263,7 +265,7 @@ impl WriteRequest {
     }
 
     pub(super) fn clear(&mut self) {
-        self.canonical.clear();
+        self.canonical.truncate(0);
         self.samples.clear();
         self.series.clear();
         self.metadata_text.clear();

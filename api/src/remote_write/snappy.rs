@@ -1,9 +1,10 @@
 //! Undoing snappy's block format without trusting the length that it declares.
 
+use super::short_copy::PADDING;
 use crate::{ApiError, WriteLimits};
 
-/// Decompresses `compressed` into `out`, whose length becomes that of the content. The buffer grows
-/// only after the declared length was checked, so a small body that declares a gigabyte costs nothing.
+/// Decompresses `compressed` into the beginning of `out` and returns the length of the content; at
+/// least [`PADDING`] bytes of no meaning follow it. The buffer grows only after the declared length was checked, so a small body that declares a gigabyte costs nothing.
 ///
 /// # Errors
 /// [`ApiError::TooLarge`] by the declared length, [`ApiError::CorruptSnappy`] for anything else.
@@ -34,8 +35,8 @@ pub(super) fn decompress(
         });
     }
     // Only ever longer, so that a reused buffer is not cleared for every request.
-    if out.len() < length {
-        out.resize(length, 0);
+    if out.len() < length + PADDING {
+        out.resize(length + PADDING, 0);
     }
     snap::raw::Decoder::new()
         .decompress(compressed, &mut out[..length])

@@ -10,6 +10,15 @@ pub(super) struct Reader<'a> {
     end: usize,
 }
 
+/// Where two short texts stand in the buffer, each behind one byte with its length.
+#[derive(Clone, Copy)]
+pub(super) struct UsualPair {
+    pub(super) name_at: usize,
+    pub(super) name_length: usize,
+    pub(super) value_at: usize,
+    pub(super) value_length: usize,
+}
+
 /// How a field's value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WireType {
@@ -20,12 +29,50 @@ pub(super) enum WireType {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Reads the first `length` of `bytes`; whatever follows is padding.
+    pub(super) fn new(bytes: &'a [u8], length: usize) -> Self {
+        assert!(length <= bytes.len(), "a message ends inside its buffer");
         Self {
             bytes,
             at: 0,
-            end: bytes.len(),
+            end: length,
         }
+    }
+
+    /// The whole buffer, padding included; positions in it are those of the reader.
+    #[inline(always)]
+    pub(super) fn buffer(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Takes a length-delimited message of two short texts in the usual order, as nearly all labels
+    /// are, and returns where the texts and their one-byte lengths stand. `None`: it is of another
+    /// form, and nothing was read.
+    ///
+    /// ```text
+    /// length | 0a | name length | name | 12 | value length | value
+    /// ```
+    #[inline(always)]
+    pub(super) fn usual_pair(&mut self) -> Option<UsualPair> {
+        let (bytes, at) = (self.bytes, self.at);
+        let [length, tag, name_length] = *bytes.get(at..)?.first_chunk::<3>()?;
+        let (length, name_length) = (usize::from(length), usize::from(name_length));
+        let is_usual = length < 0x80 && tag == 0x0a && length >= name_length + 4;
+        if !is_usual || at + 1 + length > self.end {
+            return None;
+        }
+        let value_at = at + 3 + name_length;
+        let value_length = length - 4 - name_length;
+        if bytes[value_at] != 0x12 || usize::from(bytes[value_at + 1]) != value_length {
+            return None;
+        }
+        self.at = at + 1 + length;
+        Some(UsualPair {
+            name_at: at + 3,
+            name_length,
+            value_at: value_at + 2,
+            value_length,
+        })
     }
 
     pub(super) fn is_at_end(&self) -> bool {
