@@ -19,9 +19,9 @@ const MAGIC: [u8; 4] = *b"TfRm";
 const VERSION: u16 = 1;
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 16;
-/// Longest payload. A snapshot travels in chunks and a proposal is limited to 4 MiB; an `AppendEntries`
-/// message has at most `PAYLOAD_ENTRIES_MAX` of those, sized so that this is not reached in practice.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 256 << 20;
+/// Longest payload: many times the largest proposal (4 MiB) and the largest message of entries, which the log limits
+/// to 4 MiB or one entry.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// What an envelope holds. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub mod formation;
 mod log;
 mod machine;
 mod plane;
+pub mod recovery;
 pub mod state;
 mod transport;
 mod voters;

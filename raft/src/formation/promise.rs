@@ -33,3 +33,17 @@ pub(crate) fn write(
     let bytes = codec::encode(codec::Kind::Promise, founding)?;
     files::replace(disk, directory, NAME, &bytes)
 }
+
+/// Takes a promise back, when the cluster that it was for has begun and the node gives up its vote in it. The node
+/// still belongs to that cluster, so it does not found another.
+///
+/// # Errors
+/// [`MetadataError::Disk`].
+pub(crate) fn withdraw(disk: &dyn Disk, directory: &Path) -> Result<(), MetadataError> {
+    let failed = |source| MetadataError::disk("withdraw promise", source);
+    match disk.remove(&directory.join(NAME)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(()) => disk.sync_dir(directory).map_err(failed),
+    }
+}

@@ -79,6 +79,11 @@ impl Machine {
         self.materialised.as_ref()
     }
 
+    /// The newest version.
+    pub(crate) fn version(&self) -> Version {
+        self.version.lock().clone()
+    }
+
     /// Makes the materialised rows durable and stops following. Blocks.
     pub(crate) fn close(&self) {
         if let Some(materialised) = &self.materialised {
@@ -95,7 +100,8 @@ impl Machine {
 }
 
 impl Version {
-    fn apply(&mut self, entry: Entry) -> Replies {
+    /// Applies an entry that follows the last one.
+    pub(crate) fn apply(&mut self, entry: Entry) -> Replies {
         self.last = Some(entry.log_id);
         let at = LogPosition::from(entry.log_id);
         self.state.applied = at;
@@ -112,6 +118,17 @@ impl Version {
                 Replies(replies.collect())
             }
         }
+    }
+
+    /// Makes this version the newest snapshot, durably. Blocks.
+    pub(crate) fn store(&self, snapshots: &SnapshotFiles) -> Result<Snapshot, MetadataError> {
+        let meta = self.meta();
+        let bytes = snapshot::encode(&self.state, &meta)?;
+        snapshots.store(self.last, &bytes)?;
+        Ok(Snapshot {
+            meta,
+            snapshot: Box::new(bytes),
+        })
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -196,15 +213,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let version = self.version.lock().clone();
         let files = self.snapshots.clone();
-        let built = blocking(move || {
-            let meta = version.meta();
-            let bytes = snapshot::encode(&version.state, &meta)?;
-            files.store(version.last, &bytes)?;
-            Ok(Snapshot {
-                meta,
-                snapshot: Box::new(bytes),
-            })
-        });
+        let built = blocking(move || version.store(&files));
         built
             .await
             .map_err(|error| storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Write, &error))

@@ -3,13 +3,14 @@
 mod cluster;
 
 use crate::state::{Change, Command, Condition, Refusal, Reply};
-use crate::{BootstrapSettings, MetadataError, Role};
+use crate::{BootstrapSettings, MetadataError, Role, recovery};
 use cluster::{CLUSTER, Cluster, create_tenant, eventually, state_where};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use trefoil_model::NodeId;
-use trefoil_store_pages::CrashLoss;
+use trefoil_store_pages::{CrashLoss, Disk};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_takes_commands_and_reads_what_was_acknowledged() {
@@ -395,4 +396,53 @@ async fn two_nodes_of_three_wait() {
     eventually("the reason", waits).await;
     task.abort();
     assert_eq!(plane.cluster(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_majority_is_recovered_from_one_node() {
+    let mut cluster = Cluster::empty(|_| ());
+    for _ in 0..3 {
+        cluster.add_machine().await;
+    }
+    cluster.everybody_sees_all();
+    let nodes = cluster.nodes();
+    cluster.form(&nodes, 3).await;
+    let (saved, survivor, lost) = (nodes[0], nodes[1], nodes[2]);
+    create_tenant(&cluster.plane(saved), "before")
+        .await
+        .unwrap();
+    cluster.plane(saved).read_linearizable().await.unwrap();
+    for node in &nodes {
+        cluster.crash(*node, CrashLoss::Dice).await;
+    }
+    let disk = |node| -> Arc<dyn Disk> { Arc::new(cluster.machine(node).disk.clone()) };
+    let directory = cluster.options.directory.clone();
+    let seen = recovery::inspect(disk(saved), &directory).await.unwrap();
+    let report = recovery::become_only_voter(disk(saved), &directory, 42)
+        .await
+        .unwrap();
+    assert_eq!(seen, report);
+    let before: BTreeSet<NodeId> = report.voters_before.iter().copied().collect();
+    assert_eq!(before, nodes.iter().copied().collect());
+    recovery::forget_group(&disk(survivor), &directory).unwrap();
+
+    cluster.everybody_sees(&[saved, survivor]);
+    cluster.start(saved).await.unwrap();
+    let plane = cluster.plane(saved);
+    create_tenant(&plane, "after").await.unwrap();
+    let state = plane.read_linearizable().await.unwrap();
+    assert!(state.tenant_id("before").is_some());
+    assert_eq!(state.recoveries().len(), 1);
+    assert_eq!(state.recoveries()[0].last, report.last);
+
+    cluster.start(survivor).await.unwrap();
+    cluster.form(&[survivor], 3).await;
+    let state = cluster.plane(survivor).read_linearizable().await.unwrap();
+    assert!(state.tenant_id("before").is_some() && state.tenant_id("after").is_some());
+    let voters: BTreeSet<NodeId> = [saved, survivor].into();
+    eventually("the second voter", || {
+        (plane.status().voters == voters).then_some(())
+    })
+    .await;
+    assert!(!plane.status().voters.contains(&lost));
 }
