@@ -1,2 +1,60 @@
-//! The binary `trefoil`.
-fn main() {}
+//! The binary `trefoil`: reads the command line and runs what it asks for.
+
+mod backend;
+mod bench;
+mod cli;
+mod clock;
+mod cluster;
+mod config;
+mod data_dir;
+mod data_plane;
+mod demo;
+mod gossip_driver;
+mod http_client;
+mod ingest;
+mod logging;
+mod peer_handler;
+mod query;
+mod recover;
+mod serve;
+mod telemetry;
+mod transport;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => {
+            block_on(async { demo::run(args).await.map(|()| ExitCode::SUCCESS) })
+        }
+        Command::Cluster(command) => block_on(cli::cluster::run(command)),
+        Command::Query(command) => {
+            block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
+        }
+        Command::Bench(command) => block_on(cli::bench(command)),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(work);
+    // A thread that reads keys waits for the terminal and would be waited for.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,331 @@
+//! What the outside protocols get from the node: acceptance of writes, queries over the cluster, answers
+//! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
+
+use crate::{
+    clock,
+    cluster::Cluster,
+    data_plane::NewWrite,
+    ingest::{Acceptance, Encoder},
+    query::source::{ClusterSource, Reach},
+    telemetry::{Outcome, Telemetry},
+};
+use async_trait::async_trait;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use trefoil_api::{
+    ApiError, Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery,
+    TenantName, WriteOutcome, admin,
+    remote_write::{MetricKind, WriteRequest},
+};
+use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
+use trefoil_query_promql::{
+    Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
+    Source, query_instant, query_range,
+};
+use trefoil_shard::WriteOutcome as Replicated;
+
+/// Samples may be this far in the future; the clocks of clients are not perfect. Mimir's default.
+const CREATION_GRACE: Duration = Duration::from_secs(600);
+
+/// The node behind the protocols.
+pub(crate) struct NodeBackend {
+    cluster: Arc<Cluster>,
+    encoder: Encoder,
+    telemetry: Arc<Telemetry>,
+}
+
+impl NodeBackend {
+    pub(crate) fn new(cluster: Arc<Cluster>, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            cluster,
+            encoder: Encoder::default(),
+            telemetry,
+        }
+    }
+
+    fn source(&self, tenant: TenantId, deadline: Instant) -> ClusterSource {
+        let reach = Reach {
+            node: self.cluster.identity.node,
+            plane: self.cluster.plane.clone(),
+            connections: self.cluster.connections.clone(),
+            directory: self.cluster.directory.clone(),
+        };
+        let budget = Budget::new(self.cluster.settings.query_samples, Some(deadline));
+        ClusterSource::new(reach, tenant, deadline, budget)
+    }
+
+    /// The tenant's id; a name that never wrote has an id that no item carries.
+    fn tenant_for_query(&self, tenant: &TenantName) -> TenantId {
+        self.cluster
+            .tenant(tenant.as_str())
+            .unwrap_or(TenantId(u32::MAX))
+    }
+
+    fn acceptance(&self) -> Acceptance {
+        let now = clock::wall();
+        let window = self.cluster.settings.out_of_order_window;
+        Acceptance {
+            oldest: window.map_or(Millis::MIN, |window| now - window.as_millis() as Millis),
+            newest: now + CREATION_GRACE.as_millis() as Millis,
+        }
+    }
+
+    fn deletion_version(&self, tenant: TenantId) -> DeletionVersion {
+        let state = self.cluster.metadata.state();
+        state
+            .deletions(tenant)
+            .map(|deletion| deletion.version)
+            .max()
+            .unwrap_or_default()
+    }
+
+    async fn replicate(
+        &self,
+        tenant: &TenantName,
+        request: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let tenant = self
+            .cluster
+            .tenant_for_write(tenant.as_str())
+            .await
+            .map_err(|error| unavailable(format!("the tenant cannot be recorded now: {error}")))?;
+        let routing = self.cluster.plane.routing();
+        if routing.shards() == 0 {
+            return Err(unavailable("the cluster has not begun yet".to_owned()));
+        }
+        let deletion = self.deletion_version(tenant);
+        let encoded = self
+            .encoder
+            .encode(tenant, request, &routing, self.acceptance())
+            .map_err(|error| ApiError::BadData(error.to_string()))?;
+        let samples = encoded.samples;
+        if !encoded.parcels.is_empty() {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let outcome = self
+                .cluster
+                .plane
+                .write(NewWrite {
+                    tenant,
+                    signal: Signal::Metrics,
+                    deletion,
+                    parcels: encoded.parcels,
+                    timeout,
+                })
+                .await;
+            if outcome != Replicated::Held {
+                return Err(unavailable(
+                    "no majority of the owners has the samples on disk; send them again".to_owned(),
+                ));
+            }
+        }
+        self.telemetry.samples.inc_by(samples);
+        let mut outcome = WriteOutcome::default();
+        if let Some(first) = encoded.first_out_of_bounds {
+            let count = encoded.out_of_bounds;
+            outcome
+                .refusals
+                .add(count, || format!("{count} samples were refused: {first}"));
+        }
+        Ok(outcome)
+    }
+
+    fn finish_query<T>(&self, begun: Instant, result: &Result<T, QueryError>) {
+        self.telemetry.queries_running.dec();
+        self.telemetry
+            .query_duration
+            .observe(begun.elapsed().as_secs_f64());
+        let outcome = match result {
+            Ok(_) => "ok",
+            Err(error) => error.error_type(),
+        };
+        self.telemetry
+            .queries
+            .get_or_create(&Outcome { outcome })
+            .inc();
+    }
+}
+
+fn unavailable(message: String) -> ApiError {
+    ApiError::Unavailable {
+        message,
+        retry_after: Duration::from_secs(1),
+    }
+}
+
+#[async_trait]
+impl Backend for NodeBackend {
+    fn now(&self) -> Millis {
+        clock::wall()
+    }
+
+    async fn write(
+        &self,
+        tenant: &TenantName,
+        request: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let begun = Instant::now();
+        let result = self.replicate(tenant, request, deadline).await;
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(error) => error.error_type(),
+        };
+        self.telemetry
+            .writes
+            .get_or_create(&Outcome { outcome })
+            .inc();
+        self.telemetry
+            .write_duration
+            .observe(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn query_instant(
+        &self,
+        tenant: &TenantName,
+        query: InstantQuery,
+    ) -> Result<QueryResult, QueryError> {
+        let begun = Instant::now();
+        self.telemetry.queries_running.inc();
+        let source = self.source(self.tenant_for_query(tenant), query.deadline);
+        let options = query_options(self, query.look_back, query.deadline);
+        let result = query_instant(&source, &query.query, query.time, &options).await;
+        let result = result.map(|answer| with_gaps(answer, &source));
+        self.finish_query(begun, &result);
+        result
+    }
+
+    async fn query_range(
+        &self,
+        tenant: &TenantName,
+        query: RangeQuery,
+    ) -> Result<QueryResult, QueryError> {
+        let begun = Instant::now();
+        self.telemetry.queries_running.inc();
+        let source = self.source(self.tenant_for_query(tenant), query.deadline);
+        let options = query_options(self, query.look_back, query.deadline);
+        let (start, end, step) = (query.start, query.end, query.step);
+        let result = match Grid::range(start, end, step) {
+            Ok(grid) => query_range(&source, &query.query, grid, &options).await,
+            Err(error) => Err(error),
+        };
+        let result = result.map(|answer| with_gaps(answer, &source));
+        self.finish_query(begun, &result);
+        result
+    }
+
+    async fn series(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<Labels>, QueryError> {
+        self.source(self.tenant_for_query(tenant), deadline)
+            .series(filter)
+            .await
+    }
+
+    async fn label_names(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<String>, QueryError> {
+        self.source(self.tenant_for_query(tenant), deadline)
+            .label_names(filter)
+            .await
+    }
+
+    async fn label_values(
+        &self,
+        tenant: &TenantName,
+        name: &str,
+        filter: SeriesFilter,
+        deadline: Instant,
+    ) -> Result<Listing<String>, QueryError> {
+        self.source(self.tenant_for_query(tenant), deadline)
+            .label_values(name, filter)
+            .await
+    }
+
+    async fn metadata(
+        &self,
+        tenant: &TenantName,
+        query: MetadataQuery,
+        deadline: Instant,
+    ) -> Result<Vec<MetricMetadata>, QueryError> {
+        let source = self.source(self.tenant_for_query(tenant), deadline);
+        let families = source.metadata(query.metric).await?;
+        let kind = |name: &str| {
+            MetricKind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == name)
+                .unwrap_or_default()
+        };
+        let families = families.into_iter().map(|family| MetricMetadata {
+            kind: kind(&family.metric_type),
+            metric: family.metric,
+            help: family.help,
+            unit: family.unit,
+        });
+        Ok(families.collect())
+    }
+
+    fn build_info(&self) -> BuildInfo {
+        BuildInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..BuildInfo::default()
+        }
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.cluster.readiness()
+    }
+
+    fn metrics_text(&self) -> String {
+        self.telemetry
+            .render()
+            .unwrap_or_else(|_| "# the metrics could not be rendered\n".to_owned())
+    }
+
+    async fn cluster(&self) -> Result<admin::Cluster, ApiError> {
+        Ok(self.cluster.describe().await)
+    }
+
+    async fn digests(&self, request: admin::DigestsRequest) -> Result<admin::Digests, ApiError> {
+        self.cluster.compare(&request).await
+    }
+
+    async fn movements(&self) -> Result<admin::Movements, ApiError> {
+        Ok(self.cluster.describe_movements())
+    }
+
+    async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        self.cluster.drain(node).await
+    }
+
+    async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        self.cluster.remove(node).await
+    }
+}
+
+fn query_options(
+    backend: &NodeBackend,
+    look_back: Option<Duration>,
+    deadline: Instant,
+) -> QueryOptions {
+    let mut eval = EvalOptions::default();
+    if let Some(look_back) = look_back {
+        eval.look_back_ms = look_back.as_millis() as Millis;
+    }
+    let budget = Budget::new(backend.cluster.settings.query_samples, Some(deadline));
+    QueryOptions { eval, budget }
+}
+
+fn with_gaps(mut answer: QueryResult, source: &ClusterSource) -> QueryResult {
+    answer.warnings.extend(source.gap_warning());
+    answer
+}

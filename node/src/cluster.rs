@@ -1,0 +1,138 @@
+//! The node as a member: follows the metadata plane and gossip, and leads when it is the leader.
+//!
+//! Gossip is advice: it says whom to ask and who seems dead. Only the metadata plane decides. What the
+//! replication core wants from the metadata plane comes here as wishes.
+
+pub(crate) mod admin;
+pub(crate) mod follow;
+mod lead;
+pub(crate) mod wishes;
+
+use crate::{
+    config::Settings,
+    data_plane::DataPlane,
+    gossip_driver::Gossip,
+    transport::{client::Connections, directory::Directory, identity::LocalIdentity},
+};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use trefoil_gossip::Load;
+use trefoil_model::{NodeId, TenantId};
+use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
+use trefoil_shard::ReplicaReport;
+
+/// Everything that a member needs of its node.
+pub(crate) struct Cluster {
+    pub(crate) settings: Settings,
+    pub(crate) identity: Arc<LocalIdentity>,
+    pub(crate) metadata: MetadataPlane,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) gossip: Gossip,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) connections: Arc<Connections>,
+    /// The last report of every node, at the leader.
+    reports: Mutex<BTreeMap<NodeId, ReplicaReport>>,
+    /// Since when a node seems dead, by this node's boot clock.
+    dead_since: Mutex<BTreeMap<NodeId, Duration>>,
+    /// What the last decision about movements waits for, in words.
+    waiting: Mutex<Vec<String>>,
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        settings: Settings,
+        identity: Arc<LocalIdentity>,
+        metadata: MetadataPlane,
+        plane: Arc<DataPlane>,
+        gossip: Gossip,
+        directory: Arc<Directory>,
+        connections: Arc<Connections>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            identity,
+            metadata,
+            plane,
+            gossip,
+            directory,
+            connections,
+            reports: Mutex::default(),
+            dead_since: Mutex::default(),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// Starts the member's tasks on the current runtime; they end with it.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        wishes: tokio::sync::mpsc::UnboundedReceiver<crate::data_plane::MetadataWish>,
+    ) {
+        tokio::spawn(follow::metadata(self.clone()));
+        tokio::spawn(follow::peers(self.clone()));
+        tokio::spawn(lead::run(self.clone()));
+        tokio::spawn(wishes::run(self.clone(), wishes));
+    }
+
+    /// The tenant of this name, made when it is new.
+    ///
+    /// # Errors
+    /// When it is new and the metadata plane cannot record it now.
+    pub(crate) async fn tenant_for_write(&self, name: &str) -> Result<TenantId, MetadataError> {
+        if let Some(tenant) = self.tenant(name) {
+            return Ok(tenant);
+        }
+        let command = Command::CreateTenant {
+            name: name.to_owned(),
+        };
+        match self.metadata.propose(command).await? {
+            Reply::Tenant(tenant) => Ok(tenant),
+            other => Err(MetadataError::Encoding {
+                what: "reply to CreateTenant",
+                reason: format!("{other:?}"),
+            }),
+        }
+    }
+
+    /// The tenant of this name, if it has ever written.
+    pub(crate) fn tenant(&self, name: &str) -> Option<TenantId> {
+        self.metadata.state().tenant_id(name)
+    }
+
+    /// A node's name for people; its id when nobody has named it.
+    pub(crate) fn node_name(&self, node: NodeId) -> String {
+        let state = self.metadata.state();
+        state
+            .member(node)
+            .map_or_else(|| node.to_string(), |m| m.description.name.clone())
+    }
+
+    /// The node that people mean by a name or an id.
+    pub(crate) fn find_node(&self, text: &str) -> Option<NodeId> {
+        let state = self.metadata.state();
+        let by_name = state.member_by_name(text).map(|member| member.node);
+        by_name.or_else(|| {
+            text.parse()
+                .ok()
+                .filter(|node| state.member(*node).is_some())
+        })
+    }
+
+    /// Takes a node's report; only the leader uses it.
+    pub(crate) fn take_report(&self, node: NodeId, report: ReplicaReport) {
+        self.reports.lock().insert(node, report);
+    }
+
+    /// How much this node holds, for the others.
+    pub(crate) fn load(&self) -> Load {
+        let stats = self.plane.engine().statistics();
+        let bytes = stats.block_bytes + self.plane.journal().bytes_on_disk();
+        Load {
+            series: stats.series_active.values().sum(),
+            bytes,
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.metadata.leader() == Some(self.identity.node)
+    }
+}

@@ -1,0 +1,505 @@
+//! What operators ask about the cluster: every node's own account, put together by the one that is asked.
+
+use super::Cluster;
+use crate::query::question;
+use bytes::Bytes;
+use futures::{StreamExt, future::join_all};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, time::Duration};
+use tonic::Status;
+use trefoil_api::{ApiError, admin};
+use trefoil_model::{NodeId, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
+use trefoil_raft::{Command, Member, MemberState, MetadataError, Role, State};
+
+/// The kind of [`NodeAccount`] among the calls of the `Queries` service.
+pub(crate) const KIND_ACCOUNT: u32 = 2;
+/// The kind of a [`DigestsAsk`].
+pub(crate) const KIND_DIGESTS: u32 = 3;
+/// How long a node may take to give its account.
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node may take to compute digests.
+const DIGESTS_TIMEOUT: Duration = Duration::from_secs(120);
+/// Unequal windows that are listed; more are only counted by `equal`.
+const UNEQUAL_LISTED_MAX: usize = 1000;
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NodeAccount {
+    serving: ShardSet,
+    filling: ShardSet,
+    series: u64,
+    bytes: u64,
+}
+
+/// Which digests are wanted.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DigestsAsk {
+    start: i64,
+    end: i64,
+}
+
+/// The digest of one shard and tenant in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WindowDigest {
+    pub(crate) tenant: TenantId,
+    pub(crate) shard: ShardId,
+    /// Start of the window.
+    pub(crate) window: i64,
+    pub(crate) items: u64,
+    pub(crate) digest: u128,
+}
+
+impl Cluster {
+    /// This node's account of itself.
+    pub(crate) fn account(&self) -> NodeAccount {
+        let status = self.plane.status();
+        let stats = self.plane.engine().statistics();
+        NodeAccount {
+            serving: status.serving,
+            filling: status.filling.union(&status.damaged),
+            series: stats.series_active.values().sum(),
+            bytes: stats.block_bytes + self.plane.journal().bytes_on_disk(),
+        }
+    }
+
+    /// The cluster as this node sees it, with every reachable node's account.
+    pub(crate) async fn describe(&self) -> admin::Cluster {
+        let state = self.metadata.state();
+        let status = self.metadata.status();
+        let members: Vec<Member> = state
+            .members()
+            .map(|m| (**m).clone())
+            .filter(is_present)
+            .collect();
+        let accounts = self.accounts(&members).await;
+        let role = |node: NodeId| match () {
+            () if status.voters.contains(&node) => "voter",
+            () if status.learners.contains(&node) => "learner",
+            () => "none",
+        };
+        let view = self.gossip.view();
+        let mut nodes: Vec<admin::Node> = members
+            .iter()
+            .map(|member| {
+                let account = accounts.get(&member.node);
+                let known = view.members.iter().find(|m| m.identity.node == member.node);
+                let mut node = describe_member(member, account);
+                role(member.node).clone_into(&mut node.role);
+                if member.node == self.identity.node {
+                    "alive".clone_into(&mut node.state);
+                    node.incarnation = self.identity.incarnation.to_string();
+                    let phase = if self.readiness().is_ok() {
+                        "ready"
+                    } else {
+                        "bootstrapping"
+                    };
+                    phase.clone_into(&mut node.phase);
+                } else if let Some(known) = known {
+                    node.state = format!("{:?}", known.state).to_lowercase();
+                    node.phase = format!("{:?}", known.info.phase).to_lowercase();
+                    node.http = known.info.http.to_string();
+                    node.peer = known.info.peer.to_string();
+                    node.incarnation = known.info.incarnation.to_string();
+                    node.version.clone_from(&known.info.version);
+                }
+                if member.state == MemberState::Draining {
+                    "draining".clone_into(&mut node.phase);
+                }
+                node
+            })
+            .collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        admin::Cluster {
+            cluster_id: self.identity.cluster().map(|cluster| cluster.to_string()),
+            answered_by: self.settings.node_name.clone(),
+            leader: status.leader.map(|leader| self.node_name(leader)),
+            term: status.term,
+            applied_index: status.last_applied.index,
+            replication_factor: members.len().min(3) as u16,
+            nodes,
+            configurations: self.configurations(&state, &accounts),
+        }
+    }
+
+    fn configurations(
+        &self,
+        state: &State,
+        accounts: &BTreeMap<NodeId, NodeAccount>,
+    ) -> Vec<admin::Configuration> {
+        let mut groups: Vec<(admin::Configuration, ShardSet)> = Vec::new();
+        for (shard, entry) in state.placement().iter() {
+            let configuration = &entry.configuration;
+            let names = |owners: &trefoil_model::OwnerSet| -> Vec<String> {
+                owners.iter().map(|node| self.node_name(node)).collect()
+            };
+            let replica = |node: NodeId| {
+                let state = match accounts.get(&node) {
+                    Some(account) if account.serving.contains(shard) => "serving",
+                    Some(_) => "filling",
+                    None => "unknown",
+                };
+                admin::Replica {
+                    node: self.node_name(node),
+                    state: state.to_owned(),
+                }
+            };
+            let described = admin::Configuration {
+                shards: Vec::new(),
+                number: 0,
+                old: names(&configuration.old),
+                new: names(&configuration.new),
+                replicas: configuration.all_owners().iter().map(replica).collect(),
+            };
+            let number = configuration.number.0;
+            let alike = |group: &&mut (admin::Configuration, ShardSet)| {
+                (&group.0.old, &group.0.new, &group.0.replicas)
+                    == (&described.old, &described.new, &described.replicas)
+            };
+            match groups.iter_mut().find(alike) {
+                Some((group, shards)) => {
+                    group.number = group.number.max(number);
+                    shards.insert(shard);
+                }
+                None => groups.push((
+                    admin::Configuration {
+                        number,
+                        ..described
+                    },
+                    [shard].into_iter().collect(),
+                )),
+            }
+        }
+        let ranged = |(group, shards): (admin::Configuration, ShardSet)| admin::Configuration {
+            shards: shard_ranges(&shards),
+            ..group
+        };
+        groups.into_iter().map(ranged).collect()
+    }
+
+    async fn accounts(&self, members: &[Member]) -> BTreeMap<NodeId, NodeAccount> {
+        let asked = members.iter().map(|member| async {
+            let account = self
+                .ask(member.node, KIND_ACCOUNT, &(), ACCOUNT_TIMEOUT)
+                .await;
+            (member.node, account)
+        });
+        let answers = join_all(asked).await.into_iter();
+        let mut accounts: BTreeMap<NodeId, NodeAccount> = answers
+            .filter_map(|(node, account)| Some((node, account.ok()?)))
+            .collect();
+        accounts.insert(self.identity.node, self.account());
+        accounts
+    }
+
+    /// Asks a node for an account; fails at once for this node, which knows itself.
+    async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        kind: u32,
+        question: &Q,
+        timeout: Duration,
+    ) -> Result<A, Status> {
+        if node == self.identity.node {
+            return Err(Status::invalid_argument("a node does not ask itself"));
+        }
+        let body = question::encode(question)?;
+        let exchange = async {
+            let mut chunks = self.connections.evaluate(node, kind, body, timeout).await?;
+            let mut answer = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                answer.extend_from_slice(&chunk?.body);
+            }
+            question::decode(&answer)
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "no answer within {timeout:?}"
+            ))),
+        }
+    }
+
+    /// Answers a peer that asks for an account or for digests.
+    ///
+    /// # Errors
+    /// When the kind is unknown or the question is malformed.
+    pub(crate) async fn answer_peer(&self, kind: u32, body: &Bytes) -> Result<Bytes, Status> {
+        match kind {
+            KIND_ACCOUNT => question::encode(&self.account()),
+            KIND_DIGESTS => {
+                let ask: DigestsAsk = question::decode(body)?;
+                question::encode(&self.own_digests(ask).await?)
+            }
+            other => Err(Status::unimplemented(format!(
+                "unknown question of kind {other}"
+            ))),
+        }
+    }
+
+    async fn own_digests(&self, ask: DigestsAsk) -> Result<Vec<WindowDigest>, Status> {
+        let plane = self.plane.clone();
+        let work = tokio::task::spawn_blocking(move || plane.all_digests(ask.start, ask.end));
+        work.await
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Compares the content of all replicas.
+    ///
+    /// # Errors
+    /// When this node cannot compute its own digests.
+    pub(crate) async fn compare(
+        &self,
+        request: &admin::DigestsRequest,
+    ) -> Result<admin::Digests, ApiError> {
+        let state = self.metadata.state();
+        let ask = DigestsAsk {
+            start: request.start.unwrap_or(i64::MIN),
+            end: request.end.unwrap_or(i64::MAX),
+        };
+        let members: Vec<Member> = state
+            .members()
+            .map(|m| (**m).clone())
+            .filter(is_present)
+            .collect();
+        let asked = members.iter().map(|member| async move {
+            let digests = if member.node == self.identity.node {
+                self.own_digests(ask).await
+            } else {
+                self.ask(member.node, KIND_DIGESTS, &ask, DIGESTS_TIMEOUT)
+                    .await
+            };
+            (member.node, digests)
+        });
+        let mut comparison = Comparison::default();
+        for (node, digests) in join_all(asked).await {
+            match digests {
+                Ok(digests) => comparison.add(node, digests),
+                Err(status) => comparison.unreachable.push(admin::Unreachable {
+                    node: self.node_name(node),
+                    reason: status.message().to_owned(),
+                }),
+            }
+        }
+        Ok(comparison.finish(self, &state))
+    }
+
+    /// Changes of owners that are under way.
+    pub(crate) fn describe_movements(&self) -> admin::Movements {
+        let state = self.metadata.state();
+        let open = state
+            .movements()
+            .filter(|movement| movement.ended.is_none());
+        let movements = open.map(|movement| admin::Movement {
+            shards: shard_ranges(&movement.shards),
+            from: movement.outgoing.first().map(|node| self.node_name(*node)),
+            to: movement
+                .incoming
+                .first()
+                .map(|node| self.node_name(*node))
+                .unwrap_or_default(),
+            step: "copying".to_owned(),
+            copied_bytes: 0,
+            total_bytes: 0,
+            since: movement.began_at,
+        });
+        admin::Movements {
+            pace_bytes_per_second: self.settings.movement_bytes_per_second,
+            movements: movements.collect(),
+        }
+    }
+
+    /// Begins to move all replicas off a node.
+    ///
+    /// # Errors
+    /// When the node is unknown or the metadata plane does not take the command.
+    pub(crate) async fn drain(&self, text: &str) -> Result<admin::Accepted, ApiError> {
+        let node = self.known_node(text)?;
+        self.command(Command::SetDraining {
+            node,
+            draining: true,
+        })
+        .await?;
+        let name = self.node_name(node);
+        Ok(admin::Accepted {
+            message: format!("{name} is being drained; watch it with: trefoil cluster status"),
+        })
+    }
+
+    /// Takes a node that owns nothing out of the cluster.
+    ///
+    /// # Errors
+    /// As [`Cluster::drain`]; when the node still owns shards.
+    pub(crate) async fn remove(&self, text: &str) -> Result<admin::Accepted, ApiError> {
+        let node = self.known_node(text)?;
+        let name = self.node_name(node);
+        self.command(Command::RemoveMember { node }).await?;
+        Ok(admin::Accepted {
+            message: format!("{name} was removed; its id never comes back"),
+        })
+    }
+
+    fn known_node(&self, text: &str) -> Result<NodeId, ApiError> {
+        self.find_node(text).ok_or_else(|| {
+            ApiError::NotFound(format!(
+                "no node is called {text:?}; see: trefoil cluster status"
+            ))
+        })
+    }
+
+    async fn command(&self, command: Command) -> Result<(), ApiError> {
+        match self.metadata.propose(command).await {
+            Ok(_) => Ok(()),
+            Err(MetadataError::Refused(refusal)) => Err(ApiError::Conflict(refusal.to_string())),
+            Err(error) => Err(ApiError::Unavailable {
+                message: error.to_string(),
+                retry_after: Duration::from_secs(1),
+            }),
+        }
+    }
+
+    /// Whether this node's replicas serve; the reason when they do not.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if matches!(self.metadata.status().role, Role::Stopped) {
+            return Err("the metadata plane has stopped".to_owned());
+        }
+        let state = self.metadata.state();
+        if state.placement().is_empty() {
+            return Err("the cluster has no placement yet".to_owned());
+        }
+        let me = self.identity.node;
+        if state.member(me).is_none() {
+            return Err("this node is not a member yet".to_owned());
+        }
+        let status = self.plane.status();
+        let filling = status.filling.union(&status.damaged);
+        if !filling.is_empty() {
+            return Err(format!("{} replicas are being filled", filling.len()));
+        }
+        let owned = state
+            .placement()
+            .iter()
+            .filter(|(_, e)| e.configuration.new.contains(me));
+        let missing = owned
+            .filter(|(shard, _)| !status.serving.contains(*shard))
+            .count();
+        if missing > 0 {
+            return Err(format!("{missing} replicas do not serve yet"));
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_present(member: &Member) -> bool {
+    member.state != MemberState::Removed
+}
+
+fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Node {
+    let account = account.cloned().unwrap_or_default();
+    admin::Node {
+        id: member.node.to_string(),
+        name: member.description.name.clone(),
+        zone: member.description.zone.clone(),
+        state: "unknown".to_owned(),
+        phase: "unknown".to_owned(),
+        role: String::new(),
+        http: member.description.addresses.http.clone(),
+        peer: member.description.addresses.peer.clone(),
+        incarnation: String::new(),
+        version: member.description.version.clone(),
+        replicas_serving: account.serving.len() as u32,
+        replicas_filling: account.filling.len() as u32,
+        series: account.series,
+        bytes: account.bytes,
+    }
+}
+
+fn shard_ranges(shards: &ShardSet) -> Vec<(u16, u16)> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for shard in shards.iter() {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == shard.0 => *last = shard.0,
+            _ => ranges.push((shard.0, shard.0)),
+        }
+    }
+    ranges
+}
+
+/// What the nodes said about the same windows.
+#[derive(Default)]
+struct Comparison {
+    answered: Vec<NodeId>,
+    windows: BTreeMap<(TenantId, ShardId, i64), BTreeMap<NodeId, (u64, u128)>>,
+    totals: BTreeMap<NodeId, (u64, u128)>,
+    unreachable: Vec<admin::Unreachable>,
+}
+
+impl Comparison {
+    fn add(&mut self, node: NodeId, digests: Vec<WindowDigest>) {
+        self.answered.push(node);
+        let total = self.totals.entry(node).or_default();
+        for digest in digests {
+            total.0 += digest.items;
+            total.1 = total.1.wrapping_add(digest.digest);
+            let key = (digest.tenant, digest.shard, digest.window);
+            self.windows
+                .entry(key)
+                .or_default()
+                .insert(node, (digest.items, digest.digest));
+        }
+    }
+
+    fn finish(self, cluster: &Cluster, state: &State) -> admin::Digests {
+        let describe = |node: NodeId, (items, digest): (u64, u128)| admin::NodeDigest {
+            node: cluster.node_name(node),
+            items,
+            digest: format!("{digest:032x}"),
+        };
+        let mut unequal = Vec::new();
+        let mut equal = self.unreachable.is_empty();
+        for ((tenant, shard, start), found) in &self.windows {
+            let Some(entry) = state.placement().get(*shard) else {
+                continue;
+            };
+            let owners = entry
+                .configuration
+                .new
+                .iter()
+                .filter(|n| self.answered.contains(n));
+            let of = |node: NodeId| (node, found.get(&node).copied().unwrap_or_default());
+            let replicas: Vec<(NodeId, (u64, u128))> = owners.map(of).collect();
+            if replicas.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+                continue;
+            }
+            equal = false;
+            if unequal.len() < UNEQUAL_LISTED_MAX {
+                let name = state
+                    .tenant(*tenant)
+                    .map(|t| t.name.clone())
+                    .unwrap_or_default();
+                unequal.push(admin::UnequalWindow {
+                    tenant: name,
+                    signal: "metrics".to_owned(),
+                    shard: shard.0,
+                    start: *start,
+                    end: start.saturating_add(WINDOW_MILLIS),
+                    replicas: replicas.into_iter().map(|(n, d)| describe(n, d)).collect(),
+                });
+            }
+        }
+        admin::Digests {
+            equal,
+            unreachable: self.unreachable,
+            compared: self.windows.len() as u64,
+            unequal,
+            totals: self
+                .totals
+                .into_iter()
+                .map(|(node, total)| describe(node, total))
+                .collect(),
+        }
+    }
+}

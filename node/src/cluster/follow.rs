@@ -1,0 +1,117 @@
+//! Tells the replication core what the metadata plane and gossip say.
+
+use super::Cluster;
+use crate::{clock, data_plane::StorePolicy, query::storage::engine_matchers};
+use std::{collections::BTreeMap, sync::Arc};
+use trefoil_gossip::MemberState;
+use trefoil_model::{DeletionVersion, Signal, TenantId, key_hash};
+use trefoil_query_promql::parse_selector;
+use trefoil_raft::State;
+use trefoil_shard::Event;
+use trefoil_store_metrics::Deletion;
+
+/// Follows the metadata plane until it stops.
+pub(super) async fn metadata(cluster: Arc<Cluster>) {
+    let mut states = cluster.metadata.watch();
+    loop {
+        let state = states.borrow_and_update().clone();
+        // The store first: the core must not claim a deletion that the store does not apply.
+        cluster.plane.set_policy(store_policy(&state));
+        cluster.plane.feed(Event::Metadata {
+            table: state.placement().clone(),
+            deletions: Arc::new(deletion_versions(&state)),
+        });
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the store must not show, by the metadata plane's word.
+pub(crate) fn store_policy(state: &State) -> StorePolicy {
+    let mut policy = StorePolicy::default();
+    let mut epoch = Vec::new();
+    for tenant in state.tenants() {
+        let deletions: Vec<Deletion> = state
+            .deletions(tenant.id)
+            .filter_map(|d| deletion(d))
+            .collect();
+        epoch.extend_from_slice(&tenant.id.0.to_le_bytes());
+        epoch.extend_from_slice(&tenant.deletions_newest.0.to_le_bytes());
+        epoch.extend_from_slice(&tenant.retention_number.to_le_bytes());
+        policy.deletions.push((tenant.id, deletions));
+        let whole = tenant
+            .cut_offs
+            .iter()
+            .filter(|c| c.signal == Signal::Metrics && c.selector.is_empty());
+        policy
+            .cut_offs
+            .extend(whole.map(|cut_off| (tenant.id, cut_off.before)).max());
+    }
+    policy.epoch = key_hash(TenantId(0), &epoch);
+    policy
+}
+
+fn deletion(fact: &trefoil_raft::Deletion) -> Option<Deletion> {
+    if fact.signal != Signal::Metrics {
+        return None;
+    }
+    let matchers = parse_selector(&fact.selector)
+        .ok()
+        .and_then(|m| engine_matchers(&m).ok());
+    let Some(matchers) = matchers else {
+        // It was parsed before it was proposed, so only a newer program can have written it.
+        tracing::error!(
+            selector = fact.selector,
+            "a deletion cannot be read by this version"
+        );
+        return None;
+    };
+    Some(Deletion {
+        version: fact.version,
+        matchers,
+        range: fact.range,
+    })
+}
+
+fn deletion_versions(state: &State) -> BTreeMap<TenantId, DeletionVersion> {
+    let newest = |tenant: TenantId| {
+        state
+            .deletions(tenant)
+            .map(|deletion| deletion.version)
+            .max()
+            .map(|newest| (tenant, newest))
+    };
+    state
+        .tenants()
+        .filter_map(|tenant| newest(tenant.id))
+        .collect()
+}
+
+/// Follows gossip until it stops.
+pub(super) async fn peers(cluster: Arc<Cluster>) {
+    let mut views = cluster.gossip.watch();
+    loop {
+        let view = views.borrow_and_update().clone();
+        for member in &view.members {
+            let node = member.identity.node;
+            let mut dead_since = cluster.dead_since.lock();
+            if member.state.is_active() {
+                dead_since.remove(&node);
+            } else {
+                dead_since.entry(node).or_insert_with(clock::boot);
+            }
+            drop(dead_since);
+            match member.state {
+                MemberState::Alive | MemberState::Suspect => {
+                    let incarnation = member.info.incarnation;
+                    cluster.plane.feed(Event::PeerUp { node, incarnation });
+                }
+                _ => cluster.plane.feed(Event::PeerDown { node }),
+            }
+        }
+        if views.changed().await.is_err() {
+            return;
+        }
+    }
+}

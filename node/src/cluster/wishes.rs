@@ -1,0 +1,68 @@
+//! What the replication core wants from the metadata plane.
+
+use super::Cluster;
+use crate::data_plane::MetadataWish;
+use bytes::Bytes;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc::UnboundedReceiver;
+use trefoil_raft::Command;
+use trefoil_shard::{Proposal, ReplicaReport};
+
+/// The kind of a report among the calls of the `Metadata` service; the lower ones are the metadata plane's.
+pub(crate) const KIND_REPORT: u32 = 100;
+/// How long the leader may take to take a report; the next one follows after a second.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Carries out wishes in order until the process ends. The core repeats those that have no effect, so
+/// their queue is as short as the core is patient.
+pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: UnboundedReceiver<MetadataWish>) {
+    while let Some(wish) = wishes.recv().await {
+        match wish {
+            MetadataWish::Propose(Proposal::RecordAmnesia { shards, lineage }) => {
+                let node = cluster.identity.node;
+                let command = Command::RecordAmnesia {
+                    node,
+                    shards,
+                    lineage,
+                };
+                match cluster.metadata.propose(command).await {
+                    Ok(_) => tracing::info!(%lineage, "recorded that replicas may lack data"),
+                    Err(error) => tracing::warn!(%error, "record that replicas may lack data"),
+                }
+            }
+            MetadataWish::Report(report) => send_report(&cluster, report).await,
+            MetadataWish::Refresh => {
+                if let Err(error) = cluster.metadata.read_linearizable().await {
+                    tracing::debug!(%error, "refresh the metadata");
+                }
+            }
+            MetadataWish::RestoredCopy => {
+                // An old copy must not vote: it may have forgotten a vote it gave.
+                tracing::error!(
+                    "this data directory is an old copy; remove it and start the node empty, so that \
+                     it joins as a new one"
+                );
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+async fn send_report(cluster: &Cluster, report: ReplicaReport) {
+    let Some(leader) = cluster.metadata.leader() else {
+        return;
+    };
+    if leader == cluster.identity.node {
+        cluster.take_report(leader, report);
+        return;
+    }
+    let Ok(body) = bincode::serialize(&report) else {
+        return;
+    };
+    let sent = cluster
+        .connections
+        .metadata(leader, KIND_REPORT, Bytes::from(body), REPORT_TIMEOUT);
+    if let Err(status) = sent.await {
+        tracing::debug!(%leader, error = status.message(), "report to the leader");
+    }
+}

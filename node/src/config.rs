@@ -1,0 +1,429 @@
+//! Settings of one node: defaults, then the YAML file, then `TREFOIL_*` variables, then flags.
+//!
+//! A setting exists because an operator would change it. Unknown keys, wrong types and impossible
+//! combinations are errors that name file, line and column and, where one is near, the key that was
+//! probably meant. Nothing here touches the network or the data directory.
+
+mod suggestion;
+
+use clap::Args;
+use serde::Deserialize;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// What `trefoil serve` takes on the command line or from `TREFOIL_*` variables.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// YAML configuration file; flags and TREFOIL_* variables override it
+    #[arg(long, value_name = "FILE", env = "TREFOIL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where this node keeps its data [default: ./trefoil-data]
+    #[arg(long, value_name = "DIR", env = "TREFOIL_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The node's name, unique in the cluster [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "TREFOIL_NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The failure zone the node runs in
+    #[arg(long, value_name = "ZONE", env = "TREFOIL_ZONE")]
+    pub(crate) zone: Option<String>,
+    /// Address of all HTTP interfaces [default: 0.0.0.0:9190]
+    #[arg(long, value_name = "ADDR", env = "TREFOIL_HTTP")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Address for the other nodes: gRPC over TCP and gossip over UDP [default: 0.0.0.0:9191]
+    #[arg(long, value_name = "ADDR", env = "TREFOIL_PEER")]
+    pub(crate) peer: Option<SocketAddr>,
+    /// Host or address that the other nodes reach this one at [default: found from the route to the seeds]
+    #[arg(long, value_name = "HOST", env = "TREFOIL_ADVERTISE")]
+    pub(crate) advertise: Option<String>,
+    /// Peer addresses to find the cluster by: host:port, comma-separated; DNS names may resolve to many
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        env = "TREFOIL_SEEDS"
+    )]
+    pub(crate) seeds: Option<Vec<String>>,
+    /// How many nodes agree to begin a new cluster [default: 3, or 1 without seeds]
+    #[arg(long, value_name = "N", env = "TREFOIL_BOOTSTRAP_EXPECT")]
+    pub(crate) bootstrap_expect: Option<usize>,
+    /// File with the cluster's key (64 hexadecimal digits) that authenticates gossip
+    #[arg(long, value_name = "FILE", env = "TREFOIL_CLUSTER_KEY_FILE")]
+    pub(crate) cluster_key_file: Option<PathBuf>,
+    /// Log format: text or json
+    #[arg(long, value_name = "FORMAT", env = "TREFOIL_LOG_FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Log filter, for example info or trefoil=debug
+    #[arg(long, value_name = "FILTER", env = "TREFOIL_LOG_LEVEL")]
+    pub(crate) log_level: Option<String>,
+}
+
+/// How log lines are written to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// One readable line per event.
+    #[default]
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// The YAML file. Every key is optional.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    node_name: Option<String>,
+    zone: Option<String>,
+    http: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    advertise: Option<String>,
+    seeds: Option<Vec<String>>,
+    bootstrap_expect: Option<usize>,
+    cluster_key_file: Option<PathBuf>,
+    shards: Option<u16>,
+    zone_mode: Option<ZoneMode>,
+    replace_after_seconds: Option<u64>,
+    log: LogSection,
+    storage: StorageSection,
+    limits: LimitsSection,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogSection {
+    format: Option<LogFormat>,
+    level: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StorageSection {
+    flush_interval_seconds: Option<u64>,
+    flush_samples: Option<u64>,
+    journal_bytes_max: Option<u64>,
+    movement_bytes_per_second: Option<u64>,
+    retention_hours: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitsSection {
+    write_timeout_seconds: Option<u64>,
+    query_timeout_seconds: Option<u64>,
+    query_concurrency: Option<usize>,
+    query_samples: Option<u64>,
+    out_of_order_window_hours: Option<u64>,
+}
+
+/// How zones bind placement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ZoneMode {
+    /// Never two replicas of a shard in one zone.
+    Strict,
+    /// Spread over zones as far as balance allows.
+    #[default]
+    Spread,
+}
+
+/// The settings a node runs with, complete and checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where the node keeps its data.
+    pub(crate) data_dir: PathBuf,
+    /// Unique in the cluster.
+    pub(crate) node_name: String,
+    /// Failure zone; empty when none was given.
+    pub(crate) zone: String,
+    /// Where HTTP listens.
+    pub(crate) http: SocketAddr,
+    /// Where peers connect (TCP) and gossip arrives (UDP).
+    pub(crate) peer: SocketAddr,
+    /// Host that others reach this node at; found from the routes when absent.
+    pub(crate) advertise: Option<String>,
+    /// `host:port` entries; empty for a cluster of one.
+    pub(crate) seeds: Vec<String>,
+    /// How many nodes begin a new cluster together.
+    pub(crate) bootstrap_expect: usize,
+    /// Key for gossip, when configured.
+    pub(crate) cluster_key: Option<[u8; 32]>,
+    /// Slices of the hash space, a power of two; fixed when the cluster begins. Default 256.
+    pub(crate) shards: u16,
+    /// Whether zones are binding.
+    pub(crate) zone_mode: ZoneMode,
+    /// A node dead for this long is replaced when another can take its place. Default 10 min.
+    pub(crate) replace_after: Duration,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
+    /// Which events are logged.
+    pub(crate) log_level: String,
+    /// A head older than this is flushed. Default 60 s; lower restarts faster, higher writes less.
+    pub(crate) flush_interval: Duration,
+    /// A head with more samples than this is flushed. Default 4 million.
+    pub(crate) flush_samples: u64,
+    /// The journal never keeps more than this for absent owners. Default 8 GiB.
+    pub(crate) journal_bytes_max: u64,
+    /// Pace of moving shards, per receiving node. Default 64 MiB/s.
+    pub(crate) movement_bytes_per_second: u64,
+    /// Items older than this are dropped; `None` keeps them for ever. Default 15 days.
+    pub(crate) retention: Option<Duration>,
+    /// A write that has no majority after this is answered 503. Default 10 s.
+    pub(crate) write_timeout: Duration,
+    /// A query that runs longer is ended. Default 2 min.
+    pub(crate) query_timeout: Duration,
+    /// Queries evaluated at once; more wait. Default 20.
+    pub(crate) query_concurrency: usize,
+    /// Samples one query may hold. Default 50 million.
+    pub(crate) query_samples: u64,
+    /// Samples older than this are refused. Default: retention.
+    pub(crate) out_of_order_window: Option<Duration>,
+}
+
+/// Why the settings were refused; the text says where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file could not be read.
+    #[error("read configuration {path}: {source}")]
+    Read {
+        /// The file that was named.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}:{line}:{column}: {message}")]
+    Invalid {
+        /// The file that was named.
+        path: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// What is wrong, with a suggestion where one is near.
+        message: String,
+    },
+    /// A value is impossible by itself or beside another.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl Settings {
+    /// Merges file, variables and flags over the defaults and checks the result.
+    ///
+    /// # Errors
+    /// When the file cannot be read or parsed, or when values contradict each other.
+    pub(crate) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                parse(path, &text)?
+            }
+        };
+        let settings = merge(args, file)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let impossible = |text: String| Err(ConfigError::Impossible(text));
+        if !self.shards.is_power_of_two() || self.shards > 4096 {
+            return impossible(format!(
+                "shards: {} is not a power of two up to 4096",
+                self.shards
+            ));
+        }
+        if self.bootstrap_expect == 0 {
+            return impossible(
+                "bootstrap_expect: 0 nodes cannot begin a cluster; use 1 or 3".into(),
+            );
+        }
+        if self.bootstrap_expect == 1 && !self.seeds.is_empty() {
+            return impossible(
+                "bootstrap_expect: 1 needs an empty seed list: with seeds, several nodes would each \
+                 begin a cluster of its own"
+                    .into(),
+            );
+        }
+        if self.bootstrap_expect > 1 && self.seeds.is_empty() {
+            return impossible(format!(
+                "bootstrap_expect: {} nodes cannot find each other without seeds; give --seeds \
+                 host:9191,... or set bootstrap_expect to 1",
+                self.bootstrap_expect
+            ));
+        }
+        if self.node_name.is_empty() {
+            return impossible("node_name: is empty; give --node-name".into());
+        }
+        for seed in &self.seeds {
+            let port = seed
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                return impossible(format!("seeds: {seed:?} has no port; write host:9191"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(path: &std::path::Path, text: &str) -> Result<File, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = error.location().map_or((1, 1), |l| (l.line(), l.column()));
+        let message = match error {
+            serde_saphyr::Error::SerdeUnknownField {
+                field, expected, ..
+            } => suggestion::unknown_key(field, expected),
+            other => suggestion::first_line(&other.to_string()),
+        };
+        ConfigError::Invalid {
+            path: path.to_owned(),
+            line,
+            column,
+            message,
+        }
+    })
+}
+
+fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
+    let args = args.clone();
+    let address = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let seeds: Vec<String> = args
+        .seeds
+        .or(file.seeds)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|seed| seed.trim().to_owned())
+        .filter(|seed| !seed.is_empty())
+        .collect();
+    let bootstrap_default = if seeds.is_empty() { 1 } else { 3 };
+    let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
+    let hours = |value: u64| (value > 0).then(|| Duration::from_secs(value * 3600));
+    let retention = hours(file.storage.retention_hours.unwrap_or(15 * 24));
+    Ok(Settings {
+        data_dir: args
+            .data_dir
+            .or(file.data_dir)
+            .unwrap_or_else(|| "trefoil-data".into()),
+        node_name: args.node_name.or(file.node_name).unwrap_or_else(host_name),
+        zone: args.zone.or(file.zone).unwrap_or_default(),
+        http: args.http.or(file.http).unwrap_or(address(9190)),
+        peer: args.peer.or(file.peer).unwrap_or(address(9191)),
+        advertise: args.advertise.or(file.advertise),
+        seeds,
+        bootstrap_expect: args
+            .bootstrap_expect
+            .or(file.bootstrap_expect)
+            .unwrap_or(bootstrap_default),
+        cluster_key: args
+            .cluster_key_file
+            .or(file.cluster_key_file)
+            .map(read_key)
+            .transpose()?,
+        shards: file.shards.unwrap_or(256),
+        zone_mode: file.zone_mode.unwrap_or_default(),
+        replace_after: seconds(file.replace_after_seconds, 600),
+        log_format: args.log_format.or(file.log.format).unwrap_or_default(),
+        log_level: args
+            .log_level
+            .or(file.log.level)
+            .unwrap_or_else(|| "info".into()),
+        flush_interval: seconds(file.storage.flush_interval_seconds, 60),
+        flush_samples: file.storage.flush_samples.unwrap_or(4_000_000),
+        journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
+        movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
+        retention,
+        write_timeout: seconds(file.limits.write_timeout_seconds, 10),
+        query_timeout: seconds(file.limits.query_timeout_seconds, 120),
+        query_concurrency: file.limits.query_concurrency.unwrap_or(20),
+        query_samples: file.limits.query_samples.unwrap_or(50_000_000),
+        out_of_order_window: file
+            .limits
+            .out_of_order_window_hours
+            .map_or(retention, hours),
+    })
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+fn read_key(path: PathBuf) -> Result<[u8; 32], ConfigError> {
+    let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let text = text.trim();
+    let malformed = || {
+        ConfigError::Impossible(format!(
+            "cluster_key_file: {} does not hold 64 hexadecimal digits (32 random bytes)",
+            path.display()
+        ))
+    };
+    if text.len() != 64 || !text.is_ascii() {
+        return Err(malformed());
+    }
+    let mut key = [0u8; 32];
+    for (index, byte) in key.iter_mut().enumerate() {
+        let digits = text.get(index * 2..index * 2 + 2).ok_or_else(malformed)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| malformed())?;
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(yaml: &str, expected: &str) {
+        let error = parse(std::path::Path::new("t.yaml"), yaml)
+            .and_then(|file| merge(&ServeArgs::default(), file))
+            .and_then(|settings| settings.check())
+            .expect_err(yaml);
+        assert_eq!(error.to_string(), expected, "{yaml}");
+    }
+
+    #[test]
+    fn errors_name_the_place_and_suggest() {
+        check_error(
+            "node_name: a\nstorage:\n  flush_intervall_seconds: 3\n",
+            "t.yaml:3:3: unknown key \"flush_intervall_seconds\"; did you mean \
+             \"flush_interval_seconds\"?",
+        );
+        check_error(
+            "wombat: 1\n",
+            "t.yaml:1:1: unknown key \"wombat\"; known here: data_dir, node_name, zone, http, peer, \
+             advertise, seeds, bootstrap_expect, cluster_key_file, shards, zone_mode, \
+             replace_after_seconds, log, storage, limits",
+        );
+        check_error(
+            "shards: 100\nnode_name: a\n",
+            "shards: 100 is not a power of two up to 4096",
+        );
+        check_error(
+            "node_name: a\nseeds: [localhost]\n",
+            "seeds: \"localhost\" has no port; write host:9191",
+        );
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let file = parse(std::path::Path::new("t.yaml"), "node_name: file\nzone: z\n").unwrap();
+        let args = ServeArgs {
+            node_name: Some("flag".into()),
+            ..ServeArgs::default()
+        };
+        let settings = merge(&args, file).unwrap();
+        assert_eq!(
+            (settings.node_name.as_str(), settings.zone.as_str()),
+            ("flag", "z")
+        );
+        assert_eq!(settings.bootstrap_expect, 1);
+    }
+}

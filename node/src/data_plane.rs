@@ -1,0 +1,472 @@
+//! Drives the replication core (crate trefoil-shard): the one place where its events come together and
+//! its actions are carried out.
+//!
+//! ```text
+//!   clients, peers, clock, metadata          journal thread          applier thread
+//!            | events                             | Durable               | Applied
+//!            v                                    v                       v
+//!   +----------------------------- mutex: Replication::step -----------------------------+
+//!   | records -> journal buffer   actions: messages, answers, pinned views, reads, exports |
+//!   +--------------------------------------------------------------------------------------+
+//! ```
+//! All actions of a step are carried out, or at least begun, before the next step: that is what the core
+//! asks for. Nothing under the mutex waits for a disk or a peer.
+
+mod applier;
+mod exports;
+mod flusher;
+mod port;
+mod recovery;
+mod waits;
+
+use crate::{
+    clock, cluster::admin::WindowDigest, config::Settings,
+    transport::replication::ReplicationSender,
+};
+use bytes::Bytes;
+use exports::Exports;
+use parking_lot::Mutex;
+use port::Port;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_shard::{
+    Action, Alarm, Event, FetchedParcel, Message, Offset, QueryId, QueryRequest, Record,
+    Replication, ReplicationStatus, RequestId, Routing, ShardDigest, Span, WriteOutcome,
+    WriteRequest, decode_message, encode_message,
+};
+use trefoil_store_blocks::{BlockId, Manifest};
+use trefoil_store_journal::Journal;
+use trefoil_store_metrics::{Deletion, Digest, DigestKey, MetricsEngine, MetricsError, View};
+use waits::Waits;
+
+pub(crate) use recovery::{Parts, StorePolicy};
+
+/// The key of the digests that nodes compare. Part of the protocol: all nodes use the same.
+const DIGEST_KEY: u64 = 0x7472_6566_6f69_6c31;
+/// Bytes that may wait for the journal's disk; beyond them pushes are dropped and writes refused.
+const JOURNAL_PENDING_BYTES_MAX: u64 = 256 << 20;
+
+/// What the core wants from the metadata plane; carried out by the cluster's own task.
+#[derive(Debug)]
+pub(crate) enum MetadataWish {
+    /// Propose this.
+    Propose(trefoil_shard::Proposal),
+    /// Bring the state up to date soon.
+    Refresh,
+    /// Tell the leader how far the replicas are.
+    Report(trefoil_shard::ReplicaReport),
+    /// The data directory is an old copy.
+    RestoredCopy,
+}
+
+/// A part that can be evaluated, with the view that was pinned for it.
+pub(crate) struct ReadyPart {
+    pub(crate) view: View,
+    pub(crate) complete: ShardSet,
+    pub(crate) refused: ShardSet,
+    pub(crate) gaps: ShardSet,
+}
+
+struct Core {
+    replication: Replication,
+    port: Port,
+    actions: Vec<Action>,
+}
+
+/// The data plane of one node.
+pub(crate) struct DataPlane {
+    core: Mutex<Core>,
+    journal: Arc<Journal>,
+    engine: Arc<MetricsEngine>,
+    sender: Arc<ReplicationSender>,
+    waits: Waits,
+    exports: Exports,
+    applier: applier::Queue,
+    routing: arc_swap::ArcSwap<Routing>,
+    wishes: tokio::sync::mpsc::UnboundedSender<MetadataWish>,
+    runtime: tokio::runtime::Handle,
+    next_id: AtomicU64,
+    settings: Settings,
+    closed: AtomicBool,
+    manifest: Arc<Manifest>,
+    /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.
+    policy_epoch: Mutex<u64>,
+    this: Weak<DataPlane>,
+}
+
+impl DataPlane {
+    /// Feeds one event and carries out what follows from it.
+    pub(crate) fn feed(&self, event: Event) {
+        let mut core = self.core.lock();
+        let Core {
+            replication,
+            port,
+            actions,
+        } = &mut *core;
+        replication.step(clock::boot(), event, port, actions);
+        let mut actions: VecDeque<Action> = actions.drain(..).collect();
+        while let Some(action) = actions.pop_front() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&self, action: Action) {
+        match action {
+            Action::Send(envelope, message) => {
+                let target = envelope.to;
+                let mut bytes = Vec::with_capacity(encoded_bytes(&message));
+                encode_message(&envelope, &message, &mut bytes);
+                self.sender.send(target, Bytes::from(bytes));
+            }
+            Action::FinishWrite { request, outcome } => self.waits.finish_write(request, outcome),
+            Action::QueryReady(ready) => self.waits.finish_query(
+                ready.query,
+                ReadyPart {
+                    view: self.engine.view(),
+                    complete: ready.complete,
+                    refused: ready.refused,
+                    gaps: ready.gaps,
+                },
+            ),
+            Action::Read { read, records } => self.spawn(move |plane| {
+                let records = plane.read_records(&records);
+                plane.feed(Event::JournalRead { read, records });
+            }),
+            Action::OpenExport {
+                export,
+                shards,
+                range,
+            } => {
+                let event = self.exports.open(&self.engine, export, shards, range);
+                self.spawn(move |plane| plane.feed(event));
+            }
+            Action::Export {
+                export,
+                cursor,
+                bytes_max,
+            } => self.spawn(move |plane| {
+                let event = plane.exports.read(export, cursor, bytes_max);
+                plane.feed(event);
+            }),
+            Action::CloseExport { export } => self.exports.close(export),
+            Action::Propose(proposal) => self.wish(MetadataWish::Propose(proposal)),
+            Action::Report(report) => self.wish(MetadataWish::Report(report)),
+            Action::RefreshMetadata => self.wish(MetadataWish::Refresh),
+            Action::Trim { below } => {
+                if let Err(error) = self.journal.trim(below.0) {
+                    tracing::warn!(%error, "trim the journal");
+                }
+            }
+            Action::RoutingChanged(routing) => self.routing.store(routing),
+            Action::Digest { id, shards, window } => self.spawn(move |plane| {
+                let digests = plane.window_digests(&shards, window);
+                plane.feed(Event::Digests { id, digests });
+            }),
+            Action::Alarm(alarm) => self.alarm(&alarm),
+        }
+    }
+
+    fn alarm(&self, alarm: &Alarm) {
+        match alarm {
+            Alarm::RestoredCopy { peer } => {
+                tracing::error!(%peer, "a peer knows more of this node's journal: the data is an old copy");
+                self.wish(MetadataWish::RestoredCopy);
+            }
+            Alarm::Amnesia { shards } => {
+                tracing::warn!(
+                    shards = shards.len(),
+                    "replicas lost data and are being filled again"
+                );
+            }
+            Alarm::Gap { shards } => {
+                tracing::error!(
+                    shards = shards.len(),
+                    "data is lost for good: there is no other replica"
+                );
+            }
+        }
+    }
+
+    fn wish(&self, wish: MetadataWish) {
+        // The receiver only goes away when the process stops.
+        self.wishes.send(wish).ok();
+    }
+
+    /// Runs work that reads disks on a thread that may wait.
+    fn spawn(&self, work: impl FnOnce(Arc<DataPlane>) + Send + 'static) {
+        if let Some(plane) = self.this.upgrade() {
+            self.runtime.spawn_blocking(move || work(plane));
+        }
+    }
+
+    /// Takes the bytes of a message from a peer. Never waits.
+    pub(crate) fn receive(&self, bytes: &Bytes) {
+        match decode_message(bytes) {
+            Ok((envelope, message)) => {
+                if matches!(message, Message::Push(_)) && self.is_overloaded() {
+                    return;
+                }
+                self.feed(Event::Message(envelope, message));
+            }
+            Err(error) => tracing::warn!(%error, "a replication message was refused"),
+        }
+    }
+
+    /// Reads parcels of the own journal for a peer. What cannot be read any more is left out.
+    fn read_records(&self, spans: &[Span]) -> Vec<FetchedParcel> {
+        let mut found = Vec::with_capacity(spans.len());
+        for span in spans {
+            let record = self
+                .journal
+                .read(span.start.0, 1)
+                .ok()
+                .and_then(|r| r.into_iter().next());
+            let Some(record) = record.filter(|record| record.end == span.end.0) else {
+                continue;
+            };
+            match Record::decode(&Bytes::from(record.bytes)) {
+                Ok(Record::Parcel { accepted, parcel }) => {
+                    found.push(FetchedParcel {
+                        end: span.end,
+                        accepted,
+                        parcel,
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, offset = span.start.0, "read the own journal")
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes a block that cannot be read out of the store and tells the core what is lost.
+    pub(crate) fn damaged(&self, block: BlockId, piece: &str) {
+        match self.manifest.mark_damaged(block, piece) {
+            Ok(Some(damaged)) => {
+                let range = damaged.meta.window;
+                tracing::error!(%block, piece, shards = damaged.shards.len(), "a block is damaged");
+                self.feed(Event::Damaged {
+                    shards: damaged.shards,
+                    range,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "note a damaged block"),
+        }
+    }
+
+    /// Digests of shards in one window, as the scrub compares them.
+    fn window_digests(&self, shards: &ShardSet, window: Window) -> Vec<ShardDigest> {
+        let epoch = *self.policy_epoch.lock();
+        let mut by_shard: BTreeMap<ShardId, u128> = BTreeMap::new();
+        for (key, digest) in self.digests_between(shards, window.range()) {
+            // Tenants are told apart by what is hashed, so their sums may be added.
+            let sum = by_shard.entry(key.shard).or_default();
+            *sum = sum.wrapping_add(digest.sum);
+        }
+        shards
+            .iter()
+            .map(|shard| ShardDigest {
+                shard,
+                digest: by_shard.get(&shard).copied().unwrap_or_default(),
+                epoch,
+            })
+            .collect()
+    }
+
+    /// Digests of everything that this node's own replicas hold in a range of time.
+    pub(crate) fn all_digests(&self, start: i64, end: i64) -> Vec<WindowDigest> {
+        let owned = self.core.lock().replication.status();
+        let shards = owned.serving.union(&owned.filling).union(&owned.damaged);
+        self.digests_between(&shards, TimeRange { start, end })
+            .into_iter()
+            .map(|(key, digest)| WindowDigest {
+                tenant: key.tenant,
+                shard: key.shard,
+                window: key.window.start(),
+                items: digest.items,
+                digest: digest.sum,
+            })
+            .collect()
+    }
+
+    /// Digests of the windows that begin in a range; none when a block turns out to be damaged.
+    fn digests_between(&self, shards: &ShardSet, range: TimeRange) -> BTreeMap<DigestKey, Digest> {
+        match self
+            .engine
+            .view()
+            .digests(None, range, shards, DIGEST_KEY, 0)
+        {
+            Ok(digests) => digests,
+            Err(error) => {
+                if let MetricsError::DamagedBlock { block, piece } = error {
+                    self.damaged(block, piece);
+                }
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Gives the store what the metadata plane says of deletions and retention.
+    pub(crate) fn set_policy(&self, policy: StorePolicy) {
+        set_policy(&self.engine, policy.deletions, policy.cut_offs);
+        *self.policy_epoch.lock() = policy.epoch;
+    }
+
+    /// Whether the journal's disk is too far behind to take more.
+    fn is_overloaded(&self) -> bool {
+        self.applier.pending_bytes() > JOURNAL_PENDING_BYTES_MAX
+    }
+
+    /// Writes a client's items; resolves when a majority of all owners holds them or it cannot be had.
+    pub(crate) async fn write(&self, request: NewWrite) -> WriteOutcome {
+        if self.is_overloaded() {
+            return WriteOutcome::Unavailable;
+        }
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let wait = self.waits.begin_write(id);
+        self.feed(Event::Write(WriteRequest {
+            request: id,
+            tenant: request.tenant,
+            signal: request.signal,
+            deletion: request.deletion,
+            parcels: request.parcels,
+            deadline: clock::boot() + request.timeout,
+        }));
+        wait.await.unwrap_or(WriteOutcome::Unavailable)
+    }
+
+    /// Waits until a part can be evaluated here, completely, and pins the view for it. Dropping the
+    /// future cancels the part.
+    pub(crate) async fn query(
+        &self,
+        shards: ShardSet,
+        range: trefoil_model::TimeRange,
+        timeout: Duration,
+    ) -> Option<ReadyPart> {
+        let query = QueryId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let wait = self.waits.begin_query(query);
+        let guard = CancelGuard {
+            plane: self,
+            query,
+            done: false,
+        };
+        let deadline = clock::boot() + timeout;
+        self.feed(Event::Query(QueryRequest {
+            query,
+            shards,
+            range,
+            deadline,
+        }));
+        let ready = wait.await.ok();
+        guard.finish();
+        ready
+    }
+
+    /// Where shards are, as this node follows it.
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        self.routing.load_full()
+    }
+
+    /// How far this node's replicas are.
+    pub(crate) fn status(&self) -> ReplicationStatus {
+        self.core.lock().replication.status()
+    }
+
+    /// The storage engine, for questions that need no barrier.
+    pub(crate) fn engine(&self) -> &Arc<MetricsEngine> {
+        &self.engine
+    }
+
+    /// The journal, for its numbers.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// Messages to peers that were dropped since the start.
+    pub(crate) fn messages_dropped(&self) -> u64 {
+        self.sender.dropped()
+    }
+
+    /// Blocks found unreadable since the start.
+    pub(crate) fn blocks_damaged(&self) -> u64 {
+        self.manifest.statistics().blocks_damaged
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn durable(&self, end: u64) {
+        self.feed(Event::Durable { end: Offset(end) });
+        self.applier.wake(end);
+    }
+}
+
+fn set_policy(
+    engine: &MetricsEngine,
+    deletions: Vec<(TenantId, Vec<Deletion>)>,
+    cut_offs: Vec<(TenantId, Millis)>,
+) {
+    for (tenant, deletions) in deletions {
+        engine.set_deletions(tenant, deletions);
+    }
+    for (tenant, cut_off) in cut_offs {
+        engine.set_cut_off(tenant, cut_off);
+    }
+}
+
+/// A client's write, cut into parcels.
+pub(crate) struct NewWrite {
+    pub(crate) tenant: trefoil_model::TenantId,
+    pub(crate) signal: trefoil_model::Signal,
+    pub(crate) deletion: trefoil_model::DeletionVersion,
+    pub(crate) parcels: Vec<(ShardSet, Bytes)>,
+    pub(crate) timeout: Duration,
+}
+
+struct CancelGuard<'a> {
+    plane: &'a DataPlane,
+    query: QueryId,
+    done: bool,
+}
+
+impl CancelGuard<'_> {
+    fn finish(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for CancelGuard<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.plane.waits.forget_query(self.query);
+            self.plane.feed(Event::CancelQuery(self.query));
+        }
+    }
+}
+
+/// About how many bytes a message will have, so that the buffer grows once.
+fn encoded_bytes(message: &Message) -> usize {
+    let body = match message {
+        Message::Push(push) => push
+            .parcels
+            .iter()
+            .map(|(_, parcel)| parcel.len_bytes())
+            .sum(),
+        Message::FetchAnswer { records, .. } => {
+            records.iter().map(|record| record.parcel.len_bytes()).sum()
+        }
+        _ => 0,
+    };
+    body + 512
+}

@@ -1,0 +1,132 @@
+//! Applies durable records to the store, in journal order, on a thread of its own.
+
+use super::DataPlane;
+use parking_lot::{Condvar, Mutex};
+use std::{collections::VecDeque, sync::Arc};
+use trefoil_shard::{Event, Record, Span};
+use trefoil_store_metrics::MetricsEngine;
+
+/// Records between journal and store. Bounded by the journal's pending bytes and the applier's speed:
+/// what is not applied is not acknowledged to queries, and writes are refused when it grows too long.
+#[derive(Clone, Default)]
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    records: VecDeque<(Span, Record)>,
+    /// End of the last record that was appended.
+    appended: u64,
+    durable: u64,
+    applied: u64,
+    stopped: bool,
+}
+
+impl Queue {
+    /// Notes a record that was appended.
+    pub(super) fn push(&self, span: Span, record: Record) {
+        let mut state = self.shared.state.lock();
+        state.appended = span.end.0;
+        state.records.push_back((span, record));
+    }
+
+    /// Says that the journal is durable up to `end`.
+    pub(super) fn wake(&self, end: u64) {
+        self.shared.state.lock().durable = end;
+        self.shared.changed.notify_all();
+    }
+
+    /// Bytes of records that were appended and are not applied yet.
+    pub(super) fn pending_bytes(&self) -> u64 {
+        let state = self.shared.state.lock();
+        state.appended.saturating_sub(state.applied)
+    }
+
+    /// Waits until everything up to `end` is applied, or the thread has ended.
+    pub(super) fn wait_until_applied(&self, end: u64) {
+        let mut state = self.shared.state.lock();
+        while state.applied < end && !state.stopped {
+            self.shared.changed.wait(&mut state);
+        }
+    }
+
+    fn applied(&self, end: u64) {
+        self.shared.state.lock().applied = end;
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends the thread after what is durable now.
+    pub(super) fn stop(&self) {
+        self.shared.state.lock().stopped = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// The durable records that wait; empty when the thread should end.
+    fn take(&self) -> Vec<(Span, Record)> {
+        let mut state = self.shared.state.lock();
+        loop {
+            let durable = state.durable;
+            let count = state
+                .records
+                .partition_point(|(span, _)| span.end.0 <= durable);
+            if count > 0 {
+                return state.records.drain(..count).collect();
+            }
+            if state.stopped {
+                return Vec::new();
+            }
+            self.shared.changed.wait(&mut state);
+        }
+    }
+}
+
+/// Runs until the queue is stopped.
+pub(super) fn run(plane: &DataPlane, queue: &Queue) {
+    loop {
+        let records = queue.take();
+        let Some((last, _)) = records.last() else {
+            return;
+        };
+        let end = last.end;
+        for (span, record) in &records {
+            apply(&plane.engine, *span, record);
+        }
+        queue.applied(end.0);
+        plane.feed(Event::Applied { end });
+    }
+}
+
+/// Applies what a durable record does to the store.
+pub(super) fn apply(engine: &MetricsEngine, span: Span, record: &Record) {
+    match record {
+        Record::Parcel { accepted, parcel } => {
+            let header = parcel.header();
+            let applied = engine.apply(
+                span.end.0,
+                header.tenant,
+                header.deletion,
+                parcel.body(),
+                accepted,
+            );
+            if let Err(error) = applied {
+                // The coordinator made the body, and its checksum held: this is a bug, not bad input.
+                // What the body holds up to the fault is applied; nothing else is lost.
+                tracing::error!(%error, offset = span.end.0, "apply a parcel");
+            }
+        }
+        Record::Drop { shards } => {
+            // Everything in front of this record is applied, so the head may go into blocks with it.
+            if let Err(error) = engine.drop_shards(shards, engine.applied_position(), None) {
+                tracing::error!(%error, "drop the replicas of shards");
+            }
+        }
+        _ => {}
+    }
+}

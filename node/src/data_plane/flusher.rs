@@ -1,0 +1,144 @@
+//! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
+
+use super::{DataPlane, applier};
+use crate::clock;
+use anyhow::Context;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
+use trefoil_model::{Millis, Window};
+use trefoil_shard::{Event, Offset};
+use trefoil_store_metrics::MetricsError;
+
+/// How often the core is told that time passed.
+const TICK: Duration = Duration::from_millis(5);
+/// How often the maintenance thread looks.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(500);
+
+impl DataPlane {
+    /// Starts the threads; they end when the data plane is closed.
+    pub(crate) fn start_maintenance(self: &Arc<Self>) {
+        let plane = self.clone();
+        spawn("applier", move || applier::run(&plane, &plane.applier));
+        let plane = Arc::downgrade(self);
+        spawn("ticker", move || {
+            every(TICK, &plane, |plane| plane.feed(Event::Tick))
+        });
+        let plane = Arc::downgrade(self);
+        let mut maintenance = Maintenance {
+            flushed_at: clock::boot(),
+            offered_at: clock::boot(),
+        };
+        spawn("maintenance", move || {
+            every(MAINTENANCE_INTERVAL, &plane, |plane| {
+                if let Err(error) = maintenance.run(plane) {
+                    tracing::error!(error = format!("{error:#}"), "maintain the blocks");
+                }
+            });
+        });
+    }
+
+    /// Flushes what is applied and stops the journal. Nothing that was acknowledged depends on it.
+    pub(crate) fn close(&self) {
+        self.closed
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Err(error) = self.flush() {
+            tracing::warn!(error = format!("{error:#}"), "flush before the stop");
+        }
+        self.applier.stop();
+        if let Err(error) = self.journal.close() {
+            tracing::warn!(%error, "close the journal");
+        }
+    }
+
+    /// Writes what is applied into blocks, with a checkpoint of the core.
+    fn flush(&self) -> anyhow::Result<()> {
+        let (checkpoint, covers) = self.core.lock().replication.checkpoint();
+        // The checkpoint speaks of records up to `covers`: they are durable before it is.
+        self.applier.wait_until_applied(covers.0);
+        let through = self.engine.applied_position();
+        self.engine
+            .flush(through, Some(checkpoint))
+            .context("flush the head")?;
+        self.feed(Event::Flushed {
+            through: Offset(through),
+        });
+        Ok(())
+    }
+}
+
+struct Maintenance {
+    flushed_at: Duration,
+    offered_at: Duration,
+}
+
+/// How long after its end a window counts as closed: late samples have mostly come by then.
+const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
+/// Windows offered for comparison at once.
+const WINDOWS_OFFERED_MAX: usize = 64;
+/// How often quiet windows are offered for comparison with the other owners.
+const OFFER_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Maintenance {
+    fn run(&mut self, plane: &DataPlane) -> anyhow::Result<()> {
+        let now = clock::boot();
+        let stats = plane.engine.statistics();
+        let old = now.saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
+        if stats.head_samples >= plane.settings.flush_samples || (old && stats.head_samples > 0) {
+            plane.flush()?;
+            self.flushed_at = clock::boot();
+        }
+        plane
+            .engine
+            .enforce_retention()
+            .context("drop what is too old")?;
+        let closed_before = clock::wall() - CLOSED_AFTER.as_millis() as Millis;
+        loop {
+            match plane.engine.merge_once(closed_before) {
+                Ok(Some(_)) if !plane.is_closed() => {}
+                Ok(_) => break,
+                Err(MetricsError::DamagedBlock { block, piece }) => plane.damaged(block, piece),
+                Err(error) => return Err(error).context("merge blocks"),
+            }
+        }
+        if now.saturating_sub(self.offered_at) >= OFFER_INTERVAL {
+            self.offered_at = now;
+            plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
+        }
+        Ok(())
+    }
+}
+
+/// The newest windows that nobody writes to any more.
+fn quiet_windows(plane: &DataPlane, closed_before: Millis) -> Vec<Window> {
+    let view = plane.engine.view();
+    let windows = view
+        .tenants()
+        .into_iter()
+        .flat_map(|tenant| view.windows(tenant));
+    let quiet: BTreeSet<Window> = windows
+        .filter(|window| window.range().end <= closed_before)
+        .collect();
+    quiet.into_iter().rev().take(WINDOWS_OFFERED_MAX).collect()
+}
+
+fn every(interval: Duration, plane: &Weak<DataPlane>, mut work: impl FnMut(&DataPlane)) {
+    loop {
+        let Some(plane) = plane.upgrade() else { return };
+        if plane.is_closed() {
+            return;
+        }
+        work(&plane);
+        drop(plane);
+        thread::sleep(interval);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+    // A process that cannot start four threads cannot run a node.
+    assert!(started.is_ok(), "start the {name} thread");
+}

@@ -1,0 +1,251 @@
+//! Brings the data plane up: blocks, checkpoint, journal, and the state machine made of them.
+
+use super::{Core, DataPlane, MetadataWish, applier, exports::Exports, port::Port, waits::Waits};
+use crate::{clock, config::Settings, transport::replication::ReplicationSender};
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+use tokio::sync::mpsc::UnboundedSender;
+use trefoil_model::{LineageId, Millis, NodeId, TenantId};
+use trefoil_shard::{
+    Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
+};
+use trefoil_store_blocks::{Manifest, ManifestOptions};
+use trefoil_store_journal::{DurableEvent, Journal, JournalOptions, OnDurable};
+use trefoil_store_metrics::{Deletion, MetricsEngine, MetricsOptions};
+use trefoil_store_pages::Disk;
+
+/// Bytes of records that are read from the journal at once.
+const REPLAY_BYTES: usize = 4 << 20;
+/// Bytes that may wait for the disk before the journal refuses; far above what is let in.
+const PENDING_BYTES_MAX: usize = 1 << 30;
+
+/// What a data plane is made of.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The node's data directory.
+    pub(crate) directory: PathBuf,
+    pub(crate) identity: Identity,
+    /// The lineage of the data directory.
+    pub(crate) lineage: LineageId,
+    /// Whether the data directory was made in this run.
+    pub(crate) fresh: bool,
+    pub(crate) settings: Settings,
+    /// Deletions and cut-offs as the metadata plane on this node knows them.
+    pub(crate) policy: StorePolicy,
+    pub(crate) sender: Arc<ReplicationSender>,
+    pub(crate) wishes: UnboundedSender<MetadataWish>,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// What the metadata plane says of what the store must not show.
+#[derive(Default)]
+pub(crate) struct StorePolicy {
+    pub(crate) deletions: Vec<(TenantId, Vec<Deletion>)>,
+    pub(crate) cut_offs: Vec<(TenantId, Millis)>,
+    /// Equal on two nodes only when all of this is.
+    pub(crate) epoch: u64,
+}
+
+impl DataPlane {
+    /// Recovers from what the data directory holds. Blocks while it reads.
+    ///
+    /// # Errors
+    /// When the disk refuses, or when pieces of the directory are missing so that this node can no
+    /// longer go on as itself.
+    pub(crate) fn recover(parts: Parts) -> anyhow::Result<Arc<Self>> {
+        let begun = clock::boot();
+        let options = ManifestOptions {
+            lineage_if_new: parts.lineage,
+            ..ManifestOptions::default()
+        };
+        let (manifest, blocks) =
+            Manifest::open(parts.disk.clone(), &parts.directory.join("blocks"), options)
+                .context("open the blocks")?;
+        let manifest = Arc::new(manifest);
+        let pin = manifest.pin();
+        let flushed_to = pin.flushed_to();
+        let engine = MetricsEngine::open(manifest.clone(), MetricsOptions::default())
+            .context("open the metrics engine")?;
+        let policy = parts.policy;
+        let epoch = policy.epoch;
+        super::set_policy(&engine, policy.deletions, policy.cut_offs);
+        let target: Arc<OnceLock<Weak<DataPlane>>> = Arc::default();
+        let options = JournalOptions {
+            lineage_if_new: parts.lineage,
+            pending_bytes_max: PENDING_BYTES_MAX,
+            verify_from: flushed_to,
+            ..JournalOptions::default()
+        };
+        let directory = parts.directory.join("journal");
+        let (journal, found) = Journal::open(
+            parts.disk.clone(),
+            &directory,
+            options,
+            on_durable(target.clone()),
+        )
+        .context("open the journal")?;
+        if found.fresh && flushed_to > 0 {
+            bail!(
+                "the blocks in {} are there but the journal is gone: this node cannot know what it \
+                 acknowledged; remove the directory and start the node empty, so that it joins as a new one",
+                parts.directory.display()
+            );
+        }
+        if found.torn_bytes_cut > 0 {
+            tracing::info!(
+                bytes = found.torn_bytes_cut,
+                "cut the torn end of the journal"
+            );
+        }
+        for damage in &found.damage {
+            tracing::error!(?damage, "a part of the journal is unreadable");
+        }
+        let loss = match () {
+            () if parts.fresh || found.fresh => Loss::Fresh(parts.lineage),
+            () if !found.damage.is_empty() || found.lineage != pin.lineage() => Loss::Possible,
+            () => Loss::None,
+        };
+        let journal = Arc::new(journal);
+        let engine = Arc::new(engine);
+        let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
+        let end = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
+        let queue = applier::Queue::default();
+        let mut port = Port::new(journal.clone(), queue.clone());
+        let mut actions = Vec::new();
+        let found = RecoveredJournal {
+            floor: Offset(found.floor),
+            end: Offset(end.max(found.end)),
+            flushed: Offset(flushed_to),
+        };
+        let now = clock::boot();
+        let replication =
+            recovery.finish(now, parts.identity, found, loss, &mut port, &mut actions);
+        let routing = replication.routing().clone();
+        let plane = Arc::new_cyclic(|this| Self {
+            core: Mutex::new(Core {
+                replication,
+                port,
+                actions: Vec::new(),
+            }),
+            journal,
+            engine,
+            sender: parts.sender,
+            waits: Waits::default(),
+            exports: Exports::default(),
+            applier: queue,
+            routing: arc_swap::ArcSwap::new(routing),
+            wishes: parts.wishes,
+            runtime: parts.runtime,
+            next_id: AtomicU64::new(1),
+            settings: parts.settings,
+            closed: AtomicBool::new(false),
+            manifest,
+            policy_epoch: Mutex::new(epoch),
+            this: this.clone(),
+        });
+        target.set(Arc::downgrade(&plane)).ok();
+        let mut actions: VecDeque<_> = actions.into();
+        while let Some(action) = actions.pop_front() {
+            plane.carry_out(action);
+        }
+        plane.durable(plane.journal.durable_end());
+        plane.feed(Event::Tick);
+        for damaged in blocks.damaged {
+            tracing::error!(block = %damaged.meta.id, why = damaged.why, "a block is damaged");
+            let (shards, range) = (damaged.shards, damaged.meta.window);
+            plane.feed(Event::Damaged { shards, range });
+        }
+        tracing::info!(
+            seconds = (clock::boot() - begun).as_secs_f64(),
+            ?loss,
+            "recovered"
+        );
+        Ok(plane)
+    }
+}
+
+/// A recovery from the checkpoint, or from nothing when there is none.
+fn begin_recovery(
+    settings: &Settings,
+    node: NodeId,
+    checkpoint: &[u8],
+) -> anyhow::Result<Recovery> {
+    let settings = trefoil_shard::Settings {
+        copy_bytes_per_second: settings.movement_bytes_per_second,
+        journal_bytes_max: settings.journal_bytes_max,
+        ..trefoil_shard::Settings::default()
+    };
+    let checkpoint = (!checkpoint.is_empty()).then(|| Bytes::copy_from_slice(checkpoint));
+    Recovery::new(settings, Faults::default(), node, checkpoint.as_ref())
+        .context("read the checkpoint of the replication")
+}
+
+/// Feeds all records to the recovery, and those behind the blocks to the store; returns where they end.
+fn replay(
+    journal: &Journal,
+    engine: &MetricsEngine,
+    flushed_to: u64,
+    floor: u64,
+    recovery: &mut Recovery,
+) -> anyhow::Result<u64> {
+    let mut at = floor;
+    loop {
+        let records = match journal.read(at, REPLAY_BYTES) {
+            Ok(records) => records,
+            Err(trefoil_store_journal::JournalError::Unreadable { offset }) => {
+                // Reported as damage when the journal was opened: what follows is judged there.
+                tracing::error!(offset, "the journal cannot be read any further");
+                return Ok(at);
+            }
+            Err(error) => return Err(error).context("read the journal"),
+        };
+        let Some(last) = records.last() else {
+            return Ok(at);
+        };
+        at = last.end;
+        for record in &records {
+            let span = Span {
+                start: Offset(record.start),
+                end: Offset(record.end),
+            };
+            let decoded = Record::decode(&Bytes::copy_from_slice(&record.bytes))
+                .with_context(|| format!("read the journal's record at {}", record.start))?;
+            recovery.replay(span, &decoded);
+            if record.end > flushed_to {
+                applier::apply(engine, span, &decoded);
+            }
+        }
+    }
+}
+
+/// Passes the journal's news on to the data plane, once there is one.
+fn on_durable(target: Arc<OnceLock<Weak<DataPlane>>>) -> OnDurable {
+    Arc::new(move |event| match event {
+        DurableEvent::Advanced { end } => {
+            if let Some(plane) = target.get().and_then(Weak::upgrade) {
+                plane.durable(end);
+            }
+        }
+        DurableEvent::Stalled { why } => {
+            tracing::error!(
+                why,
+                "the journal has no space; this node takes no writes until there is"
+            );
+        }
+        DurableEvent::Ended { why } => {
+            // The page cache may lie after a failed fsync (DESIGN 5.1.5): only a restart, which replays
+            // what the disk really has, is safe.
+            tracing::error!(why, "the journal has ended; this process ends");
+            std::process::abort();
+        }
+    })
+}

@@ -1,0 +1,24 @@
+//! Log lines of the node on standard error, as text or JSON.
+
+use crate::config::LogFormat;
+use anyhow::Context;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Starts logging for the process.
+///
+/// # Errors
+/// When the filter cannot be read; the text says which directive is wrong.
+pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(format!(
+        "{level},openraft=warn,h2=warn,hyper=warn,tonic=warn"
+    ))
+    .with_context(|| format!("read the log level {level:?}"))?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started
+        .map_err(|error| anyhow::anyhow!(error))
+        .context("start logging")
+}

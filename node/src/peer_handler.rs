@@ -1,0 +1,80 @@
+//! What this node does with the requests of its peers.
+
+use crate::{
+    cluster::{Cluster, wishes::KIND_REPORT},
+    data_plane::DataPlane,
+    query::{
+        answering,
+        question::{self, Ask, KIND_ASK},
+    },
+    transport::server::PeerHandler,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+use tonic::Status;
+use trefoil_model::NodeId;
+use trefoil_raft::{MetadataPlane, RpcKind};
+
+/// The handlers, as far as the node has come: the metadata plane first, the rest once there is a cluster.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    pub(crate) metadata: OnceLock<MetadataPlane>,
+    pub(crate) plane: OnceLock<Arc<DataPlane>>,
+    pub(crate) cluster: OnceLock<Arc<Cluster>>,
+    /// Where evaluations run: not on the threads that carry heartbeats.
+    pub(crate) evaluators: OnceLock<tokio::runtime::Handle>,
+}
+
+#[async_trait]
+impl PeerHandler for Handlers {
+    async fn metadata(&self, source: NodeId, kind: u32, body: Bytes) -> Result<Bytes, Status> {
+        if kind == KIND_REPORT {
+            let cluster = self.cluster.get().ok_or_else(not_yet)?;
+            let report = bincode::deserialize(&body)
+                .map_err(|error| Status::invalid_argument(format!("malformed report: {error}")))?;
+            cluster.take_report(source, report);
+            return Ok(Bytes::new());
+        }
+        let metadata = self.metadata.get().ok_or_else(not_yet)?;
+        let kind = u8::try_from(kind).ok().and_then(RpcKind::from_byte);
+        let kind = kind.ok_or_else(|| Status::unimplemented("unknown kind of metadata call"))?;
+        let answer = metadata.handle(kind, body).await;
+        answer.map_err(|error| Status::aborted(error.to_string()))
+    }
+
+    fn replication(&self, body: Bytes) {
+        if let Some(plane) = self.plane.get() {
+            plane.receive(&body);
+        }
+    }
+
+    async fn evaluate(&self, kind: u32, body: Bytes) -> Result<Bytes, Status> {
+        let cluster = self.cluster.get().ok_or_else(not_yet)?.clone();
+        let evaluators = self.evaluators.get().ok_or_else(not_yet)?;
+        let work = evaluators.spawn(async move {
+            if kind != KIND_ASK {
+                return cluster.answer_peer(kind, &body).await;
+            }
+            let ask: Ask = question::decode(&body)?;
+            question::encode(&answering::answer(&cluster.plane, ask).await)
+        });
+        let mut work = AbortOnDrop(work);
+        (&mut work.0)
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+    }
+}
+
+/// Ends the evaluation when the coordinator has gone away.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn not_yet() -> Status {
+    Status::unavailable("the node is starting")
+}

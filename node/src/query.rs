@@ -1,0 +1,9 @@
+//! Queries across the cluster: who evaluates which shards, and what is done when one of them cannot.
+//!
+//! The coordinator plans parts over the owners of the shards, asks them, plans what was refused again
+//! without those who refused, and merges. An answer contains every shard, or it is an error: never less.
+
+pub(crate) mod answering;
+pub(crate) mod question;
+pub(crate) mod source;
+pub(crate) mod storage;

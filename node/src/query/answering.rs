@@ -1,0 +1,157 @@
+//! The evaluator's side: proves completeness, pins a view, and works out the question on it.
+
+use super::{
+    question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
+    storage::ViewStorage,
+};
+use crate::data_plane::{DataPlane, ReadyPart};
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
+use trefoil_query_promql::{Budget, QueryError, evaluate_part};
+
+/// All of time: a question is checked against damage in any window.
+pub(crate) const ALL_TIME: TimeRange = TimeRange {
+    start: i64::MIN,
+    end: i64::MAX,
+};
+
+/// Answers a question for those of its shards that this node can promise.
+pub(crate) async fn answer(plane: &Arc<DataPlane>, ask: Ask) -> Answered {
+    let timeout = Duration::from_millis(ask.timeout_ms);
+    let begun = Instant::now();
+    let Some(ready) = plane.query(ask.shards.clone(), ALL_TIME, timeout).await else {
+        return refuse(ask.shards);
+    };
+    let ready = Arc::new(ready);
+    let budget = Budget::new(ask.samples_max, Some(begun + timeout));
+    answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await
+}
+
+/// Answers a question on a view that was pinned already.
+pub(crate) async fn answer_on(
+    plane: &Arc<DataPlane>,
+    ready: &Arc<ReadyPart>,
+    shards: ShardSet,
+    tenant: TenantId,
+    question: Question,
+    budget: Budget,
+) -> Answered {
+    let complete = shards.intersection(&ready.complete);
+    let refused = shards.difference(&ready.complete);
+    if complete.is_empty() {
+        return refuse(refused);
+    }
+    let gaps = ready.gaps.intersection(&complete);
+    let mut guard = CancelOnDrop(Some(budget.clone()));
+    let (pinned, evaluated) = (ready.clone(), complete.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        let damaged = Cell::new(None);
+        let storage = ViewStorage {
+            view: &pinned.view,
+            tenant,
+            shards: &evaluated,
+            damaged,
+        };
+        let answer = evaluate(&storage, question, &budget);
+        (answer, storage.damaged.get())
+    });
+    let outcome = work.await;
+    guard.0 = None;
+    let (answer, damaged) = match outcome {
+        Ok(answer) => answer,
+        Err(panic) => (
+            Err(QueryError::Internal(format!(
+                "the evaluation ended early: {panic}"
+            ))),
+            None,
+        ),
+    };
+    if let Some((block, piece)) = damaged {
+        plane.damaged(block, piece);
+    }
+    match answer {
+        Err(QueryError::Damaged(_)) => refuse(refused.union(&complete)),
+        answer => Answered {
+            refused,
+            gaps,
+            answer: Some(answer),
+        },
+    }
+}
+
+fn refuse(refused: ShardSet) -> Answered {
+    Answered {
+        refused,
+        gaps: ShardSet::new(),
+        answer: None,
+    }
+}
+
+/// Ends the evaluation when nobody waits for it any more; emptied when it has ended by itself.
+struct CancelOnDrop(Option<Budget>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.0 {
+            budget.cancel();
+        }
+    }
+}
+
+fn evaluate(
+    storage: &ViewStorage<'_>,
+    question: Question,
+    budget: &Budget,
+) -> Result<Answer, QueryError> {
+    match question {
+        Question::Part(part) => evaluate_part(&part, storage, budget).map(Answer::Part),
+        Question::Series(filter) => {
+            let series = storage.series(&filter)?;
+            let series = limited(series, &filter);
+            Ok(Answer::Series(
+                series
+                    .iter()
+                    .map(|labels| labels.canonical().to_vec())
+                    .collect(),
+            ))
+        }
+        Question::LabelNames(filter) => {
+            let names = storage.label_names(&filter)?;
+            Ok(Answer::Texts(limited(names, &filter)))
+        }
+        Question::LabelValues(name, filter) => {
+            let values = storage.label_values(&name, &filter)?;
+            Ok(Answer::Texts(limited(values, &filter)))
+        }
+        Question::Metadata(metric) => {
+            let mut families: Vec<FamilyMetadata> = storage.metadata(metric.as_deref())?;
+            families.sort();
+            Ok(Answer::Metadata(families))
+        }
+    }
+}
+
+/// One more than the limit, so that the coordinator sees that there is more.
+fn limited<T>(mut items: Vec<T>, filter: &Filter) -> Vec<T> {
+    if filter.limit > 0 {
+        items.truncate(filter.limit + 1);
+    }
+    items
+}
+
+/// Reads label sets that travelled as canonical bytes.
+///
+/// # Errors
+/// [`QueryError::Internal`] when a peer sent malformed bytes.
+pub(crate) fn read_labels(canonical: Vec<Vec<u8>>) -> Result<Vec<Labels>, QueryError> {
+    let read = |bytes: Vec<u8>| Labels::from_canonical(&bytes);
+    canonical
+        .into_iter()
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| QueryError::Internal(format!("read labels from a peer: {error}")))
+}

@@ -1,0 +1,117 @@
+//! What a coordinator asks an evaluator, and the bytes of it: bincode behind a version byte.
+
+use bincode::Options;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tonic::Status;
+use trefoil_model::{Millis, ShardSet, TenantId};
+use trefoil_query_promql::{Matcher, Part, PartResult, QueryError};
+
+/// The format version of questions and answers; another one is refused.
+const VERSION: u8 = 1;
+/// The largest question or answer.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// The kind of an [`Ask`] among the calls of the `Queries` service.
+pub(crate) const KIND_ASK: u32 = 1;
+
+/// A question about some shards of a tenant.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ask {
+    pub(crate) tenant: TenantId,
+    pub(crate) shards: ShardSet,
+    /// What is left of the query's time, in milliseconds.
+    pub(crate) timeout_ms: u64,
+    /// Samples that the evaluator may hold.
+    pub(crate) samples_max: u64,
+    pub(crate) question: Question,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Work out a part of a PromQL query.
+    Part(Box<Part>),
+    /// The label sets of the series that fit.
+    Series(Filter),
+    /// The names of their labels.
+    LabelNames(Filter),
+    /// The values of one of their labels.
+    LabelValues(String, Filter),
+    /// What metric families are declared as; all when no name is given.
+    Metadata(Option<String>),
+}
+
+/// Which series a question about labels is confined to; see `SeriesFilter` of the query crate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Filter {
+    pub(crate) alternatives: Vec<Vec<Matcher>>,
+    pub(crate) start: Millis,
+    pub(crate) end: Millis,
+    pub(crate) limit: usize,
+}
+
+/// What an evaluator answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answered {
+    /// Shards that it cannot promise: they must be asked elsewhere.
+    pub(crate) refused: ShardSet,
+    /// Shards of which data is lost for good; the client is told.
+    pub(crate) gaps: ShardSet,
+    /// The answer for the other shards; nothing when all were refused.
+    pub(crate) answer: Option<Result<Answer, QueryError>>,
+}
+
+/// The content of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Part(PartResult),
+    /// Canonical label bytes, ascending by labels.
+    Series(Vec<Vec<u8>>),
+    /// Ascending.
+    Texts(Vec<String>),
+    Metadata(Vec<FamilyMetadata>),
+}
+
+/// What a metric family is declared as.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct FamilyMetadata {
+    pub(crate) metric: String,
+    pub(crate) metric_type: String,
+    pub(crate) help: String,
+    pub(crate) unit: String,
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_limit(BYTES_MAX)
+}
+
+/// The bytes of a question or an answer.
+///
+/// # Errors
+/// When it is larger than the limit.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, Status> {
+    let mut bytes = vec![VERSION];
+    match options().serialize_into(&mut bytes, value) {
+        Ok(()) => Ok(Bytes::from(bytes)),
+        Err(error) => Err(Status::resource_exhausted(format!(
+            "encode an answer: {error}"
+        ))),
+    }
+}
+
+/// Reads a question or an answer.
+///
+/// # Errors
+/// When the version is unknown or the bytes are malformed.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => options()
+            .deserialize(rest)
+            .map_err(|error| Status::invalid_argument(format!("malformed question: {error}"))),
+        Some((version, _)) => Err(Status::unimplemented(format!(
+            "question of version {version}; this node reads version {VERSION}"
+        ))),
+        None => Err(Status::invalid_argument("an empty question")),
+    }
+}

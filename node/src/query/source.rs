@@ -1,0 +1,308 @@
+//! The coordinator's side: a tenant's data wherever it is, for one query.
+
+use super::{
+    answering::{self, read_labels},
+    question::{self, Answer, Answered, Ask, FamilyMetadata, Filter, KIND_ASK, Question},
+};
+use crate::{
+    data_plane::{DataPlane, ReadyPart},
+    transport::{client::Connections, directory::Directory},
+};
+use async_trait::async_trait;
+use futures::{StreamExt, future::join_all};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use trefoil_model::{Labels, NodeId, ShardSet, TenantId};
+use trefoil_query_promql::{
+    Budget, Listing, Part, PartResult, QueryError, SeriesFilter, Source, merge,
+};
+use trefoil_shard::Routing;
+
+/// What a coordinator needs to reach the evaluators.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    pub(crate) node: NodeId,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) directory: Arc<Directory>,
+}
+
+/// One tenant's data for the life of one query: the local view is pinned once.
+pub(crate) struct ClusterSource {
+    reach: Reach,
+    tenant: TenantId,
+    deadline: Instant,
+    budget: Budget,
+    local: tokio::sync::OnceCell<Option<Arc<ReadyPart>>>,
+    gaps: parking_lot::Mutex<ShardSet>,
+}
+
+impl ClusterSource {
+    pub(crate) fn new(reach: Reach, tenant: TenantId, deadline: Instant, budget: Budget) -> Self {
+        Self {
+            reach,
+            tenant,
+            deadline,
+            budget,
+            local: tokio::sync::OnceCell::new(),
+            gaps: parking_lot::Mutex::default(),
+        }
+    }
+
+    /// A warning for the client when data of some shards was lost for good.
+    pub(crate) fn gap_warning(&self) -> Option<String> {
+        let gaps = self.gaps.lock();
+        (!gaps.is_empty()).then(|| {
+            format!(
+                "data of {} shards was lost for good and may be missing from this answer",
+                gaps.len()
+            )
+        })
+    }
+
+    /// Declared types and help texts of metric families.
+    ///
+    /// # Errors
+    /// As for [`Source::evaluate`].
+    pub(crate) async fn metadata(
+        &self,
+        metric: Option<String>,
+    ) -> Result<Vec<FamilyMetadata>, QueryError> {
+        let mut families = BTreeSet::new();
+        for answer in self.ask_all(Question::Metadata(metric)).await? {
+            match answer {
+                Answer::Metadata(part) => families.extend(part),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(families.into_iter().collect())
+    }
+
+    /// Asks every shard's evaluator; asks others where some refuse.
+    async fn ask_all(&self, question: Question) -> Result<Vec<Answer>, QueryError> {
+        let routing = self.reach.plane.routing();
+        let mut remaining = ShardSet::all(routing.shards());
+        if remaining.is_empty() {
+            return Err(QueryError::Unavailable(
+                "the cluster has not begun yet".into(),
+            ));
+        }
+        let mut excluded: Vec<(NodeId, ShardSet)> = Vec::new();
+        let mut answers = Vec::new();
+        while !remaining.is_empty() {
+            let routing = self.reach.plane.routing();
+            let reachable = |node| self.reach.directory.get(node).is_some_and(|w| w.alive);
+            let plan = routing.plan(self.reach.node, &remaining, &excluded, reachable);
+            if !plan.missing.is_empty() {
+                return Err(missing(&plan.missing, &excluded));
+            }
+            let asked = plan.parts.into_iter().map(|(node, shards)| {
+                let question = question.clone();
+                async move { (node, shards.clone(), self.ask(node, shards, question).await) }
+            });
+            remaining = ShardSet::new();
+            for (node, shards, answered) in join_all(asked).await {
+                let answered = answered.unwrap_or_else(|reason| {
+                    tracing::debug!(%node, reason, "an evaluator did not answer");
+                    Answered {
+                        refused: shards.clone(),
+                        gaps: ShardSet::new(),
+                        answer: None,
+                    }
+                });
+                match answered.answer {
+                    Some(Ok(answer)) => answers.push(answer),
+                    Some(Err(error)) if error.is_local_to_evaluator() => {
+                        tracing::warn!(%node, %error, "a part is evaluated elsewhere");
+                        remaining = remaining.union(&shards);
+                        excluded.push((node, shards));
+                        continue;
+                    }
+                    Some(Err(error)) => return Err(error),
+                    None => {}
+                }
+                let gaps = &mut *self.gaps.lock();
+                *gaps = gaps.union(&answered.gaps);
+                if !answered.refused.is_empty() {
+                    remaining = remaining.union(&answered.refused);
+                    excluded.push((node, answered.refused));
+                }
+            }
+            self.budget.check()?;
+        }
+        Ok(answers)
+    }
+
+    async fn ask(
+        &self,
+        node: NodeId,
+        shards: ShardSet,
+        question: Question,
+    ) -> Result<Answered, String> {
+        if node == self.reach.node {
+            return Ok(self.ask_here(shards, question).await);
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let ask = Ask {
+            tenant: self.tenant,
+            shards,
+            timeout_ms: left.as_millis() as u64,
+            samples_max: self.budget.samples_max(),
+            question,
+        };
+        let body = question::encode(&ask).map_err(|status| status.message().to_owned())?;
+        let exchange = async {
+            let mut chunks = self
+                .reach
+                .connections
+                .evaluate(node, KIND_ASK, body, left)
+                .await?;
+            let mut answer = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                answer.extend_from_slice(&chunk?.body);
+            }
+            question::decode::<Answered>(&answer)
+        };
+        match tokio::time::timeout(left, exchange).await {
+            Ok(answered) => answered.map_err(|status| status.message().to_owned()),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    async fn ask_here(&self, shards: ShardSet, question: Question) -> Answered {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let plane = &self.reach.plane;
+        let pin = || async {
+            let all = owned_by(&plane.routing(), self.reach.node);
+            let ready = plane
+                .query(all, answering::ALL_TIME, local_patience(left))
+                .await;
+            ready.map(Arc::new)
+        };
+        match self.local.get_or_init(pin).await {
+            Some(ready) => {
+                let budget = self.budget.clone();
+                answering::answer_on(plane, ready, shards, self.tenant, question, budget).await
+            }
+            None => Answered {
+                refused: shards,
+                gaps: ShardSet::new(),
+                answer: None,
+            },
+        }
+    }
+}
+
+/// All shards that a node stores.
+fn owned_by(routing: &Routing, node: NodeId) -> ShardSet {
+    let own = routing
+        .groups()
+        .iter()
+        .filter(|group| group.owners.contains(node));
+    own.fold(ShardSet::new(), |all, group| all.union(&group.shards))
+}
+
+/// How long the local barrier may take before the other owners are asked instead.
+fn local_patience(left: Duration) -> Duration {
+    left.min(Duration::from_secs(3)).min(left / 2)
+}
+
+fn missing(shards: &ShardSet, excluded: &[(NodeId, ShardSet)]) -> QueryError {
+    let refused: BTreeSet<String> = excluded.iter().map(|(node, _)| node.to_string()).collect();
+    let refused: Vec<String> = refused.into_iter().collect();
+    QueryError::Unavailable(format!(
+        "no node can promise a complete answer for {} of the shards (asked: {}); try again, or at another node",
+        shards.len(),
+        if refused.is_empty() {
+            "none is reachable".to_owned()
+        } else {
+            refused.join(", ")
+        }
+    ))
+}
+
+fn wrong_kind() -> QueryError {
+    QueryError::Internal("an evaluator gave an answer of another kind".into())
+}
+
+fn filter(filter: SeriesFilter) -> Filter {
+    Filter {
+        alternatives: filter.alternatives,
+        start: filter.start,
+        end: filter.end,
+        limit: filter.limit,
+    }
+}
+
+/// Sorts, removes duplicates and cuts to the limit, with Prometheus' warning when something was cut.
+fn listing<T: Ord>(mut items: Vec<T>, limit: usize) -> Listing<T> {
+    items.sort();
+    items.dedup();
+    let mut warnings = Vec::new();
+    if limit > 0 && items.len() > limit {
+        items.truncate(limit);
+        warnings.push("results truncated due to limit".to_owned());
+    }
+    Listing { items, warnings }
+}
+
+#[async_trait]
+impl Source for ClusterSource {
+    async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
+        let mut results = Vec::new();
+        for answer in self.ask_all(Question::Part(Box::new(part))).await? {
+            match answer {
+                Answer::Part(result) => results.push(result),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        merge(results)
+    }
+
+    async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
+        let limit = wanted.limit;
+        let mut series = Vec::new();
+        for answer in self.ask_all(Question::Series(filter(wanted))).await? {
+            match answer {
+                Answer::Series(canonical) => series.extend(read_labels(canonical)?),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(listing(series, limit))
+    }
+
+    async fn label_names(&self, wanted: SeriesFilter) -> Result<Listing<String>, QueryError> {
+        let limit = wanted.limit;
+        self.texts(Question::LabelNames(filter(wanted)), limit)
+            .await
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        wanted: SeriesFilter,
+    ) -> Result<Listing<String>, QueryError> {
+        let limit = wanted.limit;
+        self.texts(
+            Question::LabelValues(name.to_owned(), filter(wanted)),
+            limit,
+        )
+        .await
+    }
+}
+
+impl ClusterSource {
+    async fn texts(&self, question: Question, limit: usize) -> Result<Listing<String>, QueryError> {
+        let mut texts = Vec::new();
+        for answer in self.ask_all(question).await? {
+            match answer {
+                Answer::Texts(part) => texts.extend(part),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(listing(texts, limit))
+    }
+}

@@ -1,0 +1,208 @@
+//! A pinned view of the engine as the query crate sees storage.
+
+use super::question::{FamilyMetadata, Filter};
+use std::{cell::Cell, ops::ControlFlow};
+use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
+use trefoil_query_promql::{
+    MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector, SeriesStorage,
+    SeriesVisitor,
+};
+use trefoil_store_blocks::BlockId;
+use trefoil_store_metrics::{Matcher as EngineMatcher, MetricsError, SeriesSamples, View};
+
+/// One tenant's samples of some shards, on one view.
+pub(super) struct ViewStorage<'a> {
+    pub(super) view: &'a View,
+    pub(super) tenant: TenantId,
+    pub(super) shards: &'a ShardSet,
+    /// The block that turned out to be unreadable, with what of it.
+    pub(super) damaged: Cell<Option<(BlockId, &'static str)>>,
+}
+
+/// The decoded columns of a series, which the engine has at hand already.
+struct Columns<'a>(SeriesSamples<'a>);
+
+impl SampleSource for Columns<'_> {
+    fn read(&mut self, into: &mut SampleColumns) -> Result<(), QueryError> {
+        into.timestamps.extend_from_slice(self.0.timestamps);
+        into.values.extend_from_slice(self.0.values);
+        Ok(())
+    }
+}
+
+impl SeriesStorage for ViewStorage<'_> {
+    fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
+        let matchers = engine_matchers(&selector.matchers)?;
+        let range = inclusive(selector.start, selector.end);
+        let mut outcome = Ok(());
+        let mut visit = |series: SeriesSamples<'_>| {
+            let labels = match labels(series.canonical) {
+                Ok(labels) => labels,
+                Err(error) => {
+                    outcome = Err(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            match each(&labels, &mut Columns(series)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        self.view
+            .select(self.tenant, &matchers, range, self.shards, &mut visit)
+            .map_err(|error| self.query_error(&error))?;
+        outcome
+    }
+}
+
+impl ViewStorage<'_> {
+    /// The label sets of the series that fit one of the alternatives, ascending, without duplicates.
+    pub(super) fn series(&self, filter: &Filter) -> Result<Vec<Labels>, QueryError> {
+        let range = inclusive(filter.start, filter.end);
+        let mut found = Vec::new();
+        let mut outcome = Ok(());
+        for matchers in alternatives(filter)? {
+            let mut count = 0;
+            let mut visit = |canonical: &[u8]| {
+                match labels(canonical) {
+                    Ok(labels) => found.push(labels),
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+                count += 1;
+                match filter.limit > 0 && count > filter.limit {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            };
+            self.view
+                .series(self.tenant, &matchers, range, self.shards, &mut visit)
+                .map_err(|error| self.query_error(&error))?;
+        }
+        outcome?;
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// The label names of the series that fit, ascending, without duplicates.
+    pub(super) fn label_names(&self, filter: &Filter) -> Result<Vec<String>, QueryError> {
+        let range = inclusive(filter.start, filter.end);
+        self.texts(filter, |matchers| {
+            self.view
+                .label_names(self.tenant, matchers, range, self.shards)
+        })
+    }
+
+    /// The values of a label of the series that fit, ascending, without duplicates.
+    pub(super) fn label_values(
+        &self,
+        name: &str,
+        filter: &Filter,
+    ) -> Result<Vec<String>, QueryError> {
+        let range = inclusive(filter.start, filter.end);
+        self.texts(filter, |matchers| {
+            self.view
+                .label_values(self.tenant, name, matchers, range, self.shards)
+        })
+    }
+
+    fn query_error(&self, error: &MetricsError) -> QueryError {
+        match error {
+            MetricsError::DamagedBlock { block, piece } => {
+                self.damaged.set(Some((*block, piece)));
+                QueryError::Damaged(error.to_string())
+            }
+            MetricsError::Blocks(_) => QueryError::Damaged(error.to_string()),
+            other => QueryError::Internal(other.to_string()),
+        }
+    }
+
+    fn texts(
+        &self,
+        filter: &Filter,
+        ask: impl Fn(&[EngineMatcher]) -> Result<Vec<String>, MetricsError>,
+    ) -> Result<Vec<String>, QueryError> {
+        let mut found = Vec::new();
+        for matchers in alternatives(filter)? {
+            found.extend(ask(&matchers).map_err(|error| self.query_error(&error))?);
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// What metric families are declared as; all when no name is given.
+    pub(super) fn metadata(&self, metric: Option<&str>) -> Result<Vec<FamilyMetadata>, QueryError> {
+        let entries = self
+            .view
+            .metadata(self.tenant, self.shards)
+            .map_err(|error| self.query_error(&error))?;
+        let wanted = entries
+            .into_iter()
+            .filter(|e| metric.is_none_or(|name| e.metric == name));
+        Ok(wanted
+            .map(|entry| FamilyMetadata {
+                metric_type: entry.metric_type.as_str().to_owned(),
+                metric: entry.metric,
+                help: entry.help,
+                unit: entry.unit,
+            })
+            .collect())
+    }
+}
+
+/// The engine's ranges are half-open, those of queries include both ends.
+fn inclusive(start: i64, end: i64) -> TimeRange {
+    TimeRange {
+        start,
+        end: end.saturating_add(1),
+    }
+}
+
+fn labels(canonical: &[u8]) -> Result<Labels, QueryError> {
+    Labels::from_canonical(canonical)
+        .map_err(|error| QueryError::Damaged(format!("labels in the store: {error}")))
+}
+
+/// One list of matchers for each alternative; one empty list when there is none.
+fn alternatives(filter: &Filter) -> Result<Vec<Vec<EngineMatcher>>, QueryError> {
+    if filter.alternatives.is_empty() {
+        return Ok(vec![Vec::new()]);
+    }
+    filter
+        .alternatives
+        .iter()
+        .map(|alternative| engine_matchers(alternative))
+        .collect()
+}
+
+/// Matchers as the engine takes them.
+///
+/// # Errors
+/// [`QueryError::BadData`] for an expression that the engine finds too expensive.
+pub(crate) fn engine_matchers(wanted: &[Matcher]) -> Result<Vec<EngineMatcher>, QueryError> {
+    let convert = |matcher: &Matcher| {
+        let (name, value) = (matcher.name(), matcher.value());
+        match matcher.op() {
+            MatchOp::Equal => Ok(EngineMatcher::equal(name, value)),
+            MatchOp::NotEqual => Ok(EngineMatcher::not_equal(name, value)),
+            MatchOp::Regex => EngineMatcher::regex(name, value),
+            MatchOp::NotRegex => EngineMatcher::not_regex(name, value),
+        }
+    };
+    wanted
+        .iter()
+        .map(convert)
+        .collect::<Result<_, _>>()
+        .map_err(matcher_error)
+}
+
+fn matcher_error(error: MetricsError) -> QueryError {
+    QueryError::BadData(error.to_string())
+}

@@ -1,0 +1,365 @@
+//! `trefoil serve`: brings a node up, keeps it running, and takes it down in the reverse order.
+//!
+//! ```text
+//! data directory -> identity -> gossip, peers' server, metadata plane -> cluster (formed or joined)
+//!   -> data plane recovered from blocks and journal -> member's tasks -> HTTP
+//! ```
+//! SIGTERM and SIGINT: say goodbye, refuse new work, flush, stop. A second signal ends the process at once;
+//! nothing that was acknowledged depends on a clean stop.
+
+use crate::{
+    backend::NodeBackend,
+    cluster::{Cluster, follow},
+    config::{ServeArgs, Settings},
+    data_dir::DataDir,
+    data_plane::{DataPlane, Parts},
+    gossip_driver::{self, Gossip},
+    logging,
+    peer_handler::Handlers,
+    telemetry::{Telemetry, collectors::NodeCollector},
+    transport::{
+        client::Connections, directory::Directory, identity::LocalIdentity,
+        metadata::MetadataTransport, replication::ReplicationSender, server,
+    },
+};
+use anyhow::Context;
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
+use trefoil_api::{ApiLimits, Backend};
+use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
+use trefoil_model::{ClusterId, LineageId};
+use trefoil_raft::{
+    Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions,
+    formation::{self, BootstrapSettings},
+};
+use trefoil_store_pages::{Disk, RealDisk};
+
+/// How long requests that are under way may take to end at a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The highest level of the cluster's formats that this program reads and writes.
+const FORMAT_LEVEL: u32 = 1;
+/// How often the node describes itself anew to the others.
+const DESCRIBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// When the node cannot start; the text says what to change.
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let settings = Settings::load(args)?;
+    logging::start(settings.log_format, &settings.log_level)?;
+    let control = runtime("control", 2)?;
+    let clients = runtime(
+        "clients",
+        std::thread::available_parallelism().map_or(2, Into::into),
+    )?;
+    let handle = clients.handle().clone();
+    let outcome = control.block_on(serve(settings, handle));
+    clients.shutdown_timeout(Duration::from_secs(2));
+    control.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .with_context(|| format!("start the {name} threads"))
+}
+
+async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let directory = DataDir::open(&settings.data_dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let own = formation::Identity::open(disk.clone(), &directory.path().join("meta"))
+        .context("read the node's identity")?;
+    let fresh = own.is_fresh();
+    let (node, lineage) = (own.node(), own.lineage());
+    let identity = Arc::new(LocalIdentity::new(node, own.incarnation(), own.cluster()));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), node = %node, name = settings.node_name,
+        data = %directory.path().display(), "starting"
+    );
+
+    let seeds: Vec<Seed> = settings
+        .seeds
+        .iter()
+        .map(|s| s.parse())
+        .collect::<Result<_, _>>()?;
+    let bound = bind(&settings).await?;
+    let info = describe(&settings, &identity, &bound, &seeds).await?;
+    let peers = Arc::new(Directory::default());
+    let connections = Arc::new(Connections::new(identity.clone(), peers.clone()));
+    let handlers = Arc::new(Handlers::default());
+    handlers.evaluators.set(clients.clone()).ok();
+    let (stop, stopping) = watch::channel(false);
+    let peer_server = tokio::spawn(server::serve(
+        bound.peer,
+        identity.clone(),
+        handlers.clone(),
+        until_true(stopping.clone()),
+    ));
+    let gossip = Gossip::start(
+        bound.gossip,
+        info.clone(),
+        seeds.clone(),
+        settings.cluster_key,
+        peers.clone(),
+    )?;
+
+    let mut options = PlaneOptions::new(directory.path().join("meta"));
+    options.replace_after = settings.replace_after;
+    let transport = Arc::new(MetadataTransport::new(connections.clone()));
+    let metadata = trefoil_raft::MetadataPlane::start(
+        options,
+        own,
+        disk.clone(),
+        transport,
+        follow_view(&gossip),
+    )
+    .await
+    .context("start the metadata plane")?;
+    handlers.metadata.set(metadata.clone()).ok();
+
+    let cluster_id = tokio::select! {
+        joined = join(&settings, &metadata, &seeds, &info, lineage) => joined?,
+        () = signal() => return Ok(()),
+    };
+    identity.set_cluster(cluster_id);
+    tracing::info!(cluster = %cluster_id, "belongs to a cluster");
+
+    let sender = Arc::new(ReplicationSender::new(
+        connections.clone(),
+        tokio::runtime::Handle::current(),
+    ));
+    let (wishes, wanted) = tokio::sync::mpsc::unbounded_channel();
+    let parts = Parts {
+        disk,
+        directory: directory.path().to_owned(),
+        identity: trefoil_shard::Identity {
+            cluster: cluster_id,
+            node,
+            incarnation: identity.incarnation,
+        },
+        lineage,
+        fresh,
+        settings: settings.clone(),
+        policy: follow::store_policy(&metadata.state()),
+        sender,
+        wishes,
+        runtime: clients.clone(),
+    };
+    let plane = tokio::task::spawn_blocking(move || DataPlane::recover(parts)).await??;
+    handlers.plane.set(plane.clone()).ok();
+    let cluster = Cluster::new(
+        settings.clone(),
+        identity.clone(),
+        metadata.clone(),
+        plane.clone(),
+        gossip.clone(),
+        peers,
+        connections,
+    );
+    handlers.cluster.set(cluster.clone()).ok();
+    cluster.start(wanted);
+    plane.start_maintenance();
+    tokio::spawn(keep_described(
+        cluster.clone(),
+        gossip.clone(),
+        info.clone(),
+    ));
+
+    let telemetry = Arc::new(Telemetry::new(NodeCollector::new(cluster.clone())));
+    let backend: Arc<dyn Backend> = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
+    let limits = ApiLimits {
+        write_timeout: settings.write_timeout,
+        query_timeout: settings.query_timeout,
+        queries_at_once_max: settings.query_concurrency,
+        ..ApiLimits::default()
+    };
+    let router = trefoil_api::router(backend, limits);
+    let http = clients.spawn(async move {
+        axum::serve(bound.http, router)
+            .with_graceful_shutdown(until_true(stopping))
+            .await
+    });
+    tracing::info!(http = %info.http, peer = %info.peer, "serving");
+
+    signal().await;
+    tracing::info!("stopping");
+    tokio::spawn(async {
+        signal().await;
+        std::process::exit(130);
+    });
+    gossip.leave().await;
+    stop.send_replace(true);
+    if tokio::time::timeout(STOP_TIMEOUT, http).await.is_err() {
+        tracing::warn!("requests that were under way are cut off");
+    }
+    let closing = plane.clone();
+    tokio::task::spawn_blocking(move || closing.close()).await?;
+    metadata.shutdown().await;
+    peer_server.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Makes this node part of a cluster. One that belongs to one already goes on at once, and tells the
+/// others about its addresses meanwhile.
+async fn join(
+    settings: &Settings,
+    metadata: &MetadataPlane,
+    seeds: &[Seed],
+    info: &NodeInfo,
+    lineage: LineageId,
+) -> anyhow::Result<ClusterId> {
+    let mut addresses = BTreeSet::new();
+    for seed in seeds {
+        addresses.extend(gossip_driver::resolve(seed).await);
+    }
+    let bootstrap = BootstrapSettings {
+        expect: settings.bootstrap_expect,
+        seed_addresses: addresses.len(),
+    };
+    let description = MemberDescription {
+        name: info.name.clone(),
+        zone: info.zone.clone(),
+        weight: 100,
+        addresses: Addresses {
+            peer: info.peer.to_string(),
+            http: info.http.to_string(),
+        },
+        version: info.version.clone(),
+        format_level_max: FORMAT_LEVEL,
+        lineage,
+    };
+    if let Some(cluster) = info.cluster {
+        let metadata = metadata.clone();
+        tokio::spawn(async move {
+            if let Err(error) = metadata.form(bootstrap, description).await {
+                tracing::error!(%error, "this node cannot go on as a member");
+            }
+        });
+        return Ok(cluster);
+    }
+    metadata
+        .form(bootstrap, description)
+        .await
+        .context("become part of a cluster")
+}
+
+struct Bound {
+    http: TcpListener,
+    peer: TcpListener,
+    gossip: UdpSocket,
+}
+
+async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
+    let taken = |what: &str, address: SocketAddr| {
+        format!("listen at {address} ({what}); if another program has it, choose another address")
+    };
+    let http = TcpListener::bind(settings.http)
+        .await
+        .with_context(|| taken("--http", settings.http))?;
+    let peer = TcpListener::bind(settings.peer)
+        .await
+        .with_context(|| taken("--peer", settings.peer))?;
+    let address = peer.local_addr()?;
+    let gossip = UdpSocket::bind(address)
+        .await
+        .with_context(|| taken("--peer, UDP", address))?;
+    Ok(Bound { http, peer, gossip })
+}
+
+async fn describe(
+    settings: &Settings,
+    identity: &LocalIdentity,
+    bound: &Bound,
+    seeds: &[Seed],
+) -> anyhow::Result<NodeInfo> {
+    let advertise = settings.advertise.as_deref();
+    let peer = gossip_driver::reachable_address(bound.peer.local_addr()?, advertise, seeds).await?;
+    let mut http = bound.http.local_addr()?;
+    if http.ip().is_unspecified() {
+        http.set_ip(peer.ip());
+    }
+    Ok(NodeInfo {
+        node: identity.node,
+        name: settings.node_name.clone(),
+        zone: settings.zone.clone(),
+        http,
+        peer,
+        incarnation: identity.incarnation,
+        cluster: identity.cluster(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        load: Load::default(),
+        phase: NodePhase::Bootstrapping,
+    })
+}
+
+/// Gossip's view as the metadata plane wants it.
+fn follow_view(gossip: &Gossip) -> watch::Receiver<PeerView> {
+    let (sender, receiver) = watch::channel(PeerView::default());
+    let mut views = gossip.watch();
+    tokio::spawn(async move {
+        loop {
+            let view = views.borrow_and_update().clone();
+            let members = view.members.iter();
+            sender.send_replace(PeerView {
+                seen: members.clone().map(|member| member.identity.node).collect(),
+                alive: members
+                    .filter(|member| member.state.is_active())
+                    .map(|member| member.identity.node)
+                    .collect(),
+            });
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Describes this node to the others whenever something about it has changed.
+async fn keep_described(cluster: Arc<Cluster>, gossip: Gossip, mut info: NodeInfo) {
+    let mut interval = tokio::time::interval(DESCRIBE_INTERVAL);
+    loop {
+        interval.tick().await;
+        let account = cluster.load();
+        let phase = match cluster.readiness() {
+            Ok(()) => NodePhase::Ready,
+            Err(_) => NodePhase::Bootstrapping,
+        };
+        let new = NodeInfo {
+            cluster: cluster.identity.cluster(),
+            load: account,
+            phase,
+            ..info.clone()
+        };
+        if new != info {
+            info = new;
+            gossip.update(info.clone()).await;
+        }
+    }
+}
+
+/// Resolves when the channel says true or is gone.
+async fn until_true(mut stopping: watch::Receiver<bool>) {
+    stopping.wait_for(|stop| *stop).await.ok();
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}

@@ -1,0 +1,201 @@
+//! What the parts of the node count themselves, read at each scrape.
+
+use crate::cluster::Cluster;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+use std::{
+    fmt::{self, Error},
+    sync::Arc,
+};
+use trefoil_raft::Role;
+
+/// Reads journal, store, replication, metadata plane and gossip.
+pub(crate) struct NodeCollector {
+    cluster: Arc<Cluster>,
+}
+
+impl NodeCollector {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
+        Self { cluster }
+    }
+}
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCollector")
+    }
+}
+
+struct Writer<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Writer<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
+        let metric = ConstGauge::new(value);
+        let encoder: MetricEncoder<'_> =
+            self.encoder
+                .encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: f64) -> Result<(), Error> {
+        let metric = ConstCounter::new(value);
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut writer = Writer { encoder };
+        self.journal(&mut writer)?;
+        self.store(&mut writer)?;
+        self.replication(&mut writer)?;
+        self.membership(&mut writer)
+    }
+}
+
+impl NodeCollector {
+    fn journal(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let journal = self.cluster.plane.journal().statistics();
+        let count = |value: u64| value as f64;
+        writer.counter(
+            "trefoil_journal_records",
+            "Records made durable",
+            count(journal.records),
+        )?;
+        writer.counter(
+            "trefoil_journal_fsyncs",
+            "Group commits",
+            count(journal.groups),
+        )?;
+        writer.counter(
+            "trefoil_journal_commit_seconds",
+            "Time spent writing and syncing groups of records",
+            journal.commit_time.as_secs_f64(),
+        )?;
+        writer.counter(
+            "trefoil_journal_written_bytes",
+            "Bytes written, page headers and padding included",
+            count(journal.written_bytes),
+        )?;
+        let size = count(journal.bytes_on_disk);
+        writer.gauge("trefoil_journal_size_bytes", "Bytes of all segments", size)
+    }
+
+    fn store(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let stats = self.cluster.plane.engine().statistics();
+        let series = stats.series_active.values().sum::<u64>() as f64;
+        writer.gauge("trefoil_head_series", "Series in the head", series)?;
+        let samples = stats.head_samples as f64;
+        writer.gauge(
+            "trefoil_head_samples",
+            "Samples that are not in blocks yet",
+            samples,
+        )?;
+        writer.gauge("trefoil_blocks", "Blocks", stats.blocks as f64)?;
+        writer.gauge(
+            "trefoil_blocks_size_bytes",
+            "Bytes of all blocks",
+            stats.block_bytes as f64,
+        )?;
+        let bytes = stats.head_bytes as f64;
+        writer.gauge("trefoil_head_size_bytes", "Memory of the head", bytes)?;
+        let damaged = self.cluster.plane.blocks_damaged() as f64;
+        writer.counter(
+            "trefoil_blocks_damaged",
+            "Blocks found unreadable since the start",
+            damaged,
+        )
+    }
+
+    fn replication(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let status = self.cluster.plane.status();
+        let serving = status.serving.len() as f64;
+        writer.gauge(
+            "trefoil_replicas_serving",
+            "Own replicas that are trusted",
+            serving,
+        )?;
+        let filling = status.filling.len() as f64;
+        writer.gauge(
+            "trefoil_replicas_filling",
+            "Own replicas being filled",
+            filling,
+        )?;
+        let lag: u64 = status.lag_bytes.values().sum();
+        writer.gauge(
+            "trefoil_replication_lag_bytes",
+            "Bytes of the peers' journals that were not covered at the last barrier",
+            lag as f64,
+        )?;
+        let open = status.open_writes as f64;
+        writer.gauge(
+            "trefoil_writes_open",
+            "Writes that wait for a majority",
+            open,
+        )?;
+        writer.counter(
+            "trefoil_parcels_fetched",
+            "Parcels that had to be fetched from peers",
+            status.fetched_parcels as f64,
+        )?;
+        writer.counter(
+            "trefoil_messages_misdirected",
+            "Messages that were meant for another node or run",
+            status.misdirected as f64,
+        )?;
+        let dropped = self.cluster.plane.messages_dropped() as f64;
+        let help = "Messages dropped because a peer's queue was full";
+        writer.counter("trefoil_messages_dropped", help, dropped)
+    }
+
+    fn membership(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let status = self.cluster.metadata.status();
+        let leads = if status.role == Role::Leader {
+            1.0
+        } else {
+            0.0
+        };
+        writer.gauge(
+            "trefoil_raft_is_leader",
+            "Whether this node leads the metadata plane",
+            leads,
+        )?;
+        writer.gauge(
+            "trefoil_raft_term",
+            "Term of the metadata plane",
+            status.term as f64,
+        )?;
+        let applied = status.last_applied.index as f64;
+        writer.gauge(
+            "trefoil_raft_applied_index",
+            "Last applied command",
+            applied,
+        )?;
+        let view = self.cluster.gossip.view();
+        let alive = view
+            .members
+            .iter()
+            .filter(|member| member.state.is_active())
+            .count()
+            + 1;
+        writer.gauge(
+            "trefoil_gossip_members",
+            "Nodes that answer, this one included",
+            alive as f64,
+        )?;
+        let ready = if self.cluster.readiness().is_ok() {
+            1.0
+        } else {
+            0.0
+        };
+        writer.gauge("trefoil_ready", "Whether this node's replicas serve", ready)
+    }
+}
