@@ -1,4 +1,5 @@
-//! Blocks: round trips, selection, damage in every byte, golden bytes.
+//! Blocks: round trips, selection, damage in every byte, golden bytes (drawn in
+//! docs/formats/metrics-block.md).
 
 use super::{BlockReader, BlockWriter};
 use crate::body::{MetricMetadata, MetricType};

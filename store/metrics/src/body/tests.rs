@@ -1,4 +1,4 @@
-//! Bodies: round trips, golden bytes, hostile bytes.
+//! Bodies: round trips, golden bytes (drawn in docs/formats/metrics-body.md), hostile bytes.
 
 use super::*;
 use crate::MetricsError;
