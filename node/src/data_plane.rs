@@ -70,7 +70,6 @@ pub(crate) enum MetadataWish {
 pub(crate) struct ReadyPart {
     pub(crate) view: View,
     pub(crate) complete: ShardSet,
-    pub(crate) refused: ShardSet,
     pub(crate) gaps: ShardSet,
 }
 
@@ -131,7 +130,6 @@ impl DataPlane {
                 ReadyPart {
                     view: self.engine.view(),
                     complete: ready.complete,
-                    refused: ready.refused,
                     gaps: ready.gaps,
                 },
             ),

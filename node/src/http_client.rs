@@ -34,17 +34,6 @@ impl Answer {
             .trim()
             .to_owned()
     }
-
-    /// The body as JSON, when the status says success.
-    ///
-    /// # Errors
-    /// When the status is not 2xx (the text says why) or the body is not JSON.
-    pub(crate) fn json(&self) -> anyhow::Result<serde_json::Value> {
-        if !self.status.is_success() {
-            bail!("{}: {}", self.status, self.text());
-        }
-        serde_json::from_slice(&self.body).context("read the answer as JSON")
-    }
 }
 
 impl HttpClient {

@@ -428,12 +428,15 @@ fn shard_ranges(shards: &ShardSet) -> Vec<(u16, u16)> {
     ranges
 }
 
+/// Items and digest that each node has of something.
+type Sums = BTreeMap<NodeId, (u64, u128)>;
+
 /// What the nodes said about the same windows.
 #[derive(Default)]
 struct Comparison {
     answered: Vec<NodeId>,
-    windows: BTreeMap<(TenantId, ShardId, i64), BTreeMap<NodeId, (u64, u128)>>,
-    totals: BTreeMap<NodeId, (u64, u128)>,
+    windows: BTreeMap<(TenantId, ShardId, i64), Sums>,
+    totals: Sums,
     unreachable: Vec<admin::Unreachable>,
 }
 

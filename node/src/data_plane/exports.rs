@@ -23,6 +23,9 @@ struct Export {
     cursors: Mutex<Vec<ExportCursor>>,
 }
 
+/// The items of a chunk and the cursor of the next one, if there is one.
+type Chunk = (Vec<ExportedItems>, Option<u64>);
+
 /// The views that are pinned. Their number is bounded by the core.
 #[derive(Default)]
 pub(super) struct Exports {
@@ -88,7 +91,7 @@ impl Export {
         &self,
         cursor: u64,
         bytes_max: usize,
-    ) -> Result<Option<(Vec<ExportedItems>, Option<u64>)>, MetricsError> {
+    ) -> Result<Option<Chunk>, MetricsError> {
         let index = usize::try_from(cursor).unwrap_or(usize::MAX);
         let after = match index {
             0 => None,

@@ -82,7 +82,6 @@ impl DataPlane {
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
             pending_bytes_max: PENDING_BYTES_MAX,
-            verify_from: flushed_to,
             ..JournalOptions::default()
         };
         let directory = parts.directory.join("journal");

@@ -33,7 +33,7 @@ impl Keys {
         let (sender, receiver) = mpsc::channel(16);
         // A blocking read cannot be cancelled, so the thread is left to end with the process.
         std::thread::spawn(move || {
-            for byte in std::io::stdin().bytes() {
+            for byte in std::io::stdin().lock().bytes() {
                 let key = match byte {
                     Ok(b'k') => Key::Kill,
                     Ok(b'r') => Key::Restart,

@@ -180,6 +180,9 @@ impl NodeCollector {
             applied,
         )?;
         let view = self.cluster.gossip.view();
+        let refused = (view.counters.malformed + view.counters.unauthentic) as f64;
+        let help = "Gossip datagrams that were refused";
+        writer.counter("trefoil_gossip_refused_datagrams", help, refused)?;
         let alive = view
             .members
             .iter()

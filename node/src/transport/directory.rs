@@ -37,13 +37,4 @@ impl Directory {
     pub(crate) fn get(&self, node: NodeId) -> Option<Whereabouts> {
         self.entries.read().get(&node).copied()
     }
-
-    /// All nodes that are known, ascending.
-    pub(crate) fn all(&self) -> Vec<(NodeId, Whereabouts)> {
-        self.entries
-            .read()
-            .iter()
-            .map(|(node, entry)| (*node, *entry))
-            .collect()
-    }
 }

@@ -14,7 +14,7 @@ use super::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 use trefoil_model::NodeId;
 
@@ -134,9 +134,4 @@ pub(crate) async fn serve<H: PeerHandler>(
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
     Ok(())
-}
-
-/// The address that a listener got, for `:0` in tests.
-pub(crate) fn bound(listener: &tokio::net::TcpListener) -> anyhow::Result<SocketAddr> {
-    Ok(listener.local_addr()?)
 }
