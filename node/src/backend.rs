@@ -52,7 +52,8 @@ impl NodeBackend {
             connections: self.cluster.connections.clone(),
             directory: self.cluster.directory.clone(),
         };
-        let budget = Budget::new(self.cluster.settings.query_samples, Some(deadline));
+        let samples_max = self.cluster.settings.query_samples;
+        let budget = Budget::with_deadline(samples_max, move || Instant::now() >= deadline);
         ClusterSource::new(reach, tenant, deadline, budget)
     }
 
@@ -321,7 +322,8 @@ fn query_options(
     if let Some(look_back) = look_back {
         eval.look_back_ms = look_back.as_millis() as Millis;
     }
-    let budget = Budget::new(backend.cluster.settings.query_samples, Some(deadline));
+    let samples_max = backend.cluster.settings.query_samples;
+    let budget = Budget::with_deadline(samples_max, move || Instant::now() >= deadline);
     QueryOptions { eval, budget }
 }
 

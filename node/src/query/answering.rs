@@ -27,7 +27,8 @@ pub(crate) async fn answer(plane: &Arc<DataPlane>, ask: Ask) -> Answered {
         return refuse(ask.shards);
     };
     let ready = Arc::new(ready);
-    let budget = Budget::new(ask.samples_max, Some(begun + timeout));
+    let deadline = begun + timeout;
+    let budget = Budget::with_deadline(ask.samples_max, move || Instant::now() >= deadline);
     answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await
 }
 

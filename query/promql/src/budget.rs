@@ -5,11 +5,11 @@
 
 use crate::QueryError;
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 /// Prometheus' default for `--query.max-samples`.
@@ -21,25 +21,49 @@ pub struct Budget {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     samples_max: u64,
     held: AtomicU64,
     peak: AtomicU64,
-    deadline: Option<Instant>,
+    is_late: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     canceled: AtomicBool,
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("samples_max", &self.samples_max)
+            .field("held", &self.held)
+            .field("canceled", &self.canceled)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Budget {
-    /// A budget of `samples_max` samples held at once, until `deadline`.
+    /// A budget of `samples_max` samples held at once, without a deadline.
     #[must_use]
-    pub fn new(samples_max: u64, deadline: Option<Instant>) -> Self {
+    pub fn new(samples_max: u64) -> Self {
+        Self::make(samples_max, None)
+    }
+
+    /// A budget of `samples_max` samples held at once, until `is_late` says that the time is over.
+    ///
+    /// `is_late` is asked often, so it should be no more than a look at a clock.
+    #[must_use]
+    pub fn with_deadline(
+        samples_max: u64,
+        is_late: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self::make(samples_max, Some(Box::new(is_late)))
+    }
+
+    fn make(samples_max: u64, is_late: Option<Box<dyn Fn() -> bool + Send + Sync>>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 samples_max,
                 held: AtomicU64::new(0),
                 peak: AtomicU64::new(0),
-                deadline,
+                is_late,
                 canceled: AtomicBool::new(false),
             }),
         }
@@ -58,8 +82,8 @@ impl Budget {
         if self.shared.canceled.load(Ordering::Relaxed) {
             return Err(QueryError::Canceled);
         }
-        match self.shared.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(QueryError::Timeout),
+        match &self.shared.is_late {
+            Some(is_late) if is_late() => Err(QueryError::Timeout),
             _ => Ok(()),
         }
     }
@@ -100,7 +124,7 @@ impl Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::new(SAMPLES_MAX_DEFAULT, None)
+        Self::new(SAMPLES_MAX_DEFAULT)
     }
 }
 
@@ -110,7 +134,7 @@ mod tests {
 
     #[test]
     fn limits_are_reached() {
-        let budget = Budget::new(10, None);
+        let budget = Budget::new(10);
         assert_eq!(budget.hold(10), Ok(()));
         assert_eq!(budget.hold(1), Err(QueryError::too_many_samples()));
         budget.release(11);
@@ -119,7 +143,7 @@ mod tests {
         assert_eq!(budget.check(), Ok(()));
         budget.clone().cancel();
         assert_eq!(budget.check(), Err(QueryError::Canceled));
-        let late = Budget::new(1, Some(Instant::now()));
+        let late = Budget::with_deadline(1, || true);
         assert_eq!(late.check(), Err(QueryError::Timeout));
     }
 }

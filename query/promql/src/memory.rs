@@ -119,7 +119,7 @@ impl Source for MemorySource {
     async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
         let mut results = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
-            let budget = Budget::new(part.samples_max, None);
+            let budget = Budget::new(part.samples_max);
             results.push(evaluate_part(&part, shard, &budget)?);
         }
         merge(results)

@@ -113,7 +113,7 @@ fn eval_options() -> EvalOptions {
 fn options() -> QueryOptions {
     QueryOptions {
         eval: eval_options(),
-        budget: Budget::new(SAMPLES_MAX, None),
+        budget: Budget::new(SAMPLES_MAX),
     }
 }
 
