@@ -87,11 +87,7 @@ impl Exports {
 
 impl Export {
     /// One chunk and the next one's cursor; nothing when no chunk begins at this cursor.
-    fn chunk(
-        &self,
-        cursor: u64,
-        bytes_max: usize,
-    ) -> Result<Option<Chunk>, MetricsError> {
+    fn chunk(&self, cursor: u64, bytes_max: usize) -> Result<Option<Chunk>, MetricsError> {
         let index = usize::try_from(cursor).unwrap_or(usize::MAX);
         let after = match index {
             0 => None,

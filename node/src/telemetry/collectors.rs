@@ -180,7 +180,9 @@ impl NodeCollector {
             applied,
         )?;
         let view = self.cluster.gossip.view();
-        let refused = (view.counters.malformed + view.counters.unauthentic) as f64;
+        let refused = (view.counters.refused_protection
+            + view.counters.refused_key
+            + view.counters.refused_malformed) as f64;
         let help = "Gossip datagrams that were refused";
         writer.counter("trefoil_gossip_refused_datagrams", help, refused)?;
         let alive = view
