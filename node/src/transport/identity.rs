@@ -113,4 +113,28 @@ mod tests {
         );
         assert_eq!(check(stranger.request_to(NodeId(7), None)), refused);
     }
+
+    /// The bytes are drawn in docs/formats/peer.md.
+    #[test]
+    fn golden_request_bytes() {
+        let sender = LocalIdentity::new(NodeId(8), Incarnation(2), Some(ClusterId(5)));
+        let request = proto::MetadataRequest {
+            identity: Some(sender.request_to(NodeId(7), Some(Incarnation(1)))),
+            kind: 3,
+            body: Bytes::from_static(b"x"),
+        };
+        let id = |low: u8| format!("{low:02x}{}", "00".repeat(15));
+        let node = |low: u8| format!("{low:02x}{}", "00".repeat(7));
+        let identity = format!(
+            "0a10{}11{}1a10{}21{}2a10{}",
+            id(5),
+            node(8),
+            id(2),
+            node(7),
+            id(1)
+        );
+        let bytes = prost::Message::encode_to_vec(&request);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, format!("0a48{identity}10031a0178"));
+    }
 }
