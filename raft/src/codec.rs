@@ -1,26 +1,27 @@
-//! The envelope around everything of ours that this crate writes to disk or sends: versioned, checksummed and
-//! limited in size. Inside is bincode 1.3 (little endian, variable-length integers).
+//! The envelope around everything of ours that this crate writes to disk or sends: versioned,
+//! checksummed and limited in size. Inside is bincode 1.3 (little endian, variable-length
+//! integers).
 //!
 //! ```text
 //!  0       4          6       8          12        16
 //!  | magic | version  | kind  | length   | crc32c  | payload ...
 //!  | TfRm  | u16 = 1  | u16   | u32      | u32     | `length` bytes of bincode
 //! ```
-//! All integers are little endian. The checksum covers bytes 4..12 and the payload. Nothing follows the
-//! payload. Bytes that do not fit are an error of their own kind, never a panic.
+//! All integers are little endian. The checksum covers bytes 4..12 and the payload. Nothing follows
+//! the payload. Bytes that do not fit are an error of their own kind, never a panic.
 
 use crate::MetadataError;
 use bincode::Options;
 use serde::{Serialize, de::DeserializeOwned};
 
 const MAGIC: [u8; 4] = *b"TfRm";
-/// The version of the envelope and of every type that goes into it. Raised when one of them changes in a way
-/// that an older program cannot read, together with the cluster's format level.
+/// The version of the envelope and of every type that goes into it. Raised when one of them changes
+/// in a way that an older program cannot read, together with the cluster's format level.
 const VERSION: u16 = 1;
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 16;
-/// Longest payload: many times the largest proposal (4 MiB) and the largest message of entries, which the log limits
-/// to 4 MiB or one entry.
+/// Longest payload: many times the largest proposal (4 MiB) and the largest message of entries,
+/// which the log limits to 4 MiB or one entry.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// What an envelope holds. The numbers are part of the format.

@@ -7,7 +7,8 @@ use openraft::{ErrorSubject, ErrorVerb, StorageIOError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What one entry of the Raft log holds: proposals that arrived at the leader together, applied in order.
+/// What one entry of the Raft log holds: proposals that arrived at the leader together, applied in
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) proposals: Vec<Proposal>,

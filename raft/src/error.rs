@@ -4,13 +4,16 @@ use crate::state::Refusal;
 use thiserror::Error;
 use trefoil_model::NodeId;
 
-/// An error of the metadata plane. Each variant says whether state may have changed and whether trying again helps.
+/// An error of the metadata plane. Each variant says whether state may have changed and whether
+/// trying again helps.
 #[derive(Debug, Error)]
 pub enum MetadataError {
-    /// The command was applied and refused. Nothing changed; the same command is refused until the state changes.
+    /// The command was applied and refused. Nothing changed; the same command is refused until the
+    /// state changes.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
-    /// No leader answered within the deadline. The command may or may not take effect, once; asking the state tells.
+    /// No leader answered within the deadline. The command may or may not take effect, once; asking
+    /// the state tells.
     #[error("the metadata plane has no leader that answers ({reason})")]
     NoLeader {
         /// What the last attempt met.
@@ -52,15 +55,16 @@ pub enum MetadataError {
         /// What the disk said.
         source: std::io::Error,
     },
-    /// The Raft log or the snapshots are damaged before their end, so this node cannot prove what it promised.
-    /// It must not go on as this node; with an empty data directory it can join as a new one.
+    /// The Raft log or the snapshots are damaged before their end, so this node cannot prove what
+    /// it promised. It must not go on as this node; with an empty data directory it can join as a
+    /// new one.
     #[error("the metadata directory is damaged: {reason}")]
     Damaged {
         /// What is missing.
         reason: String,
     },
-    /// The node belongs to another cluster, or made a promise that rules this out. Nothing changed; an operator
-    /// has to decide.
+    /// The node belongs to another cluster, or made a promise that rules this out. Nothing changed;
+    /// an operator has to decide.
     #[error("{reason}")]
     OtherCluster {
         /// Which clusters.

@@ -1,4 +1,5 @@
-//! Small files that are replaced as a whole: after a crash either the old or the new content is there.
+//! Small files that are replaced as a whole: after a crash either the old or the new content is
+//! there.
 
 use crate::MetadataError;
 use std::io;

@@ -9,18 +9,21 @@
 //!
 //! ```
 //!
-//! openraft is an implementation detail: nothing of it is public. The state machine ([`State`]) is pure; commands
-//! ([`Command`]) and replies ([`Reply`]) are data. Everything that must survive a crash is in the Raft log or in a
-//! snapshot before it is acknowledged; sled holds only what can be rebuilt from them.
+//! openraft is an implementation detail: nothing of it is public. The state machine ([`State`]) is
+//! pure; commands ([`Command`]) and replies ([`Reply`]) are data. Everything that must survive a
+//! crash is in the Raft log or in a snapshot before it is acknowledged; sled holds only what can be
+//! rebuilt from them.
 //!
-//! This crate does not know what the data plane does with the facts, how peers are reached ([`Transport`]), or
-//! who is alive (it is told).
+//! This crate does not know what the data plane does with the facts, how peers are reached
+//! ([`Transport`]), or who is alive (it is told).
 
 mod codec;
 mod engine;
 mod error;
 mod files;
 pub mod formation;
+#[cfg(test)]
+mod golden;
 mod log;
 mod machine;
 mod plane;

@@ -1,12 +1,14 @@
 //! After a majority of the voters is lost for good: going on with what one node knows.
 //!
-//! This is an operator's decision, made offline on one node's directory, because it can lose what was acknowledged:
-//! whatever the other voters committed that this node never heard of. It is recorded in the state for ever.
+//! This is an operator's decision, made offline on one node's directory, because it can lose what
+//! was acknowledged: whatever the other voters committed that this node never heard of. It is
+//! recorded in the state for ever.
 //!
-//! The node becomes the only voter of the same cluster. Everything in its log counts, committed or not. Its new state
-//! stands [`INDEX_GAP`] behind its log's end, so that whatever a survivor's log holds beyond this node's is covered
-//! by the snapshot that it gets, and replaced. The old voters must never run together again, or they could elect a
-//! leader of their own: [`forget_group`] takes a survivor's vote and log, and it comes back as a learner.
+//! The node becomes the only voter of the same cluster. Everything in its log counts, committed or
+//! not. Its new state stands [`INDEX_GAP`] behind its log's end, so that whatever a survivor's log
+//! holds beyond this node's is covered by the snapshot that it gets, and replaced. The old voters
+//! must never run together again, or they could elect a leader of their own: [`forget_group`] takes
+//! a survivor's vote and log, and it comes back as a learner.
 
 use crate::engine::{LogId, StoredMembership, Vote};
 use crate::formation::Identity;
@@ -32,11 +34,11 @@ pub struct RecoveryReport {
     pub node: NodeId,
     /// Its cluster.
     pub cluster: ClusterId,
-    /// The newest entry that it has. What others committed behind it is lost; compare the survivors, and recover
-    /// the one with the highest.
+    /// The newest entry that it has. What others committed behind it is lost; compare the
+    /// survivors, and recover the one with the highest.
     pub last: LogPosition,
-    /// How many of its newest entries it does not know to be committed. They count from now on; a client may have been
-    /// told that they failed.
+    /// How many of its newest entries it does not know to be committed. They count from now on; a
+    /// client may have been told that they failed.
     pub uncommitted_entries: u64,
     /// The voters before, ascending.
     pub voters_before: Vec<NodeId>,
@@ -48,7 +50,8 @@ struct Found {
     stores: stores::Stores,
 }
 
-/// Says what a recovery of this node would go on with. Changes nothing that matters; the node must not be running.
+/// Says what a recovery of this node would go on with. Changes nothing that matters; the node must
+/// not be running.
 ///
 /// # Errors
 /// [`MetadataError::Damaged`] when the directory has no cluster or cannot be read.
@@ -61,8 +64,8 @@ pub async fn inspect(
     Ok(found.report)
 }
 
-/// Makes this node the only voter of its cluster. `at` is the wall clock. The node must not be running. After a crash
-/// in the middle it can be repeated.
+/// Makes this node the only voter of its cluster. `at` is the wall clock. The node must not be
+/// running. After a crash in the middle it can be repeated.
 ///
 /// # Errors
 /// As [`inspect`], and [`MetadataError::Disk`].
@@ -103,8 +106,8 @@ pub async fn become_only_voter(
     Ok(found.report)
 }
 
-/// Takes a survivor's vote, Raft log and copy of the state, so that it joins the recovered cluster as a learner. Its
-/// identity and all telemetry stay. The node must not be running.
+/// Takes a survivor's vote, Raft log and copy of the state, so that it joins the recovered cluster
+/// as a learner. Its identity and all telemetry stay. The node must not be running.
 ///
 /// # Errors
 /// [`MetadataError::Damaged`] when the directory has no cluster; [`MetadataError::Disk`].
@@ -120,7 +123,8 @@ pub fn forget_group(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(), Metada
         }
         disk.sync_dir(&part).map_err(failed)?;
     }
-    // The empty log says that the vote was given up on purpose. Rows that are beyond it are not used.
+    // The empty log says that the vote was given up on purpose. Rows that are beyond it are not
+    // used.
     let log = LogStore::open(
         Arc::clone(disk),
         &directory.join(stores::LOG_DIRECTORY),

@@ -1,5 +1,5 @@
-//! How this crate reaches the other nodes. The node crate implements it over its own connections; tests implement
-//! it in memory with faults.
+//! How this crate reaches the other nodes. The node crate implements it over its own connections;
+//! tests implement it in memory with faults.
 
 use crate::TransportError;
 use async_trait::async_trait;
@@ -7,7 +7,8 @@ use bytes::Bytes;
 use std::time::Duration;
 use trefoil_model::NodeId;
 
-/// Which handler a request is for. The bytes do not say it again; the numbers are part of the format.
+/// Which handler a request is for. The bytes do not say it again; the numbers are part of the
+/// format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RpcKind {
@@ -60,8 +61,8 @@ pub struct RpcRequest {
 /// Reaches peers by their id.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a request to `MetadataPlane::handle` of a peer and brings back its answer.
-    /// Must end within `deadline`, and must not deliver to a node with another id, whatever its address.
+    /// Sends a request to `MetadataPlane::handle` of a peer and brings back its answer. Must end
+    /// within `deadline`, and must not deliver to a node with another id, whatever its address.
     ///
     /// # Errors
     /// See [`TransportError`]; the request may have been acted on unless the peer was unreachable.

@@ -3,10 +3,13 @@
 //! Rules, in the order in which they are tried; one change at a time:
 //! 1. A member that is in neither set becomes a learner. A learner that was removed goes.
 //! 2. A voter that was removed by an operator goes, with another one in its place if there is one.
-//! 3. With fewer voters than the members allow (1, 2, 3, 3, 5, 5, ...), learners that have caught up are promoted.
-//! 4. A single dead voter is replaced, after `replace_after` or at once when a new node has its name, while all other
-//!    voters are up and another node is there. Draining voters are replaced the same way.
-//! 5. A voter in a crowded zone gives way to a learner in a zone without one, while all voters are up.
+//! 3. With fewer voters than the members allow (1, 2, 3, 3, 5, 5, ...), learners that have caught
+//!    up are promoted.
+//! 4. A single dead voter is replaced, after `replace_after` or at once when a new node has its
+//!    name, while all other voters are up and another node is there. Draining voters are replaced
+//!    the same way.
+//! 5. A voter in a crowded zone gives way to a learner in a zone without one, while all voters are
+//!    up.
 //!
 //! No rule but the second makes the number of voters smaller.
 
@@ -170,7 +173,8 @@ fn zone_count(view: &View, voters: &BTreeSet<NodeId>, wanted: &str) -> usize {
         .count()
 }
 
-/// The learner that makes the best voter beside these: up, caught up, in the zone with the fewest of them.
+/// The learner that makes the best voter beside these: up, caught up, in the zone with the fewest
+/// of them.
 fn best_learner(view: &View, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
     view.learners
         .iter()

@@ -7,13 +7,14 @@
 //!     |                                                                                           |
 //!     '--(hears a member of Y)--> Member(Y)              all founders of F have promised F ---> Member(F)
 //! ```
-//! A promise is durable before anybody hears of it, and a node makes *one*, ever. A founding begins only when all
-//! its founders have promised it, so two foundings that share a node cannot both begin; and because each names more
-//! than half of the seed addresses, any two of them share a node. That all candidates must name the same candidates
-//! before anybody proposes is not needed for this; it makes it unlikely that overlapping foundings block each other.
+//! A promise is durable before anybody hears of it, and a node makes *one*, ever. A founding begins
+//! only when all its founders have promised it, so two foundings that share a node cannot both
+//! begin; and because each names more than half of the seed addresses, any two of them share a
+//! node. That all candidates must name the same candidates before anybody proposes is not needed
+//! for this; it makes it unlikely that overlapping foundings block each other.
 //!
-//! A node whose founding can never begin, because one of its founders promised another or joined a cluster instead,
-//! may join a cluster. It never founds again.
+//! A node whose founding can never begin, because one of its founders promised another or joined a
+//! cluster instead, may join a cluster. It never founds again.
 
 use crate::MetadataError;
 use serde::{Deserialize, Serialize};
@@ -176,8 +177,8 @@ impl Agreement {
         self.reports.remove(&peer);
     }
 
-    /// Whether this node may promise a founding that names it. If so, the promise must be durable before
-    /// [`Agreement::promised`] is called or anybody is told.
+    /// Whether this node may promise a founding that names it. If so, the promise must be durable
+    /// before [`Agreement::promised`] is called or anybody is told.
     ///
     /// # Errors
     /// The reason why it must not.
@@ -326,7 +327,8 @@ impl Agreement {
         }
     }
 
-    /// The nodes with the smallest ids that are committed to nothing, as many as are expected; or nobody.
+    /// The nodes with the smallest ids that are committed to nothing, as many as are expected; or
+    /// nobody.
     fn candidates(&self) -> Vec<NodeId> {
         if self.standing() != Standing::Blank {
             return Vec::new();

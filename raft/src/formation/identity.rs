@@ -30,8 +30,8 @@ impl Identity {
     /// Reads the identity in the directory `meta/`, or draws one. Draws the incarnation. Blocks.
     ///
     /// # Errors
-    /// [`MetadataError::Damaged`] when the file is there and unreadable: a new identity beside old data would be
-    /// worse than none.
+    /// [`MetadataError::Damaged`] when the file is there and unreadable: a new identity beside old
+    /// data would be worse than none.
     pub fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<Self, MetadataError> {
         disk.create_dir_all(directory)
             .map_err(|source| MetadataError::disk("create metadata directory", source))?;
@@ -94,8 +94,8 @@ impl Identity {
         self.fresh
     }
 
-    /// Begins a new lineage, durably. Until the metadata plane has recorded it, the replica is amnesiac: the
-    /// member's lineage in the state differs from this one.
+    /// Begins a new lineage, durably. Until the metadata plane has recorded it, the replica is
+    /// amnesiac: the member's lineage in the state differs from this one.
     ///
     /// # Errors
     /// [`MetadataError::Disk`].

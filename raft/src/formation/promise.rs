@@ -34,8 +34,8 @@ pub(crate) fn write(
     files::replace(disk, directory, NAME, &bytes)
 }
 
-/// Takes a promise back, when the cluster that it was for has begun and the node gives up its vote in it. The node
-/// still belongs to that cluster, so it does not found another.
+/// Takes a promise back, when the cluster that it was for has begun and the node gives up its vote
+/// in it. The node still belongs to that cluster, so it does not found another.
 ///
 /// # Errors
 /// [`MetadataError::Disk`].

@@ -1,5 +1,6 @@
-//! Foundings under a seed: messages are lost, delayed, repeated and reordered, nodes crash before and after their
-//! promise is durable. Never do two clusters begin from the same nodes, and a quiet network always gets its cluster.
+//! Foundings under a seed: messages are lost, delayed, repeated and reordered, nodes crash before
+//! and after their promise is durable. Never do two clusters begin from the same nodes, and a quiet
+//! network always gets its cluster.
 
 use super::{Agreement, Founding, Report, Step};
 use rand::rngs::StdRng;
@@ -39,6 +40,8 @@ struct World {
     messages: Vec<Message>,
     begun: BTreeMap<ClusterId, Founding>,
     faults: bool,
+    /// A planted bug: promises are not durable.
+    forgetful: bool,
 }
 
 impl World {
@@ -52,6 +55,7 @@ impl World {
             messages: Vec::new(),
             begun: BTreeMap::new(),
             faults: true,
+            forgetful: false,
         };
         ids.for_each(|node| world.start(node));
         world
@@ -149,8 +153,10 @@ impl World {
             return false;
         }
         let disk = self.disks.get_mut(&node).unwrap();
-        assert!(disk.promise.is_none() || disk.promise.as_ref() == Some(&founding));
-        disk.promise = Some(founding.clone());
+        if !self.forgetful {
+            assert!(disk.promise.is_none() || disk.promise.as_ref() == Some(&founding));
+            disk.promise = Some(founding.clone());
+        }
         if self.chance(0.1) {
             self.start(node);
             return false;
@@ -180,7 +186,7 @@ impl World {
                 }
             }
             Step::Begin(founding) => {
-                for founder in &founding.founders {
+                for founder in founding.founders.iter().filter(|_| !self.forgetful) {
                     assert_eq!(self.disks[founder].promise.as_ref(), Some(&founding));
                 }
                 self.belong(node, founding.cluster);
@@ -198,6 +204,9 @@ impl World {
 
     fn belong(&mut self, node: NodeId, cluster: ClusterId) {
         let disk = self.disks.get_mut(&node).unwrap();
+        if self.forgetful && disk.cluster.is_some() {
+            return;
+        }
         assert!(
             disk.cluster.is_none_or(|present| present == cluster),
             "two clusters"
@@ -279,4 +288,17 @@ fn settings_that_allow_two_clusters_are_refused() {
     };
     assert!(check(3, 3) && check(2, 3) && check(3, 5) && check(1, 0) && check(3, 0));
     assert!(!check(0, 0) && !check(1, 1) && !check(2, 4) && !check(3, 6) && !check(3, 9));
+}
+
+#[test]
+fn promises_that_are_not_durable_are_caught() {
+    let two_clusters = |seed: &u64| {
+        let mut world = World::new(*seed, 5, 3);
+        world.forgetful = true;
+        for _ in 0..2000 {
+            world.round();
+        }
+        world.begun.len() > 1
+    };
+    assert!((0..2000).any(|seed| two_clusters(&seed)));
 }

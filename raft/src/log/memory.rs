@@ -1,5 +1,5 @@
-//! What the Raft log says, in memory: the result of its records in order. Reading a file and writing to it
-//! go through the same [`Memory::apply`], so they cannot disagree.
+//! What the Raft log says, in memory: the result of its records in order. Reading a file and
+//! writing to it go through the same [`Memory::apply`], so they cannot disagree.
 
 use crate::engine::{Entry, LogId, Vote};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// A record of the log file. Part of the format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// The newest vote.
     Vote(Vote),
     /// An entry; replaces one with the same index. Ignored at or below the purge.
@@ -75,7 +75,7 @@ impl Memory {
         newest.map(|(_, held)| held.entry.log_id).or(self.purged)
     }
 
-    /// The ids of the first and the last entry that is held.
+    /// The entry at this index, if it is held.
     pub(super) fn entry(&self, index: u64) -> Option<&Entry> {
         self.entries.get(&index).map(|held| &held.entry)
     }
@@ -85,8 +85,8 @@ impl Memory {
         self.bytes
     }
 
-    /// The entries from `start` on, ascending, below `end`, until about `bytes_max` bytes; at least one if
-    /// there is one.
+    /// The entries from `start` on, ascending, below `end`, until about `bytes_max` bytes; at least
+    /// one if there is one.
     pub(super) fn range(&self, start: u64, end: u64, bytes_max: usize) -> Vec<Entry> {
         if start >= end {
             return Vec::new();
@@ -103,7 +103,7 @@ impl Memory {
             .collect()
     }
 
-    /// Whether entries follow one another, beginning right after the purge.
+    /// The first index that is missing between the purge and the last entry, if any is.
     pub(super) fn gap(&self) -> Option<u64> {
         let first = self.purged.map_or(0, |purged| purged.index + 1);
         let expected = first..;

@@ -1,13 +1,14 @@
 //! The Raft log and vote, durable before they are acknowledged.
 //!
 //! One page file holds everything (`raft-log/<generation>`); its records are applied in order
-//! ([`memory::Record`]). A thread of its own writes: what arrived while the last `fdatasync` ran becomes durable
-//! with the next one, and callbacks run in order after it. When the file is much larger than what it still says,
-//! and at every start, its content is copied to a file of the next generation, which becomes the log by a
-//! rename; so a file that was open at a crash is never appended to again, and purged entries cost no space.
+//! ([`memory::Record`]). A thread of its own writes: what arrived while the last `fdatasync` ran
+//! becomes durable with the next one, and callbacks run in order after it. When the file is much
+//! larger than what it still says, and at every start, its content is copied to a file of the next
+//! generation, which becomes the log by a rename; so a file that was open at a crash is never
+//! appended to again, and purged entries cost no space.
 //!
-//! Crash behaviour: what was acknowledged is there; what was not may be there, as a prefix. A failed write or
-//! sync ends the log for good: openraft stops, and the process must be restarted.
+//! Crash behaviour: what was acknowledged is there; what was not may be there, as a prefix. A
+//! failed write or sync ends the log for good: openraft stops, and the process must be restarted.
 
 mod memory;
 mod writer;
@@ -17,7 +18,8 @@ mod tests;
 
 use crate::engine::{Entry, LogId, StorageError, Types, Vote, storage_error};
 use crate::{MetadataError, codec};
-use memory::{Memory, Record};
+use memory::Memory;
+pub(crate) use memory::Record;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -34,8 +36,8 @@ use writer::{Done, Job, Writer};
 /// Entries of one `AppendEntries` message, in encoded bytes, unless a single one is larger.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// A handle of the Raft log. Clones are handles of the same log; when the last one goes, the writer ends after
-/// it has written what it was given.
+/// A handle of the Raft log. Clones are handles of the same log; when the last one goes, the writer
+/// ends after it has written what it was given.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     memory: Arc<Mutex<Memory>>,
@@ -95,8 +97,8 @@ impl LogStore {
     async fn write(&self, record: Record, what: &'static str) -> Result<(), MetadataError> {
         let bytes = codec::encode(codec::Kind::LogRecord, &record)?;
         let (sender, receiver) = oneshot::channel();
-        // openraft makes one change at a time, so the order in memory is the order of the file. The lock is
-        // not held while the writer's queue may be full, because the writer takes it too.
+        // openraft makes one change at a time, so the order in memory is the order of the file. The
+        // lock is not held while the writer's queue may be full, because the writer takes it too.
         self.memory.lock().apply(record, bytes.len());
         self.writer.submit(Job {
             records: vec![bytes],
@@ -175,7 +177,8 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        // A crash may keep the hint and lose the entries of the group after it; openraft would look for them.
+        // A crash may keep the hint and lose the entries of the group after it; openraft would look
+        // for them.
         let memory = self.memory.lock();
         Ok(memory.committed.min(memory.last()))
     }

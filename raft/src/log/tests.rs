@@ -1,4 +1,5 @@
-//! The Raft log under crashes: what was acknowledged is there afterwards, what was not is there as a prefix.
+//! The Raft log under crashes: what was acknowledged is there afterwards, what was not is there as
+//! a prefix.
 
 use super::*;
 use crate::engine::Batch;

@@ -18,8 +18,8 @@ use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup}
 const PURPOSE: [u8; 4] = *b"rlog";
 /// Name of a generation that is not complete yet.
 const NEXT: &str = "next";
-/// Jobs that wait for the writer. openraft has one append and one vote in flight, so this is not reached; if
-/// it were, the Raft task would wait.
+/// Jobs that wait for the writer. openraft has one append and one vote in flight, so this is not
+/// reached; if it were, the Raft task would wait.
 const JOBS_WAITING_MAX: usize = 256;
 /// A file below this size is not worth copying, however little of it is still true.
 const COPY_BYTES_MIN: u64 = 16 << 20;
@@ -170,8 +170,8 @@ impl LogFile {
         if self.writer.used_bytes() < self.copy_at_bytes {
             return Ok(());
         }
-        // The content may be ahead of what is written; records that follow have their effect twice, which is
-        // the same as once.
+        // The content may be ahead of what is written; records that follow have their effect twice,
+        // which is the same as once.
         let records = memory.lock().records();
         let next = begin(
             &self.disk,

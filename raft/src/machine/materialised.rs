@@ -1,15 +1,18 @@
 //! The state machine's rows in sled, behind a fence.
 //!
-//! sled 0.34 loses and damages data at power cuts: its `flush` never calls fsync, it panics on some damage, and it
-//! opens an empty database when its configuration file is damaged. So nothing depends on what is in here:
+//! sled 0.34 loses and damages data at power cuts: its `flush` never calls fsync, it panics on some
+//! damage, and it opens an empty database when its configuration file is damaged. So nothing
+//! depends on what is in here:
 //! * it holds only what snapshot and Raft log can rebuild, and node-local notes that may be lost;
-//! * a *sentinel* row, written in one batch with every change, says for which node and log position the rows are;
-//!   at opening it must be there, be this node's, and lie between the newest snapshot and the log's end;
-//! * opening runs under `catch_unwind`; whatever goes wrong, the directory is moved aside and a new one begun;
+//! * a *sentinel* row, written in one batch with every change, says for which node and log position
+//!   the rows are; at opening it must be there, be this node's, and lie between the newest snapshot
+//!   and the log's end;
+//! * opening runs under `catch_unwind`; whatever goes wrong, the directory is moved aside and a new
+//!   one begun;
 //! * [`Materialised::close`] and a timer make it durable by `flush` *and* fsync of sled's file.
 //!
-//! A thread of its own writes the difference between the newest state and the one it wrote last, so applying never
-//! waits for sled, and a burst of commands costs one batch.
+//! A thread of its own writes the difference between the newest state and the one it wrote last, so
+//! applying never waits for sled, and a burst of commands costs one batch.
 
 use super::Version;
 use crate::engine::{LogId, StoredMembership};
@@ -51,7 +54,8 @@ struct Work {
     closing: bool,
 }
 
-/// The materialised rows. Dropping it without [`Materialised::close`] loses nothing that cannot be rebuilt.
+/// The materialised rows. Dropping it without [`Materialised::close`] loses nothing that cannot be
+/// rebuilt.
 pub(crate) struct Materialised {
     database: sled::Db,
     work: Arc<(Mutex<Work>, Condvar)>,
@@ -59,9 +63,9 @@ pub(crate) struct Materialised {
 }
 
 impl Materialised {
-    /// Opens the rows in this directory. Gives the version that they hold, if `acceptable` accepts its log
-    /// position; otherwise the directory is moved aside, a new one is begun with `fallback`, and nothing is given.
-    /// Blocks.
+    /// Opens the rows in this directory. Gives the version that they hold, if `acceptable` accepts
+    /// its log position; otherwise the directory is moved aside, a new one is begun with
+    /// `fallback`, and nothing is given. Blocks.
     ///
     /// # Errors
     /// [`MetadataError::Disk`] when not even a new database can be made.

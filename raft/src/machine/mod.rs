@@ -1,8 +1,9 @@
-//! The state machine as openraft drives it: applies entries to [`State`], publishes each version to readers, makes
-//! and installs snapshots, and keeps the materialised rows in step.
+//! The state machine as openraft drives it: applies entries to [`State`], publishes each version to
+//! readers, makes and installs snapshots, and keeps the materialised rows in step.
 //!
-//! Durability: applying is not durable by itself. The log keeps every entry until a durable snapshot has its
-//! effect; at a start the newest of (materialised rows, snapshot) is loaded and openraft applies the rest.
+//! Durability: applying is not durable by itself. The log keeps every entry until a durable
+//! snapshot has its effect; at a start the newest of (materialised rows, snapshot) is loaded and
+//! openraft applies the rest.
 
 mod materialised;
 mod snapshot;
@@ -13,6 +14,8 @@ mod tests;
 
 pub(crate) use materialised::Materialised;
 pub(crate) use snapshot::SnapshotBytes;
+#[cfg(test)]
+pub(crate) use snapshot::head_of;
 pub(crate) use snapshot_files::SnapshotFiles;
 
 use crate::MetadataError;
@@ -20,6 +23,8 @@ use crate::engine::{
     Batch, Entry, LogId, Replies, Snapshot, SnapshotMeta, StorageError, StoredMembership, Types,
     storage_error,
 };
+#[cfg(test)]
+pub(crate) use crate::state::rows::all as rows_of;
 use crate::state::{LogPosition, State};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};

@@ -1,4 +1,5 @@
-//! Snapshots: the state at one log position as one string of bytes, the same on disk and between nodes.
+//! Snapshots: the state at one log position as one string of bytes, the same on disk and between
+//! nodes.
 //!
 //! ```text
 //! u32 length | envelope SnapshotHead { meta, parts }
@@ -129,5 +130,14 @@ fn malformed(reason: &str) -> MetadataError {
     MetadataError::Encoding {
         what: "snapshot",
         reason: reason.to_owned(),
+    }
+}
+
+/// The head of a snapshot of one part, for the golden bytes.
+#[cfg(test)]
+pub(crate) fn head_of(meta: &SnapshotMeta) -> impl Serialize + use<> {
+    Head {
+        meta: meta.clone(),
+        parts: 1,
     }
 }

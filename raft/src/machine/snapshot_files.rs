@@ -1,7 +1,7 @@
 //! Snapshots on disk: `snapshots/<term>-<index>`, each written whole before it has its name.
 //!
-//! The newest one is what the log was purged up to, so it must be readable; the one before it is kept until
-//! the next is made, for people.
+//! The newest one is what the log was purged up to, so it must be readable; the one before it is
+//! kept until the next is made, for people.
 
 use super::snapshot::{self, SnapshotBytes};
 use crate::engine::{LogId, SnapshotMeta};
@@ -54,7 +54,8 @@ impl SnapshotFiles {
     /// The newest snapshot; none when there is none.
     ///
     /// # Errors
-    /// [`MetadataError::Damaged`] when the newest one cannot be read: the log may have been purged up to it.
+    /// [`MetadataError::Damaged`] when the newest one cannot be read: the log may have been purged
+    /// up to it.
     pub(crate) fn newest(&self) -> Result<Option<Stored>, MetadataError> {
         let Some(name) = self.names()?.pop() else {
             return Ok(None);

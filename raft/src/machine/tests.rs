@@ -135,7 +135,8 @@ async fn damaged_or_missing_rows_are_moved_aside_and_rebuilt() {
             before,
             "damage {damage}"
         );
-        // sled replaces a damaged configuration by itself; the sentinel then tells whether the rows are there.
+        // sled replaces a damaged configuration by itself; the sentinel then tells whether the rows
+        // are there.
         if damage != 1 {
             assert!(rows.with_extension("damaged").exists(), "damage {damage}");
         }

@@ -1,5 +1,6 @@
-//! What the leader does by itself: names the cluster, turns members into learners and voters, lets time pass while
-//! leases are held, and asks for a snapshot when the log has grown in bytes rather than in entries.
+//! What the leader does by itself: names the cluster, turns members into learners and voters, lets
+//! time pass while leases are held, and asks for a snapshot when the log has grown in bytes rather
+//! than in entries.
 
 use super::{MetadataPlane, PeerView};
 use crate::engine::Raft;
@@ -11,6 +12,8 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use trefoil_model::NodeId;
+
+type Metrics = openraft::RaftMetrics<u64, openraft::EmptyNode>;
 
 /// A learner that is this many entries behind counts as caught up.
 const CAUGHT_UP_ENTRIES: u64 = 64;
@@ -58,12 +61,8 @@ impl Task {
     async fn round(&mut self, plane: &MetadataPlane) {
         self.note_deaths(plane);
         let raft = &plane.inner.raft;
-        if plane.inner.stores.log.bytes() > LOG_BYTES_MAX
-            && let Err(error) = raft.trigger().snapshot().await
-        {
-            tracing::warn!(%error, "no snapshot was begun");
-        }
         let metrics = raft.metrics().borrow().clone();
+        bound_log_bytes(plane, &metrics).await;
         if metrics.current_leader != Some(plane.node().0) || !metrics.state.is_leader() {
             return;
         }
@@ -79,7 +78,8 @@ impl Task {
         }
     }
 
-    /// Remembers since when members are dead. Also on followers, so that a new leader does not count anew.
+    /// Remembers since when members are dead. Also on followers, so that a new leader does not
+    /// count anew.
     fn note_deaths(&mut self, plane: &MetadataPlane) {
         let alive = self.peer_view.borrow().alive.clone();
         let state = plane.state();
@@ -105,7 +105,8 @@ impl Task {
         }
     }
 
-    /// A new leader's first stamp proves nothing; until there is one, leases of dead holders do not run out.
+    /// A new leader's first stamp proves nothing; until there is one, leases of dead holders do not
+    /// run out.
     async fn let_time_begin(&mut self, plane: &MetadataPlane, term: u64) {
         if self.ticked_term == term || plane.state().leases().next().is_none() {
             return;
@@ -116,11 +117,7 @@ impl Task {
         }
     }
 
-    fn view(
-        &self,
-        plane: &MetadataPlane,
-        metrics: &openraft::RaftMetrics<u64, openraft::EmptyNode>,
-    ) -> View {
+    fn view(&self, plane: &MetadataPlane, metrics: &Metrics) -> View {
         let state = plane.state();
         let alive = self.peer_view.borrow().alive.clone();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -156,6 +153,24 @@ impl Task {
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
         }
+    }
+}
+
+/// Few large entries can fill the log before there are enough of them for a snapshot.
+async fn bound_log_bytes(plane: &MetadataPlane, metrics: &Metrics) {
+    if plane.inner.stores.log.bytes() <= LOG_BYTES_MAX {
+        return;
+    }
+    let trigger = plane.inner.raft.trigger();
+    let begun = match metrics.snapshot {
+        // Nothing new to put into a snapshot: the entries that are kept behind it are too large.
+        Some(snapshot) if metrics.snapshot == metrics.last_applied => {
+            trigger.purge_log(snapshot.index).await
+        }
+        _ => trigger.snapshot().await,
+    };
+    if let Err(error) = begun {
+        tracing::warn!(%error, "the Raft log cannot be made smaller");
     }
 }
 

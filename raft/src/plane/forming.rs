@@ -1,4 +1,5 @@
-//! Drives the agreement of [`crate::formation`]: asks the peers, makes promises durable, begins or joins.
+//! Drives the agreement of [`crate::formation`]: asks the peers, makes promises durable, begins or
+//! joins.
 
 use super::{MetadataPlane, stopped};
 use crate::formation::{Agreement, BootstrapSettings, Founding, Report, Standing, Step, promise};
@@ -16,13 +17,15 @@ const ROUND: Duration = Duration::from_millis(100);
 const ANSWER_DEADLINE: Duration = Duration::from_millis(800);
 
 impl MetadataPlane {
-    /// Makes this node part of a cluster: goes on with the one it belongs to, joins one of which a peer is a member,
-    /// or founds one with the others. Ends when the node is a member and has told the others what it says of itself;
-    /// without enough peers it goes on trying, and [`MetadataPlane::forming_reason`] says why.
+    /// Makes this node part of a cluster: goes on with the one it belongs to, joins one of which a
+    /// peer is a member, or founds one with the others. Ends when the node is a member and has told
+    /// the others what it says of itself; without enough peers it goes on trying, and
+    /// [`MetadataPlane::forming_reason`] says why.
     ///
     /// # Errors
-    /// [`MetadataError::Settings`]; [`MetadataError::Refused`] when the node was removed or is too old;
-    /// [`MetadataError::Disk`] and [`MetadataError::Stopped`]. Nothing of this passes by trying again.
+    /// [`MetadataError::Settings`]; [`MetadataError::Refused`] when the node was removed or is too
+    /// old; [`MetadataError::Disk`] and [`MetadataError::Stopped`]. Nothing of this passes by
+    /// trying again.
     pub async fn form(
         &self,
         settings: BootstrapSettings,

@@ -1,8 +1,9 @@
 //! The facade: everything that the rest of the program sees of the metadata plane.
 //!
-//! Tasks of a plane: openraft's own, the leader's queue of proposals, the queue of readers, and the leader's
-//! automation. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
+//! Tasks of a plane: openraft's own, the leader's queue of proposals, the queue of readers, and the
+//! leader's automation. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
 
+mod asking;
 mod automation;
 mod forming;
 mod network;
@@ -12,7 +13,7 @@ mod reads;
 mod receiver;
 mod server;
 pub(crate) mod stores;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ pub use options::{PeerView, PlaneOptions, Role, Status};
 
 use crate::engine::Raft;
 use crate::formation::{Agreement, Identity, promise};
-use crate::state::{Command, LogPosition, MemberDescription, Proposal, Reply, State};
+use crate::state::{LogPosition, MemberDescription, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
 use network::Peers;
@@ -35,10 +36,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use stores::Stores;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use trefoil_model::{ClusterId, NodeId};
 use trefoil_store_pages::Disk;
-use wire::{JoinAnswer, JoinRequest, LeaderAnswer, ProposeAnswer, ProposeRequest};
+use wire::{JoinAnswer, JoinRequest};
 
 /// How long a part of a snapshot may take.
 const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(10);
@@ -75,12 +75,12 @@ struct Inner {
 }
 
 impl MetadataPlane {
-    /// Starts the plane on what its directory holds. A node without a cluster waits for [`MetadataPlane::initialize`],
-    /// or for a leader that makes it a learner.
+    /// Starts the plane on what its directory holds. A node without a cluster waits for
+    /// [`MetadataPlane::initialize`], or for a leader that makes it a learner.
     ///
     /// # Errors
-    /// [`MetadataError::Settings`]; [`MetadataError::Damaged`] when the directory no longer proves what the node
-    /// promised, in which case it must not run as this node.
+    /// [`MetadataError::Settings`]; [`MetadataError::Damaged`] when the directory no longer proves
+    /// what the node promised, in which case it must not run as this node.
     pub async fn start(
         options: PlaneOptions,
         identity: Identity,
@@ -147,8 +147,9 @@ impl MetadataPlane {
         self.inner.node
     }
 
-    /// Begins the cluster with these voters. Every voter may call it, with the same arguments: the caller has made
-    /// sure that all of them agreed (see [`crate::formation`]). Does nothing when the cluster has begun.
+    /// Begins the cluster with these voters. Every voter may call it, with the same arguments: the
+    /// caller has made sure that all of them agreed (see [`crate::formation`]). Does nothing when
+    /// the cluster has begun.
     ///
     /// # Errors
     /// [`MetadataError::OtherCluster`]; [`MetadataError::Disk`]; [`MetadataError::Stopped`].
@@ -169,12 +170,12 @@ impl MetadataPlane {
         }
     }
 
-    /// Asks a member to make this node one too, and then belongs to its cluster. Repeating it is harmless; a member
-    /// brings its description up to date with it.
+    /// Asks a member to make this node one too, and then belongs to its cluster. Repeating it is
+    /// harmless; a member brings its description up to date with it.
     ///
     /// # Errors
-    /// [`MetadataError::NoLeader`] when the member did not answer or could not commit it: try again or elsewhere;
-    /// [`MetadataError::OtherCluster`] when this node belongs to another cluster.
+    /// [`MetadataError::NoLeader`] when the member did not answer or could not commit it: try again
+    /// or elsewhere; [`MetadataError::OtherCluster`] when this node belongs to another cluster.
     pub async fn join(
         &self,
         via: NodeId,
@@ -211,121 +212,11 @@ impl MetadataPlane {
         Ok(())
     }
 
-    /// Applies a command, from any node. It has one effect or none; the reply is that of its application.
-    ///
-    /// # Errors
-    /// [`MetadataError::Refused`] when it was applied and refused; [`MetadataError::NoLeader`] when no leader
-    /// answered in time, in which case it may still take effect; [`MetadataError::TooLarge`],
-    /// [`MetadataError::Overloaded`] and [`MetadataError::Stopped`] without effect.
-    pub async fn propose(&self, command: Command) -> Result<Reply, MetadataError> {
-        let deadline = Instant::now() + self.inner.options.propose_deadline;
-        let looking = async {
-            let lane = self.inner.lanes.take().await?;
-            let proposal = lane.proposal(command)?;
-            self.propose_until(proposal, deadline).await
-        };
-        match tokio::time::timeout_at(deadline, looking).await {
-            Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
-            Ok(outcome) => outcome,
-            Err(_) => Err(MetadataError::NoLeader {
-                reason: "the deadline passed".to_owned(),
-            }),
-        }
-    }
-
-    async fn propose_until(
-        &self,
-        proposal: Proposal,
-        deadline: Instant,
-    ) -> Result<Reply, MetadataError> {
-        let mut leader = self.leader();
-        loop {
-            let asked = leader.unwrap_or(self.inner.node);
-            let answer = self.propose_to(asked, &proposal).await;
-            let reason = match answer {
-                LeaderAnswer::Done(reply) => return Ok(reply),
-                LeaderAnswer::NotLeader { leader: Some(next) } if next != asked => {
-                    leader = Some(next);
-                    continue_soon(deadline)?;
-                    continue;
-                }
-                LeaderAnswer::NotLeader { .. } => "there is no leader at the moment".to_owned(),
-                LeaderAnswer::Failed { reason } => reason,
-            };
-            self.check_running()?;
-            if Instant::now() + LEADER_POLL >= deadline {
-                return Err(MetadataError::NoLeader { reason });
-            }
-            self.leader_news().await;
-            leader = self.leader();
-        }
-    }
-
-    async fn propose_to(&self, leader: NodeId, proposal: &Proposal) -> ProposeAnswer {
-        if leader == self.inner.node {
-            return self.inner.leader_queue.propose(proposal.clone()).await;
-        }
-        let request = ProposeRequest {
-            proposal: proposal.clone(),
-        };
-        // Shorter than the whole deadline, so that a leader that died does not use it up.
-        let deadline = self.inner.options.election_max * 2;
-        let answer = self
-            .inner
-            .peers
-            .call(leader, RpcKind::Propose, &request, deadline);
-        answer.await.unwrap_or_else(|error| LeaderAnswer::Failed {
-            reason: error.to_string(),
-        })
-    }
-
-    /// Waits for a change of what is known about the leader, but not for long.
-    async fn leader_news(&self) {
-        let mut metrics = self.inner.raft.server_metrics();
-        metrics.mark_unchanged();
-        // Either way the caller looks again.
-        drop(tokio::time::timeout(LEADER_POLL, metrics.changed()).await);
-    }
-
+    /// Says why when the Raft task has ended.
     fn check_running(&self) -> Result<(), MetadataError> {
         match &self.inner.raft.metrics().borrow().running_state {
             Ok(()) => Ok(()),
             Err(error) => Err(stopped(error)),
-        }
-    }
-
-    /// A version of the state that has the effect of everything that was acknowledged before this call, anywhere.
-    ///
-    /// # Errors
-    /// [`MetadataError::NoLeader`] when no leader could prove that it leads in time.
-    pub async fn read_linearizable(&self) -> Result<Arc<State>, MetadataError> {
-        let deadline = Instant::now() + self.inner.options.read_deadline;
-        let mut reason = "the deadline passed".to_owned();
-        while Instant::now() < deadline {
-            let asked = tokio::time::timeout_at(deadline, self.inner.read_queue.index(false));
-            match asked.await {
-                Ok(LeaderAnswer::Done(index)) => return self.state_at(index, deadline).await,
-                Ok(LeaderAnswer::Failed { reason: failed }) => reason = failed,
-                Ok(LeaderAnswer::NotLeader { .. }) => {
-                    reason = "there is no leader at the moment".to_owned();
-                }
-                Err(_) => break,
-            }
-            self.check_running()?;
-            self.leader_news().await;
-        }
-        Err(MetadataError::NoLeader { reason })
-    }
-
-    async fn state_at(&self, index: u64, deadline: Instant) -> Result<Arc<State>, MetadataError> {
-        let mut states = self.inner.state.clone();
-        let caught_up = states.wait_for(|state| state.applied().index >= index);
-        match tokio::time::timeout_at(deadline, caught_up).await {
-            Ok(Ok(state)) => Ok(Arc::clone(&state)),
-            Ok(Err(error)) => Err(stopped(&error)),
-            Err(_) => Err(MetadataError::NoLeader {
-                reason: format!("entry {index} was not applied here in time"),
-            }),
         }
     }
 
@@ -335,7 +226,8 @@ impl MetadataPlane {
         Arc::clone(&self.inner.state.borrow())
     }
 
-    /// Follows the versions of the state on this node. Versions may be skipped; the newest never is.
+    /// Follows the versions of the state on this node. Versions may be skipped; the newest never
+    /// is.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<State>> {
         self.inner.state.clone()
@@ -392,13 +284,15 @@ impl MetadataPlane {
         }
     }
 
-    /// A note of this node alone, which may be lost at a power cut; none when there is none or nothing is kept.
+    /// A note of this node alone, which may be lost at a power cut; none when there is none or
+    /// nothing is kept.
     #[must_use]
     pub fn local_note(&self, key: &str) -> Option<Vec<u8>> {
         self.inner.stores.machine.materialised()?.note(key)
     }
 
-    /// Keeps a note of this node alone. Does nothing when the plane was started without `materialise`.
+    /// Keeps a note of this node alone. Does nothing when the plane was started without
+    /// `materialise`.
     ///
     /// # Errors
     /// [`MetadataError::Disk`].
@@ -425,15 +319,6 @@ impl MetadataPlane {
         if let Err(error) = closed.await {
             tracing::warn!(%error, "the metadata stores were not closed");
         }
-    }
-}
-
-fn continue_soon(deadline: Instant) -> Result<(), MetadataError> {
-    match Instant::now() < deadline {
-        true => Ok(()),
-        false => Err(MetadataError::NoLeader {
-            reason: "the deadline passed".to_owned(),
-        }),
     }
 }
 

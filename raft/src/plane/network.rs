@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use trefoil_model::{ClusterId, NodeId};
 
-/// Bytes of one part of a snapshot: small enough that a part fits any deadline, large enough for speed.
+/// Bytes of one part of a snapshot: small enough that a part fits any deadline, large enough for
+/// speed.
 const SNAPSHOT_CHUNK_BYTES: usize = 512 << 10;
 /// How long openraft leaves an unreachable peer alone.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -153,8 +154,8 @@ impl RaftNetwork<Types> for Peer {
 }
 
 impl Peer {
-    /// Sends a snapshot part by part. The receiver says where to go on, so what it got before a lost connection is
-    /// not sent again.
+    /// Sends a snapshot part by part. The receiver says where to go on, so what it got before a
+    /// lost connection is not sent again.
     async fn send_snapshot(
         &self,
         vote: Vote,

@@ -11,21 +11,22 @@ use trefoil_model::{ClusterId, NodeId};
 pub struct PlaneOptions {
     /// The directory `meta/` of the node.
     pub directory: PathBuf,
-    /// How often a leader makes itself heard. Default 100 ms. Shorter costs messages; it must stay well below
-    /// `election_min`.
+    /// How often a leader makes itself heard. Default 100 ms. Shorter costs messages; it must stay
+    /// well below `election_min`.
     pub heartbeat: Duration,
-    /// A follower waits for `election_max` plus a random time between `election_min` and `election_max` without
-    /// hearing the leader before it stands for election. Default 300 ms; below it, busy machines elect for no reason.
+    /// A follower waits for `election_max` plus a random time between `election_min` and
+    /// `election_max` without hearing the leader before it stands for election. Default 300 ms;
+    /// below it, busy machines elect for no reason.
     pub election_min: Duration,
     /// See `election_min`. Default 600 ms: a lost leader is replaced after 0.9 to 1.2 s.
     pub election_max: Duration,
     /// Entries between snapshots. Default 4096. Fewer make restarts faster and cost writes.
     pub snapshot_entries: u64,
-    /// Entries that are kept behind a snapshot, so that a node that was away shortly gets entries instead of
-    /// the whole snapshot. Default 1024.
+    /// Entries that are kept behind a snapshot, so that a node that was away shortly gets entries
+    /// instead of the whole snapshot. Default 1024.
     pub entries_kept: u64,
-    /// Whether the state machine is also kept as rows in sled, which makes restarts fast. Default true. Nothing
-    /// depends on it: without it the state is rebuilt from snapshot and log.
+    /// Whether the state machine is also kept as rows in sled, which makes restarts fast. Default
+    /// true. Nothing depends on it: without it the state is rebuilt from snapshot and log.
     pub materialise: bool,
     /// How long a proposal looks for a leader that answers. Default 10 s.
     pub propose_deadline: Duration,
@@ -79,7 +80,8 @@ impl PlaneOptions {
     }
 }
 
-/// What gossip says about the other nodes. It is advice: it decides whom to ask, and when automation waits.
+/// What gossip says about the other nodes. It is advice: it decides whom to ask, and when
+/// automation waits.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct PeerView {
     /// Nodes whose address is known, members or not, alive or not; this node may be among them.

@@ -1,8 +1,8 @@
 //! Commands on their way to the leader, and at the leader.
 //!
-//! A node proposes through *lanes*: each has its own client id and one proposal in flight, so the state machine
-//! needs to remember only the newest serial per client. At the leader, proposals that arrive while the last entry is
-//! being replicated go into the next entry together.
+//! A node proposes through *lanes*: each has its own client id and one proposal in flight, so the
+//! state machine needs to remember only the newest serial per client. At the leader, proposals that
+//! arrive while the last entry is being replicated go into the next entry together.
 
 use crate::MetadataError;
 use crate::engine::{Batch, Raft, Replies};
@@ -36,7 +36,8 @@ struct Lane {
     serial: u64,
 }
 
-/// A lane in use. Going back to the others, it never uses the serial again, whatever became of the proposal.
+/// A lane in use. Going back to the others, it never uses the serial again, whatever became of the
+/// proposal.
 pub(super) struct LaneInUse {
     lane: Lane,
     free: Arc<Mutex<Vec<Lane>>>,
@@ -164,7 +165,8 @@ fn split(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let mut part = Vec::new();
     let mut part_bytes = 0;
     for one in waiting {
-        // A proposal that cannot be encoded cannot have arrived; should it, it goes alone and is refused there.
+        // A proposal that cannot be encoded cannot have arrived; should it, it goes alone and is
+        // refused there.
         let bytes = crate::codec::encode_bare(&one.proposal).map_or(usize::MAX, |b| b.len());
         if !part.is_empty() && bytes.saturating_add(part_bytes) > PROPOSAL_BYTES_MAX {
             parts.push(std::mem::take(&mut part));

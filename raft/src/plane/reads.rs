@@ -1,7 +1,7 @@
 //! Linearizable reads: one question to the leader at a time, shared by all who wait.
 //!
-//! A reader joins the next question, never the one under way, because the read index must be taken after the reader
-//! asked. The leader proves by a round of heartbeats that it still leads.
+//! A reader joins the next question, never the one under way, because the read index must be taken
+//! after the reader asked. The leader proves by a round of heartbeats that it still leads.
 
 use super::network::Peers;
 use super::wire::ReadAnswer;

@@ -6,8 +6,8 @@ use crate::engine::{Raft, Snapshot};
 use crate::machine::SnapshotBytes;
 use tokio::sync::Mutex;
 
-/// Largest snapshot that is accepted: it is held in memory while it arrives. Metadata are far smaller; reaching
-/// this means that something stores bulk data here.
+/// Largest snapshot that is accepted: it is held in memory while it arrives. Metadata are far
+/// smaller; reaching this means that something stores bulk data here.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
 /// A snapshot that is arriving.
@@ -27,7 +27,8 @@ impl Receiver {
     /// Takes a part; installs the snapshot when it was the last one.
     ///
     /// # Errors
-    /// [`MetadataError::Encoding`] for a part that does not fit, [`MetadataError::Stopped`] when Raft has stopped.
+    /// [`MetadataError::Encoding`] for a part that does not fit, [`MetadataError::Stopped`] when
+    /// Raft has stopped.
     pub(super) async fn take(
         &self,
         raft: &Raft,

@@ -17,8 +17,8 @@ impl MetadataPlane {
     ///
     /// # Errors
     /// [`MetadataError::OtherCluster`] when the request is not for this node or its cluster;
-    /// [`MetadataError::Encoding`] when it is malformed; [`MetadataError::Stopped`]. The transport reports any of
-    /// them to the caller as [`crate::TransportError::Refused`].
+    /// [`MetadataError::Encoding`] when it is malformed; [`MetadataError::Stopped`]. The transport
+    /// reports any of them to the caller as [`crate::TransportError::Refused`].
     pub async fn handle(&self, kind: RpcKind, bytes: Bytes) -> Result<Bytes, MetadataError> {
         match kind {
             RpcKind::AppendEntries => {

@@ -23,8 +23,8 @@ pub(crate) const SNAPSHOT_DIRECTORY: &str = "snapshots";
 /// Directory of sled, under `meta/`.
 pub(crate) const ROWS_DIRECTORY: &str = "rows";
 
-/// Opens what is there, or begins it. `may_begin` says whether the node may have no Raft log: one that promised or
-/// joined must have the vote that it gave. Blocks.
+/// Opens what is there, or begins it. `may_begin` says whether the node may have no Raft log: one
+/// that promised or joined must have the vote that it gave. Blocks.
 ///
 /// # Errors
 /// [`MetadataError::Damaged`] when what is there does not prove what the node promised.

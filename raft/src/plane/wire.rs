@@ -1,38 +1,40 @@
-//! Messages between metadata planes. Each is an envelope ([`crate::codec`]) around `(Header, body)` or an answer.
+//! Messages between metadata planes. Each is an envelope ([`crate::codec`]) around `(Header, body)`
+//! or an answer.
 
 use crate::engine::{SnapshotMeta, Vote};
 use crate::state::{MemberDescription, Proposal, Reply};
 use serde::{Deserialize, Serialize};
 use trefoil_model::{ClusterId, NodeId};
 
-/// In front of every request. A receiver that is not `to`, or that belongs to another cluster, refuses: addresses
-/// get swapped at restarts.
+/// In front of every request. A receiver that is not `to`, or that belongs to another cluster,
+/// refuses: addresses get swapped at restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The cluster of the sender; none before it has one.
-    pub(super) cluster: Option<ClusterId>,
-    pub(super) from: NodeId,
-    pub(super) to: NodeId,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
 }
 
 /// One part of a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct SnapshotChunk {
-    pub(super) vote: Vote,
-    pub(super) meta: SnapshotMeta,
+pub(crate) struct SnapshotChunk {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
     /// Bytes of the whole snapshot.
-    pub(super) total_bytes: u64,
+    pub(crate) total_bytes: u64,
     /// Where this part begins.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// CRC-32C of the part.
-    pub(super) checksum: u32,
-    pub(super) bytes: Vec<u8>,
+    pub(crate) checksum: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The answer to a [`SnapshotChunk`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum SnapshotAnswer {
-    /// Go on from here; not always behind the part, when the receiver has more or less than the sender thinks.
+pub(crate) enum SnapshotAnswer {
+    /// Go on from here; not always behind the part, when the receiver has more or less than the
+    /// sender thinks.
     Continue { offset: u64 },
     /// The snapshot is installed; the receiver's vote.
     Installed { vote: Vote },
@@ -40,13 +42,13 @@ pub(super) enum SnapshotAnswer {
 
 /// A command for the leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ProposeRequest {
-    pub(super) proposal: Proposal,
+pub(crate) struct ProposeRequest {
+    pub(crate) proposal: Proposal,
 }
 
 /// The answer to a request that only a leader can serve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum LeaderAnswer<T> {
+pub(crate) enum LeaderAnswer<T> {
     /// It is done.
     Done(T),
     /// Ask somebody else.
@@ -55,20 +57,20 @@ pub(super) enum LeaderAnswer<T> {
     Failed { reason: String },
 }
 
-pub(super) type ProposeAnswer = LeaderAnswer<Reply>;
+pub(crate) type ProposeAnswer = LeaderAnswer<Reply>;
 /// Carries the read index.
-pub(super) type ReadAnswer = LeaderAnswer<u64>;
+pub(crate) type ReadAnswer = LeaderAnswer<u64>;
 
 /// Somebody wants to become a member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct JoinRequest {
-    pub(super) node: NodeId,
-    pub(super) description: MemberDescription,
+pub(crate) struct JoinRequest {
+    pub(crate) node: NodeId,
+    pub(crate) description: MemberDescription,
 }
 
 /// The answer to a [`JoinRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum JoinAnswer {
+pub(crate) enum JoinAnswer {
     /// The node is a member of this cluster now.
     Joined { cluster: ClusterId },
     /// It is not.

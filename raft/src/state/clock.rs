@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// Time that has certainly passed, in milliseconds, as far as applied commands prove it.
 ///
-/// A leader stamps every proposal with its monotonic clock. Between two stamps of one term at least their
-/// difference has passed; between two terms nothing is assumed. So this clock never runs faster than any
-/// real one, whatever the leaders' wall clocks show, and whoever waits for a term by it waits at least that
-/// long. After a change of leader it stands still until the new leader's second stamp.
+/// A leader stamps every proposal with its monotonic clock. Between two stamps of one term at least
+/// their difference has passed; between two terms nothing is assumed. So this clock never runs
+/// faster than any real one, whatever the leaders' wall clocks show, and whoever waits for a term
+/// by it waits at least that long. After a change of leader it stands still until the new leader's
+/// second stamp.
 ///
-/// A leader that restarts within its term starts its clock anew, at a smaller stamp: the clock follows
-/// without advancing. Should the stamp be larger than the last one, then at least that long has passed since
-/// the restart, which came after the last stamp.
+/// A leader that restarts within its term starts its clock anew, at a smaller stamp: the clock
+/// follows without advancing. Should the stamp be larger than the last one, then at least that long
+/// has passed since the restart, which came after the last stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LeaderClock {
     /// The term of the newest stamp.

@@ -1,6 +1,6 @@
-//! What can be asked of the metadata plane, and what it answers. All of this is data: it goes through the
-//! Raft log and is applied by every node, so a change to one of these types is a change of the format
-//! (docs/formats/raft.md): new variants go to the end, existing ones never change.
+//! What can be asked of the metadata plane, and what it answers. All of this is data: it goes
+//! through the Raft log and is applied by every node, so a change to one of these types is a change
+//! of the format (docs/formats/raft.md): new variants go to the end, existing ones never change.
 
 use super::{Addresses, MovementOutcome, Refusal};
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,11 @@ use trefoil_model::{
 pub struct Proposal {
     /// Who proposes: drawn at random by the proposer, which has one proposal in flight at a time.
     pub client: u128,
-    /// The proposer's running number, from 1. A retry carries the same number and gets the same reply.
+    /// The proposer's running number, from 1. A retry carries the same number and gets the same
+    /// reply.
     pub serial: u64,
-    /// The leader's monotonic clock when it took the proposal, in milliseconds since an arbitrary instant.
-    /// Only differences inside one term mean anything; see `LeaderClock`.
+    /// The leader's monotonic clock when it took the proposal, in milliseconds since an arbitrary
+    /// instant. Only differences inside one term mean anything; see `LeaderClock`.
     pub leader_elapsed_ms: u64,
     /// What is asked.
     pub command: Command,
@@ -30,7 +31,8 @@ pub struct MemberDescription {
     pub name: NodeName,
     /// Its zone; empty when none was given.
     pub zone: Zone,
-    /// Its share of the data relative to the others; 100 unless an operator says otherwise, never 0.
+    /// Its share of the data relative to the others; 100 unless an operator says otherwise, never
+    /// 0.
     pub weight: u32,
     /// Where it listens, as far as it knows. Gossip knows better after a change of address.
     pub addresses: Addresses,
@@ -147,12 +149,14 @@ pub enum Command {
         /// At most one change per shard.
         changes: Vec<ConfigurationChange>,
     },
-    /// Records that a replica may lack what it acknowledged. Gives its shards the next number with the same
-    /// owners, under which its acknowledgements count again. Repeating it with the same lineage is harmless.
+    /// Records that a replica may lack what it acknowledged. Gives its shards the next number with
+    /// the same owners, under which its acknowledgements count again. Repeating it with the same
+    /// lineage is harmless.
     RecordAmnesia {
         /// The owner.
         node: NodeId,
-        /// Its shards that are affected; none: all that it owns, and the member's lineage changes too.
+        /// Its shards that are affected; none: all that it owns, and the member's lineage changes
+        /// too.
         shards: Option<ShardSet>,
         /// The lineage that begins now.
         lineage: LineageId,
@@ -213,7 +217,8 @@ pub enum Command {
         /// Which times.
         range: TimeRange,
     },
-    /// Says that an owner has applied all deletions of a tenant up to a version to everything it stores.
+    /// Says that an owner has applied all deletions of a tenant up to a version to everything it
+    /// stores.
     ConfirmDeletions {
         /// The owner.
         node: NodeId,

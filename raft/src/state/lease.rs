@@ -1,8 +1,9 @@
 //! Leases: a right that one node holds for a term.
 //!
-//! The holder counts the term from *before* it asked, on its boot clock, and acts only up to 0.8 of it; the
-//! state machine counts the whole term from the grant, by the leader's clock, which never runs fast. Every
-//! effect of a lease carries its fencing number, so a late effect of an old holder is refused.
+//! The holder counts the term from *before* it asked, on its boot clock, and acts only up to 0.8 of
+//! it; the state machine counts the whole term from the grant, by the leader's clock, which never
+//! runs fast. Every effect of a lease carries its fencing number, so a late effect of an old holder
+//! is refused.
 
 use super::limits::{LEASE_TERM_MS_MAX, LEASES_MAX, NAME_BYTES_MAX};
 use super::refusal::check_text;
@@ -33,8 +34,8 @@ impl Lease {
 }
 
 impl State {
-    /// The leases that were granted and not given back, by name. One whose term is over stays until somebody
-    /// else takes it.
+    /// The leases that were granted and not given back, by name. One whose term is over stays until
+    /// somebody else takes it.
     pub fn leases(&self) -> impl Iterator<Item = (&str, &Lease)> {
         self.leases
             .iter()
@@ -55,7 +56,8 @@ impl State {
             .map_or(0, |lease| lease.remaining_ms(now_ms))
     }
 
-    /// Whether nobody else was given the lease since `fencing` was: an effect of it may still be recorded.
+    /// Whether nobody else was given the lease since `fencing` was: an effect of it may still be
+    /// recorded.
     pub(super) fn lease_is_held(&self, name: &str, fencing: u64) -> bool {
         self.lease(name)
             .is_some_and(|lease| lease.fencing == fencing)

@@ -42,13 +42,13 @@ pub struct Member {
     pub state: MemberState,
     /// What it said of itself when it last started. `lineage` in it is what it started with.
     pub description: MemberDescription,
-    /// The lineage on record: under it its acknowledgements count. It differs from the description's when
-    /// the node has to record its amnesia first.
+    /// The lineage on record: under it its acknowledgements count. It differs from the
+    /// description's when the node has to record its amnesia first.
     pub lineage: LineageId,
     /// The weight that an operator set, which wins over the description's.
     pub weight_set: Option<u32>,
-    /// A newer member has the same name: this one's data directory was lost, or two nodes were given one
-    /// name. If it is dead too, it can be replaced at once.
+    /// A newer member has the same name: this one's data directory was lost, or two nodes were
+    /// given one name. If it is dead too, it can be replaced at once.
     pub superseded_by: Option<NodeId>,
 }
 

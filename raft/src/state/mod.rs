@@ -1,8 +1,9 @@
 //! The state machine of the metadata plane: what the members have decided so far.
 //!
-//! Applying the same proposals in the same order gives the same state on every node: nothing here reads a
-//! clock, draws randomness or iterates over unordered maps. A command is applied completely or refused
-//! without effect. A `State` is cheap to clone (its maps share structure), so readers keep a version of it.
+//! Applying the same proposals in the same order gives the same state on every node: nothing here
+//! reads a clock, draws randomness or iterates over unordered maps. A command is applied completely
+//! or refused without effect. A `State` is cheap to clone (its maps share structure), so readers
+//! keep a version of it.
 //!
 //! What is persisted is a list of rows ([`rows`]); the Raft log holds the commands ([`Command`]).
 
@@ -72,8 +73,8 @@ pub(crate) struct ClusterRecord {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) format_level: u32,
     pub(crate) clock: LeaderClock,
-    /// How many proposals were applied. Numbers that must never repeat (versions, fencing numbers) are taken
-    /// from it: unlike the log index it rises within one entry too.
+    /// How many proposals were applied. Numbers that must never repeat (versions, fencing numbers)
+    /// are taken from it: unlike the log index it rises within one entry too.
     pub(crate) sequence: u64,
     pub(crate) recoveries: Vec<Recovery>,
 }
@@ -132,8 +133,8 @@ impl State {
         &self.cluster.recoveries
     }
 
-    /// Applies the command at `at` and returns its reply. A proposal that was applied before has no second
-    /// effect and gets the reply of the first.
+    /// Applies the command at `at` and returns its reply. A proposal that was applied before has no
+    /// second effect and gets the reply of the first.
     pub(crate) fn apply(&mut self, at: LogPosition, proposal: &Proposal) -> Reply {
         self.applied = at;
         self.cluster

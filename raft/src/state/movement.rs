@@ -1,5 +1,5 @@
-//! Facts about movements of shards, for people to see. Nothing is decided by them: what moves is in the
-//! placement table.
+//! Facts about movements of shards, for people to see. Nothing is decided by them: what moves is in
+//! the placement table.
 
 use super::limits::{MOVEMENTS_MAX, NAME_BYTES_MAX};
 use super::refusal::check_text;

@@ -8,8 +8,8 @@
 //!   4  tenant     tenant id, u32         9  client     client id, u128
 //!   5  deletion   tenant u32 + version u64
 //! ```
-//! Integers in keys are big endian, so that keys sort as ids do. The log position and Raft's membership are not
-//! rows; the container of the rows keeps them.
+//! Integers in keys are big endian, so that keys sort as ids do. The log position and Raft's
+//! membership are not rows; the container of the rows keeps them.
 
 use super::{ClusterRecord, State};
 use crate::{MetadataError, codec};
@@ -44,8 +44,8 @@ fn deletion_id(id: &(TenantId, DeletionVersion)) -> Vec<u8> {
     bytes
 }
 
-/// What must change in the rows of `before` to get those of `after`; in no particular order, each key once.
-/// The cost follows what changed, not what there is.
+/// What must change in the rows of `before` to get those of `after`; in no particular order, each
+/// key once. The cost follows what changed, not what there is.
 pub(crate) fn changes(before: &State, after: &State) -> Result<Vec<RowChange>, MetadataError> {
     let mut out = Vec::new();
     if before.cluster != after.cluster {
@@ -214,7 +214,8 @@ impl Rebuild {
     /// The state at `applied`.
     ///
     /// # Errors
-    /// [`MetadataError::Encoding`] when the cluster's row or a row of the placement table is missing.
+    /// [`MetadataError::Encoding`] when the cluster's row or a row of the placement table is
+    /// missing.
     pub(crate) fn finish(mut self, applied: super::LogPosition) -> Result<State, MetadataError> {
         let incomplete = |reason: &str| MetadataError::Encoding {
             what: "rows",

@@ -1,8 +1,9 @@
 //! Tenants, their limits, their retention cut-offs and their deletions.
 //!
-//! Deletions of a tenant are numbered from 1. One is forgotten when every owner has confirmed it and all
-//! older ones are forgotten; its number stays used, and `deletions_forgotten` says up to where items that
-//! were written under an older version can no longer be told apart and must be refused.
+//! Deletions of a tenant are numbered from 1. One is forgotten when every owner has confirmed it
+//! and all older ones are forgotten; its number stays used, and `deletions_forgotten` says up to
+//! where items that were written under an older version can no longer be told apart and must be
+//! refused.
 
 use super::limits::{
     CUT_OFFS_MAX, DELETIONS_PENDING_MAX, NAME_BYTES_MAX, PROPOSAL_BYTES_MAX, SELECTOR_BYTES_MAX,

@@ -1,5 +1,5 @@
-//! A small key/value table with conditional writes, for facts that have no table of their own: silences,
-//! notification records, rule groups, dashboards, versions of objects.
+//! A small key/value table with conditional writes, for facts that have no table of their own:
+//! silences, notification records, rule groups, dashboards, versions of objects.
 
 use super::limits::{KEY_BYTES_MAX, VALUES_MAX};
 use super::refusal::check_text;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// A value and the version that the write which put it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
-    /// Rises with every write in the cluster and is never used again, so a version seen once names one
-    /// write, also when the key was deleted and put again in between.
+    /// Rises with every write in the cluster and is never used again, so a version seen once names
+    /// one write, also when the key was deleted and put again in between.
     pub version: u64,
     /// The writer's bytes.
     pub bytes: Vec<u8>,

@@ -119,8 +119,8 @@ async fn lost_messages_cost_time_but_commands_have_one_effect() {
     assert_eq!(value.bytes, increments.to_le_bytes());
 }
 
-/// Adds one to a counter. A version that another increment took is a programming error here, because increments
-/// follow one another; a repeated effect would show as one.
+/// Adds one to a counter. A version that another increment took is a programming error here,
+/// because increments follow one another; a repeated effect would show as one.
 async fn increment(plane: &crate::MetadataPlane) {
     let state = plane.read_linearizable().await.unwrap();
     let key = "counter".to_owned();
@@ -254,10 +254,8 @@ async fn a_joining_node_becomes_a_learner_and_a_lost_voter_is_replaced() {
         state.member(newcomer).is_some()
     })
     .await;
-    assert!(
-        plane.status().learners.contains(&newcomer),
-        "four nodes have three voters"
-    );
+    let follows = || plane.status().learners.contains(&newcomer);
+    eventually("a place as learner", || follows().then_some(())).await;
     plane.read_linearizable().await.unwrap();
 
     let leader = cluster.leader().await;
