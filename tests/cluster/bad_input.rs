@@ -95,19 +95,19 @@ fn cases() -> Vec<Case> {
             what: "a body that says it becomes 1 GB",
             body: bomb(1 << 30),
             statuses: &[400, 413],
-            names: "byte",
+            names: "1073741824",
         },
         Case {
             what: "a body that really becomes 1 GB",
             body: compress(&vec![0; 1 << 30]),
             statuses: &[400, 413],
-            names: "byte",
+            names: "1073741824",
         },
         Case {
             what: "an oversized body",
             body: vec![0xff; 64 << 20],
             statuses: &[400, 413],
-            names: "byte",
+            names: "body",
         },
     ]
 }

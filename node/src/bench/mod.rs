@@ -66,7 +66,7 @@ pub(crate) struct BenchMetricsArgs {
     /// Keeps at most this many MiB of encoded requests in memory.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) memory_mib: u64,
-    /// How long a request is retried before it counts as an error, in seconds.
+    /// How long requests are retried while none is acknowledged, in seconds; then they count as errors.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub(crate) retry_seconds: u64,
     /// The form of the report.

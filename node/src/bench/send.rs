@@ -114,6 +114,7 @@ impl Sender {
                 uri: self.uri.clone(),
                 retry_for: self.retry_for,
                 pace: pace.clone(),
+                failing_since: None,
                 outcome: Outcome::new(Latencies::new()),
             };
             workers.spawn(worker.run(queue));
@@ -154,6 +155,8 @@ struct Worker {
     uri: Uri,
     retry_for: Duration,
     pace: Option<Arc<Pace>>,
+    /// Since when nothing was acknowledged: a server that is gone is not waited for again and again.
+    failing_since: Option<Instant>,
     outcome: Outcome,
 }
 
@@ -174,18 +177,22 @@ impl Worker {
 
     /// Tries until the request is acknowledged, refused for good, or the time for retries is over.
     async fn deliver(&mut self, body: &Bytes) -> bool {
-        let begun = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             let attempt = Instant::now();
             self.outcome.body_bytes += body.len() as u64;
             let Err(refusal) = self.attempt(body.clone()).await else {
                 self.outcome.latencies.record(attempt.elapsed());
+                self.failing_since = None;
                 return true;
             };
             *self.outcome.errors.entry(refusal.kind).or_default() += 1;
             self.outcome.first_error.get_or_insert(refusal.text);
-            if !refusal.retryable || begun.elapsed() + pause > self.retry_for {
+            if !refusal.retryable {
+                return false;
+            }
+            let failing_since = *self.failing_since.get_or_insert(attempt);
+            if failing_since.elapsed() + pause > self.retry_for {
                 return false;
             }
             self.outcome.retries += 1;
