@@ -34,7 +34,11 @@ impl Replication {
         let numbers = ask.groups.iter().map(|group| (&group.shards, group.number));
         let compared = self.rows.compare(numbers);
         let mut agreed = compared.equal;
-        if !compared.higher_here.is_empty() {
+        let mut unlearnt = compared.lower_here;
+        if self.faults.early_catch_up {
+            agreed = agreed.union(&std::mem::take(&mut unlearnt));
+        }
+        if !compared.higher_here.is_empty() && !self.faults.early_catch_up {
             let entries = self.rows.entries(&compared.higher_here);
             self.reply(step, &envelope, Message::Configurations { entries });
             if self.faults.stale_barrier_answered {
@@ -57,7 +61,7 @@ impl Replication {
         let lost = self.replicas.damages.iter();
         let answer = BarrierAnswer {
             id: ask.id,
-            unlearnt: compared.lower_here,
+            unlearnt,
             serving: serving.intersection(&agreed),
             joining: self
                 .replicas
@@ -147,6 +151,7 @@ impl Replication {
                 sequence: entry.number.sequence,
                 shards,
                 import: entry.import,
+                fetched: entry.fetched,
             });
         }
         (listed, self.journal.durable)

@@ -75,9 +75,11 @@ struct Found {
     listed_to: Offset,
     /// Whether the list reached the end of the peer's journal.
     whole: bool,
+    /// Whether the list named anything.
+    news: bool,
     /// What this node lacked of the list, ascending by end.
     lacking: BTreeMap<Offset, ListedParcel>,
-    /// The durable offset that the batches need which were seen before.
+    /// What has to be durable and applied before everything that is covered is in the head.
     seen_at: Offset,
 }
 
@@ -245,8 +247,14 @@ impl Replication {
             damaged: answer.damaged,
             listed_to: answer.listed_to,
             whole: answer.listed_to == answer.end,
+            news: !answer.listed.is_empty(),
             lacking: BTreeMap::new(),
-            seen_at: Offset(0),
+            // The positions from which this was asked rest on what is durable, but not all of that may be
+            // applied yet.
+            seen_at: match self.faults.seen_is_held {
+                true => Offset(0),
+                false => self.journal.durable,
+            },
         };
         for listed in answer.listed {
             if let Some(listed) = self.lacking_of(&mut found, listed) {
@@ -280,8 +288,8 @@ impl Replication {
             sequence: listed.sequence,
         };
         let mut shards = listed.shards.intersection(&found.covered);
-        if let Some(note) = listed.import {
-            shards = self.not_covering(note, &shards);
+        for note in listed.import.iter().chain(&listed.fetched) {
+            shards = self.not_covering(*note, &shards);
         }
         let lacking = self.held.lacking(number, &shards);
         if lacking.len() < shards.len() && !self.faults.seen_is_held {
@@ -309,12 +317,14 @@ impl Replication {
             }
             None => false,
         };
-        let by_itself = note.source == self.me.node
+        let known = note.source == self.me.node
             && self.journal.judge(note.covered) != crate::journal_state::Judgement::Unknown;
-        shards
-            .iter()
-            .filter(|shard| !(trusted.contains(*shard) && (by_itself || covers(*shard))))
-            .collect()
+        let by_itself = |shard| {
+            let since = self.replicas.since(shard);
+            known && since.is_some_and(|since| note.covered.offset >= since)
+        };
+        let covered = |shard| trusted.contains(shard) && (by_itself(shard) || covers(shard));
+        shards.iter().filter(|shard| !covered(*shard)).collect()
     }
 
     /// Moves the barrier with this peer on as far as it goes now.
@@ -405,8 +415,15 @@ impl Replication {
             let wanted = wanted.intersection(&self.rows.owned_by(self.me.node));
             let mut at = Offset(0);
             if !wanted.is_empty() {
+                let note = ImportNote {
+                    source: peer,
+                    covered: Position {
+                        incarnation: envelope.from_incarnation,
+                        offset: record.end,
+                    },
+                };
                 self.fetched += 1;
-                at = self.hold(step, &wanted, record.parcel);
+                at = self.hold(step, &wanted, record.parcel, Some(note));
             }
             if let Some(found) = self.found_in_flight(peer, id) {
                 found.lacking.remove(&record.end);
@@ -499,33 +516,38 @@ impl Replication {
             incarnation: found.incarnation,
             offset: found.listed_to,
         };
-        let mut news = Vec::new();
+        // A position that passes no parcel need not be made durable: two idle nodes would otherwise write
+        // positions for ever, because each other's positions are records too.
+        let mut dirty = found.news;
+        let mut moved = Vec::new();
         for (shards, entry) in self.rows.within(&covered) {
             let Some(record) = entry.owners.get(&peer) else {
                 continue;
             };
+            let known = |shard| self.positions.get(peer, shard);
+            let is_stale = |reached: Reached| {
+                reached.position != position || reached.lineage != record.lineage
+            };
             let stale: ShardSet = shards
                 .iter()
-                .filter(|shard| {
-                    let known = self.positions.get(peer, *shard);
-                    known.is_none_or(|known| {
-                        known.position != position || known.lineage != record.lineage
-                    })
-                })
+                .filter(|shard| known(*shard).is_none_or(is_stale))
                 .collect();
-            news.push((stale, record.lineage));
+            let is_new = |reached: Reached| {
+                reached.position.incarnation != position.incarnation
+                    || reached.lineage != record.lineage
+            };
+            dirty |= stale.iter().any(|shard| known(shard).is_none_or(is_new));
+            moved.push((stale, record.lineage));
         }
-        for (shards, lineage) in news {
-            if !shards.is_empty() {
-                let reached = Reached {
-                    position,
-                    taken_at: self.journal.durable,
-                    lineage,
-                };
-                self.positions.set(peer, &shards, reached);
-                self.positions_dirty = true;
-            }
+        for (shards, lineage) in moved {
+            let reached = Reached {
+                position,
+                taken_at: self.journal.durable,
+                lineage,
+            };
+            self.positions.set(peer, &shards, reached);
         }
+        self.positions_dirty |= dirty;
     }
 
     /// Gives what a finished barrier proves to those who wait for it.

@@ -106,7 +106,9 @@ pub enum Event {
         export: ExportId,
     },
     /// A block of the own store is unreadable. Its items in `range` of `shards` may be lost. Feed it as soon
-    /// as the damage is known, before any answer that could lack the items leaves the node.
+    /// as the damage is known, before any answer that could lack the items leaves the node. So: feed this first, take
+    /// the block out of new views after that, and out of the manifest once [`Event::Durable`] has passed the
+    /// end that the journal had then (a crash before finds the block again).
     Damaged {
         /// The shards that the block holds.
         shards: ShardSet,

@@ -50,6 +50,9 @@ impl Replication {
         shards: &ShardSet,
         configuration: &Configuration,
     ) {
+        if is_newcomer(self.me.node, configuration) {
+            return;
+        }
         let amnesiac = self
             .replicas
             .with_trust(Trust::Amnesiac)
@@ -75,14 +78,15 @@ impl Replication {
         shards: &ShardSet,
         configuration: &Configuration,
     ) {
-        let old = &configuration.old;
-        if !configuration.is_joint() || old.contains(self.me.node) {
+        if !is_newcomer(self.me.node, configuration) {
             return;
         }
-        let joining = self
-            .replicas
-            .with_trust(Trust::Joining)
-            .intersection(shards);
+        // Whatever was acknowledged during the change is at a majority of the old owners too, so this holds for
+        // a newcomer that lost what it had already got as well, once its loss is recorded.
+        let old = &configuration.old;
+        let joining = self.replicas.with_trust(Trust::Joining);
+        let amnesiac = self.replicas.with_trust(Trust::Amnesiac);
+        let joining = joining.union(&amnesiac).intersection(shards);
         let caught = self.replicas.caught.iter().map(|(node, set)| (*node, set));
         let full = quorum::owners_with(old.majority(), &joining, old, caught);
         self.set_serving(step, full, false);
@@ -102,7 +106,7 @@ impl Replication {
 
     fn change_trust(&mut self, step: &mut Step<'_>, record: TrustRecord) {
         self.append_gated(step, Record::Trust(record.clone()));
-        self.replicas.apply(&record);
+        self.replicas.apply(&record, self.journal.end);
     }
 
     fn repair_damage(
@@ -284,6 +288,11 @@ impl Replication {
             copies: self.copies.completed,
         }
     }
+}
+
+/// Whether the node becomes an owner by a change that is under way.
+fn is_newcomer(node: NodeId, configuration: &Configuration) -> bool {
+    configuration.is_joint() && !configuration.old.contains(node)
 }
 
 /// The part of `shards` inside `of`, and the part outside; empty ones are left out.

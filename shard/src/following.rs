@@ -2,7 +2,7 @@
 //! else is said.
 
 use crate::{
-    Action, Envelope, Message, Record, Replication, Trust, TrustRecord, replication::Step,
+    Action, Envelope, Message, Offset, Record, Replication, Trust, TrustRecord, replication::Step,
 };
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_model::{
@@ -44,8 +44,10 @@ impl Replication {
         }
     }
 
-    /// Whether every deletion is known that was known before the restart.
-    pub(crate) fn deletions_are_known(&self) -> bool {
+    /// Whether every deletion is known that was known before the restart. Until then the driver must not
+    /// flush: a block would claim deletions that it has not seen.
+    #[must_use]
+    pub fn deletions_are_known(&self) -> bool {
         let mut durable = self.deletions_durable.iter();
         durable.all(|(tenant, version)| self.known_deletion(*tenant) >= *version)
     }
@@ -63,7 +65,7 @@ impl Replication {
             };
             self.append_gated(step, record);
         }
-        self.adopt(&entries);
+        self.adopt(&entries, self.journal.end);
         let changed = entries
             .iter()
             .fold(ShardSet::new(), |all, (shards, _)| all.union(shards));
@@ -79,7 +81,7 @@ impl Replication {
     }
 
     /// The effect of an adoption, live and in replay.
-    pub(crate) fn adopt(&mut self, entries: &[(ShardSet, ShardEntry)]) {
+    pub(crate) fn adopt(&mut self, entries: &[(ShardSet, ShardEntry)], at: Offset) {
         for (shards, after) in entries {
             let mut by_row: Vec<(ShardSet, Option<ShardEntry>)> = self
                 .rows
@@ -94,7 +96,7 @@ impl Replication {
                 by_row.push((unknown, None));
             }
             for (both, before) in by_row {
-                self.replicas.follow(&both, before.as_ref(), after);
+                self.replicas.follow(&both, before.as_ref(), after, at);
                 self.drop_unshared_positions(&both, before.as_ref(), after);
             }
         }
@@ -155,7 +157,7 @@ impl Replication {
             lineage,
         };
         self.append_gated(step, Record::Trust(record.clone()));
-        self.replicas.apply(&record);
+        self.replicas.apply(&record, self.journal.end);
         self.held.forget(shards);
         self.positions.drop_shards(shards);
         self.abandon_barriers();

@@ -17,6 +17,7 @@ pub(crate) struct IndexEntry {
     pub(crate) number: RequestNumber,
     pub(crate) accepted: Arc<ShardSet>,
     pub(crate) import: Option<ImportNote>,
+    pub(crate) fetched: Option<ImportNote>,
 }
 
 /// The beginning of a run in the journal.
@@ -74,6 +75,7 @@ impl JournalState {
         number: RequestNumber,
         accepted: &ShardSet,
         import: Option<ImportNote>,
+        fetched: Option<ImportNote>,
     ) {
         let interned = match &self.interned {
             Some(known) if **known == *accepted => Arc::clone(known),
@@ -85,6 +87,7 @@ impl JournalState {
             number,
             accepted: interned,
             import,
+            fetched,
         });
     }
 

@@ -212,6 +212,8 @@ pub struct ListedParcel {
     pub shards: ShardSet,
     /// Where it was copied from, if it was.
     pub import: Option<ImportNote>,
+    /// Where its record was fetched from, if it was.
+    pub fetched: Option<ImportNote>,
 }
 
 /// A parcel in the answer to a fetch.

@@ -1,7 +1,7 @@
 //! The owner's side of a write: take a push, journal it, acknowledge it when it is durable.
 
 use crate::{
-    Envelope, Message, Offset, Parcel, Push, PushAck, PushOutcome, Record, Replication,
+    Envelope, ImportNote, Message, Offset, Parcel, Push, PushAck, PushOutcome, Record, Replication,
     replication::Step,
 };
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ impl Replication {
         }
         let mut at = self.journal.gate;
         for (mask, parcel) in parcels {
-            at = at.max(self.hold(step, mask, parcel.clone()));
+            at = at.max(self.hold(step, mask, parcel.clone(), None));
         }
         Ok(at)
     }
@@ -114,6 +114,7 @@ impl Replication {
         step: &mut Step<'_>,
         shards: &ShardSet,
         parcel: Parcel,
+        fetched: Option<ImportNote>,
     ) -> Offset {
         let number = parcel.header().number;
         let import = parcel.header().import;
@@ -122,9 +123,11 @@ impl Replication {
             let record = Record::Parcel {
                 accepted: accepted.clone(),
                 parcel,
+                fetched,
             };
             let span = self.append(step, record);
-            self.journal.note_parcel(span, number, &accepted, import);
+            self.journal
+                .note_parcel(span, number, &accepted, import, fetched);
             self.held.insert(number, &accepted, span.end);
         }
         match self.faults.seen_is_held && accepted.is_empty() {

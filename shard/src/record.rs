@@ -5,7 +5,7 @@
 //! before a checkpoint, gives the same state. A record takes effect in memory when it is appended; nothing
 //! that rests on it is said to anybody before it is durable.
 
-use crate::{Parcel, Position, ShardError, Trust, envelope};
+use crate::{ImportNote, Parcel, Position, ShardError, Trust, envelope};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trefoil_model::{
@@ -32,6 +32,10 @@ pub enum Record {
         accepted: ShardSet,
         /// The parcel as it came.
         parcel: Parcel,
+        /// Where it was fetched from, unless it was pushed or written here. Whoever has that journal up to
+        /// there needs none of it; without this two nodes that have forgotten its number would fetch it from
+        /// each other for ever.
+        fetched: Option<ImportNote>,
     },
     /// Configurations that this node follows from here on.
     Adopt {
@@ -112,7 +116,7 @@ impl TrustRecord {
 #[derive(Serialize, Deserialize)]
 enum RecordMeta {
     Start(Incarnation, LineageId),
-    Parcel(ShardSet),
+    Parcel(ShardSet, Option<ImportNote>),
     Adopt(Vec<(ShardSet, ShardEntry)>),
     Positions(NodeId, Vec<(ShardSet, Position, LineageId)>),
     Trust(TrustRecord),
@@ -129,9 +133,13 @@ impl Record {
                 incarnation,
                 lineage,
             } => RecordMeta::Start(*incarnation, *lineage),
-            Self::Parcel { accepted, parcel } => {
+            Self::Parcel {
+                accepted,
+                parcel,
+                fetched,
+            } => {
                 tail = parcel.pieces();
-                RecordMeta::Parcel(accepted.clone())
+                RecordMeta::Parcel(accepted.clone(), *fetched)
             }
             Self::Adopt { entries } => RecordMeta::Adopt(entries.clone()),
             Self::Positions { peer, groups } => RecordMeta::Positions(*peer, groups.clone()),
@@ -153,8 +161,9 @@ impl Record {
                 incarnation,
                 lineage,
             },
-            RecordMeta::Parcel(accepted) => Self::Parcel {
+            RecordMeta::Parcel(accepted, fetched) => Self::Parcel {
                 accepted,
+                fetched,
                 parcel: Parcel::decode(&tail)?,
             },
             RecordMeta::Adopt(entries) => Self::Adopt { entries },

@@ -119,11 +119,15 @@ impl Recovery {
         let state = &mut self.state;
         let behind = span.end > self.covers;
         match record {
-            Record::Parcel { accepted, parcel } => {
+            Record::Parcel {
+                accepted,
+                parcel,
+                fetched,
+            } => {
                 let header = parcel.header();
                 state
                     .journal
-                    .note_parcel(span, header.number, accepted, header.import);
+                    .note_parcel(span, header.number, accepted, header.import, *fetched);
                 state.held.insert(header.number, accepted, span.end);
             }
             // What ended or was lost is not held, whatever the checkpoint knows.
@@ -147,7 +151,7 @@ impl Recovery {
                 state.replicas.lineage = *lineage;
                 self.incarnation = *incarnation;
             }
-            Record::Adopt { entries } => state.adopt(entries),
+            Record::Adopt { entries } => state.adopt(entries, span.end),
             Record::Positions { peer, groups } => {
                 for (shards, position, lineage) in groups {
                     let reached = Reached {
@@ -159,7 +163,7 @@ impl Recovery {
                 }
             }
             Record::Trust(trust) => {
-                state.replicas.apply(trust);
+                state.replicas.apply(trust, span.end);
                 if let Some(lost) = trust.loses() {
                     state.held.forget(lost);
                 }

@@ -12,7 +12,7 @@
 //! A replica is *unrecorded* while the row names another lineage than the replica's own: then it stores
 //! nothing and answers nothing. A lost block leaves a replica Serving with a damaged range of time.
 
-use crate::{Trust, TrustRecord, quorum, rows::Rows, shard_map::ShardMap};
+use crate::{Offset, Trust, TrustRecord, quorum, rows::Rows, shard_map::ShardMap};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use trefoil_model::{
@@ -26,6 +26,8 @@ pub(crate) struct Replica {
     pub(crate) trust: Trust,
     /// Something is missing for good (RF 1).
     pub(crate) gap: bool,
+    /// The place in the own journal where this life of the replica began: what was journalled before may be gone.
+    pub(crate) since: Offset,
     /// The replica's lineage, where it differs from the data directory's.
     pub(crate) lineage: Option<LineageId>,
 }
@@ -55,6 +57,10 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
+    pub(crate) fn since(&self, shard: ShardId) -> Option<Offset> {
+        self.replicas.get(shard).map(|replica| replica.since)
+    }
+
     pub(crate) fn lineage_of(&self, shard: ShardId) -> LineageId {
         let replica = self.replicas.get(shard);
         let own = replica.and_then(|replica| replica.lineage);
@@ -130,6 +136,7 @@ impl Replicas {
         shards: &ShardSet,
         before: Option<&ShardEntry>,
         after: &ShardEntry,
+        at: Offset,
     ) {
         for caught in self.caught.values_mut() {
             *caught = caught.difference(shards);
@@ -142,19 +149,19 @@ impl Replicas {
         let node = self.node;
         let data_lineage = self.lineage;
         self.change(shards, |replica| {
-            follow_one(node, data_lineage, replica, before, after)
+            follow_one(node, data_lineage, replica, before, after, at)
         });
     }
 
     /// Applies a journalled change of trust.
-    pub(crate) fn apply(&mut self, record: &TrustRecord) {
+    pub(crate) fn apply(&mut self, record: &TrustRecord, at: Offset) {
         match record {
             TrustRecord::Set { shards, trust, gap } => self.change(shards, |replica| {
-                let lineage = replica.and_then(|replica| replica.lineage);
                 Some(Replica {
                     trust: *trust,
                     gap: *gap,
-                    lineage,
+                    since: replica.map_or(at, |replica| replica.since),
+                    lineage: replica.and_then(|replica| replica.lineage),
                 })
             }),
             TrustRecord::Forget { shards, lineage } => {
@@ -163,6 +170,7 @@ impl Replicas {
                     Some(Replica {
                         trust: Trust::Amnesiac,
                         gap: false,
+                        since: at,
                         lineage: Some(*lineage).filter(|lineage| *lineage != data_lineage),
                     })
                 });
@@ -175,6 +183,7 @@ impl Replicas {
             } => {
                 self.change(shards, |replica| {
                     replica.map(|replica| Replica {
+                        since: at,
                         lineage: Some(*lineage),
                         ..replica
                     })
@@ -237,6 +246,7 @@ fn follow_one(
     replica: Option<Replica>,
     before: Option<&ShardEntry>,
     after: &ShardEntry,
+    at: Offset,
 ) -> Option<Replica> {
     let Some(record) = after.owners.get(&node) else {
         // It leaves: what it is trusted with does not matter any more, nor does its own lineage.
@@ -271,6 +281,7 @@ fn follow_one(
     Some(Replica {
         trust,
         gap: false,
+        since: replica.map_or(at, |replica| replica.since),
         lineage,
     })
 }

@@ -78,7 +78,8 @@ pub(super) fn blocks_a_refill(
 ) -> bool {
     configuration.old.iter().any(|node| {
         group_of(node, shard, reports).is_some_and(|group| {
-            group.number == configuration.number && group.trust == Trust::Amnesiac
+            let lost = group.trust == Trust::Amnesiac || !group.whole;
+            group.number == configuration.number && lost
         })
     })
 }
