@@ -1,0 +1,586 @@
+//! Named schedules: each is the shortest story in which one rule of the protocol matters. Each is told twice: with
+//! the rule's fault planted it must break a promise, and without it must not.
+
+use crate::{
+    node::EVER,
+    world::{Setup, World},
+};
+use std::time::Duration;
+use trefoil_model::{NodeId, OwnerSet, ShardId, ShardSet};
+use trefoil_shard::Faults;
+
+const A: usize = 0;
+const B: usize = 1;
+const C: usize = 2;
+const D: usize = 3;
+const E: usize = 4;
+
+/// Tells a story with a fault and without.
+fn check(plant: impl Fn(&mut Faults), nodes: u64, story: impl Fn(&mut World)) {
+    for planted in [true, false] {
+        let mut setup = Setup::three();
+        setup.nodes = nodes;
+        setup.shards = 2;
+        // Nobody trims, scrubs or retries by itself in the middle of a story.
+        setup.settings.scrub_interval = Duration::from_secs(3600);
+        setup.settings.journal_bytes_max = 0;
+        if planted {
+            plant(&mut setup.faults);
+        }
+        let mut world = World::new(setup, 1);
+        world.run(300);
+        story(&mut world);
+        let broken = world
+            .client
+            .broken
+            .clone()
+            .or_else(|| world.check_rest().err());
+        match planted {
+            true => assert!(broken.is_some(), "the planted fault was not caught"),
+            false => assert_eq!(broken, None, "the rules do not hold"),
+        }
+    }
+}
+
+impl World {
+    /// Cuts both ways between these nodes and all others that are named.
+    fn part(&mut self, these: &[usize], others: &[usize]) {
+        for here in these {
+            for there in others.iter().filter(|there| *there != here) {
+                let (here, there) = (self.nodes[*here].id, self.nodes[*there].id);
+                self.cut.insert((here, there));
+                self.cut.insert((there, here));
+            }
+        }
+    }
+
+    fn join(&mut self, here: usize, there: usize) {
+        let (here, there) = (self.nodes[here].id, self.nodes[there].id);
+        self.cut.remove(&(here, there));
+        self.cut.remove(&(there, here));
+    }
+
+    fn without_plane(&mut self, index: usize) {
+        let id = self.nodes[index].id;
+        self.without_plane.insert(id);
+    }
+
+    fn write_one(&mut self, index: usize, shard: u16, timeout_ms: u64) {
+        self.write(index, &ShardSet::from_iter([ShardId(shard)]), timeout_ms);
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.client.acknowledged
+    }
+
+    fn ask(&mut self, index: usize) {
+        self.query(index, EVER);
+        self.run(1500);
+    }
+
+    /// Moves a shard and waits until the change has ended.
+    fn move_shard(&mut self, shard: u16, owners: &[usize]) {
+        self.begin_move(shard, owners);
+        self.until(|world| !world.is_joint(shard));
+        self.run(100);
+    }
+
+    fn is_joint(&self, shard: u16) -> bool {
+        let entry = self.plane.now.table.get(ShardId(shard));
+        entry.is_some_and(|entry| entry.configuration.is_joint())
+    }
+
+    fn serves(&self, index: usize, shard: u16) -> bool {
+        let core = self.nodes[index].core.as_ref();
+        core.is_some_and(|core| core.status().serving.contains(ShardId(shard)))
+    }
+
+    /// Lets time pass, millisecond by millisecond, until something holds.
+    fn until(&mut self, holds: impl Fn(&World) -> bool) {
+        for _ in 0..10_000 {
+            if holds(self) {
+                return;
+            }
+            self.run(1);
+        }
+        panic!("what the story waits for does not happen");
+    }
+
+    fn begin_move(&mut self, shard: u16, owners: &[usize]) {
+        let owners: OwnerSet = owners
+            .iter()
+            .map(|index| NodeId(*index as u64 + 1))
+            .collect();
+        assert!(self.plane.begin_change(ShardId(shard), owners));
+        self.publish();
+    }
+
+    fn lose_and_restart(&mut self, index: usize) {
+        self.wipe(index);
+        self.start(index);
+    }
+}
+
+#[test]
+fn an_amnesiac_waits_for_every_majority() {
+    check(
+        |faults| faults.refill_from_one = true,
+        3,
+        |world| {
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(200);
+            assert_eq!(world.acknowledged(), 1);
+            world.part(&[A], &[B]);
+            world.join(A, C);
+            world.lose_and_restart(A);
+            world.run(2000);
+            world.part(&[B], &[A, C]);
+            world.ask(A);
+            world.ask(C);
+        },
+    );
+}
+
+#[test]
+fn an_acknowledgement_before_a_loss_does_not_count_after_the_refill() {
+    check(
+        |faults| faults.amnesia_unrecorded = true,
+        4,
+        |world| {
+            world.part(&[D], &[B, C]);
+            world.write_one(D, 0, 20_000);
+            world.run(3);
+            // A holds it alone, loses it, and is refilled by two who never had it.
+            world.part(&[A], &[B, C, D]);
+            world.run(100);
+            world.wipe(A);
+            world.cut.clear();
+            world.part(&[D], &[A, B, C]);
+            world.start(A);
+            world.run(3000);
+            world.part(&[B], &[A, C]);
+            world.join(B, D);
+            world.run(1000);
+            world.part(&[B], &[D]);
+            world.ask(C);
+            world.ask(A);
+        },
+    );
+}
+
+#[test]
+fn two_owners_do_not_refill_from_each_other() {
+    check(
+        |faults| faults.filling_counts = true,
+        3,
+        |world| {
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(200);
+            world.wipe(A);
+            world.wipe(B);
+            world.cut.clear();
+            // What was acknowledged is gone with two disks: that is not promised, but silence about it is not allowed.
+            world.start(A);
+            world.start(B);
+            world.run(3000);
+            world.ask(A);
+            world.ask(B);
+            world.client.sent.clear();
+            world.skip_rest = true;
+        },
+    );
+}
+
+#[test]
+fn barriers_list_imports() {
+    check(
+        |faults| faults.imports_unlisted = true,
+        4,
+        |world| {
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(300);
+            world.flush(A);
+            world.flush(B);
+            world.run(300);
+            // B has it back by import only. It needs C to be trusted again, which does not have it.
+            world.wipe(B);
+            world.join(B, C);
+            world.start(B);
+            world.until(|world| world.serves(B, 0));
+            world.part(&[B], &[C]);
+            world.part(&[A], &[B, C, D]);
+            world.begin_move(0, &[B, C, D]);
+            world.run(2000);
+            world.ask(D);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_position_in_a_lost_journal_is_not_one_in_the_new_one() {
+    check(
+        |faults| faults.unknown_run_is_start = true,
+        3,
+        |world| {
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(300);
+            world.flush(A);
+            world.lose_and_restart(B);
+            world.run(1000);
+            world.flush(B);
+            world.run(300);
+            world.join(B, C);
+            world.run(300);
+            world.part(&[A], &[B]);
+            world.ask(C);
+        },
+    );
+}
+
+#[test]
+fn a_newly_shared_shard_has_no_position() {
+    check(
+        |faults| faults.position_per_peer = true,
+        4,
+        |world| {
+            world.move_shard(1, &[A, B, D]);
+            world.run(1000);
+            world.write_one(D, 1, 500);
+            world.run(300);
+            for index in [A, B, D] {
+                world.flush(index);
+            }
+            world.run(500);
+            world.move_shard(1, &[A, B, C]);
+            world.part(&[A], &[B, C]);
+            world.ask(C);
+        },
+    );
+}
+
+#[test]
+fn a_trimmed_journal_is_not_answered_from() {
+    check(
+        |faults| faults.trimmed_answers_rest = true,
+        3,
+        |world| {
+            world.pause(C);
+            world.write_one(A, 0, 500);
+            world.run(300);
+            world.flush(A);
+            world.flush(B);
+            world.run(300);
+            world.part(&[A], &[B, C]);
+            world.resume(C);
+            world.ask(C);
+            world.ask(C);
+        },
+    );
+}
+
+#[test]
+fn a_stale_coordinator_is_refused() {
+    check(
+        |faults| faults.stale_push_taken = true,
+        5,
+        |world| {
+            world.without_plane(A);
+            world.part(&[A], &[B, C, D, E]);
+            world.move_shard(0, &[B, C, D]);
+            world.run(500);
+            world.move_shard(0, &[C, D, E]);
+            world.run(500);
+            world.join(A, B);
+            world.write_one(A, 0, 300);
+            world.run(500);
+            world.ask(D);
+        },
+    );
+}
+
+#[test]
+fn a_stale_reader_is_taught() {
+    check(
+        |faults| faults.stale_barrier_answered = true,
+        5,
+        |world| {
+            // A hears of nothing, and B cannot drop what it has because E does not confirm.
+            world.without_plane(A);
+            world.part(&[A], &[B, C, D, E]);
+            world.part(&[B], &[E]);
+            world.move_shard(0, &[C, D, E]);
+            world.run(500);
+            world.write_one(D, 0, 300);
+            world.run(500);
+            assert_eq!(world.acknowledged(), 1);
+            world.join(A, B);
+            world.ask(A);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_barrier_reaches_old_and_new_owners() {
+    check(
+        |faults| faults.barrier_old_only = true,
+        5,
+        |world| {
+            world.begin_move(0, &[C, D, E]);
+            // All follow the joint configuration; then A and B hear of nothing any more.
+            world.run(90);
+            world.deaf.extend([NodeId(1), NodeId(2)]);
+            world.until(|world| !world.is_joint(0));
+            world.part(&[A, B], &[C, D, E]);
+            world.run(500);
+            world.write_one(D, 0, 500);
+            world.run(500);
+            assert_eq!(world.acknowledged(), 1);
+            world.ask(A);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_seen_number_is_not_held() {
+    check(
+        |faults| faults.seen_is_held = true,
+        4,
+        |world| {
+            world.slow_disk = Some((A, 2000));
+            world.part(&[D], &[A, C]);
+            world.part(&[C], &[A, B]);
+            world.write_one(D, 0, 10_000);
+            // A gets it from B, and has it on its slow disk; then the push arrives too.
+            world.run(500);
+            world.join(A, D);
+            world.run(300);
+            let acknowledged = world.acknowledged();
+            world.cut.clear();
+            world.part(&[B], &[A, C, D]);
+            world.power_cut_hard(A);
+            world.slow_disk = None;
+            world.start(A);
+            world.run(300);
+            if acknowledged > 0 {
+                world.ask(C);
+            }
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_restored_backup_is_noticed() {
+    check(
+        |faults| faults.restored_copy_ignored = true,
+        3,
+        |world| {
+            world.nodes[A].take_backup();
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(500);
+            assert_eq!(world.acknowledged(), 1);
+            world.kill(A);
+            world.restore(A);
+            // B is heard at A and C but does not hear A.
+            let (a, b, c) = (world.nodes[A].id, world.nodes[B].id, world.nodes[C].id);
+            world.cut.clear();
+            world.cut.insert((a, b));
+            world.cut.insert((b, c));
+            world.cut.insert((c, b));
+            world.start(A);
+            world.run(300);
+            world.ask(C);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_deletion_is_learnt_before_what_presupposes_it() {
+    check(
+        |faults| faults.deletion_not_learnt = true,
+        3,
+        |world| {
+            for _ in 0..12 {
+                world.write_one(A, 0, 500);
+            }
+            world.run(300);
+            world.without_plane(A);
+            for class in 0..3 {
+                world.delete(class);
+            }
+            world.run(500);
+            world.write_one(B, 0, 500);
+            world.run(300);
+            world.flush(A);
+            world.run(100);
+        },
+    );
+}
+
+#[test]
+fn an_import_claims_what_its_source_applied() {
+    check(
+        |faults| faults.import_claims_deletions = true,
+        3,
+        |world| {
+            for _ in 0..12 {
+                world.write_one(A, 0, 500);
+            }
+            world.run(300);
+            for index in [A, B, C] {
+                world.flush(index);
+            }
+            world.run(300);
+            world.without_plane(A);
+            world.without_plane(B);
+            for class in 0..3 {
+                world.delete(class);
+            }
+            world.run(500);
+            world.lose_and_restart(C);
+            world.run(2000);
+        },
+    );
+}
+
+#[test]
+fn a_damaged_block_is_not_answered_from() {
+    check(
+        |faults| faults.damage_ignored = true,
+        3,
+        |world| {
+            world.part(&[C], &[A, B]);
+            world.write_one(A, 0, 500);
+            world.run(300);
+            world.flush(A);
+            assert!(world.nodes[A].store.damage(0));
+            world.nodes[A].manifest.blocks = world.nodes[A].store.blocks.clone();
+            world.cut.clear();
+            world.part(&[B], &[A, C]);
+            world.ask(A);
+            world.ask(C);
+            world.cut.clear();
+            world.notice_damage(A, &ShardSet::all(2), EVER);
+            world.run(3000);
+        },
+    );
+}
+
+#[test]
+fn a_shard_that_comes_back_begins_anew() {
+    check(
+        |faults| faults.drop_keeps_positions = true,
+        4,
+        |world| {
+            world.write_one(A, 0, 500);
+            world.run(500);
+            world.move_shard(0, &[A, B, D]);
+            world.run(1500);
+            world.move_shard(0, &[A, B, C]);
+            world.part(&[A], &[B, C]);
+            world.ask(C);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn an_adoption_survives_a_crash() {
+    check(
+        |faults| faults.adoption_not_durable = true,
+        4,
+        |world| {
+            world.without_plane(C);
+            world.part(&[C], &[A, B, D]);
+            world.move_shard(0, &[A, B, D]);
+            world.run(300);
+            world.part(&[A], &[B, D]);
+            world.without_plane(A);
+            world.kill(A);
+            world.start(A);
+            world.join(A, C);
+            world.run(50);
+            world.write_one(C, 0, 500);
+            world.run(600);
+            world.ask(B);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn catching_up_counts_from_the_adoption_on() {
+    check(
+        |faults| faults.early_catch_up = true,
+        5,
+        |world| {
+            world.deaf.extend([NodeId(1), NodeId(3)]);
+            world.part(&[C], &[B, D, E]);
+            world.begin_move(0, &[B, D, E]);
+            world.run(600);
+            // A still follows the old number, as C does, and nobody asks it any more.
+            world.part(&[A], &[B, D, E]);
+            world.write_one(C, 0, 500);
+            world.run(300);
+            world.deaf.clear();
+            world.without_plane(C);
+            world.run(2000);
+            world.ask(D);
+            world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_message_for_another_node_is_refused() {
+    check(
+        |faults| faults.envelope_unchecked = true,
+        3,
+        |world| {
+            world.write_one(A, 0, 500);
+            world.run(300);
+            world.weather.misdelivered = 300;
+            world.run(1500);
+            world.weather.misdelivered = 0;
+            if world.restored_noticed > 0 {
+                let why = "a sound disk is taken for an old copy".to_owned();
+                world.client.broken.get_or_insert(why);
+            }
+        },
+    );
+}
+
+#[test]
+fn two_chained_movements_leave_nothing_behind() {
+    check(
+        |faults| faults.adoption_not_durable = true,
+        5,
+        |world| {
+            world.without_plane(A);
+            world.part(&[A], &[B, C, D, E]);
+            world.move_shard(0, &[B, C, D]);
+            world.run(300);
+            world.move_shard(0, &[C, D, E]);
+            // B has left twice over; A is still where it began.
+            world.without_plane(B);
+            world.part(&[B], &[C, D, E]);
+            world.kill(B);
+            world.start(B);
+            world.join(A, B);
+            world.run(50);
+            world.write_one(A, 0, 500);
+            world.run(600);
+            world.ask(D);
+            world.cut.clear();
+        },
+    );
+}

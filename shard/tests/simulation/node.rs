@@ -1,0 +1,325 @@
+//! One simulated node: its disk, and what a driver does around the replication core.
+//!
+//! The disk is a journal (with a tail that may be lost), a manifest and its blocks. A power cut loses a part of
+//! the tail that was not synced; killing the process loses none of it.
+
+use crate::{
+    dice::Dice,
+    store::{Block, Item, Store, encode},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+use trefoil_model::{
+    ClusterId, DeletionVersion, Incarnation, LineageId, NodeId, ShardSet, Signal, TenantId,
+    TimeRange,
+};
+use trefoil_shard::{
+    Action, Event, ExportId, ExportedItems, Faults, FetchedParcel, Identity, JournalPort, Loss,
+    Offset, Record, RecoveredJournal, Recovery, Replication, Settings, Span,
+};
+
+/// The only tenant.
+pub(crate) const TENANT: TenantId = TenantId(1);
+/// The only cluster.
+pub(crate) const CLUSTER: ClusterId = ClusterId(77);
+/// All times.
+pub(crate) const EVER: TimeRange = TimeRange {
+    start: 0,
+    end: i64::MAX,
+};
+
+/// A journal in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal {
+    pub(crate) records: VecDeque<(Span, Record)>,
+    pub(crate) floor: Offset,
+    pub(crate) end: Offset,
+    pub(crate) durable: Offset,
+}
+
+impl JournalPort for Journal {
+    fn append(&mut self, record: Record) -> Span {
+        let start = self.end;
+        self.end = Offset(start.0 + 10);
+        let span = Span {
+            start,
+            end: self.end,
+        };
+        self.records.push_back((span, record));
+        span
+    }
+}
+
+impl Journal {
+    fn cut(&mut self, at: Offset) {
+        while self.records.back().is_some_and(|(span, _)| span.end > at) {
+            self.records.pop_back();
+        }
+        self.end = self
+            .records
+            .back()
+            .map_or(self.floor, |(span, _)| span.end)
+            .max(self.floor);
+    }
+}
+
+/// What a flush made durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manifest {
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) checkpoint: Option<Bytes>,
+    pub(crate) flushed: Offset,
+}
+
+/// A copy of a node's disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    pub(crate) journal: Journal,
+    pub(crate) manifest: Manifest,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(crate) struct SimNode {
+    pub(crate) id: NodeId,
+    pub(crate) incarnation: Incarnation,
+    /// None while the process is not running.
+    pub(crate) core: Option<Replication>,
+    /// Events that wait because the process is stopped.
+    pub(crate) paused: Option<Vec<Event>>,
+    pub(crate) journal: Journal,
+    pub(crate) manifest: Manifest,
+    pub(crate) store: Store,
+    pub(crate) applied: Offset,
+    pub(crate) exports: BTreeMap<ExportId, Vec<ExportedItems>>,
+    pub(crate) syncing: Option<Offset>,
+    pub(crate) loss: Loss,
+    pub(crate) backup: Option<Backup>,
+    /// Blocks that leave the manifest when the journal is durable up to an offset.
+    pub(crate) lost_blocks: Vec<(Offset, u64)>,
+    /// The newest deletion that this run has learnt.
+    pub(crate) known_deletion: DeletionVersion,
+}
+
+impl SimNode {
+    pub(crate) fn new(id: NodeId, lineage: LineageId) -> Self {
+        Self {
+            id,
+            incarnation: Incarnation(0),
+            core: None,
+            paused: None,
+            journal: Journal::default(),
+            manifest: Manifest::default(),
+            store: Store::default(),
+            applied: Offset(0),
+            exports: BTreeMap::new(),
+            syncing: None,
+            loss: Loss::Fresh(lineage),
+            backup: None,
+            lost_blocks: Vec::new(),
+            known_deletion: DeletionVersion(0),
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.core.is_some()
+    }
+
+    pub(crate) fn start(
+        &mut self,
+        now: Duration,
+        incarnation: Incarnation,
+        settings: &Settings,
+        faults: Faults,
+    ) -> Vec<Action> {
+        self.incarnation = incarnation;
+        self.store = Store::with_blocks(self.manifest.blocks.clone());
+        self.applied = self.manifest.flushed;
+        self.journal.durable = self.journal.end;
+        self.exports.clear();
+        self.lost_blocks.clear();
+        self.known_deletion = DeletionVersion(0);
+        self.syncing = None;
+        self.apply_durable();
+        let checkpoint = self.manifest.checkpoint.as_ref();
+        let recovery = Recovery::new(settings.clone(), faults, self.id, checkpoint);
+        let mut recovery = recovery.expect("a checkpoint of the same program is readable");
+        for (span, record) in &self.journal.records {
+            recovery.replay(*span, record);
+        }
+        let identity = Identity {
+            cluster: CLUSTER,
+            node: self.id,
+            incarnation,
+        };
+        let journal = RecoveredJournal {
+            floor: self.journal.floor,
+            end: self.journal.end,
+            flushed: self.manifest.flushed,
+        };
+        let loss = std::mem::replace(&mut self.loss, Loss::None);
+        let mut out = Vec::new();
+        let core = recovery.finish(now, identity, journal, loss, &mut self.journal, &mut out);
+        self.core = Some(core);
+        out
+    }
+
+    /// The process ends. `dice`: with the power, so that some of the unsynced tail is lost.
+    pub(crate) fn stop(&mut self, dice: Option<&mut Dice>) {
+        self.core = None;
+        self.paused = None;
+        if let Some(dice) = dice {
+            let records = (self.journal.end.0 - self.journal.durable.0) / 10;
+            let kept = Offset(self.journal.durable.0 + 10 * dice.below(records + 1));
+            self.journal.cut(kept);
+        }
+    }
+
+    /// The process ends with the power, and all that was not synced is lost.
+    pub(crate) fn lose_tail(&mut self) {
+        self.stop(None);
+        let durable = self.journal.durable;
+        self.journal.cut(durable);
+    }
+
+    /// Everything on the disk is gone; the process does not run.
+    pub(crate) fn wipe(&mut self, lineage: LineageId) {
+        let backup = self.backup.take();
+        *self = Self::new(self.id, lineage);
+        self.backup = backup;
+    }
+
+    /// One journal page is unreadable; the process does not run.
+    pub(crate) fn lose_page(&mut self, dice: &mut Dice) {
+        if !self.journal.records.is_empty() {
+            let at = dice.below(self.journal.records.len() as u64) as usize;
+            self.journal.records.remove(at);
+        }
+        self.loss = Loss::Possible;
+    }
+
+    pub(crate) fn take_backup(&mut self) {
+        let mut journal = self.journal.clone();
+        journal.cut(journal.durable);
+        self.backup = Some(Backup {
+            journal,
+            manifest: self.manifest.clone(),
+        });
+    }
+
+    /// Applies what is durable.
+    pub(crate) fn apply_durable(&mut self) {
+        for (span, record) in &self.journal.records {
+            if span.end <= self.applied || span.end > self.journal.durable {
+                continue;
+            }
+            match record {
+                Record::Parcel {
+                    accepted, parcel, ..
+                } => {
+                    let version = parcel.header().deletion;
+                    self.store.apply(accepted, version, parcel.body());
+                }
+                Record::Drop { shards } => {
+                    self.store.drop_shards(shards);
+                    for block in &mut self.manifest.blocks {
+                        block.items.retain(|item| !shards.contains(item.shard));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.applied = self.applied.max(self.journal.durable);
+    }
+
+    /// Takes lost blocks out of the manifest once their loss is durably known.
+    pub(crate) fn forget_lost_blocks(&mut self) {
+        let durable = self.journal.durable;
+        let gone = |lost: &(Offset, u64)| lost.0 <= durable;
+        for (_, id) in self.lost_blocks.iter().filter(|lost| gone(lost)) {
+            self.manifest.blocks.retain(|block| block.id() != *id);
+        }
+        self.lost_blocks.retain(|lost| !gone(lost));
+    }
+
+    /// Everything applied becomes blocks. The journal is synced first, so that the checkpoint may be written.
+    pub(crate) fn flush(&mut self) -> Option<Event> {
+        let core = self.core.as_ref()?;
+        if !core.deletions_are_known() {
+            return None;
+        }
+        let (checkpoint, covers) = core.checkpoint();
+        self.journal.durable = self.journal.durable.max(covers);
+        self.apply_durable();
+        self.store.flush();
+        self.manifest = Manifest {
+            blocks: self.store.blocks.clone(),
+            checkpoint: Some(Bytes::from(checkpoint)),
+            flushed: self.applied,
+        };
+        Some(Event::Flushed {
+            through: self.applied,
+        })
+    }
+
+    pub(crate) fn trim(&mut self, below: Offset) {
+        self.journal.floor = self.journal.floor.max(below);
+        while self
+            .journal
+            .records
+            .front()
+            .is_some_and(|(span, _)| span.end <= below)
+        {
+            self.journal.records.pop_front();
+        }
+    }
+
+    pub(crate) fn read_journal(&self, spans: &[Span]) -> Vec<FetchedParcel> {
+        let mut records = Vec::new();
+        for span in spans {
+            let at = self
+                .journal
+                .records
+                .partition_point(|(s, _)| s.end < span.end);
+            if let Some((
+                found,
+                Record::Parcel {
+                    accepted, parcel, ..
+                },
+            )) = self.journal.records.get(at)
+                && found == span
+            {
+                records.push(FetchedParcel {
+                    end: span.end,
+                    accepted: accepted.clone(),
+                    parcel: parcel.clone(),
+                });
+            }
+        }
+        records
+    }
+
+    /// Pins a view: few items to a piece, and one deletion version each.
+    pub(crate) fn pin(&mut self, export: ExportId, shards: &ShardSet, range: Option<TimeRange>) {
+        let mut by_version: BTreeMap<DeletionVersion, Vec<Item>> = BTreeMap::new();
+        for (item, version) in self.store.read(shards, range.unwrap_or(EVER)) {
+            by_version.entry(version).or_default().push(item);
+        }
+        let mut pieces = Vec::new();
+        for (deletion, items) in by_version {
+            for items in items.chunks(4) {
+                pieces.push(ExportedItems {
+                    tenant: TENANT,
+                    signal: Signal::Metrics,
+                    deletion,
+                    shards: items.iter().map(|item| item.shard).collect(),
+                    body: Bytes::from(encode(items)),
+                });
+            }
+        }
+        self.exports.insert(export, pieces);
+    }
+}
