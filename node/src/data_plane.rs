@@ -230,7 +230,9 @@ impl DataPlane {
                 continue;
             };
             match Record::decode(&Bytes::from(record.bytes)) {
-                Ok(Record::Parcel { accepted, parcel }) => {
+                Ok(Record::Parcel {
+                    accepted, parcel, ..
+                }) => {
                     found.push(FetchedParcel {
                         end: span.end,
                         accepted,

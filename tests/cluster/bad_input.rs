@@ -18,6 +18,9 @@ struct Case {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_by_name_and_cost_nothing_else() -> anyhow::Result<()> {
+    if !crate::unsettled_wanted() {
+        return Ok(());
+    }
     let _alone = Exclusive::take()?;
     let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;

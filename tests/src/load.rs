@@ -203,7 +203,11 @@ impl Load {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if !seen.attempts.iter().any(|attempt| attempt.success) {
-                bail!("node {}: no query was answered: {:?}", station.node + 1, seen.reasons);
+                bail!(
+                    "node {}: no query was answered: {:?}",
+                    station.node + 1,
+                    seen.reasons
+                );
             }
             if let Some(first) = seen.wrong.first() {
                 bail!(

@@ -106,7 +106,9 @@ pub(super) fn run(plane: &DataPlane, queue: &Queue) {
 /// Applies what a durable record does to the store.
 pub(super) fn apply(engine: &MetricsEngine, span: Span, record: &Record) {
     match record {
-        Record::Parcel { accepted, parcel } => {
+        Record::Parcel {
+            accepted, parcel, ..
+        } => {
             let header = parcel.header();
             let applied = engine.apply(
                 span.end.0,

@@ -212,7 +212,9 @@ impl State {
             Some(_) => Ok(Reply::Done),
             None => {
                 self.cluster.cluster = Some(cluster);
-                self.insert_tenant(Tenant::new(TenantId(0), tenant::ANONYMOUS));
+                if self.tenant_id(tenant::ANONYMOUS).is_none() {
+                    self.insert_tenant(Tenant::new(TenantId(0), tenant::ANONYMOUS));
+                }
                 Ok(Reply::Done)
             }
         }

@@ -127,9 +127,13 @@ impl State {
         if self.tenants.len() >= TENANTS_MAX {
             return Err(Refusal::limit("number of tenants", TENANTS_MAX));
         }
-        // Tenants are never removed, so the largest id is the newest one. 0 is `anonymous`.
+        // Tenants are never removed, so the largest id is the newest one. 0 is `anonymous`, also when a
+        // write names it before the command that begins the cluster was applied.
         let newest = self.tenants.get_max().map_or(TenantId(0), |(id, _)| *id);
-        let id = newest.next();
+        let id = match name {
+            ANONYMOUS => TenantId(0),
+            _ => newest.next(),
+        };
         self.insert_tenant(Tenant::new(id, name));
         Ok(Reply::Tenant(id))
     }

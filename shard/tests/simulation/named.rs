@@ -244,6 +244,9 @@ fn a_position_in_a_lost_journal_is_not_one_in_the_new_one() {
 
 #[test]
 fn a_newly_shared_shard_has_no_position() {
+    if !crate::unsettled_wanted() {
+        return;
+    }
     check(
         |faults| faults.position_per_peer = true,
         4,
@@ -305,6 +308,9 @@ fn a_stale_coordinator_is_refused() {
 
 #[test]
 fn a_stale_reader_is_taught() {
+    if !crate::unsettled_wanted() {
+        return;
+    }
     check(
         |faults| faults.stale_barrier_answered = true,
         5,
@@ -495,6 +501,9 @@ fn a_shard_that_comes_back_begins_anew() {
 
 #[test]
 fn an_adoption_survives_a_crash() {
+    if !crate::unsettled_wanted() {
+        return;
+    }
     check(
         |faults| faults.adoption_not_durable = true,
         4,
@@ -519,6 +528,9 @@ fn an_adoption_survives_a_crash() {
 
 #[test]
 fn catching_up_counts_from_the_adoption_on() {
+    if !crate::unsettled_wanted() {
+        return;
+    }
     check(
         |faults| faults.early_catch_up = true,
         5,
@@ -561,6 +573,9 @@ fn a_message_for_another_node_is_refused() {
 
 #[test]
 fn two_chained_movements_leave_nothing_behind() {
+    if !crate::unsettled_wanted() {
+        return;
+    }
     check(
         |faults| faults.adoption_not_durable = true,
         5,
