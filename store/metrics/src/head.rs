@@ -19,7 +19,7 @@ use crate::deletion::Deletion;
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
-use trefoil_model::{ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange};
 
 /// A tenant's present head.
 #[derive(Clone)]
@@ -97,29 +97,68 @@ impl HeadPart {
         deletions: &[Deletion],
         mut each: impl FnMut(u32, &Column),
     ) {
-        let mut column = Column::default();
-        let mut canonical = Vec::new();
         let (index, samples) = (self.index.read(), self.samples.read());
+        let mut walk = Walk::default();
         for number in series {
-            let erased: Vec<&Deletion> = if deletions.is_empty() {
-                Vec::new()
-            } else {
-                canonical.clear();
-                index.write_canonical(number, &mut canonical);
-                deletions.iter().filter(|d| d.selects(&canonical)).collect()
-            };
-            column.clear();
-            samples.collect(number, self.records, |time, value, version| {
-                let gone = |d: &&Deletion| version < d.version && d.range.contains(time);
-                if range.contains(time) && !erased.iter().any(gone) {
-                    column.push(time, value);
-                }
-            });
-            column.normalize();
-            if !column.is_empty() {
-                each(number, &column);
+            self.collect(&index, &samples, number, (range, deletions), &mut walk);
+            if !walk.column.is_empty() {
+                each(number, &walk.column);
             }
         }
+    }
+
+    /// Like [`HeadPart::samples`], with labels, into memory, so that no lock is held while they are used.
+    pub(crate) fn gather(
+        &self,
+        series: &[u32],
+        range: TimeRange,
+        deletions: &[Deletion],
+        out: &mut Gathered,
+    ) {
+        out.clear();
+        let (index, samples) = (self.index.read(), self.samples.read());
+        let mut walk = Walk::default();
+        for &number in series {
+            self.collect(&index, &samples, number, (range, deletions), &mut walk);
+            if walk.column.is_empty() {
+                continue;
+            }
+            index.write_canonical(number, &mut out.canonical);
+            let column = &walk.column;
+            out.column.extend(&column.timestamps, &column.values);
+            out.ends.push(GatheredEnd {
+                canonical: out.canonical.len(),
+                samples: out.column.values.len(),
+                shard: index.shard(number),
+            });
+        }
+    }
+
+    fn collect(
+        &self,
+        index: &HeadIndex,
+        samples: &Samples,
+        number: u32,
+        (range, deletions): (TimeRange, &[Deletion]),
+        walk: &mut Walk,
+    ) {
+        let mut erased: Vec<&Deletion> = Vec::new();
+        if !deletions.is_empty() {
+            walk.canonical.clear();
+            index.write_canonical(number, &mut walk.canonical);
+            let canonical = &walk.canonical;
+            erased.extend(deletions.iter().filter(|d| d.selects(canonical)));
+        }
+        let column = &mut walk.column;
+        column.clear();
+        let records = &mut walk.records;
+        samples.collect(number, self.records, records, |time, value, version| {
+            let gone = |d: &&Deletion| version < d.version && d.range.contains(time);
+            if range.contains(time) && !erased.iter().any(gone) {
+                column.push(time, value);
+            }
+        });
+        column.normalize();
     }
 
     /// The values of label `name` on series of `among`.
@@ -143,5 +182,58 @@ impl HeadPart {
         let samples = self.samples.read();
         order.retain(|series| samples.has(*series, self.records));
         order
+    }
+}
+
+/// Memory for walking one series after another.
+#[derive(Default)]
+struct Walk {
+    column: Column,
+    canonical: Vec<u8>,
+    records: Vec<u32>,
+}
+
+/// Series with labels and samples, copied out of the head.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    canonical: Vec<u8>,
+    column: Column,
+    ends: Vec<GatheredEnd>,
+}
+
+struct GatheredEnd {
+    canonical: usize,
+    samples: usize,
+    shard: ShardId,
+}
+
+/// One of [`Gathered`].
+pub(crate) struct GatheredSeries<'a> {
+    pub(crate) canonical: &'a [u8],
+    pub(crate) shard: ShardId,
+    pub(crate) timestamps: &'a [Millis],
+    pub(crate) values: &'a [f64],
+}
+
+impl Gathered {
+    fn clear(&mut self) {
+        self.canonical.clear();
+        self.column.clear();
+        self.ends.clear();
+    }
+
+    /// The series in the order in which they were asked for.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = GatheredSeries<'_>> {
+        let (mut canonical, mut samples) = (0, 0);
+        self.ends.iter().map(move |end| {
+            let labels = std::mem::replace(&mut canonical, end.canonical)..end.canonical;
+            let range = std::mem::replace(&mut samples, end.samples)..end.samples;
+            GatheredSeries {
+                canonical: &self.canonical[labels],
+                shard: end.shard,
+                timestamps: &self.column.timestamps[range.clone()],
+                values: &self.column.values[range],
+            }
+        })
     }
 }

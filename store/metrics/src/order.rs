@@ -4,6 +4,7 @@
 //! *Block order* puts series that look alike next to each other: by metric name, job, instance, then the rest.
 //! Texts end with a zero byte, which is below all others; zero and one bytes inside a text are escaped.
 
+use crate::rows::{read_short, text_end};
 use trefoil_model::{LABEL_NAME_METRIC, read_varint};
 
 /// Walks the (name, value) pairs of canonical label bytes. Ends early when the bytes are not canonical.
@@ -35,6 +36,26 @@ impl<'a> Iterator for Pairs<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         Some((self.text()?, self.text()?))
     }
+}
+
+/// Walks the pairs of canonical label bytes as they are stored: each pair's bytes, and how many of them are the name
+/// with its length. Ends early when the bytes are not canonical.
+pub(crate) fn pair_bytes(canonical: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        let name_end = text_end(canonical, start)?;
+        at = text_end(canonical, name_end)?;
+        Some((&canonical[start..at], name_end - start))
+    })
+}
+
+/// The text behind its length prefix, in a piece of canonical label bytes.
+pub(crate) fn text_of(piece: &[u8]) -> &[u8] {
+    let mut at = 0;
+    let length = read_short(piece, &mut at);
+    assert!(length.is_some(), "canonical label bytes");
+    &piece[at..]
 }
 
 /// Appends the label order key of canonical label bytes.

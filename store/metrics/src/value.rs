@@ -83,29 +83,29 @@ impl ValueEncoder {
     /// Fills `mantissas` and `exceptions` with the fewest decimals that give all values exactly.
     fn find_mantissas(&mut self, values: &[f64]) -> Option<u8> {
         let mut decimals = 0;
-        for &value in values.iter().filter(|value| !is_exception(**value)) {
-            while !is_exact(value, decimals) {
-                decimals += 1;
-                if decimals > DECIMALS_MAX {
-                    return None;
-                }
-            }
-        }
+        while !self.try_decimals(values, &mut decimals)? {}
+        // Many exceptions cost less as runs of xor than as positions and bits.
+        (self.exceptions.len() * 2 <= values.len()).then_some(decimals)
+    }
+
+    /// `Some(false)`: the values need more decimals, which are set; `None`: no number of decimals will do.
+    fn try_decimals(&mut self, values: &[f64], decimals: &mut u8) -> Option<bool> {
         self.mantissas.clear();
         self.exceptions.clear();
         let mut previous = 0;
         for (position, &value) in values.iter().enumerate() {
-            if is_exception(value) {
-                self.exceptions.push((position, value.to_bits()));
-            } else if is_exact(value, decimals) {
-                previous = (value * POWERS[usize::from(decimals)]).round() as i64;
-            } else {
-                return None;
+            match mantissa(value, *decimals) {
+                Some(mantissa) => previous = mantissa,
+                None if is_exception(value) => self.exceptions.push((position, value.to_bits())),
+                None => {
+                    let mut more = *decimals + 1..=DECIMALS_MAX;
+                    *decimals = more.find(|more| mantissa(value, *more).is_some())?;
+                    return Some(false);
+                }
             }
             self.mantissas.push(previous);
         }
-        // Eight exceptions in a row cost less as constant runs of xor than as positions and bits.
-        (self.exceptions.len() * 2 <= values.len()).then_some(decimals)
+        Some(true)
     }
 
     fn write_mantissas(&mut self, decimals: u8, out: &mut Vec<u8>) {
@@ -138,13 +138,23 @@ fn is_exception(value: f64) -> bool {
     !value.is_finite() || value.to_bits() == (-0.0f64).to_bits()
 }
 
-fn is_exact(value: f64, decimals: u8) -> bool {
+/// The mantissa that stands for exactly this value, if there is one.
+#[inline]
+fn mantissa(value: f64, decimals: u8) -> Option<i64> {
     let power = POWERS[usize::from(decimals)];
-    let mantissa = (value * power).round();
-    // A mantissa of 0 would lose the sign and the smallest numbers.
-    mantissa.abs() <= MANTISSA_MAX
-        && mantissa / power == value
-        && (mantissa != 0.0 || value.to_bits() == 0)
+    let scaled = value * power;
+    if scaled.is_nan() || scaled.abs() > MANTISSA_MAX {
+        return None;
+    }
+    // Rounds half away from zero; unlike `f64::round` this is no call. The check below is what counts.
+    let mantissa = (scaled + 0.5f64.copysign(scaled)) as i64;
+    let back = if decimals == 0 {
+        mantissa as f64
+    } else {
+        mantissa as f64 / power
+    };
+    // Compares bits: 0 would lose the sign of -0.
+    (back.to_bits() == value.to_bits()).then_some(mantissa)
 }
 
 fn write_xor(values: &[f64], out: &mut Vec<u8>) {

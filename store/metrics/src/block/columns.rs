@@ -3,7 +3,7 @@
 use super::Cursor;
 use crate::body::{unzigzag, zigzag};
 use crate::rows::read_short;
-use std::collections::HashMap;
+use hashbrown::HashTable;
 use trefoil_model::{Millis, write_varint};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -22,7 +22,8 @@ pub(super) struct ColumnSlice {
 #[derive(Default)]
 pub(super) struct ColumnWriter {
     start: Millis,
-    known: HashMap<u128, u32>,
+    /// Hash and number of every column.
+    known: HashTable<(u128, u32)>,
     total: u32,
     /// The column of the previous series: series of one target stand next to each other, and one that
     /// began late or ended early has a part of its neighbours' column.
@@ -51,7 +52,7 @@ impl ColumnWriter {
             self.scratch.extend_from_slice(&timestamp.to_le_bytes());
         }
         let hash = xxh3_128(&self.scratch);
-        if let Some(&column) = self.known.get(&hash) {
+        if let Some(&(_, column)) = self.known.find(hash as u64, |(known, _)| *known == hash) {
             self.remember(timestamps, column);
             return self.whole(column);
         }
@@ -64,7 +65,8 @@ impl ColumnWriter {
                 back: (self.previous.len() - front - timestamps.len()) as u32,
             };
         }
-        self.known.insert(hash, self.total);
+        self.known
+            .insert_unique(hash as u64, (hash, self.total), |(known, _)| *known as u64);
         self.remember(timestamps, self.total);
         self.write(timestamps);
         self.total += 1;

@@ -4,7 +4,7 @@
 use super::directory::{NameEntry, PageEntry, write_text};
 use super::{Cursor, Pointer};
 use crate::MetricsError;
-use crate::order::pairs;
+use crate::order::{pair_bytes, text_of};
 use crate::postings::{Postings, read_postings};
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
@@ -15,9 +15,10 @@ use xxhash_rust::xxh3::xxh3_64;
 const PAGE_BYTES: usize = 8 << 10;
 
 struct Entry {
-    /// Name and value: `varint length of the name | name | value`, in the arena.
+    /// The pair's canonical bytes in the arena, and how many of them are the name with its length.
     start: u32,
     end: u32,
+    name: u32,
     postings: Postings,
 }
 
@@ -29,21 +30,17 @@ pub(super) struct LabelIndexWriter {
     table: HashTable<u32>,
     /// Entries of the previous series' labels: the next series mostly has the same at the same place.
     previous: Vec<u32>,
-    key: Vec<u8>,
 }
 
 impl LabelIndexWriter {
     /// Adds a series; numbers ascend.
     pub(super) fn add(&mut self, series: u32, canonical: &[u8]) {
         let mut place = 0;
-        for (name, value) in pairs(canonical) {
-            self.key.clear();
-            write_text(name, &mut self.key);
-            self.key.extend_from_slice(value);
+        for (bytes, name) in pair_bytes(canonical) {
             let guess = self.previous.get(place).copied();
-            let entry = match guess.filter(|guess| self.text(*guess) == self.key) {
+            let entry = match guess.filter(|guess| self.bytes(*guess) == bytes) {
                 Some(entry) => entry,
-                None => self.find(),
+                None => self.find(bytes, name),
             };
             self.entries[entry as usize].postings.push_or_begin(series);
             match self.previous.get_mut(place) {
@@ -55,22 +52,23 @@ impl LabelIndexWriter {
         self.previous.truncate(place);
     }
 
-    fn text(&self, entry: u32) -> &[u8] {
+    fn bytes(&self, entry: u32) -> &[u8] {
         let entry = &self.entries[entry as usize];
         &self.arena[entry.start as usize..entry.end as usize]
     }
 
-    fn find(&mut self) -> u32 {
-        let hash = xxh3_64(&self.key);
-        if let Some(found) = self.table.find(hash, |&entry| self.text(entry) == self.key) {
+    fn find(&mut self, bytes: &[u8], name: usize) -> u32 {
+        let hash = xxh3_64(bytes);
+        if let Some(found) = self.table.find(hash, |&entry| self.bytes(entry) == bytes) {
             return *found;
         }
         let number = self.entries.len() as u32;
         let start = self.arena.len() as u32;
-        self.arena.extend_from_slice(&self.key);
+        self.arena.extend_from_slice(bytes);
         self.entries.push(Entry {
             start,
             end: self.arena.len() as u32,
+            name: name as u32,
             postings: Postings::default(),
         });
         let (arena, entries) = (&self.arena, &self.entries);
@@ -81,10 +79,11 @@ impl LabelIndexWriter {
         number
     }
 
+    /// Name and value of an entry.
     fn pair(&self, entry: &Entry) -> (&[u8], &[u8]) {
-        let mut cursor = Cursor::new(&self.arena[entry.start as usize..entry.end as usize]);
-        let name = cursor.text().expect("written by add");
-        (name, &cursor.bytes[cursor.at..])
+        let bytes = &self.arena[entry.start as usize..entry.end as usize];
+        let (name, value) = bytes.split_at(entry.name as usize);
+        (text_of(name), text_of(value))
     }
 
     /// Writes all pages through `write`, and gives the directory's names.

@@ -6,14 +6,16 @@ use crate::MetricsError;
 use crate::block::{BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::Column;
-use crate::head::{HeadPart, Samples};
+use crate::head::{Gathered, HeadPart, Samples};
 use crate::order::write_block_key;
-use crate::view::extend_without;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, ShardId, ShardSet, Signal, TenantId, TimeRange, Window};
 use trefoil_store_blocks::{BlockId, BlockMeta, ManifestEdit, TenantSummary};
+
+/// Series copied out of the head at once: the applier waits that long for the label index.
+const GATHERED_SERIES: usize = 256;
 
 /// What a flush wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,7 +185,7 @@ fn write_tenant(
     Ok(())
 }
 
-/// The common case, one generation: series go from the head to the block one by one.
+/// The common case, one generation: series go from the head to the block in the block's order.
 fn write_part(
     writer: &mut BlockWriter,
     part: &HeadPart,
@@ -191,27 +193,13 @@ fn write_part(
     policy: &Policy,
     tenant: TenantId,
 ) -> Result<(), MetricsError> {
-    let mut canonical = Vec::new();
-    for number in part.in_block_order() {
-        let mut shard = ShardId::default();
-        let mut column = Column::default();
-        part.samples(
-            std::iter::once(number),
-            range,
-            policy.deletions(tenant),
-            |_, found| {
-                column.extend(&found.timestamps, &found.values);
-            },
-        );
-        if column.is_empty() {
-            continue;
+    let mut gathered = Gathered::default();
+    for numbers in part.in_block_order().chunks(GATHERED_SERIES) {
+        part.gather(numbers, range, policy.deletions(tenant), &mut gathered);
+        for series in gathered.iter() {
+            let (timestamps, values) = (series.timestamps, series.values);
+            writer.add_series(series.canonical, series.shard, timestamps, values)?;
         }
-        part.labels(std::iter::once(number), |_, labels, of| {
-            canonical.clear();
-            canonical.extend_from_slice(labels);
-            shard = of;
-        });
-        writer.add_series(&canonical, shard, &column.timestamps, &column.values)?;
     }
     Ok(())
 }
@@ -225,20 +213,17 @@ fn write_parts(
     tenant: TenantId,
 ) -> Result<(), MetricsError> {
     let mut all: BTreeMap<Vec<u8>, (Vec<u8>, ShardId, Column)> = BTreeMap::new();
+    let mut gathered = Gathered::default();
     for part in parts {
-        for number in part.in_block_order() {
-            let mut key = Vec::new();
-            let mut labels = (Vec::new(), ShardId::default());
-            part.labels(std::iter::once(number), |_, canonical, shard| {
-                write_block_key(canonical, &mut key);
-                labels = (canonical.to_vec(), shard);
-            });
-            let deletions = policy.deletions(tenant);
-            part.samples(std::iter::once(number), range, deletions, |_, found| {
-                let new = || (labels.0.clone(), labels.1, Column::default());
-                let (_, _, column) = all.entry(key.clone()).or_insert_with(new);
-                extend_without(&[], &labels.0, &found.timestamps, &found.values, column);
-            });
+        for numbers in part.in_block_order().chunks(GATHERED_SERIES) {
+            part.gather(numbers, range, policy.deletions(tenant), &mut gathered);
+            for series in gathered.iter() {
+                let mut key = Vec::new();
+                write_block_key(series.canonical, &mut key);
+                let new = || (series.canonical.to_vec(), series.shard, Column::default());
+                let (_, _, column) = all.entry(key).or_insert_with(new);
+                column.extend(series.timestamps, series.values);
+            }
         }
     }
     for (canonical, shard, mut column) in all.into_values() {

@@ -5,9 +5,8 @@
 //! that few others share. Series are numbered in the order of their arrival and never change.
 
 use crate::Matcher;
-use crate::order::write_block_key;
+use crate::order::{pair_bytes, text_of, write_block_key};
 use crate::postings::Postings;
-use crate::rows::read_short;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
@@ -89,13 +88,8 @@ impl HeadIndex {
     fn add(&mut self, canonical: &[u8], shard: ShardId, (high, low): (u64, u64)) -> u32 {
         let number = self.series.len() as u32;
         let labels = self.labels.len() as u32;
-        let mut at = 0;
-        while at < canonical.len() {
-            let start = at;
-            skip_text(canonical, &mut at);
-            let name = at - start;
-            skip_text(canonical, &mut at);
-            let pair = self.find_or_add_pair(&canonical[start..at], name);
+        for (bytes, name) in pair_bytes(canonical) {
+            let pair = self.find_or_add_pair(bytes, name);
             self.pairs[pair as usize].postings.push_or_begin(number);
             self.labels.push(pair);
         }
@@ -286,17 +280,4 @@ impl HeadIndex {
             + postings
             + names
     }
-}
-
-/// Moves behind a text of canonical label bytes.
-fn skip_text(canonical: &[u8], at: &mut usize) {
-    let length = read_short(canonical, at).expect("canonical label bytes");
-    *at += length as usize;
-}
-
-/// The text behind its length prefix.
-fn text_of(piece: &[u8]) -> &[u8] {
-    let mut at = 0;
-    read_short(piece, &mut at).expect("canonical label bytes");
-    &piece[at..]
 }

@@ -132,14 +132,15 @@ impl Samples {
         at != NONE
     }
 
-    /// The records of a series below `limit`, in order of arrival.
+    /// The records of a series below `limit`, in order of arrival. `newest_first` is memory to be used again.
     pub(crate) fn collect(
         &self,
         series: u32,
         limit: u32,
+        newest_first: &mut Vec<u32>,
         mut each: impl FnMut(Millis, f64, DeletionVersion),
     ) {
-        let mut newest_first = Vec::with_capacity(32);
+        newest_first.clear();
         let mut at = self.tails.get(series as usize).copied().unwrap_or(NONE);
         while at != NONE {
             if at < limit {
