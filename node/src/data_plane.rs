@@ -167,6 +167,9 @@ impl DataPlane {
                 let digests = plane.window_digests(&shards, window);
                 plane.feed(Event::Digests { id, digests });
             }),
+            Action::Repaired { shards, range } => {
+                tracing::info!(shards = shards.len(), ?range, "damage is repaired");
+            }
             Action::Alarm(alarm) => self.alarm(&alarm),
         }
     }

@@ -87,6 +87,15 @@ pub enum Action {
         /// The window.
         window: Window,
     },
+    /// What unreadable blocks held in `range` of `shards` is here again, durably, or is not wanted any more
+    /// because the shards have left. A block whose shards [`crate::Replication::damaged`] does not name any
+    /// more for its range needs no mark in the manifest.
+    Repaired {
+        /// The shards.
+        shards: ShardSet,
+        /// The times, as an [`crate::Event::Damaged`] named them.
+        range: TimeRange,
+    },
     /// Say this to the operator (log, metric). Nothing depends on it.
     Alarm(Alarm),
 }

@@ -108,7 +108,8 @@ pub enum Event {
     /// A block of the own store is unreadable. Its items in `range` of `shards` may be lost. Feed it as soon
     /// as the damage is known, before any answer that could lack the items leaves the node. So: feed this first, take
     /// the block out of new views after that, and out of the manifest once [`Event::Durable`] has passed the
-    /// end that the journal had then (a crash before finds the block again).
+    /// end that the journal had then (a crash before finds the block again), or when [`crate::Action::Repaired`]
+    /// has come for it. Feeding the same block again, as after a restart, costs another repair and harms nothing.
     Damaged {
         /// The shards that the block holds.
         shards: ShardSet,

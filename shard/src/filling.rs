@@ -140,13 +140,42 @@ impl Replication {
                 let serving = self.replicas.with_trust(Trust::Serving);
                 self.set_serving(step, serving.intersection(&shards), true);
             }
-            self.change_trust(step, TrustRecord::Repaired { shards, range });
+            let record = TrustRecord::Repaired {
+                shards: shards.clone(),
+                range,
+            };
+            self.change_trust(step, record);
+            self.repairs.push_back((self.journal.end, shards, range));
         }
+    }
+
+    /// Tells the driver of repairs that are durable.
+    pub(crate) fn say_repaired(&mut self, step: &mut Step<'_>) {
+        let durable = self.journal.durable;
+        while let Some((_, shards, range)) = self.repairs.pop_front_if(|(at, ..)| *at <= durable) {
+            step.out.push(Action::Repaired { shards, range });
+        }
+    }
+
+    /// The shards that lack something in the range since a block of theirs was unreadable. A shard is named
+    /// until its repair is durable, and no longer if it has left.
+    #[must_use]
+    pub fn damaged(&self, range: TimeRange) -> ShardSet {
+        let repairs = self.repairs.iter();
+        let repairs = repairs.filter(|(_, _, repaired)| repaired.overlaps(&range));
+        let damaged = self.replicas.damaged(Some(range));
+        repairs.fold(damaged, |all, (_, shards, _)| all.union(shards))
     }
 
     /// A block was lost: the replicas lack a range of time, and what they hold by number is not all here.
     pub(crate) fn on_damaged(&mut self, step: &mut Step<'_>, shards: &ShardSet, range: TimeRange) {
-        let shards = shards.intersection(&self.replicas.all());
+        let gone = shards.difference(&self.replicas.all());
+        if !gone.is_empty() {
+            // Nothing of them is wanted here.
+            let shards = gone.clone();
+            step.out.push(Action::Repaired { shards, range });
+        }
+        let shards = shards.difference(&gone);
         if shards.is_empty() || self.faults.damage_ignored {
             return;
         }

@@ -44,8 +44,8 @@ impl Replication {
         }
     }
 
-    /// Whether every deletion is known that was known before the restart. Until then the driver must not
-    /// flush: a block would claim deletions that it has not seen.
+    /// Whether every deletion is known that was known before the restart. Until then there is no checkpoint to
+    /// flush with, and nothing is evaluated.
     #[must_use]
     pub fn deletions_are_known(&self) -> bool {
         let mut durable = self.deletions_durable.iter();

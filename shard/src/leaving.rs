@@ -110,6 +110,13 @@ impl Replication {
             shards: shards.clone(),
         };
         self.append_gated(step, record);
+        for damage in &self.replicas.damages {
+            let lost = damage.shards.intersection(&shards);
+            if !lost.is_empty() {
+                let repair = (self.journal.end, lost, damage.range);
+                self.repairs.push_back(repair);
+            }
+        }
         self.drop_replicas(&shards);
     }
 

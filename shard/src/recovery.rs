@@ -25,7 +25,11 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use trefoil_model::{
     ClusterId, DeletionVersion, Incarnation, LineageId, NodeId, ShardEntry, ShardSet, TenantId,
 };
@@ -37,7 +41,8 @@ pub const CHECKPOINT_VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveredJournal {
     /// The lowest offset from which records could be replayed. It is 0 only if nothing was ever trimmed *or lost*: a
-    /// journal that replaces a lost one in a directory that has blocks begins above 0.
+    /// journal that replaces a lost one in a directory that has blocks begins above 0. Above `flushed`, what
+    /// lies between was lost.
     pub floor: Offset,
     /// The end of the last record. All of it is durable (the unsealed segment was copied and fsynced) and
     /// applied to the store.
@@ -198,9 +203,10 @@ impl Recovery {
         state.journal.flushed = journal.flushed;
         state.journal.trim(journal.floor);
         let step = &mut Step { now, port, out };
-        // A checkpoint is only written once the journal is durable up to what it covers.
-        let shorter = journal.end < self.covers;
-        let loss = if shorter { Loss::Possible } else { loss };
+        // A checkpoint is only written once the journal is durable up to what it covers, and the journal is
+        // only trimmed where blocks hold what stood there.
+        let cut = journal.end < self.covers || journal.floor > journal.flushed;
+        let loss = if cut { Loss::Possible } else { loss };
         let lineage = match loss {
             Loss::None => state.replicas.lineage,
             Loss::Fresh(lineage) => lineage,
@@ -251,6 +257,7 @@ impl Replication {
             leaving: Leaving::default(),
             scrub: Scrub::default(),
             reads: BTreeMap::new(),
+            repairs: VecDeque::new(),
             parked: Vec::new(),
             last_id: 0,
             repeated_at: None,
@@ -274,8 +281,14 @@ impl Replication {
     ///
     /// Write it with the blocks of a flush, in one manifest record, and only *after the journal is durable up
     /// to the offset*: it speaks of records up to there.
+    ///
+    /// None while a deletion is not known that was known before the restart: a block would claim that it was
+    /// applied. Nothing may be flushed then; the metadata plane brings it.
     #[must_use]
-    pub fn checkpoint(&self) -> (Vec<u8>, Offset) {
+    pub fn checkpoint(&self) -> Option<(Vec<u8>, Offset)> {
+        if !self.deletions_are_known() {
+            return None;
+        }
         let covers = self.journal.end;
         let groups = self.rows.groups().iter();
         let checkpoint = Checkpoint {
@@ -297,7 +310,7 @@ impl Replication {
         };
         let mut bytes = Vec::new();
         envelope::seal(CHECKPOINT_VERSION, &checkpoint, &[], &mut bytes);
-        (bytes, covers)
+        Some((bytes, covers))
     }
 
     /// The lineage of the data directory in this run, which the node gives when it joins.

@@ -10,8 +10,14 @@ use crate::{
     journal_state::JournalState, leaving::Leaving, owner::Acknowledgements, peers::Peers,
     position::Positions, query::Queries, replicas::Replicas, rows::Rows, scrub::Scrub,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use trefoil_model::{ClusterId, DeletionVersion, Incarnation, NodeId, ShardSet, TenantId};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use trefoil_model::{
+    ClusterId, DeletionVersion, Incarnation, NodeId, ShardSet, TenantId, TimeRange,
+};
 
 /// Who this node is, for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub struct Replication {
     pub(crate) leaving: Leaving,
     pub(crate) scrub: Scrub,
     pub(crate) reads: Reads,
+    /// Repairs of lost blocks by the end of the record that says so, until that is durable.
+    pub(crate) repairs: VecDeque<(Offset, ShardSet, TimeRange)>,
     /// Messages that wait until what they are answered from is durable.
     pub(crate) parked: Vec<(Envelope, Message)>,
     /// The last id that was given to anything.
@@ -156,6 +164,7 @@ impl Replication {
     fn on_durable(&mut self, step: &mut Step<'_>, end: Offset) {
         self.journal.durable = self.journal.durable.max(end);
         self.acknowledge(step);
+        self.say_repaired(step);
         self.settle_barriers(step);
         self.settle_copies(step);
         if self.gate_is_open() {

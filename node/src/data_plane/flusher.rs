@@ -56,7 +56,10 @@ impl DataPlane {
 
     /// Writes what is applied into blocks, with a checkpoint of the core.
     fn flush(&self) -> anyhow::Result<()> {
-        let (checkpoint, covers) = self.core.lock().replication.checkpoint();
+        let Some((checkpoint, covers)) = self.core.lock().replication.checkpoint() else {
+            // Deletions that the head must apply first are not known yet.
+            return Ok(());
+        };
         // The checkpoint speaks of records up to `covers`: they are durable before it is.
         self.applier.wait_until_applied(covers.0);
         let through = self.engine.applied_position();

@@ -28,7 +28,7 @@ impl World {
             .collect();
         let status = core.status();
         let unreadable = node.store.blocks.iter().any(|block| !block.is_readable());
-        status.serving == owned && !unreadable
+        status.serving == owned && !unreadable && node.manifest.damaged.is_empty()
     }
 
     /// Repairs everything, waits for rest, and checks the promises.

@@ -468,8 +468,7 @@ fn a_damaged_block_is_not_answered_from() {
             world.write_one(A, 0, 500);
             world.run(300);
             world.flush(A);
-            assert!(world.nodes[A].store.damage(0));
-            world.nodes[A].manifest.blocks = world.nodes[A].store.blocks.clone();
+            assert!(world.nodes[A].damage_block(0));
             world.cut.clear();
             world.part(&[B], &[A, C]);
             world.ask(A);

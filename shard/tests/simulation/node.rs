@@ -5,7 +5,7 @@
 
 use crate::{
     dice::Dice,
-    store::{Block, Item, Store, encode},
+    store::{Block, Item, Lost, Store, encode},
 };
 use bytes::Bytes;
 use std::{
@@ -70,6 +70,8 @@ impl Journal {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Manifest {
     pub(crate) blocks: Vec<Block>,
+    /// Blocks that turned out to be unreadable and are not known to be repaired.
+    pub(crate) damaged: Vec<Lost>,
     pub(crate) checkpoint: Option<Bytes>,
     pub(crate) flushed: Offset,
 }
@@ -98,8 +100,6 @@ pub(crate) struct SimNode {
     pub(crate) syncing: Option<Offset>,
     pub(crate) loss: Loss,
     pub(crate) backup: Option<Backup>,
-    /// Blocks that leave the manifest when the journal is durable up to an offset.
-    pub(crate) lost_blocks: Vec<(Offset, u64)>,
     /// The newest deletion that this run has learnt.
     pub(crate) known_deletion: DeletionVersion,
 }
@@ -119,7 +119,6 @@ impl SimNode {
             syncing: None,
             loss: Loss::Fresh(lineage),
             backup: None,
-            lost_blocks: Vec::new(),
             known_deletion: DeletionVersion(0),
         }
     }
@@ -140,7 +139,6 @@ impl SimNode {
         self.applied = self.manifest.flushed;
         self.journal.durable = self.journal.end;
         self.exports.clear();
-        self.lost_blocks.clear();
         self.known_deletion = DeletionVersion(0);
         self.syncing = None;
         self.apply_durable();
@@ -235,28 +233,43 @@ impl SimNode {
         self.applied = self.applied.max(self.journal.durable);
     }
 
-    /// Takes lost blocks out of the manifest once their loss is durably known.
-    pub(crate) fn forget_lost_blocks(&mut self) {
-        let durable = self.journal.durable;
-        let gone = |lost: &(Offset, u64)| lost.0 <= durable;
-        for (_, id) in self.lost_blocks.iter().filter(|lost| gone(lost)) {
-            self.manifest.blocks.retain(|block| block.id() != *id);
+    /// Makes a block unreadable, in the store and on the disk. Says whether there was one that held something.
+    pub(crate) fn damage_block(&mut self, which: usize) -> bool {
+        let Some(id) = self.store.damage(which) else {
+            return false;
+        };
+        let blocks = self.manifest.blocks.iter_mut();
+        blocks.filter(|b| b.id() == id).for_each(Block::break_it);
+        true
+    }
+
+    /// Notes in the manifest that a block is unreadable: it is out of all views from now on.
+    pub(crate) fn mark(&mut self, lost: Lost) {
+        self.manifest.blocks.retain(|b| b.id() != lost.block);
+        self.manifest.damaged.push(lost);
+    }
+
+    /// Takes the marks away whose damage is repaired.
+    pub(crate) fn resolve(&mut self) {
+        if let Some(core) = &self.core {
+            let is_repaired = |lost: &Lost| {
+                lost.shards
+                    .intersection(&core.damaged(lost.range))
+                    .is_empty()
+            };
+            self.manifest.damaged.retain(|lost| !is_repaired(lost));
         }
-        self.lost_blocks.retain(|lost| !gone(lost));
     }
 
     /// Everything applied becomes blocks. The journal is synced first, so that the checkpoint may be written.
     pub(crate) fn flush(&mut self) -> Option<Event> {
-        let core = self.core.as_ref()?;
-        if !core.deletions_are_known() {
-            return None;
-        }
-        let (checkpoint, covers) = core.checkpoint();
+        let (checkpoint, covers) = self.core.as_ref()?.checkpoint()?;
         self.journal.durable = self.journal.durable.max(covers);
         self.apply_durable();
         self.store.flush();
         self.manifest = Manifest {
             blocks: self.store.blocks.clone(),
+            damaged: std::mem::take(&mut self.manifest.damaged),
             checkpoint: Some(Bytes::from(checkpoint)),
             flushed: self.applied,
         };

@@ -298,10 +298,7 @@ impl Schedule {
     fn damage_block(&mut self, index: usize) {
         if self.may_lose(index) && self.world.nodes[index].is_up() {
             let which = self.some_node();
-            if self.world.nodes[index].store.damage(which) {
-                // The manifest names the same files.
-                self.world.nodes[index].manifest.blocks =
-                    self.world.nodes[index].store.blocks.clone();
+            if self.world.nodes[index].damage_block(which) {
                 let lineages = BTreeSet::new();
                 self.lossy = Some(Lossy { index, lineages });
                 self.tally.damaged += 1;

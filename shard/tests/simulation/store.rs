@@ -72,6 +72,10 @@ impl Block {
         !self.readable && touched && self.range.overlaps(&range)
     }
 
+    pub(crate) fn break_it(&mut self) {
+        self.readable = false;
+    }
+
     pub(crate) fn is_readable(&self) -> bool {
         self.readable || self.items.is_empty()
     }
@@ -175,21 +179,17 @@ impl Store {
         }
     }
 
-    /// Makes a block unreadable. Says whether there was one that held something.
-    pub(crate) fn damage(&mut self, which: usize) -> bool {
+    /// Makes a block that holds something unreadable.
+    pub(crate) fn damage(&mut self, which: usize) -> Option<u64> {
         let mut full: Vec<&mut Block> = self
             .blocks
             .iter_mut()
             .filter(|block| block.readable && !block.items.is_empty())
             .collect();
         let count = full.len();
-        match full.get_mut(which % count.max(1)) {
-            Some(block) => {
-                block.readable = false;
-                true
-            }
-            None => false,
-        }
+        let block = full.get_mut(which % count.max(1))?;
+        block.readable = false;
+        Some(block.id)
     }
 
     /// Whether reading these would meet an unreadable block.

@@ -13,7 +13,9 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use trefoil_model::{DeletionVersion, Incarnation, LineageId, NodeId, OwnerSet, ShardSet, Window};
+use trefoil_model::{
+    DeletionVersion, Incarnation, LineageId, NodeId, OwnerSet, ShardSet, TimeRange, Window,
+};
 use trefoil_shard::{
     Action, Alarm, Envelope, Event, Faults, Message, Proposal, QueryReady, Settings, ShardDigest,
     movement::MovementSettings,
@@ -41,6 +43,7 @@ pub(crate) enum What {
     Meet(usize, usize),
     Sync(usize, Incarnation),
     Apply(usize, Incarnation),
+    Resolve(usize, Incarnation),
     Metadata(usize, Metadata),
     Propose(NodeId, Proposal),
     Report(NodeId, trefoil_shard::ReplicaReport),
@@ -237,6 +240,11 @@ impl World {
                     self.feed(index, Event::Applied { end });
                 }
             }
+            What::Resolve(index, run) => {
+                if self.runs(index, run) {
+                    self.nodes[index].resolve();
+                }
+            }
             What::Metadata(index, metadata) => self.learn(index, &metadata),
             What::Propose(node, Proposal::RecordAmnesia { shards, lineage }) => {
                 self.plane.record_amnesia(node, shards.as_ref(), lineage);
@@ -280,6 +288,11 @@ impl World {
         let (settings, faults) = (self.setup.settings.clone(), self.setup.faults);
         let actions = self.nodes[index].start(self.now, run, &settings, faults);
         self.act(index, actions);
+        // What was marked may have been marked before its loss was durably known.
+        for lost in self.nodes[index].manifest.damaged.clone() {
+            let (shards, range) = (lost.shards, lost.range);
+            self.feed(index, Event::Damaged { shards, range });
+        }
         let jitter = self.micros(1, 10_000);
         self.after(jitter, What::Tick(index, run));
         for other in 0..self.nodes.len() {
@@ -402,24 +415,15 @@ impl World {
 
     fn act(&mut self, index: usize, actions: Vec<Action>) {
         let run = self.nodes[index].incarnation;
-        // All views of a step are pinned before damage that one of them meets can change anything.
-        let meet: BTreeSet<_> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::QueryReady(ready) if self.meets_damage(index, ready) => Some(ready.query),
-                _ => None,
-            })
-            .collect();
+        // What is noticed while actions are carried out is said to the core behind the last of them.
+        let mut noticed = Vec::new();
         for action in actions {
             match action {
                 Action::Send(envelope, message) => self.send(envelope, message),
                 Action::FinishWrite { request, outcome } => {
                     self.client.finish_write(self.now, request, outcome);
                 }
-                Action::QueryReady(ready) => {
-                    let damaged = meet.contains(&ready.query);
-                    self.evaluate(index, ready, damaged);
-                }
+                Action::QueryReady(ready) => noticed.extend(self.evaluate(index, ready)),
                 Action::Read { read, records } => {
                     let records = self.nodes[index].read_journal(&records);
                     let delay = self.micros(50, 1000);
@@ -431,8 +435,9 @@ impl World {
                     shards,
                     range,
                 } => {
-                    let range_read = range.unwrap_or(crate::node::EVER);
-                    let event = if self.notice_damage(index, &shards, range_read) {
+                    let read = (shards.clone(), range.unwrap_or(crate::node::EVER));
+                    let event = if self.meets_damage(index, &read.0, read.1) {
+                        noticed.push(read);
                         Event::ExportFailed { export }
                     } else {
                         self.nodes[index].pin(export, &shards, range);
@@ -462,15 +467,27 @@ impl World {
                 Action::RefreshMetadata => self.publish_to(index),
                 Action::Trim { below } => self.nodes[index].trim(below),
                 Action::Digest { id, shards, window } => {
-                    let digests = self.digests(index, &shards, window);
+                    let digests = if self.meets_damage(index, &shards, window.range()) {
+                        noticed.push((shards, window.range()));
+                        Vec::new()
+                    } else {
+                        self.digests(index, &shards, window)
+                    };
                     let event = Event::Digests { id, digests };
                     self.after(Duration::from_micros(200), What::Feed(index, run, event));
+                }
+                Action::Repaired { .. } => {
+                    let delay = self.micros(0, 5000);
+                    self.after(delay, What::Resolve(index, run));
                 }
                 Action::Alarm(Alarm::RestoredCopy { .. }) => self.restored_noticed += 1,
                 Action::Alarm(_) | Action::RoutingChanged(_) => {}
             }
         }
         self.want_sync(index);
+        for (shards, range) in noticed {
+            self.notice_damage(index, &shards, range);
+        }
     }
 
     fn want_sync(&mut self, index: usize) {
@@ -496,7 +513,6 @@ impl World {
         };
         node.journal.durable = node.journal.durable.max(end);
         let end = node.journal.durable;
-        node.forget_lost_blocks();
         self.feed(index, Event::Durable { end });
         let delay = self.micros(10, 2000);
         self.after(delay, What::Apply(index, run));
@@ -542,64 +558,45 @@ impl World {
         sums.into_iter().map(digest).collect()
     }
 
-    /// If reading these would meet an unreadable block, the core is told so.
-    pub(crate) fn notice_damage(
-        &mut self,
-        index: usize,
-        shards: &ShardSet,
-        range: trefoil_model::TimeRange,
-    ) -> bool {
+    /// Tells the core of the unreadable blocks that reading these would meet.
+    pub(crate) fn notice_damage(&mut self, index: usize, shards: &ShardSet, range: TimeRange) {
         if self.setup.faults.damage_ignored {
-            return false;
-        }
-        let mut noticed = false;
-        while let Some(lost) = self.nodes[index].store.notice(shards, range) {
-            noticed = true;
-            self.feed(
-                index,
-                Event::Damaged {
-                    shards: lost.shards,
-                    range: lost.range,
-                },
-            );
-            let known_at = self.nodes[index].journal.end;
-            self.nodes[index].lost_blocks.push((known_at, lost.block));
-        }
-        noticed
-    }
-
-    fn meets_damage(&self, index: usize, ready: &QueryReady) -> bool {
-        let range = self.client.range_of(ready.query);
-        let store = &self.nodes[index].store;
-        let meets = |range| store.meets_damage(&ready.complete, range);
-        range.is_some_and(meets) && !self.setup.faults.damage_ignored
-    }
-
-    fn evaluate(&mut self, index: usize, ready: QueryReady, damaged: bool) {
-        let Some(range) = self.client.range_of(ready.query) else {
             return;
-        };
-        if damaged {
-            self.notice_damage(index, &ready.complete, range);
         }
-        let items = self.nodes[index].store.read(&ready.complete, range);
-        let items: BTreeSet<_> = items.map(|(item, _)| item).collect();
+        while let Some(lost) = self.nodes[index].store.notice(shards, range) {
+            let event = Event::Damaged {
+                shards: lost.shards.clone(),
+                range: lost.range,
+            };
+            self.feed(index, event);
+            self.nodes[index].mark(lost);
+        }
+    }
+
+    fn meets_damage(&self, index: usize, shards: &ShardSet, range: TimeRange) -> bool {
+        let store = &self.nodes[index].store;
+        store.meets_damage(shards, range) && !self.setup.faults.damage_ignored
+    }
+
+    /// Evaluates a part. Gives what was read if a block of it is unreadable.
+    fn evaluate(&mut self, index: usize, ready: QueryReady) -> Option<(ShardSet, TimeRange)> {
+        let range = self.client.range_of(ready.query)?;
+        let damaged = self.meets_damage(index, &ready.complete, range);
+        let (complete, refused) = match damaged {
+            true => (ShardSet::new(), ready.complete.union(&ready.refused)),
+            false => (ready.complete.clone(), ready.refused),
+        };
+        let items = self.nodes[index].store.read(&complete, range);
         let ticket = Ticket::Part {
             query: ready.query,
             evaluator: self.nodes[index].id,
-            complete: if damaged {
-                ShardSet::new()
-            } else {
-                ready.complete.clone()
-            },
-            refused: match damaged {
-                true => ready.complete.union(&ready.refused),
-                false => ready.refused,
-            },
-            items,
+            items: items.map(|(item, _)| item).collect(),
+            complete,
+            refused,
         };
         let delay = self.micros(100, 2000);
         self.after(delay, What::Client(ticket));
+        damaged.then_some((ready.complete, range))
     }
 
     // --- the network and the metadata plane ---
