@@ -2,7 +2,7 @@
 //!
 //! State machine: *open* -> (full disk) *stalled* -> *open*, and from any state -> *ended*, which is
 //! final. The locks, always taken in this order: files (held while committing and trimming), pending,
-//! view. Appending takes only the second, reading only the third, so neither waits for the disk. No
+//! view, account. Only files is held while the disk works, and only committing and trimming take it. No
 //! lock of the journal is held while an event is delivered, so that its receiver may call anything.
 
 use crate::events::Events;
@@ -22,6 +22,7 @@ const STALLED_RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Shared {
     pub(crate) options: JournalOptions,
     pub(crate) files: Mutex<Files>,
+    pub(crate) account: Mutex<FilesAccount>,
     pub(crate) pending: Mutex<Pending>,
     pub(crate) view: RwLock<View>,
     pub(crate) cache_hits: AtomicU64,
@@ -34,7 +35,14 @@ pub(crate) struct Files {
     pub(crate) segments: SegmentFiles,
     /// A group that found no space; it goes first.
     stalled: Option<RecordGroup>,
-    pub(crate) counters: CommitCounters,
+}
+
+/// What is told about the files. Apart from them, so that asking never waits for the disk.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FilesAccount {
+    pub(crate) commits: CommitCounters,
+    pub(crate) segments_begun: u64,
+    pub(crate) spare_bytes: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -50,6 +58,8 @@ pub(crate) struct CommitCounters {
 pub(crate) struct Pending {
     group: RecordGroup,
     state: State,
+    /// What the system said when the journal stalled; none when it does not.
+    stalled_by: Option<String>,
     /// The thread ends as soon as it sees this.
     stop: bool,
     pub(crate) refused_full: u64,
@@ -72,16 +82,21 @@ impl Shared {
         let pending = Pending {
             group: RecordGroup::new(view.durable_end),
             state: State::Open,
+            stalled_by: None,
             stop: false,
             refused_full: 0,
+        };
+        let account = FilesAccount {
+            spare_bytes: segments.spare_bytes(),
+            ..FilesAccount::default()
         };
         Self {
             options,
             files: Mutex::new(Files {
                 segments,
                 stalled: None,
-                counters: CommitCounters::default(),
             }),
+            account: Mutex::new(account),
             pending: Mutex::new(pending),
             view: RwLock::new(view),
             cache_hits: AtomicU64::new(0),
@@ -98,10 +113,8 @@ impl Shared {
             return Err(JournalError::RecordTooLarge { bytes, bytes_max });
         }
         let mut pending = self.pending.lock();
-        match pending.state {
-            State::Open => {}
-            State::Stalled => return Err(JournalError::NoSpace),
-            State::Ended => return Err(JournalError::Ended),
+        if pending.state == State::Ended {
+            return Err(JournalError::Ended);
         }
         let waiting = pending.group.disk_bytes();
         if waiting > 0 && waiting + bytes > self.options.pending_bytes_max {
@@ -109,7 +122,8 @@ impl Shared {
             let pending_bytes = waiting;
             return Err(JournalError::Full { pending_bytes });
         }
-        let first = pending.group.records() == 0;
+        // A stalled journal looks for space by itself; waking it for every record would only burn time.
+        let first = pending.group.records() == 0 && pending.state == State::Open;
         let (start, end) = pending.group.push(parts);
         drop(pending);
         if first && self.options.mode == CommitMode::Thread {
@@ -143,7 +157,7 @@ impl Shared {
         if let Err(error) = files.segments.writer.append(&mut group) {
             return Err(self.end(error.into()));
         }
-        files.counters.count(&group, began.elapsed());
+        self.account.lock().commits.count(&group, began.elapsed());
         let end = group.end();
         self.view.write().advance(group);
         self.events.post(DurableEvent::Advanced { end });
@@ -172,6 +186,11 @@ impl Shared {
         }
     }
 
+    /// Why nothing becomes durable at present, if the disk is full.
+    pub(crate) fn stalled_by(&self) -> Option<String> {
+        self.pending.lock().stalled_by.clone()
+    }
+
     /// The group to write now. Leaves a fresh one for what arrives meanwhile.
     fn take(&self, files: &mut Files) -> Result<Option<RecordGroup>, JournalError> {
         let mut pending = self.pending.lock();
@@ -191,7 +210,9 @@ impl Shared {
     fn begin_segment(&self, files: &mut Files, group: &RecordGroup) -> Result<(), JournalError> {
         let bytes = group.disk_bytes() as u64;
         let segment = files.segments.begin(group.start(), bytes)?;
+        self.note_files(files);
         let mut pending = self.pending.lock();
+        pending.stalled_by = None;
         if pending.state == State::Stalled {
             pending.state = State::Open;
         }
@@ -205,14 +226,22 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes what the files are after a change of their set.
+    pub(crate) fn note_files(&self, files: &Files) {
+        let mut account = self.account.lock();
+        account.segments_begun = files.segments.segments_begun;
+        account.spare_bytes = files.segments.spare_bytes();
+    }
+
     fn stall(&self, files: &mut Files, group: RecordGroup, error: &JournalError) {
         files.stalled = Some(group);
         let mut pending = self.pending.lock();
         let news = pending.state != State::Stalled;
         pending.state = State::Stalled;
+        let why = error.to_string();
+        pending.stalled_by = Some(why.clone());
         drop(pending);
         if news {
-            let why = error.to_string();
             self.events.post(DurableEvent::Stalled { why });
         }
     }

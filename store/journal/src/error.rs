@@ -32,7 +32,7 @@ pub enum JournalError {
         /// Bytes that wait.
         pending_bytes: usize,
     },
-    /// The disk has no room for another segment. Nothing was appended; works again when there is.
+    /// The disk has no room for another segment. What is pending waits, and goes on when there is.
     #[error("no space for another journal segment")]
     NoSpace,
     /// The record is larger than the journal can ever hold at once. Nothing was appended.

@@ -49,7 +49,8 @@ impl Journal {
     }
 
     /// Puts a record, made of `parts`, behind all others. It is copied; it is *not* durable when this
-    /// returns, only when the durable end has reached [`AppendedRecord::end`]. After an error nothing was
+    /// returns, only when the durable end has reached [`AppendedRecord::end`]. While the journal is stalled
+    /// ([`Journal::stalled_by`]) records wait for space within the same bound. After an error nothing was
     /// appended.
     pub fn append(&self, parts: &[&[u8]]) -> Result<AppendedRecord, JournalError> {
         self.shared.append(parts)
@@ -59,6 +60,13 @@ impl Journal {
     /// pending. For [`CommitMode::Manual`]; harmless beside the thread.
     pub fn commit_now(&self) -> Result<bool, JournalError> {
         self.shared.commit()
+    }
+
+    /// Why nothing becomes durable at present: the disk has no room for another segment. None: it has. The
+    /// journal looks again by itself and goes on; until then its owner should take nothing in.
+    #[must_use]
+    pub fn stalled_by(&self) -> Option<String> {
+        self.shared.stalled_by()
     }
 
     /// Offset behind the last durable record.
@@ -135,8 +143,10 @@ impl Journal {
                 self.shared.view.write().segments.insert(0, oldest);
                 return Err(error);
             }
+            self.shared.note_files(&files);
         }
         files.segments.keep_a_spare();
+        self.shared.note_files(&files);
         Ok(())
     }
 
@@ -147,22 +157,20 @@ impl Journal {
         self.shared.begin_lineage(lineage)
     }
 
-    /// Bytes of all segment files and spares.
+    /// Bytes of all segment files and spares. Never waits for the disk.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
-        let spares = self.shared.files.lock().segments.spare_bytes();
+        let spares = self.shared.account.lock().spare_bytes;
         let view = self.shared.view.read();
         spares + view.segments.iter().map(|s| s.file_bytes).sum::<u64>()
     }
 
-    /// Counters and sizes.
+    /// Counters and sizes. Never waits for the disk.
     #[must_use]
     pub fn statistics(&self) -> JournalStatistics {
         let bytes_on_disk = self.bytes_on_disk();
-        let files = self.shared.files.lock();
-        let counters = files.counters;
-        let segments_begun = files.segments.segments_begun;
-        drop(files);
+        let account = *self.shared.account.lock();
+        let (counters, segments_begun) = (account.commits, account.segments_begun);
         JournalStatistics {
             records: counters.records,
             groups: counters.groups,
@@ -194,7 +202,9 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(thread) = self.thread.take() {
+        // A receiver of events may have held the last handle: then this is the thread itself, which ends next.
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| !own(thread)) {
             // A panic of the thread has already been reported by the runtime; there is nobody to tell.
             drop(thread.join());
         }

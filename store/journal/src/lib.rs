@@ -22,8 +22,8 @@
 //! * At a start the segment that was being written is copied to a fresh, synced file before anything
 //!   in it counts (DESIGN 5.1.5). A torn tail is cut; durable records that cannot be read are
 //!   reported as damage, at every start, until they have been trimmed away.
-//! * A full disk is noticed when a segment is reserved, before anything is written: appends are
-//!   refused until there is space; the journal does not end.
+//! * A full disk is noticed when a segment is reserved, before anything is written: the journal is
+//!   stalled. What was appended waits for space, within the bound; the journal does not end.
 
 mod committer;
 mod error;

@@ -219,9 +219,13 @@ fn a_full_disk_stalls_the_journal_until_there_is_space() {
         journal.commit_now().is_err()
     });
     assert!(stalled.is_some());
+    assert!(journal.stalled_by().is_some());
+    // What comes now waits behind what could not be written, within the same bound.
+    let waiting = journal.append(&[b"x"]).unwrap();
+    while journal.append(&[&[2; 5000]]).is_ok() {}
     assert!(matches!(
-        journal.append(&[b"x"]),
-        Err(JournalError::NoSpace)
+        journal.append(&[&[2; 5000]]),
+        Err(JournalError::Full { .. })
     ));
     assert!(matches!(journal.commit_now(), Err(JournalError::NoSpace)));
     let stalls = |events: &Events| {
@@ -237,9 +241,30 @@ fn a_full_disk_stalls_the_journal_until_there_is_space() {
     journal.trim(last).unwrap();
     assert!(journal.commit_now().unwrap());
     assert_eq!(journal.read(last, 1).unwrap()[0].bytes, [1; 5000]);
-    let next = journal.append(&[b"x"]).unwrap();
+    assert_eq!(journal.stalled_by(), None);
+    disk.set_capacity(u64::MAX);
     assert!(journal.commit_now().unwrap());
-    assert_eq!(journal.durable_end(), next.end);
+    assert_eq!(journal.read(waiting.start, 1).unwrap()[0].bytes, b"x");
+    assert!(journal.durable_end() > waiting.end);
+}
+
+#[test]
+fn asking_for_sizes_never_waits_for_the_disk() {
+    let disk = SimulatedDisk::new(1);
+    let (journal, _) = open(&disk);
+    put(&journal, 1, 100);
+    let (told, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // As a commit does while its fsync takes long.
+        let _files = journal.shared.files.lock();
+        scope.spawn(|| {
+            let records = journal.statistics().records;
+            told.send((records, journal.bytes_on_disk())).unwrap();
+        });
+        let (records, bytes) = answered.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(records, 1);
+        assert_eq!(bytes, disk.files().iter().map(|(_, length)| length).sum());
+    });
 }
 
 #[test]
@@ -473,6 +498,28 @@ fn the_thread_commits_in_groups_and_reports_in_order() {
         Journal::open(Arc::new(RealDisk), &path, options, on_durable).unwrap();
     assert_eq!((recovery.end, recovery.damage), (400 * 781, vec![]));
     assert_eq!(read_all(&journal, 0, 100_000).len(), 400);
+}
+
+#[test]
+fn the_receiver_of_events_may_hold_the_last_handle() {
+    let disk = SimulatedDisk::new(1);
+    let (kept, told) = std::sync::mpsc::channel();
+    let handle = Arc::new(Mutex::new(None::<Journal>));
+    let last = handle.clone();
+    let on_durable: OnDurable = Arc::new(move |_| {
+        drop(last.lock().take());
+        kept.send(()).unwrap();
+    });
+    let options = JournalOptions {
+        mode: CommitMode::Thread,
+        ..options()
+    };
+    let mut held = handle.lock();
+    let (journal, _) = Journal::open(Arc::new(disk), dir(), options, on_durable).unwrap();
+    journal.append(&[b"x"]).unwrap();
+    *held = Some(journal);
+    drop(held);
+    told.recv_timeout(Duration::from_secs(10)).unwrap();
 }
 
 #[test]
