@@ -59,6 +59,9 @@ pub enum BlocksError {
         /// The version that the edit was made from.
         basis: u64,
     },
+    /// The disk has no room for the record. Nothing was written; try again when there is.
+    #[error("no space for the manifest: {0}")]
+    NoSpace(#[source] PagesError),
     /// An earlier commit failed; this manifest changes nothing any more. Restart.
     #[error("the manifest ended with an earlier failure")]
     Ended,
@@ -75,6 +78,13 @@ pub enum BlocksError {
 }
 
 impl BlocksError {
+    /// Whether a commit that failed with this is certain not to have happened: what it would have added may be
+    /// abandoned.
+    #[must_use]
+    pub fn is_before_the_record(&self) -> bool {
+        !matches!(self, Self::Pages(_))
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             action,

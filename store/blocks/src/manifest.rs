@@ -163,6 +163,10 @@ impl Manifest {
         };
         let writer = write_snapshot(&*disk, dir, &state, number + 1)?;
         recovery.orphans_removed = remove_orphans(&*disk, dir, &names, &state)?;
+        let counters = ManifestStatistics {
+            log_bytes: writer.used_bytes(),
+            ..ManifestStatistics::default()
+        };
         let log = Log {
             snapshot_bytes: writer.used_bytes(),
             writer,
@@ -176,7 +180,7 @@ impl Manifest {
             published: RwLock::new(Arc::new(state)),
             log: Mutex::new(log),
             retired: Mutex::new(Vec::new()),
-            counters: Mutex::new(ManifestStatistics::default()),
+            counters: Mutex::new(counters),
         };
         recovery.damaged = manifest.mark_incomplete_blocks()?;
         Ok((manifest, recovery))
@@ -239,9 +243,8 @@ impl Manifest {
 
     /// Makes an edit durable (one record, one fsync) and visible, and gives the new view.
     ///
-    /// Nothing has changed after [`BlocksError::StaleEdit`], after an I/O error before the record was
-    /// begun, and after [`BlocksError::Ended`]. After [`BlocksError::Pages`] the manifest may have
-    /// ended, and only a restart tells whether the edit took place.
+    /// Nothing has changed where [`BlocksError::is_before_the_record`]. After [`BlocksError::Pages`] the
+    /// manifest has ended, and only a restart tells whether the edit took place.
     ///
     /// # Panics
     /// If the flushed position goes back without a new lineage, an added block's id is in use, or an
@@ -283,20 +286,21 @@ impl Manifest {
     /// Removes the files of retired blocks that no view holds any more; says how many blocks went.
     /// Also done after every commit.
     pub fn collect_garbage(&self) -> usize {
-        let mut retired = self.retired.lock();
+        // Not under the lock: removing large files takes its time.
+        let mut retired = std::mem::take(&mut *self.retired.lock());
         let before = retired.len();
         retired.retain(|meta| Arc::strong_count(meta) > 1 || !self.remove_files(meta));
-        before - retired.len()
+        let removed = before - retired.len();
+        self.retired.lock().append(&mut retired);
+        removed
     }
 
-    /// Counters and sizes.
+    /// Counters and sizes. Never waits for the disk.
     #[must_use]
     pub fn statistics(&self) -> ManifestStatistics {
-        let log_bytes = self.log.lock().writer.used_bytes();
         let state = self.published.read().clone();
         ManifestStatistics {
             blocks_retired: self.retired.lock().len() as u64,
-            log_bytes,
             blocks: state.blocks.len() as u64,
             block_bytes: state.blocks.values().map(|meta| meta.bytes()).sum(),
             ..*self.counters.lock()
@@ -314,7 +318,9 @@ impl Manifest {
         }
         let mut group = RecordGroup::new(log.writer.end());
         group.push(&[&encode_record(&operations)]);
-        log.writer.reserve(group.disk_bytes() as u64)?;
+        log.writer
+            .reserve(group.disk_bytes() as u64)
+            .map_err(BlocksError::NoSpace)?;
         log.ended = true;
         log.writer.append(&mut group)?;
         log.ended = false;
@@ -327,6 +333,7 @@ impl Manifest {
         self.publish(before, after.clone());
         self.counters.lock().commits += 1;
         self.rewrite_if_large(log, &after)?;
+        self.counters.lock().log_bytes = log.writer.used_bytes();
         Ok(PinnedVersion { state: after })
     }
 

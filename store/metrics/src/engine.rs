@@ -280,8 +280,19 @@ impl MetricsEngine {
         Ok(removed)
     }
 
+    /// Commits an edit. The files of blocks that it would have added do not stay behind when it certainly did not
+    /// happen: on a full disk every attempt would leave some.
     fn commit(&self, edit: ManifestEdit) -> Result<(), MetricsError> {
-        let pin = self.manifest.commit(edit)?;
+        let added: Vec<BlockId> = edit.add.iter().map(|meta| meta.id).collect();
+        let pin = match self.manifest.commit(edit) {
+            Ok(pin) => pin,
+            Err(error) => {
+                if error.is_before_the_record() {
+                    self.abandon(added.into_iter());
+                }
+                return Err(error.into());
+            }
+        };
         let ids: BTreeSet<BlockId> = pin.all_blocks().map(|block| block.meta.id).collect();
         self.readers.retain(&ids);
         Ok(())

@@ -264,12 +264,37 @@ fn a_full_disk_refuses_commits_and_ends_nothing() {
             ..ManifestEdit::default()
         })
     };
-    let refused = (1..10).find(|&n| commit(n).is_err()).unwrap();
+    let refuses = |n: &u64| match commit(*n) {
+        Ok(_) => false,
+        Err(error) => {
+            assert!(matches!(error, BlocksError::NoSpace(_)));
+            assert!(error.is_before_the_record());
+            true
+        }
+    };
+    let refused = (1..10).find(refuses).unwrap();
     assert_eq!(manifest.pin().flushed_to(), refused - 1);
     assert!(try_block(&manifest, &[1]).is_err());
     disk.set_capacity(u64::MAX);
     commit(50).unwrap();
     assert_eq!(manifest.pin().flushed_to(), 50);
+}
+
+#[test]
+fn asking_for_sizes_never_waits_for_the_disk() {
+    let disk = SimulatedDisk::new(1);
+    let (manifest, _) = open(&disk);
+    manifest.commit(ManifestEdit::default()).unwrap();
+    let (told, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // As a commit does while its fsync takes long.
+        let _log = manifest.log.lock();
+        scope.spawn(|| told.send(manifest.statistics()).unwrap());
+        let statistics = answered.recv_timeout(std::time::Duration::from_secs(10));
+        let statistics = statistics.unwrap();
+        assert_eq!(statistics.commits, 1);
+        assert!(statistics.log_bytes > 0);
+    });
 }
 
 #[test]
@@ -279,6 +304,7 @@ fn a_failed_sync_ends_the_manifest() {
     disk.fail_sync(1);
     let failed = manifest.commit(ManifestEdit::default());
     assert!(matches!(failed, Err(BlocksError::Pages(_))));
+    assert!(!failed.unwrap_err().is_before_the_record());
     let ended = manifest.commit(ManifestEdit::default());
     assert!(matches!(ended, Err(BlocksError::Ended)));
     assert_eq!(manifest.pin().version(), 0, "reading goes on");

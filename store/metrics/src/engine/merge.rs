@@ -81,7 +81,6 @@ impl MetricsEngine {
         match self.commit(edit) {
             Err(MetricsError::Blocks(BlocksError::StaleEdit { .. })) => {
                 // A block got tombstones or was marked damaged meanwhile; the next call sees that.
-                self.abandon(std::iter::once(id));
                 Ok(Some(MergeOutcome::default()))
             }
             other => other.map(|()| Some(outcome)),

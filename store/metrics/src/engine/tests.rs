@@ -520,6 +520,32 @@ fn a_failed_flush_keeps_everything() {
 }
 
 #[test]
+fn a_full_disk_leaves_no_files_behind() {
+    let mut pair = Pair::new(8);
+    pair.write();
+    pair.engine.flush(pair.end(), None).unwrap();
+    pair.write();
+    let used = |disk: &SimulatedDisk| -> (usize, u64) {
+        let files = disk.files();
+        (files.len(), files.iter().map(|(_, bytes)| bytes).sum())
+    };
+    let (files, bytes) = used(&pair.disk);
+    let mut refused = 0;
+    for more in (0..).step_by(500) {
+        pair.disk.set_capacity(bytes + more);
+        // A larger manifest needs more room the next time; the files are what counts.
+        if pair.engine.flush(pair.end(), None).is_ok() {
+            break;
+        }
+        refused += 1;
+        assert_eq!(used(&pair.disk).0, files, "{more} bytes of room");
+        pair.check();
+    }
+    assert!(refused > 2);
+    pair.check();
+}
+
+#[test]
 fn the_checkpoint_goes_with_the_blocks() {
     let mut pair = Pair::new(6);
     pair.write();
