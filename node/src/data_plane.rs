@@ -13,10 +13,13 @@
 //! asks for. Nothing under the mutex waits for a disk or a peer.
 
 mod applier;
+mod damage;
 mod exports;
 mod flusher;
 mod port;
 mod recovery;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     transport::replication::ReplicationSender,
 };
 use bytes::Bytes;
+use damage::Damages;
 use exports::Exports;
 use parking_lot::Mutex;
 use port::Port;
@@ -37,21 +41,24 @@ use std::{
 };
 use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
 use trefoil_shard::{
-    Action, Alarm, Event, FetchedParcel, Message, Offset, QueryId, QueryRequest, Record,
-    Replication, ReplicationStatus, RequestId, Routing, ShardDigest, Span, WriteOutcome,
+    Action, Alarm, CopyAnswerStep, Event, FetchedParcel, Message, Offset, QueryId, QueryRequest,
+    Record, Replication, ReplicationStatus, RequestId, Routing, ShardDigest, Span, WriteOutcome,
     WriteRequest, decode_message, encode_message,
 };
-use trefoil_store_blocks::{BlockId, Manifest};
+use trefoil_store_blocks::Manifest;
 use trefoil_store_journal::Journal;
 use trefoil_store_metrics::{Deletion, Digest, DigestKey, MetricsEngine, MetricsError, View};
 use waits::Waits;
 
-pub(crate) use recovery::{Parts, StorePolicy};
+pub(crate) use damage::damaged_block;
+pub(crate) use recovery::{JOURNAL_SEGMENT_BYTES, Parts, StorePolicy};
 
 /// The key of the digests that nodes compare. Part of the protocol: all nodes use the same.
 const DIGEST_KEY: u64 = 0x7472_6566_6f69_6c31;
-/// Bytes that may wait for the journal's disk; beyond them pushes are dropped and writes refused.
+/// Bytes that may wait for the journal's disk; beyond them nothing is taken in and writes are refused.
 const JOURNAL_PENDING_BYTES_MAX: u64 = 256 << 20;
+/// How long a part waits at a node with a full disk, which can only promise what it has already.
+const FULL_DISK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the core wants from the metadata plane; carried out by the cluster's own task.
 #[derive(Debug)]
@@ -95,6 +102,8 @@ pub(crate) struct DataPlane {
     settings: Settings,
     closed: AtomicBool,
     manifest: Arc<Manifest>,
+    damages: Damages,
+    journal_damages: u64,
     /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.
     policy_epoch: Mutex<u64>,
     this: Weak<DataPlane>,
@@ -150,25 +159,35 @@ impl DataPlane {
                 cursor,
                 bytes_max,
             } => self.spawn(move |plane| {
-                let event = plane.exports.read(export, cursor, bytes_max);
-                plane.feed(event);
+                let read = plane.exports.read(export, cursor, bytes_max);
+                plane.feed(read.unwrap_or_else(|error| {
+                    plane.store_failed(&error, "read a view for a peer");
+                    Event::ExportFailed { export }
+                }));
             }),
             Action::CloseExport { export } => self.exports.close(export),
             Action::Propose(proposal) => self.wish(MetadataWish::Propose(proposal)),
             Action::Report(report) => self.wish(MetadataWish::Report(report)),
             Action::RefreshMetadata => self.wish(MetadataWish::Refresh),
-            Action::Trim { below } => {
-                if let Err(error) = self.journal.trim(below.0) {
+            Action::Trim { below } => self.spawn(move |plane| {
+                if let Err(error) = plane.journal.trim(below.0) {
                     tracing::warn!(%error, "trim the journal");
                 }
-            }
+            }),
             Action::RoutingChanged(routing) => self.routing.store(routing),
             Action::Digest { id, shards, window } => self.spawn(move |plane| {
                 let digests = plane.window_digests(&shards, window);
                 plane.feed(Event::Digests { id, digests });
             }),
             Action::Repaired { shards, range } => {
-                tracing::info!(shards = shards.len(), ?range, "damage is repaired");
+                // The mark in the manifest goes with the next look at the damages.
+                let (start, end) = (range.start, range.end);
+                tracing::info!(
+                    shards = shards.len(),
+                    start,
+                    end,
+                    "what was damaged is here again"
+                );
             }
             Action::Alarm(alarm) => self.alarm(&alarm),
         }
@@ -211,7 +230,8 @@ impl DataPlane {
     pub(crate) fn receive(&self, bytes: &Bytes) {
         match decode_message(bytes) {
             Ok((envelope, message)) => {
-                if matches!(message, Message::Push(_)) && self.is_overloaded() {
+                if brings_items(&message) && self.refuses_items().is_some() {
+                    // Whoever sent it goes on without this owner, or is asked again later.
                     return;
                 }
                 self.feed(Event::Message(envelope, message));
@@ -251,27 +271,14 @@ impl DataPlane {
         found
     }
 
-    /// Takes a block that cannot be read out of the store and tells the core what is lost.
-    pub(crate) fn damaged(&self, block: BlockId, piece: &str) {
-        match self.manifest.mark_damaged(block, piece) {
-            Ok(Some(damaged)) => {
-                let range = damaged.meta.window;
-                tracing::error!(%block, piece, shards = damaged.shards.len(), "a block is damaged");
-                self.feed(Event::Damaged {
-                    shards: damaged.shards,
-                    range,
-                });
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "note a damaged block"),
-        }
-    }
-
-    /// Digests of shards in one window, as the scrub compares them.
+    /// Digests of shards in one window, as the scrub compares them; none when a block is damaged.
     fn window_digests(&self, shards: &ShardSet, window: Window) -> Vec<ShardDigest> {
         let epoch = *self.policy_epoch.lock();
+        let Some(digests) = self.digests_between(shards, window.range()) else {
+            return Vec::new();
+        };
         let mut by_shard: BTreeMap<ShardId, u128> = BTreeMap::new();
-        for (key, digest) in self.digests_between(shards, window.range()) {
+        for (key, digest) in digests {
             // Tenants are told apart by what is hashed, so their sums may be added.
             let sum = by_shard.entry(key.shard).or_default();
             *sum = sum.wrapping_add(digest.sum);
@@ -291,6 +298,7 @@ impl DataPlane {
         let owned = self.core.lock().replication.status();
         let shards = owned.serving.union(&owned.filling).union(&owned.damaged);
         self.digests_between(&shards, TimeRange { start, end })
+            .unwrap_or_default()
             .into_iter()
             .map(|(key, digest)| WindowDigest {
                 tenant: key.tenant,
@@ -303,19 +311,26 @@ impl DataPlane {
     }
 
     /// Digests of the windows that begin in a range; none when a block turns out to be damaged.
-    fn digests_between(&self, shards: &ShardSet, range: TimeRange) -> BTreeMap<DigestKey, Digest> {
-        match self
-            .engine
-            .view()
-            .digests(None, range, shards, DIGEST_KEY, 0)
-        {
-            Ok(digests) => digests,
+    fn digests_between(
+        &self,
+        shards: &ShardSet,
+        range: TimeRange,
+    ) -> Option<BTreeMap<DigestKey, Digest>> {
+        let view = self.engine.view();
+        match view.digests(None, range, shards, DIGEST_KEY, 0) {
+            Ok(digests) => Some(digests),
             Err(error) => {
-                if let MetricsError::DamagedBlock { block, piece } = error {
-                    self.damaged(block, piece);
-                }
-                BTreeMap::new()
+                self.store_failed(&error, "compute digests");
+                None
             }
+        }
+    }
+
+    /// Reports an error of the store; a block that it names is taken out of use.
+    fn store_failed(&self, error: &MetricsError, doing: &str) {
+        match damaged_block(error) {
+            Some((block, piece)) => self.damaged(block, piece),
+            None => tracing::error!(%error, "{doing}"),
         }
     }
 
@@ -325,14 +340,19 @@ impl DataPlane {
         *self.policy_epoch.lock() = policy.epoch;
     }
 
-    /// Whether the journal's disk is too far behind to take more.
-    fn is_overloaded(&self) -> bool {
-        self.applier.pending_bytes() > JOURNAL_PENDING_BYTES_MAX
+    /// Why this owner takes no items at present: its disk is full, or too far behind.
+    pub(crate) fn refuses_items(&self) -> Option<String> {
+        if let Some(why) = self.journal.stalled_by() {
+            return Some(format!("the disk of the journal is full: {why}"));
+        }
+        let waiting = self.applier.pending_bytes();
+        (waiting > JOURNAL_PENDING_BYTES_MAX)
+            .then(|| format!("{waiting} bytes wait for the disk of the journal"))
     }
 
     /// Writes a client's items; resolves when a majority of all owners holds them or it cannot be had.
     pub(crate) async fn write(&self, request: NewWrite) -> WriteOutcome {
-        if self.is_overloaded() {
+        if self.refuses_items().is_some() {
             return WriteOutcome::Unavailable;
         }
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
@@ -363,7 +383,11 @@ impl DataPlane {
             query,
             done: false,
         };
-        let deadline = clock::boot() + timeout;
+        let patience = match self.journal.stalled_by() {
+            Some(_) => timeout.min(FULL_DISK_PATIENCE),
+            None => timeout,
+        };
+        let deadline = clock::boot() + patience;
         self.feed(Event::Query(QueryRequest {
             query,
             shards,
@@ -400,9 +424,19 @@ impl DataPlane {
         self.sender.dropped()
     }
 
+    /// Places of the journal that could not be read at the start.
+    pub(crate) fn journal_damages(&self) -> u64 {
+        self.journal_damages
+    }
+
     /// Blocks found unreadable since the start.
     pub(crate) fn blocks_damaged(&self) -> u64 {
         self.manifest.statistics().blocks_damaged
+    }
+
+    /// Blocks whose content is here again since the start.
+    pub(crate) fn blocks_repaired(&self) -> u64 {
+        self.damages.repaired()
     }
 
     fn is_closed(&self) -> bool {
@@ -455,6 +489,15 @@ impl Drop for CancelGuard<'_> {
             self.plane.waits.forget_query(self.query);
             self.plane.feed(Event::CancelQuery(self.query));
         }
+    }
+}
+
+/// Whether taking the message would put items into the journal.
+fn brings_items(message: &Message) -> bool {
+    match message {
+        Message::Push(_) | Message::FetchAnswer { .. } => true,
+        Message::CopyAnswer { step, .. } => matches!(step, CopyAnswerStep::Chunk { .. }),
+        _ => false,
     }
 }
 

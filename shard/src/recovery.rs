@@ -119,6 +119,13 @@ impl Recovery {
         })
     }
 
+    /// Up to where the journal's state records are in the checkpoint already: below it a record that cannot be read
+    /// any more took nothing with it but its parcel.
+    #[must_use]
+    pub fn covers(&self) -> Offset {
+        self.covers
+    }
+
     /// Takes the next record of the journal.
     pub fn replay(&mut self, span: Span, record: &Record) {
         let state = &mut self.state;
@@ -200,7 +207,8 @@ impl Recovery {
         state.journal.end = journal.end;
         state.journal.durable = journal.end;
         state.journal.applied = journal.end;
-        state.journal.flushed = journal.flushed;
+        // What was recorded behind the checkpoint is nowhere but in the journal, whatever is in blocks.
+        state.journal.flushed = journal.flushed.min(self.covers);
         state.journal.trim(journal.floor);
         let step = &mut Step { now, port, out };
         // A checkpoint is only written once the journal is durable up to what it covers, and the journal is

@@ -373,6 +373,9 @@ impl Cluster {
         if state.member(me).is_none() {
             return Err("this node is not a member yet".to_owned());
         }
+        if let Some(why) = self.plane.refuses_items() {
+            return Err(format!("this node takes no writes: {why}"));
+        }
         let status = self.plane.status();
         let filling = status.filling.union(&status.damaged);
         if !filling.is_empty() {

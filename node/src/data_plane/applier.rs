@@ -2,9 +2,12 @@
 
 use super::DataPlane;
 use parking_lot::{Condvar, Mutex};
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use trefoil_shard::{Event, Record, Span};
 use trefoil_store_metrics::MetricsEngine;
+
+/// How often somebody who waits looks whether the journal still moves.
+const STALL_CHECK: Duration = Duration::from_millis(50);
 
 /// Records between journal and store. Bounded by the journal's pending bytes and the applier's speed:
 /// what is not applied is not acknowledged to queries, and writes are refused when it grows too long.
@@ -43,18 +46,28 @@ impl Queue {
         self.shared.changed.notify_all();
     }
 
+    /// The end of the last record that was appended in this run.
+    pub(super) fn appended(&self) -> u64 {
+        self.shared.state.lock().appended
+    }
+
     /// Bytes of records that were appended and are not applied yet.
     pub(super) fn pending_bytes(&self) -> u64 {
         let state = self.shared.state.lock();
         state.appended.saturating_sub(state.applied)
     }
 
-    /// Waits until everything up to `end` is applied, or the thread has ended.
-    pub(super) fn wait_until_applied(&self, end: u64) {
+    /// Waits until everything up to `end` is applied; `false` when it will not be for now: the thread has
+    /// ended, or `stalled` says that the journal has.
+    pub(super) fn wait_until_applied(&self, end: u64, stalled: impl Fn() -> bool) -> bool {
         let mut state = self.shared.state.lock();
-        while state.applied < end && !state.stopped {
-            self.shared.changed.wait(&mut state);
+        while state.applied < end {
+            if state.stopped || stalled() {
+                return false;
+            }
+            self.shared.changed.wait_for(&mut state, STALL_CHECK);
         }
+        true
     }
 
     fn applied(&self, end: u64) {

@@ -59,22 +59,29 @@ impl Exports {
     }
 
     /// Reads a chunk of a view.
-    pub(super) fn read(&self, id: ExportId, cursor: u64, bytes_max: usize) -> Event {
+    ///
+    /// # Errors
+    /// When the store cannot be read; the view is unpinned then.
+    pub(super) fn read(
+        &self,
+        id: ExportId,
+        cursor: u64,
+        bytes_max: usize,
+    ) -> Result<Event, MetricsError> {
         let Some(export) = self.open.lock().get(&id).cloned() else {
-            return Event::ExportFailed { export: id };
+            return Ok(Event::ExportFailed { export: id });
         };
         match export.chunk(cursor, bytes_max) {
-            Ok(Some((items, next))) => Event::Exported {
+            Ok(Some((items, next))) => Ok(Event::Exported {
                 export: id,
                 cursor,
                 items,
                 next,
-            },
-            Ok(None) => Event::ExportFailed { export: id },
+            }),
+            Ok(None) => Ok(Event::ExportFailed { export: id }),
             Err(error) => {
-                tracing::warn!(%error, "read a view for a peer");
                 self.open.lock().remove(&id);
-                Event::ExportFailed { export: id }
+                Err(error)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{DataPlane, applier};
 use crate::clock;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::{
     collections::BTreeSet,
     sync::{Arc, Weak},
@@ -11,7 +11,6 @@ use std::{
 };
 use trefoil_model::{Millis, Window};
 use trefoil_shard::{Event, Offset};
-use trefoil_store_metrics::MetricsError;
 
 /// How often the core is told that time passed.
 const TICK: Duration = Duration::from_millis(5);
@@ -30,6 +29,7 @@ impl DataPlane {
         let plane = Arc::downgrade(self);
         let mut maintenance = Maintenance {
             flushed_at: clock::boot(),
+            failure_told_at: None,
             offered_at: clock::boot(),
         };
         spawn("maintenance", move || {
@@ -45,6 +45,7 @@ impl DataPlane {
     pub(crate) fn close(&self) {
         self.closed
             .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.settle_damages();
         if let Err(error) = self.flush() {
             tracing::warn!(error = format!("{error:#}"), "flush before the stop");
         }
@@ -55,19 +56,23 @@ impl DataPlane {
     }
 
     /// Writes what is applied into blocks, with a checkpoint of the core.
-    fn flush(&self) -> anyhow::Result<()> {
+    pub(super) fn flush(&self) -> anyhow::Result<()> {
         let Some((checkpoint, covers)) = self.core.lock().replication.checkpoint() else {
-            // Deletions that the head must apply first are not known yet.
-            return Ok(());
+            // A block would claim deletions that the store has not been told of yet.
+            bail!("the metadata plane has not said yet what was deleted");
         };
         // The checkpoint speaks of records up to `covers`: they are durable before it is.
-        self.applier.wait_until_applied(covers.0);
+        let stalled = || self.journal.stalled_by().is_some();
+        if !self.applier.wait_until_applied(covers.0, stalled) {
+            bail!("the journal does not move");
+        }
         let through = self.engine.applied_position();
         self.engine
             .flush(through, Some(checkpoint))
             .context("flush the head")?;
+        // What the core recorded behind the checkpoint is nowhere but in the journal.
         self.feed(Event::Flushed {
-            through: Offset(through),
+            through: covers.min(Offset(through)),
         });
         Ok(())
     }
@@ -75,6 +80,8 @@ impl DataPlane {
 
 struct Maintenance {
     flushed_at: Duration,
+    /// When a flush last failed and said so: on a full disk every one does.
+    failure_told_at: Option<Duration>,
     offered_at: Duration,
 }
 
@@ -82,17 +89,23 @@ struct Maintenance {
 const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
 /// Windows offered for comparison at once.
 const WINDOWS_OFFERED_MAX: usize = 64;
+/// How often a flush that keeps failing says so.
+const FAILURE_TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// How often quiet windows are offered for comparison with the other owners.
 const OFFER_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Maintenance {
     fn run(&mut self, plane: &DataPlane) -> anyhow::Result<()> {
         let now = clock::boot();
+        plane.settle_damages();
         let stats = plane.engine.statistics();
         let old = now.saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
         if stats.head_samples >= plane.settings.flush_samples || (old && stats.head_samples > 0) {
-            plane.flush()?;
-            self.flushed_at = clock::boot();
+            // Without a flush the rest may still make room, or repair something.
+            match plane.flush() {
+                Ok(()) => self.flushed_at = clock::boot(),
+                Err(error) => self.note_failure(&error),
+            }
         }
         plane
             .engine
@@ -103,8 +116,11 @@ impl Maintenance {
             match plane.engine.merge_once(closed_before) {
                 Ok(Some(_)) if !plane.is_closed() => {}
                 Ok(_) => break,
-                Err(MetricsError::DamagedBlock { block, piece }) => plane.damaged(block, piece),
-                Err(error) => return Err(error).context("merge blocks"),
+                Err(error) => {
+                    // A damaged block is chosen again until it has left the manifest.
+                    plane.store_failed(&error, "merge blocks");
+                    break;
+                }
             }
         }
         if now.saturating_sub(self.offered_at) >= OFFER_INTERVAL {
@@ -112,6 +128,17 @@ impl Maintenance {
             plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
         }
         Ok(())
+    }
+
+    fn note_failure(&mut self, error: &anyhow::Error) {
+        let now = clock::boot();
+        let quiet = self
+            .failure_told_at
+            .is_some_and(|told| now.saturating_sub(told) < FAILURE_TELL_INTERVAL);
+        if !quiet {
+            self.failure_told_at = Some(now);
+            tracing::warn!(error = format!("{error:#}"), "the head stays in memory");
+        }
     }
 }
 

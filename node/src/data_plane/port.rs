@@ -1,4 +1,8 @@
 //! The core's records on their way into the journal and, once durable, into the store.
+//!
+//! The core relies on every record being taken. While the disk is full or slow, records wait in memory; the data plane
+//! lets no items in then ([`super::DataPlane::refuses_items`]), so that what waits is the core's own small
+//! records and stays far below the journal's bound.
 
 use super::applier;
 use std::sync::Arc;
@@ -29,8 +33,8 @@ impl JournalPort for Port {
         let appended = match self.journal.append(&[&self.encoded]) {
             Ok(appended) => appended,
             Err(error) => {
-                // The page cache may lie after a failed fsync: only a restart, which replays what the
-                // disk really has, is safe (DESIGN 5.1.5).
+                // A failed fsync: the page cache may lie, so only a restart, which replays what the disk
+                // really has, is safe (DESIGN 5.1.5). Or the bound, which only a mistake of ours reaches.
                 tracing::error!(%error, "the journal takes no more records; this process ends");
                 std::process::abort();
             }

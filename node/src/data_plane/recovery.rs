@@ -19,12 +19,17 @@ use trefoil_shard::{
     Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
 };
 use trefoil_store_blocks::{Manifest, ManifestOptions};
-use trefoil_store_journal::{DurableEvent, Journal, JournalOptions, OnDurable};
+use trefoil_store_journal::{
+    DamagedRange, DurableEvent, Journal, JournalError, JournalOptions, OnDurable,
+};
 use trefoil_store_metrics::{Deletion, MetricsEngine, MetricsOptions};
 use trefoil_store_pages::Disk;
 
 /// Bytes of records that are read from the journal at once.
 const REPLAY_BYTES: usize = 4 << 20;
+/// Bytes of a journal segment, reserved when it is begun. The journal's own default: a switch costs two
+/// fsyncs, and what a restart copies is at most this.
+pub(crate) const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
 /// Bytes that may wait for the disk before the journal refuses; far above what is let in.
 const PENDING_BYTES_MAX: usize = 1 << 30;
 
@@ -39,6 +44,8 @@ pub(crate) struct Parts {
     /// Whether the data directory was made in this run.
     pub(crate) fresh: bool,
     pub(crate) settings: Settings,
+    /// [`JOURNAL_SEGMENT_BYTES`], or less in tests.
+    pub(crate) journal_segment_bytes: u64,
     /// Deletions and cut-offs as the metadata plane on this node knows them.
     pub(crate) policy: StorePolicy,
     pub(crate) sender: Arc<ReplicationSender>,
@@ -82,6 +89,7 @@ impl DataPlane {
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
             pending_bytes_max: PENDING_BYTES_MAX,
+            segment_bytes: parts.journal_segment_bytes,
             ..JournalOptions::default()
         };
         let directory = parts.directory.join("journal");
@@ -105,24 +113,29 @@ impl DataPlane {
                 "cut the torn end of the journal"
             );
         }
-        for damage in &found.damage {
-            tracing::error!(?damage, "a part of the journal is unreadable");
-        }
-        let loss = match () {
-            () if parts.fresh || found.fresh => Loss::Fresh(parts.lineage),
-            () if !found.damage.is_empty() || found.lineage != pin.lineage() => Loss::Possible,
-            () => Loss::None,
-        };
         let journal = Arc::new(journal);
         let engine = Arc::new(engine);
         let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
-        let end = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
+        let replayed = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
+        let harmless = flushed_to.min(recovery.covers().0);
+        let lost = found.damage.iter().chain(&replayed.unreadable);
+        let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
+        // The same places, seen twice: by the journal as it opened, and on the way through the records.
+        let journal_damages = found.damage.len().max(replayed.unreadable.len()) as u64;
+        let loss = match () {
+            () if parts.fresh || found.fresh => Loss::Fresh(parts.lineage),
+            () if found.lineage != pin.lineage() => Loss::Possible,
+            // What is in blocks and in the checkpoint was not lost with its page.
+            () if lost_to > harmless => Loss::Possible,
+            () => Loss::None,
+        };
         let queue = applier::Queue::default();
         let mut port = Port::new(journal.clone(), queue.clone());
         let mut actions = Vec::new();
         let found = RecoveredJournal {
-            floor: Offset(found.floor),
-            end: Offset(end.max(found.end)),
+            // Peers must not take a list of what is left for all that there was.
+            floor: Offset(found.floor.max(lost_to)),
+            end: Offset(replayed.end.max(found.end)),
             flushed: Offset(flushed_to),
         };
         let now = clock::boot();
@@ -148,6 +161,8 @@ impl DataPlane {
             settings: parts.settings,
             closed: AtomicBool::new(false),
             manifest,
+            damages: super::Damages::default(),
+            journal_damages,
             policy_epoch: Mutex::new(epoch),
             this: this.clone(),
         });
@@ -158,11 +173,7 @@ impl DataPlane {
         }
         plane.durable(plane.journal.durable_end());
         plane.feed(Event::Tick);
-        for damaged in blocks.damaged {
-            tracing::error!(block = %damaged.meta.id, why = damaged.why, "a block is damaged");
-            let (shards, range) = (damaged.shards, damaged.meta.window);
-            plane.feed(Event::Damaged { shards, range });
-        }
+        plane.recall_damages(blocks.damaged);
         tracing::info!(
             seconds = (clock::boot() - begun).as_secs_f64(),
             ?loss,
@@ -188,27 +199,48 @@ fn begin_recovery(
         .context("read the checkpoint of the replication")
 }
 
-/// Feeds all records to the recovery, and those behind the blocks to the store; returns where they end.
+/// What a replay found.
+struct Replayed {
+    /// Where the records end.
+    end: u64,
+    /// What could not be read between them.
+    unreadable: Vec<DamagedRange>,
+}
+
+/// Feeds all records to the recovery, and those behind the blocks to the store. What cannot be read is skipped: the
+/// records behind it are as good as ever.
 fn replay(
     journal: &Journal,
     engine: &MetricsEngine,
     flushed_to: u64,
     floor: u64,
     recovery: &mut Recovery,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Replayed> {
+    let mut unreadable = Vec::new();
     let mut at = floor;
     loop {
         let records = match journal.read(at, REPLAY_BYTES) {
             Ok(records) => records,
-            Err(trefoil_store_journal::JournalError::Unreadable { offset }) => {
-                // Reported as damage when the journal was opened: what follows is judged there.
-                tracing::error!(offset, "the journal cannot be read any further");
-                return Ok(at);
+            Err(JournalError::Unreadable { offset }) => {
+                let end = journal
+                    .next_readable(offset)
+                    .context("find what can be read of the journal")?;
+                tracing::error!(
+                    start = offset,
+                    end,
+                    "the journal is damaged; these records are lost here"
+                );
+                unreadable.push(DamagedRange { start: offset, end });
+                at = end;
+                continue;
             }
             Err(error) => return Err(error).context("read the journal"),
         };
         let Some(last) = records.last() else {
-            return Ok(at);
+            return Ok(Replayed {
+                end: at,
+                unreadable,
+            });
         };
         at = last.end;
         for record in &records {

@@ -75,6 +75,8 @@ pub(crate) async fn answer_on(
         plane.damaged(block, piece);
     }
     match answer {
+        // Whatever was made of it: an answer that met an unreadable block may lack something.
+        _ if damaged.is_some() => refuse(refused.union(&complete)),
         Err(QueryError::Damaged(_)) => refuse(refused.union(&complete)),
         answer => Answered {
             refused,

@@ -1,6 +1,7 @@
 //! A pinned view of the engine as the query crate sees storage.
 
 use super::question::{FamilyMetadata, Filter};
+use crate::data_plane::damaged_block;
 use std::{cell::Cell, ops::ControlFlow};
 use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
@@ -113,12 +114,11 @@ impl ViewStorage<'_> {
     }
 
     fn query_error(&self, error: &MetricsError) -> QueryError {
+        self.damaged.set(damaged_block(error));
         match error {
-            MetricsError::DamagedBlock { block, piece } => {
-                self.damaged.set(Some((*block, piece)));
+            MetricsError::DamagedBlock { .. } | MetricsError::Blocks(_) => {
                 QueryError::Damaged(error.to_string())
             }
-            MetricsError::Blocks(_) => QueryError::Damaged(error.to_string()),
             other => QueryError::Internal(other.to_string()),
         }
     }

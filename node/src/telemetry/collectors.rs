@@ -85,6 +85,17 @@ impl NodeCollector {
             "Bytes written, page headers and padding included",
             count(journal.written_bytes),
         )?;
+        writer.counter(
+            "trefoil_journal_damages",
+            "Places of the journal that could not be read at the start",
+            count(self.cluster.plane.journal_damages()),
+        )?;
+        let refuses = self.cluster.plane.refuses_items().is_some();
+        writer.gauge(
+            "trefoil_refuses_writes",
+            "Whether this owner takes no items because its disk is full or too slow",
+            f64::from(u8::from(refuses)),
+        )?;
         let size = count(journal.bytes_on_disk);
         writer.gauge("trefoil_journal_size_bytes", "Bytes of all segments", size)
     }
@@ -112,6 +123,12 @@ impl NodeCollector {
             "trefoil_blocks_damaged",
             "Blocks found unreadable since the start",
             damaged,
+        )?;
+        let repaired = self.cluster.plane.blocks_repaired() as f64;
+        writer.counter(
+            "trefoil_blocks_repaired",
+            "Damaged blocks whose items are here again since the start",
+            repaired,
         )
     }
 

@@ -1,0 +1,408 @@
+//! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
+
+use super::*;
+use crate::transport::{client::Connections, directory::Directory, identity::LocalIdentity};
+use std::{ops::ControlFlow, path::Path, time::Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+use trefoil_model::{
+    ClusterId, Configuration, ConfigurationNumber, DeletionVersion, Incarnation, Labels, LineageId,
+    NodeId, OwnerRecord, OwnerSet, PlacementTable, ShardEntry, Signal,
+};
+use trefoil_shard::{Identity, Proposal};
+use trefoil_store_blocks::BlockId;
+use trefoil_store_metrics::BodyWriter;
+use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
+
+const NODE: NodeId = NodeId(1);
+const TENANT: TenantId = TenantId(1);
+const SHARDS: u16 = 4;
+const LINEAGE: LineageId = LineageId(7);
+/// Small, so that a full disk is soon noticed.
+const SEGMENT_BYTES: u64 = 256 << 10;
+/// How long anything here may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+const ALL_TIME: TimeRange = TimeRange {
+    start: i64::MIN,
+    end: i64::MAX,
+};
+
+/// The disk and the metadata plane of a node; both outlive its processes.
+struct Machine {
+    disk: SimulatedDisk,
+    table: PlacementTable,
+    deletions: BTreeMap<TenantId, DeletionVersion>,
+    runs: u128,
+}
+
+/// A process on it.
+struct Run {
+    plane: Arc<DataPlane>,
+    wishes: UnboundedReceiver<MetadataWish>,
+    applier: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let entry = ShardEntry {
+            configuration: Configuration {
+                number: ConfigurationNumber(1),
+                old: OwnerSet::from_iter([NODE]),
+                new: OwnerSet::from_iter([NODE]),
+            },
+            owners: [(
+                NODE,
+                OwnerRecord {
+                    lineage: LINEAGE,
+                    counts_from: ConfigurationNumber(1),
+                    born_serving: true,
+                },
+            )]
+            .into(),
+        };
+        Self {
+            disk: SimulatedDisk::new(1),
+            table: PlacementTable {
+                shards: vec![entry; usize::from(SHARDS)],
+            },
+            deletions: BTreeMap::new(),
+            runs: 0,
+        }
+    }
+
+    fn start(&mut self) -> Run {
+        self.runs += 1;
+        let incarnation = Incarnation(self.runs);
+        let local = Arc::new(LocalIdentity::new(NODE, incarnation, Some(ClusterId(1))));
+        let connections = Arc::new(Connections::new(local, Arc::new(Directory::default())));
+        let runtime = tokio::runtime::Handle::current();
+        let (wishes, wanted) = tokio::sync::mpsc::unbounded_channel();
+        let args = crate::config::ServeArgs {
+            node_name: Some("alone".into()),
+            ..Default::default()
+        };
+        let plane = DataPlane::recover(Parts {
+            disk: Arc::new(self.disk.clone()),
+            directory: "/data".into(),
+            identity: Identity {
+                cluster: ClusterId(1),
+                node: NODE,
+                incarnation,
+            },
+            lineage: LINEAGE,
+            fresh: self.runs == 1,
+            settings: Settings::load(&args).expect("the defaults are possible"),
+            journal_segment_bytes: SEGMENT_BYTES,
+            policy: StorePolicy::default(),
+            sender: Arc::new(ReplicationSender::new(connections, runtime.clone())),
+            wishes,
+            runtime,
+        })
+        .expect("the data plane recovers");
+        let applying = plane.clone();
+        let applier =
+            std::thread::spawn(move || applier::run(&applying, &applying.applier.clone()));
+        let mut run = Run {
+            plane,
+            wishes: wanted,
+            applier: Some(applier),
+        };
+        run.learn(self);
+        run
+    }
+}
+
+impl Run {
+    /// Carries out what the core wants of the metadata plane, and tells it the outcome.
+    fn learn(&mut self, machine: &mut Machine) {
+        while let Ok(wish) = self.wishes.try_recv() {
+            let MetadataWish::Propose(Proposal::RecordAmnesia { shards, lineage }) = wish else {
+                continue;
+            };
+            let shards = shards.unwrap_or_else(|| ShardSet::all(SHARDS));
+            for shard in shards.iter() {
+                let entry = &mut machine.table.shards[usize::from(shard.0)];
+                let owner = entry.owners.get_mut(&NODE).expect("the owner");
+                if owner.lineage != lineage {
+                    owner.lineage = lineage;
+                    entry.configuration.number.0 += 1;
+                }
+            }
+        }
+        self.plane.feed(Event::Metadata {
+            table: Arc::new(machine.table.clone()),
+            deletions: Arc::new(machine.deletions.clone()),
+        });
+    }
+
+    async fn write(&self, shard: u16, at: i64, value: f64) -> WriteOutcome {
+        self.write_within(shard, at, value, DEADLINE).await
+    }
+
+    async fn write_within(
+        &self,
+        shard: u16,
+        at: i64,
+        value: f64,
+        timeout: Duration,
+    ) -> WriteOutcome {
+        let labels = Labels::from_pairs([("__name__", "m"), ("shard", &shard.to_string())]);
+        let mut body = BodyWriter::new().expect("a writer");
+        body.add_series(ShardId(shard), labels.canonical(), [(at, value)])
+            .expect("one sample fits");
+        let shards: ShardSet = [ShardId(shard)].into_iter().collect();
+        let write = NewWrite {
+            tenant: TENANT,
+            signal: Signal::Metrics,
+            deletion: DeletionVersion(0),
+            parcels: vec![(shards, body.finish().expect("a body").into())],
+            timeout,
+        };
+        let written = self.plane.write(write);
+        self.ticking(written).await
+    }
+
+    /// The shards that can be evaluated now, and how many samples are there.
+    async fn read(&self, patience: Duration) -> (ShardSet, usize) {
+        let asked = self.plane.query(ShardSet::all(SHARDS), ALL_TIME, patience);
+        let Some(ready) = self.ticking(asked).await else {
+            return (ShardSet::new(), 0);
+        };
+        let mut samples = 0;
+        let count = |series: trefoil_store_metrics::SeriesSamples<'_>| {
+            samples += series.timestamps.len();
+            ControlFlow::Continue(())
+        };
+        ready
+            .view
+            .select(TENANT, &[], ALL_TIME, &ready.complete, count)
+            .expect("the view can be read");
+        (ready.complete, samples)
+    }
+
+    /// Lets time pass for the core until the work is done.
+    async fn ticking<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            self.plane.feed(Event::Tick);
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(2), &mut work).await {
+                return done;
+            }
+        }
+    }
+
+    /// Lets time pass until a state is reached.
+    async fn until(
+        &mut self,
+        machine: &mut Machine,
+        what: &str,
+        holds: impl Fn(&DataPlane) -> bool,
+    ) {
+        let begun = Instant::now();
+        while !holds(&self.plane) {
+            assert!(begun.elapsed() < DEADLINE, "{what}");
+            self.learn(machine);
+            self.ticking(std::future::ready(())).await;
+            self.ticking(tokio::task::yield_now()).await;
+        }
+    }
+
+    /// Ends the process without a goodbye. What the journal has not written yet is lost.
+    fn kill(mut self, machine: &Machine) {
+        self.plane.applier.stop();
+        if let Some(applier) = self.applier.take() {
+            applier.join().expect("the applier ends");
+        }
+        machine.disk.crash(CrashLoss::Everything);
+    }
+}
+
+fn everything() -> ShardSet {
+    ShardSet::all(SHARDS)
+}
+
+/// The only block of a run, whose file begins to differ from what was written.
+fn damage_the_block(machine: &Machine, run: &Run) -> BlockId {
+    let pin = run.plane.manifest.pin();
+    let block = pin.all_blocks().next().expect("one block").meta.id;
+    let files = machine.disk.files();
+    let name = format!("{block}-");
+    let of_block = |path: &Path| path.to_string_lossy().contains(&name);
+    let (path, length) = files
+        .iter()
+        .find(|(path, _)| of_block(path))
+        .expect("the block's file");
+    for byte in 0..length / 2 {
+        assert!(machine.disk.flip_bit(path, byte, 3));
+    }
+    block
+}
+
+/// The core must know of a loss before the first view lacks the block, and the block must stay in the manifest until
+/// the loss is durable: a crash in between finds it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_stays_until_its_loss_is_recorded() {
+    let mut machine = Machine::new();
+    let mut run = machine.start();
+    for shard in 0..SHARDS {
+        assert_eq!(run.write(shard, 1_000, 1.0).await, WriteOutcome::Held);
+    }
+    run.plane.flush().expect("a flush");
+    assert_eq!(run.read(DEADLINE).await, (everything(), 4));
+    let block = damage_the_block(&machine, &run);
+
+    run.plane.damaged(block, "a test");
+    let unusable = |plane: &DataPlane| {
+        let status = plane.status();
+        status.damaged.union(&status.filling)
+    };
+    assert_eq!(unusable(&run.plane), everything());
+    assert!(run.plane.manifest.pin().block(block).is_some());
+
+    let gone = |plane: &DataPlane| {
+        plane.settle_damages();
+        plane.manifest.pin().block(block).is_none()
+    };
+    run.until(&mut machine, "the block leaves", gone).await;
+    run.kill(&machine);
+}
+
+/// A repaired block's mark goes; the next start has nothing to repair. One that was not repaired stays known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_is_remembered_and_so_is_damage() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    assert_eq!(run.write(0, 1_000, 1.0).await, WriteOutcome::Held);
+    run.plane.flush().expect("a flush");
+    let block = damage_the_block(&machine, &run);
+    run.plane.damaged(block, "a test");
+    let marked = |plane: &DataPlane| {
+        plane.settle_damages();
+        plane.manifest.pin().damaged().count() == 1
+    };
+    let begun = Instant::now();
+    while !marked(&run.plane) {
+        assert!(begun.elapsed() < DEADLINE, "the block is marked");
+        run.ticking(tokio::task::yield_now()).await;
+    }
+    run.kill(&machine);
+
+    let mut run = machine.start();
+    assert_eq!(run.plane.blocks_repaired(), 0);
+    let repaired = |plane: &DataPlane| {
+        plane.settle_damages();
+        plane.blocks_repaired() == 1
+    };
+    run.until(&mut machine, "the damage is repaired", repaired)
+        .await;
+    assert_eq!(run.plane.manifest.pin().damaged().count(), 0);
+    let number = machine.table.shards[0].configuration.number;
+    run.kill(&machine);
+
+    let mut run = machine.start();
+    run.ticking(tokio::task::yield_now()).await;
+    run.learn(&mut machine);
+    assert_eq!(machine.table.shards[0].configuration.number, number);
+    assert_eq!(run.read(DEADLINE).await.0, everything());
+    run.kill(&machine);
+}
+
+/// A full disk makes the owner refuse, not end; it goes on by itself, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_writes_until_there_is_space() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    assert_eq!(run.write(0, 0, 0.0).await, WriteOutcome::Held);
+    machine
+        .disk
+        .set_capacity(machine.disk.files().iter().map(|(_, bytes)| bytes).sum());
+    let patience = Duration::from_millis(300);
+    let mut held = 1;
+    while run.write_within(0, held, 1.0, patience).await == WriteOutcome::Held {
+        held += 1;
+    }
+    let why = run.plane.refuses_items().expect("the owner refuses");
+    assert!(why.contains("full"), "{why}");
+    let begun = Instant::now();
+    assert_eq!(run.write(0, -1, 1.0).await, WriteOutcome::Unavailable);
+    assert!(begun.elapsed() < DEADLINE / 2, "it is refused at once");
+    assert_eq!(run.read(DEADLINE).await, (everything(), held as usize));
+    assert!(run.plane.flush().is_err(), "a flush does not wait for ever");
+
+    machine.disk.set_capacity(u64::MAX);
+    let begun = Instant::now();
+    while run.plane.refuses_items().is_some() {
+        assert!(begun.elapsed() < DEADLINE, "it goes on by itself");
+        tokio::task::yield_now().await;
+    }
+    // The one that nobody answered for was stored after all: it is the same item.
+    for at in held..held + 10 {
+        assert_eq!(run.write(0, at, 1.0).await, WriteOutcome::Held);
+    }
+    run.kill(&machine);
+    let run = machine.start();
+    let all = held as usize + 10;
+    assert_eq!(run.read(DEADLINE).await, (everything(), all));
+    run.kill(&machine);
+}
+
+/// A page of the journal that cannot be read costs its records, not those behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_goes_on_behind_an_unreadable_page() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let mut pages = Vec::new();
+    for at in 0..4 {
+        assert_eq!(run.write(0, at, 1.0).await, WriteOutcome::Held);
+        // Every write is a group, every group begins a page, and the header is the first page.
+        pages.push(run.plane.journal.statistics().groups);
+    }
+    run.kill(&machine);
+    let files = machine.disk.files();
+    let (segment, _) = files
+        .iter()
+        .find(|(path, _)| path.extension().is_some_and(|e| e == "segment"))
+        .expect("the segment");
+    for byte in 0..64 {
+        let at = pages[1] * PAGE_BYTES as u64 + 100 + byte;
+        assert!(machine.disk.flip_bit(segment, at, 0));
+    }
+
+    let mut run = machine.start();
+    assert_eq!(run.plane.journal_damages(), 1);
+    let number = |machine: &Machine| machine.table.shards[0].configuration.number.0;
+    run.until(&mut machine, "the loss is recorded", |plane| {
+        plane.status().serving == everything()
+    })
+    .await;
+    assert_eq!(number(&machine), 2);
+    assert_eq!(run.read(DEADLINE).await, (everything(), 3));
+    run.plane.flush().expect("a flush");
+    run.kill(&machine);
+
+    // What is in blocks and in the checkpoint is not lost once more.
+    let mut run = machine.start();
+    run.learn(&mut machine);
+    assert_eq!(number(&machine), 2);
+    assert_eq!(run.read(DEADLINE).await, (everything(), 3));
+    run.kill(&machine);
+}
+
+/// A block claims all deletions that the core knows of, so none is made before the store knows them too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_flushed_before_the_deletions_are_known() {
+    let mut machine = Machine::new();
+    machine.deletions.insert(TENANT, DeletionVersion(1));
+    let run = machine.start();
+    assert_eq!(run.write(0, 0, 1.0).await, WriteOutcome::Held);
+    run.kill(&machine);
+
+    let known = std::mem::take(&mut machine.deletions);
+    let mut run = machine.start();
+    assert!(run.plane.flush().is_err());
+    assert_eq!(run.plane.manifest.pin().all_blocks().count(), 0);
+    machine.deletions = known;
+    run.learn(&mut machine);
+    run.plane.flush().expect("a flush");
+    assert_eq!(run.plane.manifest.pin().all_blocks().count(), 1);
+    run.kill(&machine);
+}
