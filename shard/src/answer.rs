@@ -38,15 +38,14 @@ impl Replication {
         if self.faults.early_catch_up {
             agreed = agreed.union(&std::mem::take(&mut unlearnt));
         }
-        if !compared.higher_here.is_empty() && !self.faults.early_catch_up {
+        if self.faults.stale_barrier_answered {
+            agreed = agreed.union(&compared.higher_here);
+        } else if !compared.higher_here.is_empty() && !self.faults.early_catch_up {
             let entries = self.rows.entries(&compared.higher_here);
             self.reply(step, &envelope, Message::Configurations { entries });
-            if self.faults.stale_barrier_answered {
-                agreed = agreed.union(&compared.higher_here);
-            }
         }
         agreed = agreed.difference(&self.replicas.unrecorded(&self.rows));
-        if !self.faults.stale_barrier_answered {
+        if !self.faults.stale_barrier_answered && !self.faults.early_catch_up {
             agreed = agreed.intersection(&self.rows.shared_by(self.me.node, envelope.from));
         }
         let Some((listings, copy)) = self.listings(&ask.groups, &agreed) else {

@@ -214,16 +214,17 @@ impl Replication {
         answer: BarrierAnswer,
     ) {
         let peer = envelope.from;
-        if self.is_restored_copy(answer.seen) {
-            self.on_restored_copy(step, peer);
-            return;
-        }
         let pair = &self.peers.entry(peer).or_default().pair;
         let flight = pair.flight.as_ref();
         let Some(flight) = flight.filter(|f| f.id == answer.id && f.phase == Phase::Asked) else {
             return;
         };
-        let numbers = flight.numbers.iter().map(|(set, number)| (set, *number));
+        let numbers = flight.numbers.clone();
+        if self.is_restored_copy(answer.seen) {
+            self.on_restored_copy(step, peer);
+            return;
+        }
+        let numbers = numbers.iter().map(|(set, number)| (set, *number));
         let agreed = self
             .rows
             .compare(numbers)

@@ -88,7 +88,11 @@ impl Replication {
         let amnesiac = self.replicas.with_trust(Trust::Amnesiac);
         let joining = joining.union(&amnesiac).intersection(shards);
         let caught = self.replicas.caught.iter().map(|(node, set)| (*node, set));
-        let full = quorum::owners_with(old.majority(), &joining, old, caught);
+        let need = match self.faults.join_from_one {
+            true => 1,
+            false => old.majority(),
+        };
+        let full = quorum::owners_with(need, &joining, old, caught);
         self.set_serving(step, full, false);
     }
 

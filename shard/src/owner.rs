@@ -119,6 +119,7 @@ impl Replication {
         let number = parcel.header().number;
         let import = parcel.header().import;
         let accepted = self.held.lacking(number, shards);
+        let mut at = self.held.durable_at(number);
         if !accepted.is_empty() {
             let record = Record::Parcel {
                 accepted: accepted.clone(),
@@ -129,10 +130,12 @@ impl Replication {
             self.journal
                 .note_parcel(span, number, &accepted, import, fetched);
             self.held.insert(number, &accepted, span.end);
+            // A number below the kept range is journalled, but not remembered.
+            at = span.end;
         }
         match self.faults.seen_is_held && accepted.is_empty() {
             true => Offset(0),
-            false => self.held.durable_at(number),
+            false => at,
         }
     }
 

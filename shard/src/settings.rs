@@ -103,6 +103,8 @@ pub struct Faults {
     pub amnesiac_serves: bool,
     /// An amnesiac serves when it has caught up with one Serving owner.
     pub refill_from_one: bool,
+    /// A new owner serves when it has caught up with one old owner.
+    pub join_from_one: bool,
     /// An amnesiac does not have its loss recorded: no number rises.
     pub amnesia_unrecorded: bool,
     /// Catching up with a Filling owner counts.

@@ -3,7 +3,7 @@
 //! `TREFOIL_SIM_SCHEDULES=n` runs n random schedules (a full run has [`SCHEDULES`]),
 //! `TREFOIL_SIM_SEED=s` runs one and prints its story. A schedule that breaks a promise fails with its seed.
 //!
-//! The random schedules and five of the named ones still find faults, in the core or in the simulation; until
+//! The random schedules still find faults, in the core or in the simulation; until
 //! they are settled those run only when `TREFOIL_SIM_SCHEDULES` or `TREFOIL_SIM_SEED` is set.
 //!
 //! Checked after every schedule: D1 (what was acknowledged survives), D2 (every answer holds all that was

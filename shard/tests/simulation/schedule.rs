@@ -307,7 +307,7 @@ impl Schedule {
     }
 
     /// An old copy of a disk comes back. Noticing that is best effort, so it is only tried where every co-owner
-    /// knows better.
+    /// knows better, and where no owner evaluates without asking another (of two owners, each has everything).
     fn restore_backup(&mut self, index: usize) {
         let Some(backup) = &self.world.nodes[index].backup else {
             self.world.nodes[index].take_backup();
@@ -334,9 +334,11 @@ impl Schedule {
         };
         let mut rows = table.iter();
         rows.all(|(shard, entry)| {
-            let owners = entry.configuration.all_owners();
+            let configuration = &entry.configuration;
+            let owners = configuration.all_owners();
+            let asks = configuration.old.len() > 2 && configuration.new.len() > 2;
             let mut peers = owners.iter().filter(|peer| *peer != node);
-            !owners.contains(node) || peers.all(|peer| knows(peer, shard))
+            !owners.contains(node) || asks && peers.all(|peer| knows(peer, shard))
         })
     }
 

@@ -44,7 +44,7 @@ pub(crate) enum What {
     Sync(usize, Incarnation),
     Apply(usize, Incarnation),
     Resolve(usize, Incarnation),
-    Metadata(usize, Metadata),
+    Metadata(usize, Incarnation, Metadata),
     Propose(NodeId, Proposal),
     Report(NodeId, trefoil_shard::ReplicaReport),
     Lead,
@@ -245,7 +245,11 @@ impl World {
                     self.nodes[index].resolve();
                 }
             }
-            What::Metadata(index, metadata) => self.learn(index, &metadata),
+            What::Metadata(index, run, metadata) => {
+                if self.runs(index, run) {
+                    self.learn(index, &metadata);
+                }
+            }
             What::Propose(node, Proposal::RecordAmnesia { shards, lineage }) => {
                 self.plane.record_amnesia(node, shards.as_ref(), lineage);
                 self.publish();
@@ -647,11 +651,12 @@ impl World {
         };
         let delay = self.micros(200, slow);
         let metadata = self.plane.now.clone();
-        self.after(delay, What::Metadata(index, metadata));
+        let run = self.nodes[index].incarnation;
+        self.after(delay, What::Metadata(index, run, metadata));
     }
 
     fn learn(&mut self, index: usize, metadata: &Metadata) {
-        if !self.nodes[index].is_up() || self.nodes[index].paused.is_some() {
+        if self.nodes[index].paused.is_some() {
             return;
         }
         for (number, class) in metadata.classes.iter().enumerate() {
