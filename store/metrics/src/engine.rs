@@ -254,7 +254,7 @@ impl MetricsEngine {
     }
 
     /// Removes blocks in which no tenant has samples behind its cut-off, and blocks without visible shards. Says
-    /// how many.
+    /// how many. Also removes the files of blocks that went before and that no view holds any more.
     ///
     /// # Errors
     /// [`MetricsError::Blocks`]; nothing was removed, or the manifest has ended.
@@ -271,7 +271,10 @@ impl MetricsEngine {
         });
         let remove: Vec<BlockId> = gone.map(|block| block.meta.id).collect();
         let removed = remove.len();
-        if removed > 0 {
+        drop(pin);
+        if removed == 0 {
+            self.manifest.collect_garbage();
+        } else {
             self.commit(ManifestEdit {
                 remove,
                 ..ManifestEdit::default()

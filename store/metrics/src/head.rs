@@ -1,7 +1,8 @@
 //! The head: the part of a node's samples that is not in blocks yet, in memory, queryable.
 //!
 //! Every tenant has one label index, which outlives flushes, and a *generation* of samples. A flush
-//! freezes the generation (a new one takes its place at once), writes it as blocks and drops it whole.
+//! freezes the generation (a new one takes its place at once), writes it as blocks and drops it whole,
+//! together with the index when few of its series are still written to.
 //! Both only grow, so a reader needs no copy: it remembers how long they were ([`HeadPart`]) and
 //! ignores what came later, under read locks that it holds for one batch of series at a time. There is one writer.
 //!
@@ -174,6 +175,11 @@ impl HeadPart {
     /// The generation's content.
     pub(crate) fn generation(&self) -> &RwLock<Samples> {
         &self.samples
+    }
+
+    /// Whether most series of the index have no samples here.
+    pub(crate) fn is_mostly_idle(&self) -> bool {
+        2 * self.samples.read().series() < self.series as usize
     }
 
     /// All series with samples here, in block order, from the order that the index keeps.

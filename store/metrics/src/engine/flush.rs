@@ -6,7 +6,7 @@ use crate::MetricsError;
 use crate::block::{BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::Column;
-use crate::head::{Gathered, HeadPart, Samples};
+use crate::head::{Gathered, HeadPart, Samples, TenantHead};
 use crate::order::write_block_key;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,18 +80,25 @@ impl MetricsEngine {
         Ok(outcome)
     }
 
-    /// Puts new generations in the place of those with samples, and gives all that are not in blocks.
+    /// Puts new generations in the place of those with samples, and gives all that are not in blocks. A label index of
+    /// which most series have become idle goes with its generation, and so does a tenant that sent nothing: the head's
+    /// memory follows what is written to.
     fn freeze(&self) -> Frozen {
         // The applier takes parts of the head without the outer lock; stopping it makes the cut clean.
         let _applier = self.applier.lock();
         let mut heads = self.heads.write();
         let heads = &mut *heads;
+        heads
+            .tenants
+            .retain(|_, head| !head.samples.read().is_empty());
         for (tenant, head) in &mut heads.tenants {
-            if head.samples.read().len() == 0 {
-                continue;
+            let part = head.part();
+            if part.is_mostly_idle() {
+                *head = TenantHead::new(*tenant);
+            } else {
+                head.samples = Arc::new(RwLock::new(Samples::default()));
             }
-            heads.frozen.push((*tenant, head.part()));
-            head.samples = Arc::new(RwLock::new(Samples::default()));
+            heads.frozen.push((*tenant, part));
         }
         let mut frozen = Frozen::new();
         for (tenant, part) in &heads.frozen {

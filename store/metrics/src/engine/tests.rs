@@ -557,3 +557,80 @@ fn the_checkpoint_goes_with_the_blocks() {
     assert_eq!(pair.engine.applied_position(), pair.end());
     pair.check();
 }
+
+#[test]
+fn idle_series_and_tenants_leave_the_head() {
+    let mut pair = Pair::new(7);
+    let mut write = |tenant: u32, series: std::ops::Range<u32>| {
+        let mut writer = BodyWriter::new().unwrap();
+        let end = pair.end() + 1;
+        for labels in series.map(series_labels) {
+            let time = START + end as Millis * 15_000;
+            let of_series = pair.content.entry((TenantId(tenant), labels.clone()));
+            let version = DeletionVersion(0);
+            of_series
+                .or_default()
+                .entry(time)
+                .or_default()
+                .push((version, 1.0));
+            let shard = shard_of_series(&labels);
+            writer
+                .add_series(shard, labels.canonical(), [(time, 1.0)])
+                .unwrap();
+        }
+        let parcel = Parcel {
+            end,
+            tenant: TenantId(tenant),
+            version: DeletionVersion(0),
+            body: writer.finish().unwrap(),
+        };
+        let shards = ShardSet::all(SHARDS);
+        let Parcel {
+            tenant, version, ..
+        } = parcel;
+        pair.engine
+            .apply(end, tenant, version, &parcel.body, &shards)
+            .unwrap();
+        pair.journal.push(parcel);
+        pair.check();
+        pair.engine.flush(end, None).unwrap();
+        pair.check();
+        pair.engine.statistics().series_active
+    };
+    let active = |series: &[(u32, u64)]| -> BTreeMap<TenantId, u64> {
+        series.iter().map(|(t, s)| (TenantId(*t), *s)).collect()
+    };
+    assert_eq!(write(0, 0..8), active(&[(0, 8)]));
+    assert_eq!(
+        write(0, 0..4),
+        active(&[(0, 8)]),
+        "half of them may come back"
+    );
+    assert_eq!(write(0, 0..3), active(&[(0, 0)]), "most have become idle");
+    assert_eq!(write(0, 0..4), active(&[(0, 4)]));
+    assert_eq!(
+        write(1, 0..2),
+        active(&[(1, 2)]),
+        "nothing came for the other tenant"
+    );
+}
+
+#[test]
+fn files_of_merged_blocks_go_without_another_commit() {
+    let mut pair = Pair::new(8);
+    for _ in 0..4 {
+        pair.write();
+        pair.engine.flush(pair.end(), None).unwrap();
+    }
+    let view = pair.engine.view();
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    let files = |pair: &Pair| pair.disk.list(Path::new("blocks")).unwrap().len() as u64 - 1;
+    pair.engine.enforce_retention().unwrap();
+    assert!(
+        files(&pair) > pair.engine.statistics().blocks,
+        "a view reads them"
+    );
+    drop(view);
+    pair.engine.enforce_retention().unwrap();
+    assert_eq!(files(&pair), pair.engine.statistics().blocks);
+}

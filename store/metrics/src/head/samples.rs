@@ -49,6 +49,16 @@ impl Samples {
         self.records
     }
 
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0 && self.metadata.is_empty()
+    }
+
+    /// How many series have records.
+    pub(crate) fn series(&self) -> usize {
+        self.tails.iter().filter(|tail| **tail != NONE).count()
+    }
+
     /// Says that the records appended from now on came with this deletion version.
     pub(crate) fn set_version(&mut self, version: DeletionVersion) {
         match self.versions.last_mut() {
