@@ -19,13 +19,15 @@ pub enum CommitMode {
 pub struct JournalOptions {
     /// The lineage of a journal that does not exist yet; an existing one keeps its own.
     pub lineage_if_new: LineageId,
-    /// Bytes of a segment file, reserved when it is begun. Large segments are trimmed late, small
-    /// ones switch often (a switch costs two fsyncs). Default 64 MiB.
+    /// Bytes of a segment file, reserved when it is begun. Large segments are trimmed late and idle
+    /// nodes keep them reserved, small ones switch often (a switch costs two fsyncs). Default 4 MiB:
+    /// some seconds of a busy node.
     pub segment_bytes: u64,
     /// Bytes that may wait for the disk, and the largest record. Twice as much memory is in use while
     /// the disk is slow. Default 16 MiB.
     pub pending_bytes_max: usize,
-    /// Bytes of recent groups kept in memory for peers that are a little behind. Default 32 MiB.
+    /// Bytes of recent groups kept in memory for peers that are a little behind; reads of older
+    /// ones go to the segments, mostly in the page cache. Default 8 MiB: some seconds of a busy node.
     pub cache_bytes_max: usize,
     /// Trimmed segments kept for reuse; at least one is kept ready, so that a restart on a full disk
     /// has room for its copy. Default 2.
@@ -41,9 +43,9 @@ impl Default for JournalOptions {
     fn default() -> Self {
         Self {
             lineage_if_new: LineageId(0),
-            segment_bytes: 64 << 20,
+            segment_bytes: 4 << 20,
             pending_bytes_max: 16 << 20,
-            cache_bytes_max: 32 << 20,
+            cache_bytes_max: 8 << 20,
             spares_max: 2,
             verify_from: 0,
             mode: CommitMode::Thread,
