@@ -157,9 +157,10 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// Which events are logged.
     pub(crate) log_level: String,
-    /// A head older than this is flushed. Default 60 s; lower restarts faster, higher writes less.
+    /// A head older than this is flushed. Default 180 s; lower restarts faster, higher writes less.
     pub(crate) flush_interval: Duration,
-    /// A head with more samples than this is flushed. Default 4 million.
+    /// A head with more samples than this, and than eight of each series, is flushed. Default 2 million, 32 MB;
+    /// higher costs memory and restarts slower, lower writes more.
     pub(crate) flush_samples: u64,
     /// The journal never keeps more than this for absent owners. Default 8 GiB.
     pub(crate) journal_bytes_max: u64,
@@ -332,8 +333,8 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .log_level
             .or(file.log.level)
             .unwrap_or_else(|| "info".into()),
-        flush_interval: seconds(file.storage.flush_interval_seconds, 60),
-        flush_samples: file.storage.flush_samples.unwrap_or(4_000_000),
+        flush_interval: seconds(file.storage.flush_interval_seconds, 180),
+        flush_samples: file.storage.flush_samples.unwrap_or(2_000_000),
         journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
         movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
         retention,

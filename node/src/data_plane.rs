@@ -106,6 +106,8 @@ pub(crate) struct DataPlane {
     journal_damages: u64,
     /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.
     policy_epoch: Mutex<u64>,
+    /// Held by a flush, from its checkpoint to its end.
+    flushing: Mutex<()>,
     this: Weak<DataPlane>,
 }
 

@@ -14,8 +14,21 @@ use trefoil_shard::{Event, Offset};
 
 /// How often the core is told that time passed.
 const TICK: Duration = Duration::from_millis(5);
-/// How often the maintenance thread looks.
+/// How often the head's size is looked at. A busy node adds some 100,000 samples (2 MB) meanwhile.
+const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// A head with fewer samples per series is not flushed for its size. Bounds what a restart replays to some
+/// seconds for a million series.
+const FLUSH_SAMPLES_PER_SERIES: u64 = 8;
+/// How often the blocks are looked at.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long after its end a window counts as closed: late samples have mostly come by then.
+const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
+/// Windows offered for comparison at once.
+const WINDOWS_OFFERED_MAX: usize = 64;
+/// How often a flush that keeps failing says so.
+const FAILURE_TELL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often quiet windows are offered for comparison with the other owners.
+const OFFER_INTERVAL: Duration = Duration::from_secs(10);
 
 impl DataPlane {
     /// Starts the threads; they end when the data plane is closed.
@@ -27,14 +40,18 @@ impl DataPlane {
             every(TICK, &plane, |plane| plane.feed(Event::Tick))
         });
         let plane = Arc::downgrade(self);
-        let mut maintenance = Maintenance {
+        let mut flushing = Flushing {
             flushed_at: clock::boot(),
             failure_told_at: None,
-            offered_at: clock::boot(),
         };
-        spawn("maintenance", move || {
+        spawn("flusher", move || {
+            every(FLUSH_CHECK_INTERVAL, &plane, |plane| flushing.run(plane));
+        });
+        let plane = Arc::downgrade(self);
+        let mut offered_at = clock::boot();
+        spawn("merger", move || {
             every(MAINTENANCE_INTERVAL, &plane, |plane| {
-                if let Err(error) = maintenance.run(plane) {
+                if let Err(error) = maintain(plane, &mut offered_at) {
                     tracing::error!(error = format!("{error:#}"), "maintain the blocks");
                 }
             });
@@ -57,6 +74,8 @@ impl DataPlane {
 
     /// Writes what is applied into blocks, with a checkpoint of the core.
     pub(super) fn flush(&self) -> anyhow::Result<()> {
+        // Alone, so that no older checkpoint comes behind a newer one whose records may be trimmed already.
+        let _flushing = self.flushing.lock();
         let Some((checkpoint, covers)) = self.core.lock().replication.checkpoint() else {
             // A block would claim deletions that the store has not been told of yet.
             bail!("the metadata plane has not said yet what was deleted");
@@ -78,56 +97,28 @@ impl DataPlane {
     }
 }
 
-struct Maintenance {
+/// Flushes on a thread of its own: a long merge must not let the head grow.
+struct Flushing {
     flushed_at: Duration,
     /// When a flush last failed and said so: on a full disk every one does.
     failure_told_at: Option<Duration>,
-    offered_at: Duration,
 }
 
-/// How long after its end a window counts as closed: late samples have mostly come by then.
-const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
-/// Windows offered for comparison at once.
-const WINDOWS_OFFERED_MAX: usize = 64;
-/// How often a flush that keeps failing says so.
-const FAILURE_TELL_INTERVAL: Duration = Duration::from_secs(10);
-/// How often quiet windows are offered for comparison with the other owners.
-const OFFER_INTERVAL: Duration = Duration::from_secs(10);
-
-impl Maintenance {
-    fn run(&mut self, plane: &DataPlane) -> anyhow::Result<()> {
-        let now = clock::boot();
-        plane.settle_damages();
+impl Flushing {
+    /// Flushes a head that is old or large.
+    fn run(&mut self, plane: &DataPlane) {
         let stats = plane.engine.statistics();
-        let old = now.saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
-        if stats.head_samples >= plane.settings.flush_samples || (old && stats.head_samples > 0) {
-            // Without a flush the rest may still make room, or repair something.
+        // A block repeats the labels of its series: with many series, few samples of each would cost more than
+        // themselves.
+        let series: u64 = stats.series_active.values().sum();
+        let large = (plane.settings.flush_samples).max(series * FLUSH_SAMPLES_PER_SERIES);
+        let old = clock::boot().saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
+        if stats.head_samples >= large || (old && stats.head_samples > 0) {
             match plane.flush() {
                 Ok(()) => self.flushed_at = clock::boot(),
                 Err(error) => self.note_failure(&error),
             }
         }
-        plane
-            .engine
-            .enforce_retention()
-            .context("drop what is too old")?;
-        let closed_before = clock::wall() - CLOSED_AFTER.as_millis() as Millis;
-        loop {
-            match plane.engine.merge_once(closed_before) {
-                Ok(Some(_)) if !plane.is_closed() => {}
-                Ok(_) => break,
-                Err(error) => {
-                    // A damaged block is chosen again until it has left the manifest.
-                    plane.store_failed(&error, "merge blocks");
-                    break;
-                }
-            }
-        }
-        if now.saturating_sub(self.offered_at) >= OFFER_INTERVAL {
-            self.offered_at = now;
-            plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
-        }
-        Ok(())
     }
 
     fn note_failure(&mut self, error: &anyhow::Error) {
@@ -140,6 +131,32 @@ impl Maintenance {
             tracing::warn!(error = format!("{error:#}"), "the head stays in memory");
         }
     }
+}
+
+fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> {
+    plane.settle_damages();
+    plane
+        .engine
+        .enforce_retention()
+        .context("drop what is too old")?;
+    let closed_before = clock::wall() - CLOSED_AFTER.as_millis() as Millis;
+    loop {
+        match plane.engine.merge_once(closed_before) {
+            Ok(Some(_)) if !plane.is_closed() => {}
+            Ok(_) => break,
+            Err(error) => {
+                // A damaged block is chosen again until it has left the manifest.
+                plane.store_failed(&error, "merge blocks");
+                break;
+            }
+        }
+    }
+    let now = clock::boot();
+    if now.saturating_sub(*offered_at) >= OFFER_INTERVAL {
+        *offered_at = now;
+        plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
+    }
+    Ok(())
 }
 
 /// The newest windows that nobody writes to any more.
@@ -169,6 +186,6 @@ fn every(interval: Duration, plane: &Weak<DataPlane>, mut work: impl FnMut(&Data
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new().name(name.to_owned()).spawn(work);
-    // A process that cannot start four threads cannot run a node.
+    // A process that cannot start its threads cannot run a node.
     assert!(started.is_ok(), "start the {name} thread");
 }

@@ -164,6 +164,7 @@ impl DataPlane {
             damages: super::Damages::default(),
             journal_damages,
             policy_epoch: Mutex::new(epoch),
+            flushing: Mutex::new(()),
             this: this.clone(),
         });
         target.set(Arc::downgrade(&plane)).ok();
