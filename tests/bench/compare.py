@@ -56,6 +56,14 @@ class System:
         log = open(os.path.join(self.folder, f"log-{len(self.processes)}"), "wb")
         self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
 
+    def log_ends(self):
+        """The last lines that each process wrote."""
+        ends = []
+        for number in range(len(self.processes)):
+            with open(os.path.join(self.folder, f"log-{number}"), errors="replace") as log:
+                ends.append(f"process {number}:\n" + "".join(log.readlines()[-20:]))
+        return "\n".join(ends)
+
     def wait_ready(self, urls):
         deadline = time.monotonic() + START_SECONDS_MAX
         for url in urls:
@@ -65,7 +73,7 @@ class System:
                     break
                 except (OSError, urllib.error.URLError):
                     if time.monotonic() > deadline or any(p.poll() is not None for p in self.processes):
-                        raise SystemExit(f"{url} did not become ready; logs: {self.folder}")
+                        raise SystemExit(f"{url} did not become ready\n{self.log_ends()}")
                     time.sleep(0.05)
 
     def processor_seconds(self):
