@@ -33,13 +33,14 @@ type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
 
 impl MetricsEngine {
     /// Writes everything applied so far, which includes everything up to journal position `position`, to blocks, and
-    /// records blocks, position and checkpoint together. The head stays queryable meanwhile.
+    /// records blocks, position and checkpoint together. The head stays queryable meanwhile. The position stays where it
+    /// is when another flush has brought it further: whoever waited for that one could not know.
     ///
     /// # Errors
     /// [`MetricsError::Blocks`]; the samples stay in the head and the next flush takes them along.
     ///
     /// # Panics
-    /// When `position` has not been applied, or is below the flushed one.
+    /// When `position` has not been applied.
     pub fn flush(
         &self,
         position: u64,
@@ -59,6 +60,7 @@ impl MetricsEngine {
             position <= self.applied_position(),
             "a flush cannot be ahead of what was applied"
         );
+        let position = position.max(self.manifest.pin().flushed_to());
         let frozen = self.freeze();
         let policy = self.policy();
         let mut edit = ManifestEdit {

@@ -634,3 +634,16 @@ fn files_of_merged_blocks_go_without_another_commit() {
     pair.engine.enforce_retention().unwrap();
     assert_eq!(files(&pair), pair.engine.statistics().blocks);
 }
+
+#[test]
+fn a_flush_that_another_one_overtook_keeps_the_position() {
+    let mut pair = Pair::new(9);
+    pair.write();
+    let early = pair.end();
+    pair.write();
+    pair.engine.flush(pair.end(), None).unwrap();
+    pair.engine.flush(early, Some(b"held".to_vec())).unwrap();
+    assert_eq!(pair.engine.manifest.pin().flushed_to(), pair.end());
+    pair.crash();
+    pair.check();
+}
