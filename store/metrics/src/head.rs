@@ -12,6 +12,7 @@ mod index;
 mod samples;
 
 pub(crate) use index::HeadIndex;
+use samples::Collected;
 pub(crate) use samples::Samples;
 
 use crate::Matcher;
@@ -20,7 +21,7 @@ use crate::deletion::Deletion;
 use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
-use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange};
 
 /// A tenant's present head.
 #[derive(Clone)]
@@ -118,14 +119,24 @@ impl HeadPart {
     ) {
         out.clear();
         let (index, samples) = (self.index.read(), self.samples.read());
-        let mut walk = Walk::default();
-        for &number in series {
-            self.collect(&index, &samples, number, (range, deletions), &mut walk);
-            if walk.column.is_empty() {
+        samples.collect_many(series, self.records, &mut out.collected);
+        let mut column = Column::default();
+        for (place, &number) in series.iter().enumerate() {
+            let labels = out.canonical.len();
+            index.write_canonical(number, &mut out.canonical);
+            let erased = Erased::new(deletions, &out.canonical[labels..]);
+            column.clear();
+            for &record in out.collected.of(place) {
+                let (time, value, version) = samples.get(record);
+                if range.contains(time) && !erased.erases(time, version) {
+                    column.push(time, value);
+                }
+            }
+            if column.is_empty() {
+                out.canonical.truncate(labels);
                 continue;
             }
-            index.write_canonical(number, &mut out.canonical);
-            let column = &walk.column;
+            column.normalize();
             out.column.extend(&column.timestamps, &column.values);
             out.ends.push(GatheredEnd {
                 canonical: out.canonical.len(),
@@ -143,19 +154,16 @@ impl HeadPart {
         (range, deletions): (TimeRange, &[Deletion]),
         walk: &mut Walk,
     ) {
-        let mut erased: Vec<&Deletion> = Vec::new();
+        walk.canonical.clear();
         if !deletions.is_empty() {
-            walk.canonical.clear();
             index.write_canonical(number, &mut walk.canonical);
-            let canonical = &walk.canonical;
-            erased.extend(deletions.iter().filter(|d| d.selects(canonical)));
         }
+        let erased = Erased::new(deletions, &walk.canonical);
         let column = &mut walk.column;
         column.clear();
         let records = &mut walk.records;
         samples.collect(number, self.records, records, |time, value, version| {
-            let gone = |d: &&Deletion| version < d.version && d.range.contains(time);
-            if range.contains(time) && !erased.iter().any(gone) {
+            if range.contains(time) && !erased.erases(time, version) {
                 column.push(time, value);
             }
         });
@@ -191,6 +199,20 @@ impl HeadPart {
     }
 }
 
+/// The deletions that select a series.
+struct Erased<'a>(Vec<&'a Deletion>);
+
+impl<'a> Erased<'a> {
+    fn new(deletions: &'a [Deletion], canonical: &[u8]) -> Self {
+        Self(deletions.iter().filter(|d| d.selects(canonical)).collect())
+    }
+
+    fn erases(&self, time: Millis, version: DeletionVersion) -> bool {
+        let gone = |d: &&Deletion| version < d.version && d.range.contains(time);
+        self.0.iter().any(gone)
+    }
+}
+
 /// Memory for walking one series after another.
 #[derive(Default)]
 struct Walk {
@@ -205,6 +227,7 @@ pub(crate) struct Gathered {
     canonical: Vec<u8>,
     column: Column,
     ends: Vec<GatheredEnd>,
+    collected: Collected,
 }
 
 struct GatheredEnd {

@@ -159,13 +159,37 @@ impl Samples {
             at = self.record(at).previous;
         }
         for &at in newest_first.iter().rev() {
-            let record = self.record(at);
-            each(
-                self.times[record.time as usize],
-                record.value,
-                self.version(at),
-            );
+            let (time, value, version) = self.get(at);
+            each(time, value, version);
         }
+    }
+
+    /// The records of several series below `limit`. One walk waits for memory at every step; walks side by side
+    /// wait together.
+    pub(crate) fn collect_many(&self, series: &[u32], limit: u32, out: &mut Collected) {
+        let tail = |series: &u32| self.tails.get(*series as usize).copied().unwrap_or(NONE);
+        out.clear(series.len());
+        let walks = (0..).zip(series.iter().map(tail));
+        out.walks.extend(walks.filter(|(_, at)| *at != NONE));
+        while !out.walks.is_empty() {
+            out.walks.retain_mut(|(place, at)| {
+                if *at < limit {
+                    out.newest_first.push((*place, *at));
+                    out.starts[*place as usize] += 1;
+                }
+                *at = self.record(*at).previous;
+                *at != NONE
+            });
+        }
+        out.sort();
+    }
+
+    /// A record by its number.
+    #[inline]
+    pub(crate) fn get(&self, at: u32) -> (Millis, f64, DeletionVersion) {
+        let record = self.record(at);
+        let time = self.times[record.time as usize];
+        (time, record.value, self.version(at))
     }
 
     fn record(&self, at: u32) -> &Record {
@@ -194,5 +218,46 @@ impl Samples {
     pub(crate) fn memory_bytes(&self) -> usize {
         let records: usize = self.chunks.iter().map(Vec::capacity).sum();
         records * size_of::<Record>() + self.times.capacity() * 8 + self.tails.capacity() * 4
+    }
+}
+
+/// The records of several series, by the series' places in the list that was asked for.
+#[derive(Default)]
+pub(crate) struct Collected {
+    /// Place and present record of each walk that goes on.
+    walks: Vec<(u32, u32)>,
+    newest_first: Vec<(u32, u32)>,
+    /// Where the records of each place begin in `numbers`; one more says where the last one ends.
+    starts: Vec<u32>,
+    numbers: Vec<u32>,
+}
+
+impl Collected {
+    fn clear(&mut self, places: usize) {
+        self.newest_first.clear();
+        self.starts.clear();
+        self.starts.resize(places + 1, 0);
+    }
+
+    /// From counts to starts, and each place's records into the order of arrival.
+    fn sort(&mut self) {
+        let mut end = 0;
+        for start in &mut self.starts {
+            end += *start;
+            *start = end;
+        }
+        self.numbers.clear();
+        self.numbers.resize(self.newest_first.len(), NONE);
+        for (place, number) in &self.newest_first {
+            // What began as the place's end comes down to its start.
+            let start = &mut self.starts[*place as usize];
+            *start -= 1;
+            self.numbers[*start as usize] = *number;
+        }
+    }
+
+    /// The numbers of a place's records in order of arrival.
+    pub(crate) fn of(&self, place: usize) -> &[u32] {
+        &self.numbers[self.starts[place] as usize..self.starts[place + 1] as usize]
     }
 }
