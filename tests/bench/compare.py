@@ -207,6 +207,8 @@ class Trefoil(System):
         self.wait_ready([f"{url}/-/ready" for url in urls])
 
     def lasting_bytes(self):
+        # A node that stops writes its head into blocks.
+        self.stop()
         return sum(
             disk_bytes(os.path.join(self.folder, f"node-{number + 1}", "blocks"))
             for number in range(self.nodes)

@@ -107,13 +107,12 @@ struct Flushing {
 impl Flushing {
     /// Flushes a head that is old or large.
     fn run(&mut self, plane: &DataPlane) {
-        let stats = plane.engine.statistics();
+        let (series, samples) = plane.engine.head_size();
         // A block repeats the labels of its series: with many series, few samples of each would cost more than
         // themselves.
-        let series: u64 = stats.series_active.values().sum();
         let large = (plane.settings.flush_samples).max(series * FLUSH_SAMPLES_PER_SERIES);
         let old = clock::boot().saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
-        if stats.head_samples >= large || (old && stats.head_samples > 0) {
+        if samples >= large || (old && samples > 0) {
             match plane.flush() {
                 Ok(()) => self.flushed_at = clock::boot(),
                 Err(error) => self.note_failure(&error),
