@@ -29,7 +29,7 @@ use trefoil_store_pages::Disk;
 const REPLAY_BYTES: usize = 4 << 20;
 /// Bytes of a journal segment, reserved when it is begun. The journal's own default: a switch costs two
 /// fsyncs, and what a restart copies is at most this.
-pub(crate) const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+pub(crate) const JOURNAL_SEGMENT_BYTES: u64 = 4 << 20;
 /// Bytes that may wait for the disk before the journal refuses; far above what is let in.
 const PENDING_BYTES_MAX: usize = 1 << 30;
 
