@@ -335,6 +335,13 @@ fn closed_windows_become_one_block_each() {
         pair.engine.flush(pair.end(), None).unwrap();
     }
     while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    pair.write();
+    let statistics = pair.engine.statistics();
+    let series = statistics.series_active.values().sum();
+    assert_eq!(pair.engine.head_size(), (series, statistics.head_samples));
+    assert!(statistics.head_samples > 0);
+    pair.engine.flush(pair.end(), None).unwrap();
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
     let statistics = pair.engine.statistics();
     assert_eq!(statistics.blocks, 3);
     assert_eq!(statistics.head_samples, 0);
