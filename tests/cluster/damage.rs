@@ -1,14 +1,14 @@
 //! A disk that gives back other bytes than it was given: reported, counted, and repaired from the
 //! other owners.
 
-use crate::{check_end, seconds, stations};
+use crate::{Scenario, check_end, seconds};
 use anyhow::{Context, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
-use trefoil_tests::{Cluster, Exclusive, Load, LoadPlan, ready_seconds_max, wait_until};
+use trefoil_tests::wait_until;
 
 /// Bytes that are overwritten: more than one page, less than a segment.
 const DAMAGED_BYTES: usize = 64;
@@ -17,56 +17,43 @@ const REPAIR_SECONDS_MAX: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_journal_page_is_repaired_from_the_others() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
     check("journal").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_block_is_repaired_from_the_others() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
     check("blocks").await
 }
 
 /// Damages the first third of the largest file in a folder of node 2 while it is stopped.
 async fn check(folder: &str) -> anyhow::Result<()> {
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(3, 10)).await;
-    load.stop().await?;
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(3, 10)).await;
+    run.load.stop().await?;
     // SIGTERM flushes heads into blocks; SIGKILL leaves them in the journal.
     match folder {
-        "blocks" => cluster.stop(1)?,
-        _ => cluster.kill(1)?,
+        "blocks" => run.cluster.stop(1)?,
+        _ => run.cluster.kill(1)?,
     }
-    let damaged = damage(&cluster.nodes()[1].data().join(folder))?;
+    let damaged = damage(&run.cluster.nodes()[1].data().join(folder))?;
     eprintln!("damaged {}", damaged.display());
-    cluster.start_node(1)?;
-    cluster.wait_ready(REPAIR_SECONDS_MAX).await?;
-    load.check_honesty()?;
-    trefoil_tests::check_answers(&cluster, &load.ledgers()).await?;
-    let url = format!("{}/metrics", cluster.url(1));
+    run.cluster.start_node(1)?;
+    run.cluster.wait_ready(REPAIR_SECONDS_MAX).await?;
+    run.load.check_honesty()?;
+    trefoil_tests::check_answers(&run.cluster, &run.load.ledgers()).await?;
+    let url = format!("{}/metrics", run.cluster.url(1));
     let counted = wait_until("the damage is counted", Duration::from_secs(30), || async {
-        let page = cluster.client().get(&url).await?;
+        let page = run.cluster.client().get(&url).await?;
         let text = String::from_utf8_lossy(&page.body).into_owned();
         ensure!(counts_damage(&text), "no counter of damage is above zero");
         Ok(())
     });
     counted.await?;
     ensure!(
-        cluster.nodes()[1].log()?.contains("damage"),
+        run.cluster.nodes()[1].log()?.contains("damage"),
         "the damage was not reported"
     );
-    check_end(&cluster, &load.ledgers()).await
+    check_end(&run.cluster, &run.load.ledgers()).await
 }
 
 /// Whether a counter whose name speaks of damage is above zero.

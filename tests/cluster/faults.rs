@@ -1,6 +1,6 @@
 //! Nodes that are killed, paused and restarted under a steady load.
 
-use crate::{background::Background, check_end, seconds, stations};
+use crate::{Scenario, background::Background, check_end, seconds, stations};
 use std::time::{Duration, Instant};
 use trefoil_tests::{Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max};
 
@@ -13,9 +13,6 @@ const LOADED_READY_SECONDS_MAX: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_and_a_paused_node_cost_nothing() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
     let _alone = Exclusive::take()?;
     let mut cluster = Cluster::start_with(3, Some(CORES_PER_NODE))?;
     cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
@@ -51,85 +48,55 @@ async fn a_killed_and_a_paused_node_cost_nothing() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(2, 5)).await;
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(2, 5)).await;
     let killed = Instant::now();
-    cluster.kill(1)?;
-    load.go_on(seconds(4, 20)).await;
-    load.check_windows(&[0, 2], (killed, Instant::now()), ERROR_WINDOW_MAX)?;
+    run.cluster.kill(1)?;
+    run.load.go_on(seconds(4, 20)).await;
+    run.load
+        .check_windows(&[0, 2], (killed, Instant::now()), ERROR_WINDOW_MAX)?;
 
     // With one node dead, the restart of a second leaves no majority: errors are right, loss is not.
-    cluster.kill(0)?;
-    cluster.start_node(0)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
+    run.cluster.kill(0)?;
+    run.cluster.start_node(0)?;
+    run.cluster.wait_ready(ready_seconds_max()).await?;
     let back = Instant::now();
-    load.go_on(seconds(4, 10)).await;
-    load.check_windows(&[0, 2], (back, Instant::now()), ERROR_WINDOW_MAX)?;
-    load.stop().await?;
-    load.check_honesty()?;
-    check_answers(&cluster, &load.ledgers()).await
+    run.load.go_on(seconds(4, 10)).await;
+    run.load
+        .check_windows(&[0, 2], (back, Instant::now()), ERROR_WINDOW_MAX)?;
+    run.load.stop().await?;
+    run.load.check_honesty()?;
+    check_answers(&run.cluster, &run.load.ledgers()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_killed_at_once_bring_everything_back() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(4, 20)).await;
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(4, 20)).await;
     for node in 0..3 {
-        cluster.kill(node)?;
+        run.cluster.kill(node)?;
     }
     for node in 0..3 {
-        cluster.start_node(node)?;
+        run.cluster.start_node(node)?;
     }
-    let took = cluster.wait_ready(ready_seconds_max()).await?;
+    let took = run.cluster.wait_ready(ready_seconds_max()).await?;
     eprintln!("ready after {took:?}");
-    load.go_on(seconds(1, 5)).await;
-    load.stop().await?;
-    load.check_honesty()?;
-    check_end(&cluster, &load.ledgers()).await
+    run.load.go_on(seconds(1, 5)).await;
+    run.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_power_cut_two_of_three_nodes_have_everything() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(3, 10)).await;
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(3, 10)).await;
     for node in 0..3 {
-        cluster.kill(node)?;
+        run.cluster.kill(node)?;
     }
-    load.stop().await?;
+    run.load.stop().await?;
     for node in [0, 2] {
-        cluster.start_node(node)?;
+        run.cluster.start_node(node)?;
     }
-    cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
-    load.check_honesty()?;
-    check_answers(&cluster, &load.ledgers()).await
+    run.cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
+    run.load.check_honesty()?;
+    check_answers(&run.cluster, &run.load.ledgers()).await
 }

@@ -14,23 +14,49 @@ mod peers;
 mod start;
 
 use std::{sync::Arc, time::Duration};
-use trefoil_tests::{Cluster, Ledger, check_answers, long_tests, wait_until_equal};
+use trefoil_tests::{
+    Cluster, Exclusive, Ledger, Load, LoadPlan, check_answers, long_tests, ready_seconds_max,
+    wait_until_equal,
+};
 
 /// After rest, replicas must be equal within this time (D3).
 const EQUAL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Whether scenarios were asked for that have not been seen to pass yet; says so when they were not.
-fn unsettled_wanted() -> bool {
-    let wanted = std::env::var("TREFOIL_UNSETTLED_TESTS").is_ok_and(|value| value == "1");
-    if !wanted {
-        println!("not run: set TREFOIL_UNSETTLED_TESTS=1");
-    }
-    wanted
-}
-
 /// The short form of a time, or with `TREFOIL_LONG_TESTS=1` the full one.
 fn seconds(short: u64, full: u64) -> Duration {
     Duration::from_secs(if long_tests() { full } else { short })
+}
+
+/// Most scenarios: three nodes alone on the machine, all of them under a steady load.
+struct Scenario {
+    cluster: Cluster,
+    load: Load,
+    _alone: Exclusive,
+}
+
+impl Scenario {
+    async fn begin() -> anyhow::Result<Self> {
+        let alone = Exclusive::take()?;
+        let mut cluster = Cluster::start(3)?;
+        cluster.wait_ready(ready_seconds_max()).await?;
+        let load = Load::start(
+            "load",
+            &stations(&cluster, &[0, 1, 2]),
+            &LoadPlan::default(),
+        );
+        Ok(Self {
+            cluster,
+            load,
+            _alone: alone,
+        })
+    }
+
+    /// Ends the load and asks the questions that every scenario ends with.
+    async fn finish(mut self) -> anyhow::Result<()> {
+        self.load.stop().await?;
+        self.load.check_honesty()?;
+        check_end(&self.cluster, &self.load.ledgers()).await
+    }
 }
 
 /// The questions at the end of every scenario.

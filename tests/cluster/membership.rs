@@ -1,76 +1,60 @@
 //! Nodes that join, are drained, and lose their disks, under load.
 
-use crate::{check_end, seconds, stations};
+use crate::{Scenario, seconds};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use trefoil_tests::{Cluster, Exclusive, Load, LoadPlan, ready_seconds_max, wait_until};
+use trefoil_tests::{Cluster, wait_until};
 
 /// How long a movement of little data may take.
 const MOVED_WAIT_MAX: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(2, 10)).await;
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(2, 10)).await;
 
     let begun = Instant::now();
-    let fourth = cluster.add_node()?;
-    let share = replicas_when(&cluster, fourth, "a quarter has moved", |count, all| {
+    let fourth = run.cluster.add_node()?;
+    let share = replicas_when(&run.cluster, fourth, "a quarter has moved", |count, all| {
         (all * 23 / 100..=all * 27 / 100).contains(&count)
     });
     eprintln!("the fourth node has {} replicas", share.await?);
-    load.go_on(seconds(2, 10)).await;
-    load.check_windows(&[0, 1, 2], (begun, Instant::now()), Duration::ZERO)?;
+    run.load.go_on(seconds(2, 10)).await;
+    run.load
+        .check_windows(&[0, 1, 2], (begun, Instant::now()), Duration::ZERO)?;
 
     let begun = Instant::now();
-    let name = cluster.nodes()[1].name.clone();
-    let drain = cluster.command(0, &["cluster", "drain", &name])?;
+    let name = run.cluster.nodes()[1].name.clone();
+    let drain = run.cluster.command(0, &["cluster", "drain", &name])?;
     ensure!(
         drain.status.success(),
         "{}",
         String::from_utf8_lossy(&drain.stderr)
     );
-    replicas_when(&cluster, 1, "the node is empty", |count, _| count == 0).await?;
-    load.go_on(seconds(2, 10)).await;
-    load.check_windows(&[0, 2], (begun, Instant::now()), Duration::ZERO)?;
-    load.stop().await?;
-    load.check_honesty()?;
-    check_end(&cluster, &load.ledgers()).await
+    replicas_when(&run.cluster, 1, "the node is empty", |count, _| count == 0).await?;
+    run.load.go_on(seconds(2, 10)).await;
+    run.load
+        .check_windows(&[0, 2], (begun, Instant::now()), Duration::ZERO)?;
+    run.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
-    cluster.wait_ready(ready_seconds_max()).await?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(3, 10)).await;
-    cluster.kill(1)?;
-    cluster.delete_data(1)?;
-    cluster.start_node(1)?;
-    cluster.wait_ready(MOVED_WAIT_MAX.as_secs()).await?;
-    load.go_on(seconds(2, 10)).await;
-    load.stop().await?;
-    load.check_honesty()?;
-    check_end(&cluster, &load.ledgers()).await
+    let mut run = Scenario::begin().await?;
+    run.load.go_on(seconds(3, 10)).await;
+    run.cluster.kill(1)?;
+    run.cluster.delete_data(1)?;
+    run.cluster.start_node(1)?;
+    // Ready is a node only when it has all that its predecessor had.
+    let took = run.cluster.wait_ready(MOVED_WAIT_MAX.as_secs()).await?;
+    eprintln!("filled after {took:?}");
+    let owned = replicas_when(&run.cluster, 1, "a third of all replicas", |count, all| {
+        count * 3 == all
+    });
+    owned.await?;
+    run.load.go_on(seconds(2, 10)).await;
+    run.finish().await
 }
 
 /// Waits until the number of serving replicas on a node, of all serving replicas, is as wanted, and

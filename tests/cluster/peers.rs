@@ -25,9 +25,6 @@ const QUESTIONS_MIN: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_answer_as_prometheus_does() -> anyhow::Result<()> {
-    if !crate::unsettled_wanted() {
-        return Ok(());
-    }
     let Peer::Found(prometheus) = peer_program("prometheus")? else {
         return Ok(());
     };

@@ -7,6 +7,11 @@ use http_body_util::BodyExt;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// What is read and dropped of a body that is too large, so that its sender gets to read the answer: a
+/// server that closes while the client still sends shows it a broken connection instead.
+const DROPPED_BYTES_MAX: u64 = 256 << 20;
+/// How long that may take.
+const DROPPED_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The budget counts in pieces of this many bytes, so that it fits the semaphore's numbers.
 const PIECE_BYTES: usize = 4096;
 
@@ -77,8 +82,8 @@ impl HeldBytes {
 /// Collects a body of at most `bytes_max`; what it holds is counted in `held`.
 ///
 /// # Errors
-/// [`ApiError::TooLarge`] as soon as the limit is passed (by the declared length before anything is
-/// read), [`ApiError::Unavailable`] by the budget, [`ApiError::BadData`] when the client stops.
+/// [`ApiError::TooLarge`] when the limit is passed (by the declared length before anything is kept;
+/// the rest of the body is dropped first, within bounds), [`ApiError::Unavailable`] by the budget, [`ApiError::BadData`] when the client stops.
 pub(super) async fn collect(
     body: Body,
     declared: Option<u64>,
@@ -91,12 +96,13 @@ pub(super) async fn collect(
         size_max: bytes_max as u64,
     };
     let declared = declared.unwrap_or(0);
+    let mut body = body;
     if declared > bytes_max as u64 {
+        drop_rest(body).await;
         return Err(too_large(declared));
     }
     let mut hold = |bytes| held.as_mut().map_or(Ok(()), |held| held.hold(bytes));
     hold(declared as usize)?;
-    let mut body = body;
     let mut collected = BytesMut::new();
     let mut first: Option<Bytes> = None;
     while let Some(frame) = body.frame().await {
@@ -106,6 +112,7 @@ pub(super) async fn collect(
         };
         let length = first.as_ref().map_or(collected.len(), Bytes::len) + data.len();
         if length > bytes_max {
+            drop_rest(body).await;
             return Err(too_large(length as u64));
         }
         hold(length)?;
@@ -121,4 +128,19 @@ pub(super) async fn collect(
         }
     }
     Ok(first.unwrap_or_else(|| collected.freeze()))
+}
+
+/// Reads and drops what is left of a body, at most [`DROPPED_BYTES_MAX`] and [`DROPPED_WAIT_MAX`].
+async fn drop_rest(mut body: Body) {
+    let dropping = async {
+        let mut dropped = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if dropped > DROPPED_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Past the bounds the connection is closed on the sender.
+    let _ = tokio::time::timeout(DROPPED_WAIT_MAX, dropping).await;
 }
