@@ -149,6 +149,8 @@ pub struct NodeDigest {
 pub struct Movements {
     /// Bytes per second that copies may use on each node.
     pub pace_bytes_per_second: u64,
+    /// Why changes that should be made are not, in words; known at the leader of the metadata plane.
+    pub waiting: Vec<String>,
     /// The changes, oldest first.
     pub movements: Vec<Movement>,
 }

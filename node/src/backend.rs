@@ -2,7 +2,6 @@
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
 use crate::{
-    clock,
     cluster::Cluster,
     data_plane::NewWrite,
     ingest::{Acceptance, Encoder},
@@ -57,15 +56,24 @@ impl NodeBackend {
         ClusterSource::new(reach, tenant, deadline, budget)
     }
 
-    /// The tenant's id; a name that never wrote has an id that no item carries.
-    fn tenant_for_query(&self, tenant: &TenantName) -> TenantId {
-        self.cluster
-            .tenant(tenant.as_str())
-            .unwrap_or(TenantId(u32::MAX))
+    /// A source of what the tenant wrote; a name that never wrote gets an id that no item carries.
+    async fn source_of(
+        &self,
+        tenant: &TenantName,
+        deadline: Instant,
+    ) -> Result<ClusterSource, QueryError> {
+        let known = self.cluster.tenant_for_query(tenant.as_str()).await;
+        let known = known.map_err(|error| {
+            QueryError::Unavailable(format!(
+                "this node does not know whether tenant {:?} has data: {error}",
+                tenant.as_str()
+            ))
+        })?;
+        Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline))
     }
 
     fn acceptance(&self) -> Acceptance {
-        let now = clock::wall();
+        let now = self.cluster.now();
         let window = self.cluster.settings.out_of_order_window;
         Acceptance {
             oldest: window.map_or(Millis::MIN, |window| now - window.as_millis() as Millis),
@@ -88,6 +96,7 @@ impl NodeBackend {
         request: &WriteRequest,
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
+        self.cluster.check_clock().map_err(unavailable)?;
         let tenant = self
             .cluster
             .tenant_for_write(tenant.as_str())
@@ -159,7 +168,7 @@ fn unavailable(message: String) -> ApiError {
 #[async_trait]
 impl Backend for NodeBackend {
     fn now(&self) -> Millis {
-        clock::wall()
+        self.cluster.now()
     }
 
     async fn write(
@@ -191,10 +200,13 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let source = self.source(self.tenant_for_query(tenant), query.deadline);
         let options = query_options(self, query.look_back, query.deadline);
-        let result = query_instant(&source, &query.query, query.time, &options).await;
-        let result = result.map(|answer| with_gaps(answer, &source));
+        let result = async {
+            let source = self.source_of(tenant, query.deadline).await?;
+            let answer = query_instant(&source, &query.query, query.time, &options).await?;
+            Ok(with_gaps(answer, &source))
+        };
+        let result = result.await;
         self.finish_query(begun, &result);
         result
     }
@@ -206,14 +218,14 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let source = self.source(self.tenant_for_query(tenant), query.deadline);
         let options = query_options(self, query.look_back, query.deadline);
-        let (start, end, step) = (query.start, query.end, query.step);
-        let result = match Grid::range(start, end, step) {
-            Ok(grid) => query_range(&source, &query.query, grid, &options).await,
-            Err(error) => Err(error),
+        let result = async {
+            let grid = Grid::range(query.start, query.end, query.step)?;
+            let source = self.source_of(tenant, query.deadline).await?;
+            let answer = query_range(&source, &query.query, grid, &options).await?;
+            Ok(with_gaps(answer, &source))
         };
-        let result = result.map(|answer| with_gaps(answer, &source));
+        let result = result.await;
         self.finish_query(begun, &result);
         result
     }
@@ -224,9 +236,8 @@ impl Backend for NodeBackend {
         filter: SeriesFilter,
         deadline: Instant,
     ) -> Result<Listing<Labels>, QueryError> {
-        self.source(self.tenant_for_query(tenant), deadline)
-            .series(filter)
-            .await
+        let source = self.source_of(tenant, deadline).await?;
+        source.series(filter).await
     }
 
     async fn label_names(
@@ -235,9 +246,8 @@ impl Backend for NodeBackend {
         filter: SeriesFilter,
         deadline: Instant,
     ) -> Result<Listing<String>, QueryError> {
-        self.source(self.tenant_for_query(tenant), deadline)
-            .label_names(filter)
-            .await
+        let source = self.source_of(tenant, deadline).await?;
+        source.label_names(filter).await
     }
 
     async fn label_values(
@@ -247,9 +257,8 @@ impl Backend for NodeBackend {
         filter: SeriesFilter,
         deadline: Instant,
     ) -> Result<Listing<String>, QueryError> {
-        self.source(self.tenant_for_query(tenant), deadline)
-            .label_values(name, filter)
-            .await
+        let source = self.source_of(tenant, deadline).await?;
+        source.label_values(name, filter).await
     }
 
     async fn metadata(
@@ -258,7 +267,7 @@ impl Backend for NodeBackend {
         query: MetadataQuery,
         deadline: Instant,
     ) -> Result<Vec<MetricMetadata>, QueryError> {
-        let source = self.source(self.tenant_for_query(tenant), deadline);
+        let source = self.source_of(tenant, deadline).await?;
         let families = source.metadata(query.metric).await?;
         let kind = |name: &str| {
             MetricKind::ALL

@@ -4,6 +4,7 @@
 //! replication core wants from the metadata plane comes here as wishes.
 
 pub(crate) mod admin;
+pub(crate) mod clocks;
 pub(crate) mod follow;
 mod lead;
 pub(crate) mod wishes;
@@ -17,7 +18,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_gossip::Load;
-use trefoil_model::{NodeId, TenantId};
+use trefoil_model::{Millis, NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
 use trefoil_shard::ReplicaReport;
 
@@ -36,6 +37,8 @@ pub(crate) struct Cluster {
     dead_since: Mutex<BTreeMap<NodeId, Duration>>,
     /// What the last decision about movements waits for, in words.
     waiting: Mutex<Vec<String>>,
+    /// By how much the median of all clocks is ahead of this node's.
+    clock_offset: Mutex<Option<Millis>>,
 }
 
 impl Cluster {
@@ -59,17 +62,19 @@ impl Cluster {
             reports: Mutex::default(),
             dead_since: Mutex::default(),
             waiting: Mutex::default(),
+            clock_offset: Mutex::default(),
         })
     }
 
     /// Starts the member's tasks on the current runtime; they end with it.
     pub(crate) fn start(
         self: &Arc<Self>,
-        wishes: tokio::sync::mpsc::UnboundedReceiver<crate::data_plane::MetadataWish>,
+        wishes: tokio::sync::mpsc::Receiver<crate::data_plane::MetadataWish>,
     ) {
         tokio::spawn(follow::metadata(self.clone()));
         tokio::spawn(follow::peers(self.clone()));
         tokio::spawn(lead::run(self.clone()));
+        tokio::spawn(clocks::run(self.clone()));
         tokio::spawn(wishes::run(self.clone(), wishes));
     }
 
@@ -93,8 +98,24 @@ impl Cluster {
         }
     }
 
-    /// The tenant of this name, if it has ever written.
-    pub(crate) fn tenant(&self, name: &str) -> Option<TenantId> {
+    /// The tenant of this name; none when it has never written anywhere in the cluster.
+    ///
+    /// # Errors
+    /// When this node does not know the name and cannot ask the metadata plane now: the tenant may have
+    /// written through another node.
+    pub(crate) async fn tenant_for_query(
+        &self,
+        name: &str,
+    ) -> Result<Option<TenantId>, MetadataError> {
+        if let Some(tenant) = self.tenant(name) {
+            return Ok(Some(tenant));
+        }
+        self.metadata.read_linearizable().await?;
+        Ok(self.tenant(name))
+    }
+
+    /// The tenant of this name, if this node knows that it has written.
+    fn tenant(&self, name: &str) -> Option<TenantId> {
         self.metadata.state().tenant_id(name)
     }
 

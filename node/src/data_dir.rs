@@ -4,8 +4,12 @@ use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::File,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
+
+/// The file that says why the directory must not be used again.
+const CONDEMNED: &str = "condemned";
 
 /// The directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -36,10 +40,30 @@ impl DataDir {
                 path.display()
             );
         }
+        match std::fs::read_to_string(path.join(CONDEMNED)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            reason => bail!(
+                "the data directory {} must not be used again: {}. Remove it and start the node empty: it \
+                 joins as a new one and is filled by the others",
+                path.display(),
+                reason.unwrap_or_else(|error| error.to_string())
+            ),
+        }
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
         })
+    }
+
+    /// Makes sure that the directory is never used again, and says why to whoever tries.
+    ///
+    /// # Errors
+    /// When that cannot be put on disk.
+    pub(crate) fn condemn(path: &Path, reason: &str) -> std::io::Result<()> {
+        let mut file = File::create(path.join(CONDEMNED))?;
+        file.write_all(reason.as_bytes())?;
+        file.sync_all()?;
+        File::open(path)?.sync_all()
     }
 
     /// Where metadata, journal and blocks are.
@@ -53,13 +77,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_at_a_time() {
+    fn one_process_at_a_time_and_none_once_condemned() {
         let directory = std::env::temp_dir().join(format!("trefoil-lock-{}", std::process::id()));
         let first = DataDir::open(&directory).unwrap();
         let error = DataDir::open(&directory).unwrap_err().to_string();
         assert!(error.contains("another process"), "{error}");
         drop(first);
         assert!(DataDir::open(&directory).is_ok());
+        DataDir::condemn(&directory, "it is a copy").unwrap();
+        let error = DataDir::open(&directory).unwrap_err().to_string();
+        assert!(error.contains("it is a copy"), "{error}");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -23,7 +23,7 @@ mod tests;
 mod waits;
 
 use crate::{
-    clock, cluster::admin::WindowDigest, config::Settings,
+    clock, cluster::admin::WindowDigest, config::Settings, data_dir::DataDir,
     transport::replication::ReplicationSender,
 };
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use port::Port;
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::PathBuf,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -60,6 +61,12 @@ const JOURNAL_PENDING_BYTES_MAX: u64 = 256 << 20;
 /// How long a part waits at a node with a full disk, which can only promise what it has already.
 const FULL_DISK_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Wishes that wait for the metadata plane.
+pub(crate) const WISHES_WAITING_MAX: usize = 64;
+/// Why a data directory that is an old copy is not used again.
+const RESTORED_COPY: &str = "its peers know more of its journal than it does: it is an old copy of the \
+    node's data, which may have forgotten promises and votes";
+
 /// What the core wants from the metadata plane; carried out by the cluster's own task.
 #[derive(Debug)]
 pub(crate) enum MetadataWish {
@@ -69,8 +76,6 @@ pub(crate) enum MetadataWish {
     Refresh,
     /// Tell the leader how far the replicas are.
     Report(trefoil_shard::ReplicaReport),
-    /// The data directory is an old copy.
-    RestoredCopy,
 }
 
 /// A part that can be evaluated, with the view that was pinned for it.
@@ -96,7 +101,8 @@ pub(crate) struct DataPlane {
     exports: Exports,
     applier: applier::Queue,
     routing: arc_swap::ArcSwap<Routing>,
-    wishes: tokio::sync::mpsc::UnboundedSender<MetadataWish>,
+    wishes: tokio::sync::mpsc::Sender<MetadataWish>,
+    directory: PathBuf,
     runtime: tokio::runtime::Handle,
     next_id: AtomicU64,
     settings: Settings,
@@ -199,7 +205,12 @@ impl DataPlane {
         match alarm {
             Alarm::RestoredCopy { peer } => {
                 tracing::error!(%peer, "a peer knows more of this node's journal: the data is an old copy");
-                self.wish(MetadataWish::RestoredCopy);
+                // An old copy must not vote: it may have forgotten a vote that it gave. So it ends here, and
+                // never starts again.
+                if let Err(error) = DataDir::condemn(&self.directory, RESTORED_COPY) {
+                    tracing::error!(%error, "mark the data directory as unusable");
+                }
+                std::process::exit(1);
             }
             Alarm::Amnesia { shards } => {
                 tracing::warn!(
@@ -217,8 +228,9 @@ impl DataPlane {
     }
 
     fn wish(&self, wish: MetadataWish) {
-        // The receiver only goes away when the process stops.
-        self.wishes.send(wish).ok();
+        // The core repeats what has had no effect, so a wish that finds the queue full is not missed; and
+        // the receiver only goes away when the process stops.
+        self.wishes.try_send(wish).ok();
     }
 
     /// Runs work that reads disks on a thread that may wait.

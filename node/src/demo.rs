@@ -52,7 +52,15 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("make the demo's directory {}", directory.display()))?;
     let mut demo = Demo::new(&directory)?;
-    let outcome = demo.live(&args).await;
+    let end = args
+        .exit_after
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // From the first instant on, so that an early end cleans up like a late one.
+    let outcome = tokio::select! {
+        outcome = demo.live(&args) => outcome,
+        () = stopped() => Ok(()),
+        () = until(end) => Ok(()),
+    };
     demo.stop().await?;
     if args.keep || args.data_dir.is_some() {
         println!("The data is kept in {}.", directory.display());
@@ -83,9 +91,6 @@ impl Demo {
     }
 
     async fn live(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
-        let end = args
-            .exit_after
-            .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let mut keys = keys::Keys::open(!args.no_input);
         println!("Starting three nodes ...");
         let started = Instant::now();
@@ -121,8 +126,6 @@ impl Demo {
                     Key::Quit => return Ok(()),
                     other => self.press(other).await?,
                 },
-                () = stopped() => return Ok(()),
-                () = until(end) => return Ok(()),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::config::LogFormat;
 use anyhow::Context;
+use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging for the process.
@@ -13,7 +14,10 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
         "{level},openraft=warn,h2=warn,hyper=warn,tonic=warn"
     ))
     .with_context(|| format!("read the log level {level:?}"))?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let started = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, follow},
     config::{ServeArgs, Settings},
     data_dir::DataDir,
-    data_plane::{DataPlane, JOURNAL_SEGMENT_BYTES, Parts},
+    data_plane::{DataPlane, JOURNAL_SEGMENT_BYTES, Parts, WISHES_WAITING_MAX},
     gossip_driver::{self, Gossip},
     logging,
     peer_handler::Handlers,
@@ -133,7 +133,7 @@ async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::R
         connections.clone(),
         tokio::runtime::Handle::current(),
     ));
-    let (wishes, wanted) = tokio::sync::mpsc::unbounded_channel();
+    let (wishes, wanted) = tokio::sync::mpsc::channel(WISHES_WAITING_MAX);
     let parts = Parts {
         disk,
         directory: directory.path().to_owned(),
@@ -240,6 +240,7 @@ async fn join(
         tokio::spawn(async move {
             if let Err(error) = metadata.form(bootstrap, description).await {
                 tracing::error!(%error, "this node cannot go on as a member");
+                std::process::exit(1);
             }
         });
         return Ok(cluster);

@@ -94,9 +94,11 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
     let body = match tokio::time::timeout_at(deadline.into(), collected).await {
         Ok(body) => body?,
         Err(_) => {
-            return Err(ApiError::BadData(
-                "the body did not arrive in time".to_owned(),
-            ));
+            // Not the sender's fault: it or the network may have been paused.
+            return Err(ApiError::Unavailable {
+                message: "the body did not arrive in time; send it again".to_owned(),
+                retry_after: Duration::from_secs(1),
+            });
         }
     };
     let buffers = decode(app, body, &mut held).await?;

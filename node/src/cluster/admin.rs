@@ -1,20 +1,22 @@
 //! What operators ask about the cluster: every node's own account, put together by the one that is asked.
 
 use super::Cluster;
-use crate::query::question;
+use crate::{clock, query::question};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::Status;
 use trefoil_api::{ApiError, admin};
-use trefoil_model::{NodeId, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
+use trefoil_model::{NodeId, ShardEntry, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
 use trefoil_raft::{Command, Member, MemberState, MetadataError, Role, State};
 
 /// The kind of [`NodeAccount`] among the calls of the `Queries` service.
 pub(crate) const KIND_ACCOUNT: u32 = 2;
 /// The kind of a [`DigestsAsk`].
 pub(crate) const KIND_DIGESTS: u32 = 3;
+/// The kind of a question for the node's wall clock, milliseconds of UTC.
+pub(crate) const KIND_CLOCK: u32 = 4;
 /// How long a node may take to give its account.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to compute digests.
@@ -68,8 +70,8 @@ impl Cluster {
         let status = self.metadata.status();
         let members: Vec<Member> = state
             .members()
-            .map(|m| (**m).clone())
-            .filter(is_present)
+            .filter(|member| is_present(member))
+            .map(|member| (**member).clone())
             .collect();
         let accounts = self.accounts(&members).await;
         let role = |node: NodeId| match () {
@@ -115,7 +117,7 @@ impl Cluster {
             leader: status.leader.map(|leader| self.node_name(leader)),
             term: status.term,
             applied_index: status.last_applied.index,
-            replication_factor: members.len().min(3) as u16,
+            replication_factor: replication_factor(&state),
             nodes,
             configurations: self.configurations(&state, &accounts),
         }
@@ -192,7 +194,7 @@ impl Cluster {
     }
 
     /// Asks a node for an account; fails at once for this node, which knows itself.
-    async fn ask<Q: Serialize, A: DeserializeOwned>(
+    pub(super) async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         node: NodeId,
         kind: u32,
@@ -226,6 +228,7 @@ impl Cluster {
     pub(crate) async fn answer_peer(&self, kind: u32, body: &Bytes) -> Result<Bytes, Status> {
         match kind {
             KIND_ACCOUNT => question::encode(&self.account()),
+            KIND_CLOCK => question::encode(&clock::wall()),
             KIND_DIGESTS => {
                 let ask: DigestsAsk = question::decode(body)?;
                 question::encode(&self.own_digests(ask).await?)
@@ -258,8 +261,8 @@ impl Cluster {
         };
         let members: Vec<Member> = state
             .members()
-            .map(|m| (**m).clone())
-            .filter(is_present)
+            .filter(|member| is_present(member))
+            .map(|member| (**member).clone())
             .collect();
         let asked = members.iter().map(|member| async move {
             let digests = if member.node == self.identity.node {
@@ -304,6 +307,7 @@ impl Cluster {
         });
         admin::Movements {
             pace_bytes_per_second: self.settings.movement_bytes_per_second,
+            waiting: self.waiting.lock().clone(),
             movements: movements.collect(),
         }
     }
@@ -314,6 +318,14 @@ impl Cluster {
     /// When the node is unknown or the metadata plane does not take the command.
     pub(crate) async fn drain(&self, text: &str) -> Result<admin::Accepted, ApiError> {
         let node = self.known_node(text)?;
+        let state = self.metadata.state();
+        let goes_on = |member: &Member| member.node != node && member.state == MemberState::Active;
+        if !state.members().any(|member| goes_on(member)) {
+            return Err(ApiError::Conflict(
+                "there is no other active node that could take its replicas; add one first"
+                    .to_owned(),
+            ));
+        }
         self.command(Command::SetDraining {
             node,
             draining: true,
@@ -369,6 +381,7 @@ impl Cluster {
         if state.placement().is_empty() {
             return Err("the cluster has no placement yet".to_owned());
         }
+        self.check_clock()?;
         let me = self.identity.node;
         if state.member(me).is_none() {
             return Err("this node is not a member yet".to_owned());
@@ -391,13 +404,28 @@ impl Cluster {
         if missing > 0 {
             return Err(format!("{missing} replicas do not serve yet"));
         }
+        // A node that lost its disk is there again when what it had is there again.
+        let predecessor = state
+            .members()
+            .find(|member| member.superseded_by == Some(me) && is_present(member));
+        if let Some(lost) = predecessor {
+            return Err(format!(
+                "it takes over from {}, which lost its data directory",
+                lost.node
+            ));
+        }
         Ok(())
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_present(member: &Member) -> bool {
     member.state != MemberState::Removed
+}
+
+/// Owners per shard, by the placement table.
+fn replication_factor(state: &State) -> u16 {
+    let owners = |(_, entry): (ShardId, &ShardEntry)| entry.configuration.new.iter().count();
+    state.placement().iter().map(owners).min().unwrap_or(0) as u16
 }
 
 fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Node {

@@ -90,7 +90,11 @@ async fn advance_retention(cluster: &Cluster, state: &State) {
     };
     let retention = retention.as_millis() as Millis;
     let step = (retention / 100).max(RETENTION_STEP_MIN);
-    let before = (clock::wall() - retention).div_euclid(step) * step;
+    // A cut-off cannot be taken back, so it follows the median of the clocks and never one alone.
+    if cluster.clock_offset().is_none() {
+        return;
+    }
+    let before = (cluster.now() - retention).div_euclid(step) * step;
     for tenant in state.tenants() {
         let present = tenant
             .cut_offs

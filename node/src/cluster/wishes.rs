@@ -4,7 +4,7 @@ use super::Cluster;
 use crate::data_plane::MetadataWish;
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use trefoil_raft::Command;
 use trefoil_shard::{Proposal, ReplicaReport};
 
@@ -13,9 +13,8 @@ pub(crate) const KIND_REPORT: u32 = 100;
 /// How long the leader may take to take a report; the next one follows after a second.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Carries out wishes in order until the process ends. The core repeats those that have no effect, so
-/// their queue is as short as the core is patient.
-pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: UnboundedReceiver<MetadataWish>) {
+/// Carries out wishes in order until the process ends.
+pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish>) {
     while let Some(wish) = wishes.recv().await {
         match wish {
             MetadataWish::Propose(Proposal::RecordAmnesia { shards, lineage }) => {
@@ -35,14 +34,6 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: UnboundedReceiver<Met
                 if let Err(error) = cluster.metadata.read_linearizable().await {
                     tracing::debug!(%error, "refresh the metadata");
                 }
-            }
-            MetadataWish::RestoredCopy => {
-                // An old copy must not vote: it may have forgotten a vote it gave.
-                tracing::error!(
-                    "this data directory is an old copy; remove it and start the node empty, so that \
-                     it joins as a new one"
-                );
-                std::process::exit(1);
             }
         }
     }

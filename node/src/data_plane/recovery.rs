@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64},
     },
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use trefoil_model::{LineageId, Millis, NodeId, TenantId};
 use trefoil_shard::{
     Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
@@ -49,7 +49,7 @@ pub(crate) struct Parts {
     /// Deletions and cut-offs as the metadata plane on this node knows them.
     pub(crate) policy: StorePolicy,
     pub(crate) sender: Arc<ReplicationSender>,
-    pub(crate) wishes: UnboundedSender<MetadataWish>,
+    pub(crate) wishes: Sender<MetadataWish>,
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
@@ -123,8 +123,9 @@ impl DataPlane {
         // The same places, seen twice: by the journal as it opened, and on the way through the records.
         let journal_damages = found.damage.len().max(replayed.unreadable.len()) as u64;
         let loss = match () {
-            () if parts.fresh || found.fresh => Loss::Fresh(parts.lineage),
-            () if found.lineage != pin.lineage() => Loss::Possible,
+            () if parts.fresh => Loss::Fresh(parts.lineage),
+            // A node that ran before had a journal; where it is gone, so is what it acknowledged.
+            () if found.fresh || found.lineage != pin.lineage() => Loss::Possible,
             // What is in blocks and in the checkpoint was not lost with its page.
             () if lost_to > harmless => Loss::Possible,
             () => Loss::None,
@@ -156,6 +157,7 @@ impl DataPlane {
             applier: queue,
             routing: arc_swap::ArcSwap::new(routing),
             wishes: parts.wishes,
+            directory: parts.directory.clone(),
             runtime: parts.runtime,
             next_id: AtomicU64::new(1),
             settings: parts.settings,

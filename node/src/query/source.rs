@@ -237,16 +237,18 @@ fn filter(filter: SeriesFilter) -> Filter {
     }
 }
 
-/// Sorts, removes duplicates and cuts to the limit, with Prometheus' warning when something was cut.
+/// Sorts, removes duplicates and cuts to the limit. The caller asks for one more than it shows, and says
+/// when there was more.
 fn listing<T: Ord>(mut items: Vec<T>, limit: usize) -> Listing<T> {
     items.sort();
     items.dedup();
-    let mut warnings = Vec::new();
-    if limit > 0 && items.len() > limit {
+    if limit > 0 {
         items.truncate(limit);
-        warnings.push("results truncated due to limit".to_owned());
     }
-    Listing { items, warnings }
+    Listing {
+        items,
+        warnings: Vec::new(),
+    }
 }
 
 #[async_trait]

@@ -174,6 +174,13 @@ impl NodeCollector {
     }
 
     fn membership(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        if let Some(offset) = self.cluster.clock_offset() {
+            writer.gauge(
+                "trefoil_clock_offset_seconds",
+                "By how much the median of the cluster's clocks is ahead of this node's",
+                offset as f64 / 1000.0,
+            )?;
+        }
         let status = self.cluster.metadata.status();
         let leads = if status.role == Role::Leader {
             1.0

@@ -1,0 +1,119 @@
+//! The median of the cluster's clocks: what "now" is for acceptance, retention and queries.
+//!
+//! Every node asks the others for their time and keeps by how much the median is ahead of its own
+//! clock. A node whose clock is far off says so and takes no writes; it does not judge by its own clock
+//! what is too old or too new.
+
+use super::{Cluster, admin::KIND_CLOCK};
+use crate::clock;
+use futures::future::join_all;
+use std::{sync::Arc, time::Duration};
+use trefoil_model::Millis;
+use trefoil_raft::MemberState;
+
+/// How often the others are asked.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// How long an answer may take; a slower one says too little about the time.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// A clock that is further from the median than this is wrong, milliseconds.
+pub(crate) const OFFSET_MAX: Millis = 60_000;
+
+/// Asks until the process ends.
+pub(super) async fn run(cluster: Arc<Cluster>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let Some(offset) = measure(&cluster).await else {
+            continue;
+        };
+        let before = cluster.clock_offset.lock().replace(offset);
+        if offset.abs() > OFFSET_MAX && before.is_none_or(|before| before.abs() <= OFFSET_MAX) {
+            tracing::error!(
+                offset_ms = offset,
+                "this node's clock is off; it takes no writes until the clock is set right"
+            );
+        }
+    }
+}
+
+/// The median of all clocks, relative to this node's; none when most members did not answer.
+async fn measure(cluster: &Cluster) -> Option<Millis> {
+    let state = cluster.metadata.state();
+    let me = cluster.identity.node;
+    let others: Vec<_> = state
+        .members()
+        .filter(|member| member.state != MemberState::Removed && member.node != me)
+        .map(|member| member.node)
+        .collect();
+    let asked = others.iter().map(|node| async {
+        let sent = clock::wall();
+        let theirs: Millis = cluster
+            .ask(*node, KIND_CLOCK, &(), ANSWER_TIMEOUT)
+            .await
+            .ok()?;
+        let received = clock::wall();
+        Some(theirs - (sent + received) / 2)
+    });
+    let mut offsets: Vec<Millis> = join_all(asked).await.into_iter().flatten().collect();
+    offsets.push(0);
+    (offsets.len() * 2 > others.len() + 1).then(|| median(&mut offsets))
+}
+
+/// The middle value; of an even number, the mean of the two in the middle.
+fn median(values: &mut [Millis]) -> Millis {
+    values.sort_unstable();
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        (values[middle - 1] + values[middle]) / 2
+    }
+}
+
+impl Cluster {
+    /// The cluster's time, as far as this node knows it, in milliseconds of UTC.
+    pub(crate) fn now(&self) -> Millis {
+        clock::wall() + self.clock_offset().unwrap_or(0)
+    }
+
+    /// By how much the cluster's median clock is ahead of this node's, milliseconds; none before most
+    /// members have answered for the first time.
+    pub(crate) fn clock_offset(&self) -> Option<Millis> {
+        *self.clock_offset.lock()
+    }
+
+    /// Whether this node's clock may judge what is too old or too new.
+    ///
+    /// # Errors
+    /// How far it is off, in words.
+    pub(crate) fn check_clock(&self) -> Result<(), String> {
+        match self.clock_offset() {
+            Some(offset) if offset.abs() > OFFSET_MAX => {
+                let way = if offset > 0 { "behind" } else { "ahead of" };
+                Err(format!(
+                    "this node's clock is {} s {way} the median of the cluster's clocks; set it right",
+                    offset.abs() / 1000
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn one_wrong_clock_does_not_move_the_median_of_three() {
+        assert_eq!(median(&mut [0, 86_400_000, 5]), 5);
+        assert_eq!(median(&mut [-86_400_000, 0, 5]), 0);
+    }
+
+    #[test]
+    fn two_clocks_meet_in_the_middle() {
+        assert_eq!(median(&mut [0]), 0);
+        assert_eq!(median(&mut [100, 0]), 50);
+    }
+}
