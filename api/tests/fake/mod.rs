@@ -288,6 +288,7 @@ impl Backend for FakeNode {
 
     async fn movements(&self) -> Result<admin::Movements, ApiError> {
         Ok(admin::Movements {
+            waiting: Vec::new(),
             pace_bytes_per_second: 5,
             movements: vec![],
         })
