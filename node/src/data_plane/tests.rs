@@ -3,7 +3,7 @@
 use super::*;
 use crate::transport::{client::Connections, directory::Directory, identity::LocalIdentity};
 use std::{ops::ControlFlow, path::Path, time::Instant};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use trefoil_model::{
     ClusterId, Configuration, ConfigurationNumber, DeletionVersion, Incarnation, Labels, LineageId,
     NodeId, OwnerRecord, OwnerSet, PlacementTable, ShardEntry, Signal,
@@ -37,7 +37,7 @@ struct Machine {
 /// A process on it.
 struct Run {
     plane: Arc<DataPlane>,
-    wishes: UnboundedReceiver<MetadataWish>,
+    wishes: Receiver<MetadataWish>,
     applier: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -75,7 +75,7 @@ impl Machine {
         let local = Arc::new(LocalIdentity::new(NODE, incarnation, Some(ClusterId(1))));
         let connections = Arc::new(Connections::new(local, Arc::new(Directory::default())));
         let runtime = tokio::runtime::Handle::current();
-        let (wishes, wanted) = tokio::sync::mpsc::unbounded_channel();
+        let (wishes, wanted) = tokio::sync::mpsc::channel(WISHES_WAITING_MAX);
         let args = crate::config::ServeArgs {
             node_name: Some("alone".into()),
             ..Default::default()
