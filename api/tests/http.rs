@@ -583,7 +583,7 @@ async fn administration() {
     let movements = ask(&node, get("/trefoil/api/v1/movements")).await;
     assert_eq!(
         movements.text(),
-        r#"{"pace_bytes_per_second":5,"movements":[]}"#
+        r#"{"pace_bytes_per_second":5,"waiting":[],"movements":[]}"#
     );
     let post = async |path: &str, body: &'static str| {
         let request = Request::post(path).body(Body::from(body)).unwrap();
