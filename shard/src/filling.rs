@@ -26,6 +26,7 @@ impl Replication {
             .rows
             .within(&waiting)
             .map(|(both, entry)| (both, entry.configuration.clone()))
+            .filter(|(_, configuration)| configuration.has_owner(self.me.node))
             .collect();
         for (both, configuration) in rows {
             self.refill_amnesiacs(step, &both, &configuration);

@@ -131,7 +131,10 @@ impl Replication {
                 .note_parcel(span, number, &accepted, import, fetched);
             self.held.insert(number, &accepted, span.end);
             // A number below the kept range is journalled, but not remembered.
-            at = span.end;
+            at = match self.faults.forgotten_is_durable {
+                true => self.held.durable_at(number),
+                false => span.end,
+            };
         }
         match self.faults.seen_is_held && accepted.is_empty() {
             true => Offset(0),

@@ -71,6 +71,8 @@ pub struct Recovery {
     /// State records up to here are in the checkpoint already.
     covers: Offset,
     incarnation: Incarnation,
+    /// Shards of which the journal has batches that did not end there.
+    stored: ShardSet,
 }
 
 /// All that is durable, as a checkpoint holds it.
@@ -116,6 +118,7 @@ impl Recovery {
             state,
             covers,
             incarnation: Incarnation(0),
+            stored: ShardSet::new(),
         })
     }
 
@@ -131,6 +134,11 @@ impl Recovery {
         let state = &mut self.state;
         let behind = span.end > self.covers;
         match record {
+            Record::Parcel { accepted, .. } => self.stored = self.stored.union(accepted),
+            Record::Drop { shards } => self.stored = self.stored.difference(shards),
+            _ => {}
+        }
+        match record {
             Record::Parcel {
                 accepted,
                 parcel,
@@ -141,6 +149,11 @@ impl Recovery {
                     .journal
                     .note_parcel(span, header.number, accepted, header.import, *fetched);
                 state.held.insert(header.number, accepted, span.end);
+                // It was known when this was stored, even if the record that says so was lost.
+                if !state.faults.deletions_by_record_only {
+                    let known = state.deletions_durable.entry(header.tenant).or_default();
+                    *known = header.deletion.max(*known);
+                }
             }
             // What ended or was lost is not held, whatever the checkpoint knows.
             Record::Drop { shards } if !behind && !state.faults.drop_keeps_positions => {
@@ -184,7 +197,10 @@ impl Recovery {
                 }
             }
             Record::Deletions { versions } => {
-                state.deletions_durable.extend(versions.iter().copied());
+                for (tenant, version) in versions {
+                    let known = state.deletions_durable.entry(*tenant).or_default();
+                    *known = (*version).max(*known);
+                }
             }
             Record::Drop { shards } => state.drop_replicas(shards),
         }
@@ -227,7 +243,11 @@ impl Recovery {
             .journal
             .note_start(identity.incarnation, at, starts_max);
         if loss == Loss::Possible {
-            let shards = state.replicas.all();
+            // The record that made a replica may be lost too, and what it stored must still end some day.
+            let mut shards = state.replicas.all();
+            if !state.faults.strays_kept {
+                shards = shards.union(&self.stored);
+            }
             state.forget(step, &shards, lineage);
         }
         let routing = Arc::clone(state.rows.routing());

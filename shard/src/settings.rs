@@ -127,6 +127,12 @@ pub struct Faults {
     pub barrier_old_only: bool,
     /// A number that was seen counts as held before it is durable.
     pub seen_is_held: bool,
+    /// A number below the kept range counts as durable as soon as it is journalled.
+    pub forgotten_is_durable: bool,
+    /// A loss is about the replicas only of which the journal still knows.
+    pub strays_kept: bool,
+    /// Only a record of deletions says which were known, not the batches that presuppose them.
+    pub deletions_by_record_only: bool,
     /// An owner that is told of a longer journal of its own does not mind.
     pub restored_copy_ignored: bool,
     /// Batches are stored although they presuppose an unknown deletion.

@@ -2,12 +2,13 @@
 //! the rule's fault planted it must break a promise, and without it must not.
 
 use crate::{
+    coverage::Seen,
     node::EVER,
     world::{Setup, World},
 };
 use std::time::Duration;
 use trefoil_model::{NodeId, OwnerSet, ShardId, ShardSet};
-use trefoil_shard::{Faults, movement::MovementFaults};
+use trefoil_shard::{Faults, Record, movement::MovementFaults};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -131,6 +132,19 @@ impl World {
             .collect();
         assert!(self.plane.begin_change(ShardId(shard), owners));
         self.publish();
+    }
+
+    fn stores(&self, index: usize, shard: u16) -> bool {
+        let only = ShardSet::from_iter([ShardId(shard)]);
+        self.nodes[index].store.read(&only, EVER).next().is_some()
+    }
+
+    /// The page of the last record of a kind is unreadable; the process does not run.
+    fn lose_last(&mut self, index: usize, kind: impl Fn(&Record) -> bool) {
+        let mut records = self.nodes[index].journal.records.iter();
+        if let Some(at) = records.rposition(|(_, record)| kind(record)) {
+            self.nodes[index].lose_page(at);
+        }
     }
 
     fn lose_and_restart(&mut self, index: usize) {
@@ -417,7 +431,8 @@ fn a_restored_backup_is_noticed() {
         "D2",
         3,
         |world| {
-            world.nodes[A].take_backup();
+            let table = world.plane.now.table.clone();
+            world.nodes[A].take_backup(table);
             world.part(&[C], &[A, B]);
             world.write_one(A, 0, 500);
             world.run(500);
@@ -592,7 +607,7 @@ fn a_message_for_another_node_is_refused() {
             world.weather.misdelivered = 300;
             world.run(1500);
             world.weather.misdelivered = 0;
-            if world.restored_noticed > 0 {
+            if world.coverage.of(Seen::OldCopyNoticed) > 0 {
                 let why = "a sound disk is taken for an old copy".to_owned();
                 world.client.broken.get_or_insert(why);
             }
@@ -624,6 +639,92 @@ fn two_chained_movements_leave_nothing_behind() {
             }
             world.ask(E);
             world.cut.clear();
+        },
+    );
+}
+
+#[test]
+fn a_forgotten_number_is_not_durable_at_once() {
+    check(
+        |faults| faults.forgotten_is_durable = true,
+        "D2",
+        3,
+        |world| {
+            // A remembers one number of each coordinator's run.
+            world.setup.settings.held_max = 1;
+            world.kill(A);
+            world.start(A);
+            world.run(200);
+            world.part(&[A], &[B, C]);
+            for _ in 0..3 {
+                world.write_one(B, 0, 500);
+            }
+            world.run(20);
+            assert_eq!(world.acknowledged(), 3);
+            // It gets the fourth number, and then fetches the older ones on a slow disk.
+            world.join(A, B);
+            world.write_one(B, 0, 500);
+            world.run(10);
+            world.slow_disk = Some((A, 2000));
+            world.ask(A);
+            world.slow_disk = None;
+        },
+    );
+}
+
+#[test]
+fn what_a_lost_replica_stored_ends_too() {
+    check(
+        |faults| faults.strays_kept = true,
+        "D3: NodeId(4) still has",
+        4,
+        |world| {
+            world.begin_move(0, &[A, B, D]);
+            world.write_one(A, 0, 500);
+            world.until(|world| world.stores(D, 0));
+            // D hears of nothing while the change is abandoned, and loses the pages with its adoption.
+            world.without_plane(D);
+            world.part(&[D], &[A, B, C]);
+            assert!(world.plane.abandon_change(ShardId(0)));
+            world.publish();
+            world.run(300);
+            world.kill(D);
+            world.lose_last(D, |record| matches!(record, Record::Adopt { .. }));
+            world.lose_last(D, |record| matches!(record, Record::Trust(_)));
+            world.start(D);
+            world.run(300);
+        },
+    );
+}
+
+#[test]
+fn batches_tell_which_deletions_were_known() {
+    check(
+        |faults| faults.deletions_by_record_only = true,
+        "D3: deleted",
+        3,
+        |world| {
+            for _ in 0..12 {
+                world.write_one(A, 0, 500);
+            }
+            world.run(300);
+            for class in 0..3 {
+                world.delete(class);
+            }
+            world.run(500);
+            for _ in 0..4 {
+                world.write_one(A, 0, 500);
+            }
+            world.run(300);
+            // C loses the page that says what it knew, and flushes before it hears of it again.
+            world.kill(C);
+            for _ in 0..3 {
+                world.lose_last(C, |record| matches!(record, Record::Deletions { .. }));
+            }
+            world.without_plane(C);
+            world.start(C);
+            world.run(50);
+            world.flush(C);
         },
     );
 }

@@ -10,11 +10,12 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 use trefoil_model::{
-    ClusterId, DeletionVersion, Incarnation, LineageId, NodeId, ShardSet, Signal, TenantId,
-    TimeRange,
+    ClusterId, DeletionVersion, Incarnation, LineageId, NodeId, PlacementTable, ShardId, ShardSet,
+    Signal, TenantId, TimeRange,
 };
 use trefoil_shard::{
     Action, Event, ExportId, ExportedItems, Faults, FetchedParcel, Identity, JournalPort, Loss,
@@ -81,6 +82,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Backup {
     pub(crate) journal: Journal,
     pub(crate) manifest: Manifest,
+    /// Who owned what then.
+    pub(crate) table: Arc<PlacementTable>,
 }
 
 /// A node.
@@ -100,6 +103,8 @@ pub(crate) struct SimNode {
     pub(crate) syncing: Option<Offset>,
     pub(crate) loss: Loss,
     pub(crate) backup: Option<Backup>,
+    /// How often replicas of this node ended.
+    pub(crate) ended: u64,
     /// The newest deletion that this run has learnt.
     pub(crate) known_deletion: DeletionVersion,
 }
@@ -119,6 +124,7 @@ impl SimNode {
             syncing: None,
             loss: Loss::Fresh(lineage),
             backup: None,
+            ended: 0,
             known_deletion: DeletionVersion(0),
         }
     }
@@ -142,27 +148,52 @@ impl SimNode {
         self.known_deletion = DeletionVersion(0);
         self.syncing = None;
         self.apply_durable();
+        let loss = std::mem::replace(&mut self.loss, Loss::None);
+        let mut journal = std::mem::take(&mut self.journal);
+        let (core, out) = self.recover(now, &mut journal, loss, settings, faults);
+        self.journal = journal;
+        self.core = Some(core);
+        out
+    }
+
+    /// The core that a restart would make of this journal.
+    fn recover(
+        &self,
+        now: Duration,
+        journal: &mut Journal,
+        loss: Loss,
+        settings: &Settings,
+        faults: Faults,
+    ) -> (Replication, Vec<Action>) {
         let checkpoint = self.manifest.checkpoint.as_ref();
         let recovery = Recovery::new(settings.clone(), faults, self.id, checkpoint);
         let mut recovery = recovery.expect("a checkpoint of the same program is readable");
-        for (span, record) in &self.journal.records {
+        for (span, record) in &journal.records {
             recovery.replay(*span, record);
         }
         let identity = Identity {
             cluster: CLUSTER,
             node: self.id,
-            incarnation,
+            incarnation: self.incarnation,
         };
-        let journal = RecoveredJournal {
-            floor: self.journal.floor,
-            end: self.journal.end,
+        let found = RecoveredJournal {
+            floor: journal.floor,
+            end: journal.end,
             flushed: self.manifest.flushed,
         };
-        let loss = std::mem::replace(&mut self.loss, Loss::None);
         let mut out = Vec::new();
-        let core = recovery.finish(now, identity, journal, loss, &mut self.journal, &mut out);
-        self.core = Some(core);
-        out
+        let core = recovery.finish(now, identity, found, loss, journal, &mut out);
+        (core, out)
+    }
+
+    /// How far this node knows a peer's journal to reach, for a shard, even after a power cut.
+    pub(crate) fn durable_position(&self, peer: NodeId, shard: ShardId) -> Option<Offset> {
+        let mut journal = self.journal.clone();
+        journal.cut(journal.durable);
+        let (settings, faults) = (Settings::default(), Faults::default());
+        let (core, _) = self.recover(Duration::ZERO, &mut journal, Loss::None, &settings, faults);
+        core.position_at(peer, shard)
+            .map(|position| position.offset)
     }
 
     /// The process ends. `dice`: with the power, so that some of the unsynced tail is lost.
@@ -190,21 +221,19 @@ impl SimNode {
         self.backup = backup;
     }
 
-    /// One journal page is unreadable; the process does not run.
-    pub(crate) fn lose_page(&mut self, dice: &mut Dice) {
-        if !self.journal.records.is_empty() {
-            let at = dice.below(self.journal.records.len() as u64) as usize;
-            self.journal.records.remove(at);
-        }
+    /// A record's page is unreadable; the process does not run.
+    pub(crate) fn lose_page(&mut self, record: usize) {
+        self.journal.records.remove(record);
         self.loss = Loss::Possible;
     }
 
-    pub(crate) fn take_backup(&mut self) {
+    pub(crate) fn take_backup(&mut self, table: Arc<PlacementTable>) {
         let mut journal = self.journal.clone();
         journal.cut(journal.durable);
         self.backup = Some(Backup {
             journal,
             manifest: self.manifest.clone(),
+            table,
         });
     }
 
@@ -222,9 +251,10 @@ impl SimNode {
                     self.store.apply(accepted, version, parcel.body());
                 }
                 Record::Drop { shards } => {
+                    self.ended += 1;
                     self.store.drop_shards(shards);
                     for block in &mut self.manifest.blocks {
-                        block.items.retain(|item| !shards.contains(item.shard));
+                        block.drop_shards(shards);
                     }
                 }
                 _ => {}

@@ -102,23 +102,28 @@ impl Plane {
         true
     }
 
-    pub(crate) fn abandon_change(&mut self, shard: ShardId) {
+    /// Gives up a change, if one is under way.
+    pub(crate) fn abandon_change(&mut self, shard: ShardId) -> bool {
         let configuration = self
             .now
             .table
             .get(shard)
             .map(|entry| entry.configuration.clone());
-        if let Some(joint) = configuration.filter(Configuration::is_joint) {
-            self.set(shard, joint.old.clone(), joint.old);
-        }
+        let Some(joint) = configuration.filter(Configuration::is_joint) else {
+            return false;
+        };
+        self.set(shard, joint.old.clone(), joint.old);
+        true
     }
 
+    /// Says whether that was news.
     pub(crate) fn record_amnesia(
         &mut self,
         node: NodeId,
         shards: Option<&ShardSet>,
         lineage: LineageId,
-    ) {
+    ) -> bool {
+        let mut recorded = false;
         if shards.is_none() {
             self.lineages.insert(node, lineage);
         }
@@ -135,8 +140,10 @@ impl Plane {
                     counts_from: entry.configuration.number,
                     born_serving: false,
                 };
+                recorded = true;
             }
         }
+        recorded
     }
 
     pub(crate) fn delete(&mut self, tenant: TenantId, class: u8) {
@@ -146,8 +153,8 @@ impl Plane {
         Arc::make_mut(&mut self.now.deletions).insert(tenant, version);
     }
 
-    /// Ends the changes that can end. Says whether anything changed.
-    pub(crate) fn lead(&mut self, now: Duration) -> bool {
+    /// Ends the changes that can end. Says how many were finished and how many abandoned.
+    pub(crate) fn lead(&mut self, now: Duration) -> (u64, u64) {
         let members: Vec<MemberView> = self.lineages.keys().map(|id| member(*id)).collect();
         let view = MovementView {
             now,
@@ -156,16 +163,22 @@ impl Plane {
             reports: &self.reports,
         };
         let plan = decide(&view, &self.settings);
-        let ends = plan.steps.into_iter();
-        let ends = ends.filter(|step| !matches!(step.kind, StepKind::Begin(_)));
-        let changes: Vec<_> = ends.flat_map(|step| step.changes).collect();
-        for change in &changes {
-            let present = self.now.table.get(change.shard);
-            if present.is_some_and(|entry| entry.configuration.number == change.expected) {
-                self.set(change.shard, change.old.clone(), change.new.clone());
+        let (mut finished, mut abandoned) = (0, 0);
+        for step in plan.steps {
+            let count = match step.kind {
+                StepKind::Begin(_) => continue,
+                StepKind::Finish => &mut finished,
+                StepKind::Abandon => &mut abandoned,
+            };
+            for change in step.changes {
+                let present = self.now.table.get(change.shard);
+                if present.is_some_and(|entry| entry.configuration.number == change.expected) {
+                    self.set(change.shard, change.old, change.new);
+                    *count += 1;
+                }
             }
         }
-        !changes.is_empty()
+        (finished, abandoned)
     }
 }
 

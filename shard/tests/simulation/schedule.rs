@@ -2,7 +2,8 @@
 //! are checked.
 
 use crate::{
-    node::EVER,
+    coverage::{Coverage, Seen},
+    node::{Backup, EVER},
     world::{Setup, Weather, World},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -12,69 +13,32 @@ use trefoil_shard::{Faults, movement::MovementFaults};
 /// How long the disturbed part of a schedule lasts, in milliseconds.
 const DISTURBED_MS: u64 = 1200;
 
-/// What a schedule did, for judging whether schedules are worth anything.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) acknowledged: u64,
-    pub(crate) unavailable: u64,
-    pub(crate) answered: u64,
-    pub(crate) partial: u64,
-    pub(crate) kills: u64,
-    pub(crate) power_cuts: u64,
-    pub(crate) wipes: u64,
-    pub(crate) lost_pages: u64,
-    pub(crate) restored: u64,
-    pub(crate) damaged: u64,
-    pub(crate) paused: u64,
-    pub(crate) partitions: u64,
-    pub(crate) changes: u64,
-    pub(crate) deletions: u64,
-    pub(crate) copies: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.acknowledged += other.acknowledged;
-        self.unavailable += other.unavailable;
-        self.answered += other.answered;
-        self.partial += other.partial;
-        self.kills += other.kills;
-        self.power_cuts += other.power_cuts;
-        self.wipes += other.wipes;
-        self.lost_pages += other.lost_pages;
-        self.restored += other.restored;
-        self.damaged += other.damaged;
-        self.paused += other.paused;
-        self.partitions += other.partitions;
-        self.changes += other.changes;
-        self.deletions += other.deletions;
-        self.copies += other.copies;
-    }
-}
-
 /// Runs the schedule of a seed.
 ///
 /// # Errors
 /// Which promise was broken, and how.
-pub(crate) fn run(seed: u64, faults: Faults, movement: MovementFaults) -> Result<Tally, String> {
+pub(crate) fn run(seed: u64, faults: Faults, movement: MovementFaults) -> Result<Coverage, String> {
     let mut schedule = Schedule::new(seed, faults, movement);
     schedule.disturb();
     schedule.world.check_rest()?;
     let world = &schedule.world;
-    let mut tally = schedule.tally;
-    tally.acknowledged = world.client.acknowledged;
-    tally.unavailable = world.client.unavailable;
-    tally.answered = world.client.answered;
-    tally.partial = world.client.partial;
+    let mut coverage = world.coverage.clone();
+    coverage.count(Seen::WriteHeld, world.client.acknowledged);
+    coverage.count(Seen::WriteUnavailable, world.client.unavailable);
+    coverage.count(Seen::QueryComplete, world.client.answered);
+    coverage.count(Seen::QueryRefused, world.client.partial);
     for node in &world.nodes {
-        tally.copies += node.core.as_ref().map_or(0, |core| core.status().copies);
+        coverage.count(Seen::ReplicaEnded, node.ended);
+        if let Some(status) = node.core.as_ref().map(|core| core.status()) {
+            coverage.count(Seen::ReplicaCopied, status.copies);
+            coverage.count(Seen::ParcelFetched, status.fetched_parcels);
+        }
     }
-    Ok(tally)
+    Ok(coverage)
 }
 
 struct Schedule {
     world: World,
-    tally: Tally,
     /// How likely which kind of trouble is in this schedule, per thousand turns.
     trouble: [u64; TROUBLES],
     /// The node that lost something and has not got it back.
@@ -120,7 +84,6 @@ impl Schedule {
         }
         Self {
             world: World::new(setup, seed),
-            tally: Tally::default(),
             trouble,
             lossy: None,
         }
@@ -189,22 +152,22 @@ impl Schedule {
         match kind {
             0 => {
                 self.world.kill(index);
-                self.tally.kills += 1;
                 self.restart_later(index);
             }
             1 => {
                 let all = self.world.dice.chance(150);
+                if all {
+                    self.world.coverage.note(Seen::PowerCutOfAll);
+                }
                 for at in 0..self.world.nodes.len() {
                     if at == index || all {
                         self.world.power_cut(at);
-                        self.tally.power_cuts += 1;
                         self.restart_later(at);
                     }
                 }
             }
             2 => {
                 self.world.pause(index);
-                self.tally.paused += 1;
             }
             3 => {
                 if let Some(at) = self
@@ -226,13 +189,13 @@ impl Schedule {
                 if self.world.plane.now.classes.len() < 3 {
                     let class = self.below(3) as u8;
                     self.world.delete(class);
-                    self.tally.deletions += 1;
                 }
             }
             _ => {
                 let id = self.world.nodes[index].id;
                 if !self.world.without_plane.remove(&id) {
                     self.world.without_plane.insert(id);
+                    self.world.coverage.note(Seen::CutOffFromPlane);
                 }
             }
         }
@@ -248,7 +211,6 @@ impl Schedule {
     }
 
     fn partition(&mut self) {
-        self.tally.partitions += 1;
         if self.world.dice.chance(400) {
             self.world.cut.clear();
             return;
@@ -260,6 +222,7 @@ impl Schedule {
             let there = self.world.nodes[at].id;
             if at != one && self.world.dice.chance(600) {
                 self.world.cut.insert((here, there));
+                self.world.coverage.note(Seen::Partition);
                 if !one_way {
                     self.world.cut.insert((there, here));
                 }
@@ -285,12 +248,15 @@ impl Schedule {
         self.lossy = Some(self.losing(index));
         if self.world.dice.chance(600) {
             self.world.wipe(index);
-            self.tally.wipes += 1;
         } else {
             self.world.kill(index);
             let mut dice = crate::dice::Dice::new(self.world.dice.next());
-            self.world.nodes[index].lose_page(&mut dice);
-            self.tally.lost_pages += 1;
+            let records = self.world.nodes[index].journal.records.len();
+            if records > 0 {
+                let at = dice.below(records as u64) as usize;
+                self.world.nodes[index].lose_page(at);
+                self.world.coverage.note(Seen::JournalPageLost);
+            }
         }
         self.restart_later(index);
     }
@@ -301,51 +267,57 @@ impl Schedule {
             if self.world.nodes[index].damage_block(which) {
                 let lineages = BTreeSet::new();
                 self.lossy = Some(Lossy { index, lineages });
-                self.tally.damaged += 1;
+                self.world.coverage.note(Seen::BlockDamaged);
             }
         }
     }
 
-    /// An old copy of a disk comes back. Noticing that is best effort, so it is only tried where every co-owner
-    /// knows better, and where no owner evaluates without asking another (of two owners, each has everything).
+    /// An old copy of a disk comes back. Noticing that is best effort, so it is only tried where it is sure:
+    /// every co-owner durably knows better, no owner evaluates without asking another (of two owners, each has
+    /// everything), and the copy does not speak of other owners.
     fn restore_backup(&mut self, index: usize) {
         let Some(backup) = &self.world.nodes[index].backup else {
-            self.world.nodes[index].take_backup();
+            let table = self.world.plane.now.table.clone();
+            self.world.nodes[index].take_backup(table);
             return;
         };
-        if !self.may_lose(index) || !self.known_further(index, backup.journal.end.0) {
+        if !self.may_lose(index) || !self.known_further(index, backup) {
             return;
         }
         let lossy = self.losing(index);
         self.world.kill(index);
         self.world.restore(index);
         self.lossy = Some(lossy);
-        self.tally.restored += 1;
         self.world.start(index);
     }
 
-    fn known_further(&self, index: usize, end: u64) -> bool {
+    fn known_further(&self, index: usize, backup: &Backup) -> bool {
         let node = self.world.nodes[index].id;
-        let table = &self.world.plane.now.table;
+        let end = backup.journal.end;
         let knows = |peer: NodeId, shard: ShardId| {
-            let core = &self.world.nodes[self.world.index(peer)].core;
-            let position = core.as_ref().and_then(|core| core.position_at(node, shard));
-            position.is_some_and(|position| position.offset.0 > end)
+            let peer = &self.world.nodes[self.world.index(peer)];
+            peer.durable_position(node, shard)
+                .is_some_and(|at| at > end)
         };
-        let mut rows = table.iter();
+        let mut rows = self.world.plane.now.table.iter();
         rows.all(|(shard, entry)| {
             let configuration = &entry.configuration;
-            let owners = configuration.all_owners();
+            let then = backup.table.get(shard).map(|entry| &entry.configuration);
+            let same =
+                then.is_some_and(|c| c.old == configuration.old && c.new == configuration.new);
             let asks = configuration.old.len() > 2 && configuration.new.len() > 2;
+            let owners = configuration.all_owners();
             let mut peers = owners.iter().filter(|peer| *peer != node);
-            !owners.contains(node) || asks && peers.all(|peer| knows(peer, shard))
+            same && (!owners.contains(node) || asks && peers.all(|peer| knows(peer, shard)))
         })
     }
 
     fn change_owners(&mut self) {
         let shard = ShardId(self.below(usize::from(self.world.setup.shards)) as u16);
         if self.world.dice.chance(150) {
-            self.world.plane.abandon_change(shard);
+            if self.world.plane.abandon_change(shard) {
+                self.world.coverage.note(Seen::MovementAbandoned);
+            }
             self.world.publish();
             return;
         }
@@ -364,7 +336,7 @@ impl Schedule {
         for other in self.world.shards().iter() {
             if (other == shard || together) && self.world.plane.begin_change(other, owners.clone())
             {
-                self.tally.changes += 1;
+                self.world.coverage.note(Seen::MovementBegun);
             }
         }
         self.world.publish();

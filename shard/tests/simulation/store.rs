@@ -56,6 +56,8 @@ pub(crate) fn decode(body: &[u8]) -> impl Iterator<Item = Item> + '_ {
 pub(crate) struct Block {
     id: u64,
     pub(crate) items: BTreeSet<Item>,
+    /// The shards of the items that it was written with, without those that have ended since.
+    shards: ShardSet,
     /// All deletions up to this are applied to it.
     version: DeletionVersion,
     range: TimeRange,
@@ -68,7 +70,7 @@ impl Block {
     }
 
     fn is_damage(&self, shards: &ShardSet, range: TimeRange) -> bool {
-        let touched = self.items.iter().any(|item| shards.contains(item.shard));
+        let touched = !self.shards.intersection(shards).is_empty();
         !self.readable && touched && self.range.overlaps(&range)
     }
 
@@ -77,7 +79,13 @@ impl Block {
     }
 
     pub(crate) fn is_readable(&self) -> bool {
-        self.readable || self.items.is_empty()
+        self.readable || self.shards.is_empty()
+    }
+
+    /// By tombstones, which are never lifted.
+    pub(crate) fn drop_shards(&mut self, shards: &ShardSet) {
+        self.items.retain(|item| !shards.contains(item.shard));
+        self.shards = self.shards.difference(shards);
     }
 }
 
@@ -146,7 +154,7 @@ impl Store {
     pub(crate) fn drop_shards(&mut self, shards: &ShardSet) {
         self.head.retain(|(item, _)| !shards.contains(item.shard));
         for block in &mut self.blocks {
-            block.items.retain(|item| !shards.contains(item.shard));
+            block.drop_shards(shards);
         }
     }
 
@@ -168,6 +176,7 @@ impl Store {
             self.last_block += 1;
             self.blocks.push(Block {
                 id: self.last_block,
+                shards: items.iter().map(|item| item.shard).collect(),
                 items,
                 version,
                 range: TimeRange {
@@ -206,7 +215,7 @@ impl Store {
         let block = self.blocks.remove(at);
         Some(Lost {
             block: block.id,
-            shards: block.items.iter().map(|item| item.shard).collect(),
+            shards: block.shards,
             range: block.range,
         })
     }

@@ -3,6 +3,7 @@
 
 use crate::{
     client::{Client, Ticket},
+    coverage::{Coverage, Seen},
     dice::Dice,
     node::{SimNode, TENANT},
     plane::{Metadata, Plane},
@@ -17,8 +18,8 @@ use trefoil_model::{
     DeletionVersion, Incarnation, LineageId, NodeId, OwnerSet, ShardSet, TimeRange, Window,
 };
 use trefoil_shard::{
-    Action, Alarm, Envelope, Event, Faults, Message, Proposal, QueryReady, Settings, ShardDigest,
-    movement::MovementSettings,
+    Action, Alarm, Envelope, Event, Faults, Message, Offset, Proposal, QueryReady, Settings,
+    ShardDigest, movement::MovementSettings,
 };
 
 /// How the network treats messages.
@@ -130,7 +131,7 @@ pub(crate) struct World {
     pub(crate) without_plane: BTreeSet<NodeId>,
     /// Nodes that can speak to the metadata plane but learn nothing.
     pub(crate) deaf: BTreeSet<NodeId>,
-    pub(crate) restored_noticed: u64,
+    pub(crate) coverage: Coverage,
     /// A node whose disk takes so many milliseconds for every sync.
     pub(crate) slow_disk: Option<(usize, u64)>,
     /// The story ends in a state of which nothing is promised.
@@ -160,7 +161,7 @@ impl World {
             cut: BTreeSet::new(),
             without_plane: BTreeSet::new(),
             deaf: BTreeSet::new(),
-            restored_noticed: 0,
+            coverage: Coverage::default(),
             story: std::env::var_os("TREFOIL_SIM_SEED").is_some(),
             slow_disk: None,
             skip_rest: false,
@@ -251,14 +252,19 @@ impl World {
                 }
             }
             What::Propose(node, Proposal::RecordAmnesia { shards, lineage }) => {
-                self.plane.record_amnesia(node, shards.as_ref(), lineage);
+                if self.plane.record_amnesia(node, shards.as_ref(), lineage) {
+                    self.coverage.note(Seen::AmnesiaRecorded);
+                }
                 self.publish();
             }
             What::Report(node, report) => {
                 self.plane.reports.insert(node, report);
             }
             What::Lead => {
-                if self.plane.lead(self.now) {
+                let (finished, abandoned) = self.plane.lead(self.now);
+                self.coverage.count(Seen::MovementFinished, finished);
+                self.coverage.count(Seen::MovementAbandoned, abandoned);
+                if finished + abandoned > 0 {
                     self.publish();
                 }
                 for index in 0..self.nodes.len() {
@@ -290,7 +296,9 @@ impl World {
         self.incarnations += 1;
         let run = Incarnation(self.incarnations << 64 | 0xabc);
         let (settings, faults) = (self.setup.settings.clone(), self.setup.faults);
+        let before = self.nodes[index].journal.end;
         let actions = self.nodes[index].start(self.now, run, &settings, faults);
+        self.tell_step(index, before, &actions);
         self.act(index, actions);
         // What was marked may have been marked before its loss was durably known.
         for lost in self.nodes[index].manifest.damaged.clone() {
@@ -317,6 +325,9 @@ impl World {
     /// The process is killed.
     pub(crate) fn kill(&mut self, index: usize) {
         self.tell(index, "is killed");
+        if self.nodes[index].is_up() {
+            self.coverage.note(Seen::Kill);
+        }
         self.nodes[index].stop(None);
         self.client.forget_node(index);
     }
@@ -325,7 +336,15 @@ impl World {
     pub(crate) fn power_cut(&mut self, index: usize) {
         self.tell(index, "loses power");
         let mut dice = Dice::new(self.dice.next());
-        self.nodes[index].stop(Some(&mut dice));
+        let node = &mut self.nodes[index];
+        if node.is_up() {
+            self.coverage.note(Seen::PowerCut);
+        }
+        let end = node.journal.end;
+        node.stop(Some(&mut dice));
+        if node.journal.end < end {
+            self.coverage.note(Seen::UnsyncedTailLost);
+        }
         self.client.forget_node(index);
     }
 
@@ -341,6 +360,7 @@ impl World {
         self.tell(index, "gets an old copy of its disk");
         let node = &mut self.nodes[index];
         if let Some(backup) = node.backup.take() {
+            self.coverage.note(Seen::OldCopyRestored);
             node.journal = backup.journal;
             node.manifest = backup.manifest;
         }
@@ -350,11 +370,13 @@ impl World {
         self.kill(index);
         let lineage = LineageId(u128::from(self.dice.next()));
         self.nodes[index].wipe(lineage);
+        self.coverage.note(Seen::DiskLost);
     }
 
     pub(crate) fn pause(&mut self, index: usize) {
         if self.nodes[index].is_up() {
             self.nodes[index].paused.get_or_insert_default();
+            self.coverage.note(Seen::Pause);
         }
     }
 
@@ -373,6 +395,7 @@ impl World {
             return;
         }
         if let Some(flushed) = self.nodes[index].flush() {
+            self.coverage.note(Seen::Flush);
             let (durable, applied) = (self.nodes[index].journal.durable, self.nodes[index].applied);
             self.feed(index, Event::Durable { end: durable });
             self.feed(index, Event::Applied { end: applied });
@@ -406,15 +429,23 @@ impl World {
             if !story.is_empty() {
                 println!("{:?} node {} <- {story}", self.now, index + 1);
             }
-            let added = node.journal.records.iter().filter(|(s, _)| s.end > before);
-            for (span, record) in added {
-                println!("    journal {}: {record:?}", span.end.0);
-            }
-            for action in &out {
-                println!("    {action:?}");
-            }
         }
+        self.tell_step(index, before, &out);
         self.act(index, out);
+    }
+
+    /// Tells what a step did.
+    fn tell_step(&self, index: usize, before: Offset, actions: &[Action]) {
+        if !self.story {
+            return;
+        }
+        let records = self.nodes[index].journal.records.iter();
+        for (span, record) in records.filter(|(span, _)| span.end > before) {
+            println!("    {}: journal {}: {record:?}", index + 1, span.end.0);
+        }
+        for action in actions {
+            println!("    {}: {action:?}", index + 1);
+        }
     }
 
     fn act(&mut self, index: usize, actions: Vec<Action>) {
@@ -469,7 +500,10 @@ impl World {
                     }
                 }
                 Action::RefreshMetadata => self.publish_to(index),
-                Action::Trim { below } => self.nodes[index].trim(below),
+                Action::Trim { below } => {
+                    self.coverage.note(Seen::Trim);
+                    self.nodes[index].trim(below);
+                }
                 Action::Digest { id, shards, window } => {
                     let digests = if self.meets_damage(index, &shards, window.range()) {
                         noticed.push((shards, window.range()));
@@ -481,10 +515,13 @@ impl World {
                     self.after(Duration::from_micros(200), What::Feed(index, run, event));
                 }
                 Action::Repaired { .. } => {
+                    self.coverage.note(Seen::DamageRepaired);
                     let delay = self.micros(0, 5000);
                     self.after(delay, What::Resolve(index, run));
                 }
-                Action::Alarm(Alarm::RestoredCopy { .. }) => self.restored_noticed += 1,
+                Action::Alarm(Alarm::RestoredCopy { .. }) => {
+                    self.coverage.note(Seen::OldCopyNoticed);
+                }
                 Action::Alarm(_) | Action::RoutingChanged(_) => {}
             }
         }
@@ -572,6 +609,7 @@ impl World {
                 shards: lost.shards.clone(),
                 range: lost.range,
             };
+            self.coverage.note(Seen::DamageNoticed);
             self.feed(index, event);
             self.nodes[index].mark(lost);
         }
@@ -610,21 +648,28 @@ impl World {
     }
 
     fn send(&mut self, envelope: Envelope, message: Message) {
-        if self.is_cut(envelope.from, envelope.to) || self.dice.chance(self.weather.lost) {
+        if self.is_cut(envelope.from, envelope.to) {
+            self.coverage.note(Seen::MessageCutOff);
             return;
         }
-        let copies = if self.dice.chance(self.weather.repeated) {
-            2
-        } else {
-            1
-        };
+        if self.dice.chance(self.weather.lost) {
+            self.coverage.note(Seen::MessageLost);
+            return;
+        }
+        let mut copies = 1;
+        if self.dice.chance(self.weather.repeated) {
+            self.coverage.note(Seen::MessageRepeated);
+            copies = 2;
+        }
         for _ in 0..copies {
             let mut delay = self.micros(100, 2000);
             if self.dice.chance(self.weather.late) {
+                self.coverage.note(Seen::MessageLate);
                 delay = self.micros(2000, 100_000);
             }
             let mut to = self.index(envelope.to);
             if self.dice.chance(self.weather.misdelivered) {
+                self.coverage.note(Seen::MessageMisdelivered);
                 to = self.dice.below(self.nodes.len() as u64) as usize;
             }
             self.after(delay, What::Deliver(to, envelope, message.clone()));
@@ -673,6 +718,7 @@ impl World {
     }
 
     pub(crate) fn delete(&mut self, class: u8) {
+        self.coverage.note(Seen::Deletion);
         self.plane.delete(TENANT, class);
         self.publish();
     }
