@@ -174,21 +174,3 @@ impl Record {
         })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use trefoil_model::ShardId;
-
-    /// The envelope and one record, as docs/formats/records.md draws them.
-    #[test]
-    fn golden_drop_record() {
-        let shards: ShardSet = [ShardId(0), ShardId(2)].into_iter().collect();
-        let record = Record::Drop { shards };
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "010300000006d98697060105");
-        assert_eq!(Record::decode(&Bytes::from(bytes)), Ok(record));
-    }
-}
