@@ -418,18 +418,11 @@ impl World {
         };
         let mut out = Vec::new();
         let told = self.story && !matches!(event, Event::Tick | Event::Applied { .. });
-        let story = if told {
-            format!("{event:?}")
-        } else {
-            String::new()
-        };
+        if told {
+            println!("{:?} node {} <- {event:?}", self.now, index + 1);
+        }
         let before = node.journal.end;
         core.step(self.now, event, &mut node.journal, &mut out);
-        if self.story {
-            if !story.is_empty() {
-                println!("{:?} node {} <- {story}", self.now, index + 1);
-            }
-        }
         self.tell_step(index, before, &out);
         self.act(index, out);
     }
