@@ -307,21 +307,20 @@ impl DataPlane {
             .collect()
     }
 
-    /// Digests of everything that this node's own replicas hold in a range of time.
-    pub(crate) fn all_digests(&self, start: i64, end: i64) -> Vec<WindowDigest> {
+    /// Digests of everything that this node's own replicas hold in a range of time; none when a block
+    /// turns out to be damaged meanwhile.
+    pub(crate) fn all_digests(&self, start: i64, end: i64) -> Option<Vec<WindowDigest>> {
         let owned = self.core.lock().replication.status();
         let shards = owned.serving.union(&owned.filling).union(&owned.damaged);
-        self.digests_between(&shards, TimeRange { start, end })
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, digest)| WindowDigest {
-                tenant: key.tenant,
-                shard: key.shard,
-                window: key.window.start(),
-                items: digest.items,
-                digest: digest.sum,
-            })
-            .collect()
+        let digests = self.digests_between(&shards, TimeRange { start, end })?;
+        let digests = digests.into_iter().map(|(key, digest)| WindowDigest {
+            tenant: key.tenant,
+            shard: key.shard,
+            window: key.window.start(),
+            items: digest.items,
+            digest: digest.sum,
+        });
+        Some(digests.collect())
     }
 
     /// Digests of the windows that begin in a range; none when a block turns out to be damaged.

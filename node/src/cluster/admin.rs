@@ -242,8 +242,10 @@ impl Cluster {
     async fn own_digests(&self, ask: DigestsAsk) -> Result<Vec<WindowDigest>, Status> {
         let plane = self.plane.clone();
         let work = tokio::task::spawn_blocking(move || plane.all_digests(ask.start, ask.end));
-        work.await
-            .map_err(|error| Status::internal(error.to_string()))
+        let digests = work
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        digests.ok_or_else(|| Status::unavailable("its blocks could not all be read; ask again"))
     }
 
     /// Compares the content of all replicas.
