@@ -83,6 +83,11 @@ impl LogStore {
         self.memory.lock().entry(index).map(|entry| entry.log_id)
     }
 
+    /// The id of the newest entry, or of the purge when there is none.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.memory.lock().last()
+    }
+
     /// The id up to which entries were purged.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.memory.lock().purged

@@ -9,7 +9,9 @@
 //!   and the log's end;
 //! * opening runs under `catch_unwind`; whatever goes wrong, the directory is moved aside and a new
 //!   one begun;
-//! * [`Materialised::close`] and a timer make it durable by `flush` *and* fsync of sled's file.
+//! * [`Materialised::close`] and a timer make it durable by `flush` *and* fsync of sled's file;
+//! * sled's own threads hold the database, and with it the lock of its file, for a while after the
+//!   last handle is gone, so closing waits for the lock: who opens the directory next finds it free.
 //!
 //! A thread of its own writes the difference between the newest state and the one it wrote last, so
 //! applying never waits for sled, and a burst of commands costs one batch.
@@ -20,7 +22,7 @@ use crate::state::{LogPosition, rows};
 use crate::{MetadataError, codec};
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,13 @@ const TREE_LOCAL: &str = "local";
 const SENTINEL: &[u8] = b"\0sentinel";
 /// How long changes may stay without fsync. A power cut then costs a rebuild at most.
 const DURABLE_EVERY: Duration = Duration::from_secs(2);
+/// The name of sled's data file, which it locks while the database is open.
+const DATABASE_FILE: &str = "db";
+/// How long closing waits for sled's threads. They only finish writes that were begun; should they
+/// take longer, the next opening in this process finds the file locked and rebuilds the rows.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at the lock. sled does not tell when it lets go.
+const RELEASE_POLL: Duration = Duration::from_millis(1);
 /// sled's cache. The rows are read once, at the start.
 const CACHE_BYTES: u64 = 4 << 20;
 
@@ -57,7 +66,10 @@ struct Work {
 /// The materialised rows. Dropping it without [`Materialised::close`] loses nothing that cannot be
 /// rebuilt.
 pub(crate) struct Materialised {
-    database: sled::Db,
+    /// None after [`Materialised::close`].
+    database: Mutex<Option<sled::Db>>,
+    /// The file that sled locks.
+    file: PathBuf,
     work: Arc<(Mutex<Work>, Condvar)>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,22 +87,13 @@ impl Materialised {
         fallback: Version,
         acceptable: impl Fn(Option<LogId>) -> bool,
     ) -> Result<(Self, Version), MetadataError> {
-        let existed = directory.exists();
-        let attempt = fenced(|| {
-            let database = open_database(directory)?;
-            let (version, rows) = load(&database, node, &acceptable)?;
-            Ok((database, version, rows))
-        });
-        let (database, version, rows) = match attempt {
-            Ok(opened) => opened,
-            Err(reason) => {
-                if existed {
-                    tracing::warn!(
-                        %reason,
-                        "the materialised state is moved aside and rebuilt from snapshot and log"
-                    );
-                    move_aside(directory)?;
-                }
+        let kept = match directory.exists() {
+            true => load_or_move_aside(directory, node, &acceptable)?,
+            false => None,
+        };
+        let (database, version, rows) = match kept {
+            Some(kept) => kept,
+            None => {
                 let (database, rows) = fenced(|| {
                     let database = open_database(directory)?;
                     let rows = write_all(&database, node, &fallback)?;
@@ -102,10 +105,11 @@ impl Materialised {
                 (database, fallback, rows)
             }
         };
+        let file = directory.join(DATABASE_FILE);
         let work = Arc::new((Mutex::new(Work::default()), Condvar::new()));
         let writer = RowWriter {
             database: database.clone(),
-            file: directory.join("db"),
+            file: file.clone(),
             node,
             written: version.clone(),
             rows,
@@ -118,7 +122,8 @@ impl Materialised {
                 MetadataError::disk("start writer of the materialised state", source)
             })?;
         let materialised = Self {
-            database,
+            database: Mutex::new(Some(database)),
+            file,
             work,
             thread: Mutex::new(Some(thread)),
         };
@@ -132,30 +137,34 @@ impl Materialised {
         changed.notify_one();
     }
 
-    /// A node-local note. It may be lost at a power cut.
+    /// A node-local note; none after closing. It may be lost at a power cut.
     pub(crate) fn note(&self, key: &str) -> Option<Vec<u8>> {
-        let read = || {
-            let tree = self.database.open_tree(TREE_LOCAL)?;
-            tree.get(key)
-        };
-        let found = fenced(|| read().map_err(|error| error.to_string()));
+        let found = self.with_notes(|tree| tree.get(key));
         found.ok().flatten().map(|bytes| bytes.to_vec())
     }
 
     /// Keeps a node-local note. It may be lost at a power cut.
     ///
     /// # Errors
-    /// [`MetadataError::Disk`].
+    /// [`MetadataError::Disk`]; nothing was kept.
     pub(crate) fn keep_note(&self, key: &str, bytes: &[u8]) -> Result<(), MetadataError> {
-        let write = || {
-            let tree = self.database.open_tree(TREE_LOCAL)?;
-            tree.insert(key, bytes)
-        };
-        fenced(|| write().map(drop).map_err(|error| error.to_string()))
+        self.with_notes(|tree| tree.insert(key, bytes))
+            .map(drop)
             .map_err(|reason| MetadataError::disk("keep node-local note", io::Error::other(reason)))
     }
 
-    /// Writes and fsyncs what is outstanding, and ends the thread. Blocks.
+    fn with_notes<T>(
+        &self,
+        work: impl FnOnce(&sled::Tree) -> sled::Result<T>,
+    ) -> Result<T, String> {
+        let database = self.database.lock();
+        let database = database.as_ref().ok_or("the database is closed")?;
+        let in_tree = || work(&database.open_tree(TREE_LOCAL)?);
+        fenced(|| in_tree().map_err(|error| error.to_string()))
+    }
+
+    /// Writes and fsyncs what is outstanding, ends the thread, and gives the directory back: it can
+    /// be opened again. Blocks.
     pub(crate) fn close(&self) {
         let (work, changed) = &*self.work;
         work.lock().closing = true;
@@ -166,6 +175,10 @@ impl Materialised {
             tracing::warn!(
                 "the writer of the materialised state panicked; it is rebuilt at the next start"
             );
+        }
+        if let Some(database) = self.database.lock().take() {
+            drop(database);
+            wait_until_released(&self.file);
         }
     }
 }
@@ -267,6 +280,51 @@ fn fenced<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result,
         Err(_) => Err("sled panicked".to_owned()),
+    }
+}
+
+/// The database that is there, with the version that it holds and the number of its rows. One that
+/// is of no use is moved aside, and nothing is given.
+fn load_or_move_aside(
+    directory: &Path,
+    node: NodeId,
+    acceptable: &impl Fn(Option<LogId>) -> bool,
+) -> Result<Option<(sled::Db, Version, u64)>, MetadataError> {
+    let attempt = fenced(|| {
+        let database = open_database(directory)?;
+        let (version, rows) = load(&database, node, acceptable)?;
+        Ok((database, version, rows))
+    });
+    match attempt {
+        Ok(opened) => Ok(Some(opened)),
+        Err(reason) => {
+            tracing::warn!(
+                %reason,
+                "the materialised state is moved aside and rebuilt from snapshot and log"
+            );
+            move_aside(directory)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Waits until nobody holds sled's lock, which is a lock of the whole file.
+fn wait_until_released(file: &Path) {
+    let deadline = Instant::now() + RELEASE_WAIT_MAX;
+    loop {
+        let held = match File::open(file).map(|opened| opened.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => true,
+            // A file that is gone or cannot be locked is nobody's.
+            Ok(Ok(()) | Err(TryLockError::Error(_))) | Err(_) => false,
+        };
+        if !held {
+            return;
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!("sled still holds its file; the rows may have to be rebuilt");
+            return;
+        }
+        std::thread::sleep(RELEASE_POLL);
     }
 }
 

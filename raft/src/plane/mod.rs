@@ -105,6 +105,7 @@ impl MetadataPlane {
         let promised_to = promise.as_ref().map(|founding| founding.cluster);
         let cluster = Arc::new(Mutex::new(belongs_to.or(promised_to)));
         let peers = Peers::new(node, Arc::clone(&cluster), transport);
+        let log_end = stores.log.last();
         let raft = Raft::new(
             node.0,
             Arc::new(raft_config(&options)?),
@@ -114,7 +115,13 @@ impl MetadataPlane {
         )
         .await
         .map_err(|error| stopped(&error))?;
-        let attempt_deadline = options.election_max * 2;
+        let read_queue = ReadQueue::start(
+            node,
+            raft.clone(),
+            peers.clone(),
+            options.election_max * 2,
+            log_end,
+        );
         let plane = Self {
             inner: Arc::new(Inner {
                 node,
@@ -127,7 +134,7 @@ impl MetadataPlane {
                 forming_reason: Mutex::new(None),
                 lanes: Lanes::new(),
                 leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
-                read_queue: ReadQueue::start(node, raft.clone(), peers.clone(), attempt_deadline),
+                read_queue,
                 receiver: Receiver::default(),
                 automation: Mutex::new(None),
                 options,

@@ -2,10 +2,16 @@
 //!
 //! A reader joins the next question, never the one under way, because the read index must be taken
 //! after the reader asked. The leader proves by a round of heartbeats that it still leads.
+//!
+//! openraft takes for a read index the larger of its commit index and the first entry of the
+//! leader's term. That is right for a leader that was elected in this run. A leader that was
+//! restarted and is still the leader of its term goes on as such, and its commit index is then only
+//! what was on disk, which may be older than entries that it acknowledged before. All of those are
+//! in its log, so a read index is never below the log's end at the start, unless a newer term began.
 
 use super::network::Peers;
 use super::wire::ReadAnswer;
-use crate::engine::Raft;
+use crate::engine::{LogId, Raft};
 use crate::transport::RpcKind;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -29,13 +35,21 @@ pub(super) struct ReadQueue {
 
 impl ReadQueue {
     /// Starts the queue's task; it ends when the last handle goes.
-    pub(super) fn start(node: NodeId, raft: Raft, peers: Peers, deadline: Duration) -> Self {
+    /// `log_end` is the end of the log when the process started.
+    pub(super) fn start(
+        node: NodeId,
+        raft: Raft,
+        peers: Peers,
+        deadline: Duration,
+        log_end: Option<LogId>,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let task = Task {
             node,
             raft,
             peers,
             deadline,
+            log_end,
         };
         tokio::spawn(task.run(receiver));
         Self { sender }
@@ -60,6 +74,7 @@ struct Task {
     raft: Raft,
     peers: Peers,
     deadline: Duration,
+    log_end: Option<LogId>,
 }
 
 impl Task {
@@ -91,7 +106,8 @@ impl Task {
             Err(_) => ReadAnswer::Failed {
                 reason: "no majority of the voters answered in time".to_owned(),
             },
-            Ok(Ok((read, _))) => ReadAnswer::Done(read.map_or(0, |id| id.index)),
+            // Ids compare by term first, so this is the old end only while its term goes on.
+            Ok(Ok((read, _))) => ReadAnswer::Done(read.max(self.log_end).map_or(0, |id| id.index)),
             Ok(Err(error)) => match error.forward_to_leader() {
                 Some(forward) => ReadAnswer::NotLeader {
                     leader: forward.leader_id.map(NodeId),
