@@ -136,3 +136,58 @@ impl Identity {
         files::replace(&*self.disk, &self.directory, NAME, &bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_store_pages::SimulatedDisk;
+
+    /// Node 0x0102030405060708 of lineage 5, before and after it joined cluster 0x0102.
+    const ALONE: &str = "5466526d010007000b00000098adcc51fd08070605040302010500";
+    const JOINED: &str = "5466526d010007000e000000bbc1775cfd08070605040302010501fb0201";
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn file(disk: &SimulatedDisk) -> Vec<u8> {
+        files::read(disk, Path::new("/meta/identity"))
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let disk = SimulatedDisk::new(1);
+        let directory = Path::new("/meta");
+        disk.create_dir_all(directory).unwrap();
+        let record = Record {
+            node: NodeId(0x0102_0304_0506_0708),
+            lineage: LineageId(5),
+            cluster: None,
+        };
+        let bytes = codec::encode(codec::Kind::Identity, &record).unwrap();
+        assert_eq!(hex(&bytes), ALONE);
+        files::replace(&disk, directory, NAME, &bytes).unwrap();
+        let mut identity = Identity::open(Arc::new(disk.clone()), directory).unwrap();
+        assert_eq!(identity.record, record);
+        assert!(!identity.is_fresh());
+        identity.join_cluster(ClusterId(0x0102)).unwrap();
+        assert_eq!(hex(&file(&disk)), JOINED);
+        let again = Identity::open(Arc::new(disk), directory).unwrap();
+        assert_eq!(again.cluster(), Some(ClusterId(0x0102)));
+        assert_ne!(again.incarnation(), identity.incarnation());
+    }
+
+    #[test]
+    fn a_damaged_identity_is_not_replaced() {
+        let disk = SimulatedDisk::new(1);
+        let directory = Path::new("/meta");
+        let identity = Identity::open(Arc::new(disk.clone()), directory).unwrap();
+        assert!(identity.is_fresh());
+        let length = file(&disk).len() as u64;
+        assert!(disk.flip_bit(&directory.join(NAME), length - 1, 0));
+        let damaged = Identity::open(Arc::new(disk), directory);
+        assert!(matches!(damaged, Err(MetadataError::Damaged { .. })));
+    }
+}

@@ -2,6 +2,8 @@
 //! difference means that nodes of two versions would misread each other: raise the format, do not
 //! change the expectation.
 
+mod replies;
+
 use crate::codec::{self, Kind};
 use crate::engine::{Batch, Entry, LogId, SnapshotMeta, StoredMembership, Vote};
 use crate::formation::{Founding, Report, Standing};
@@ -12,7 +14,7 @@ use crate::plane::wire::{
 };
 use crate::state::{
     Addresses, Change, Command, Condition, ConfigurationChange, LogPosition, MemberDescription,
-    MovementOutcome, Proposal, Refusal, Reply, State,
+    MovementOutcome, Proposal, Reply, State,
 };
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::{CommittedLeaderId, EntryPayload, Membership};
@@ -52,7 +54,7 @@ fn golden_bytes_are_what_they_were() {
         let name = name.split([' ', '{', '(']).next().unwrap_or_default();
         lines.bare(&format!("command.{name}"), &command);
     }
-    replies(&mut lines);
+    replies::of_commands(&mut lines);
     log_records(&mut lines);
     messages(&mut lines);
     snapshot(&mut lines);
@@ -226,18 +228,6 @@ fn data_commands() -> Vec<Command> {
     ]
 }
 
-fn replies(lines: &mut Lines) {
-    lines.bare("reply.Done", &Reply::Done);
-    lines.bare("reply.Tenant", &Reply::Tenant(TenantId(1)));
-    lines.bare("reply.Written", &Reply::Written { version: 9 });
-    lines.bare("reply.Lease", &Reply::Lease { fencing: 9 });
-    let refusal = Refusal::ConditionFailed {
-        position: 1,
-        present: Some(3),
-    };
-    lines.bare("reply.Refused", &Reply::Refused(refusal));
-}
-
 fn entries() -> Vec<Entry> {
     let payloads = [
         EntryPayload::Blank,
@@ -307,6 +297,7 @@ fn messages(lines: &mut Lines) {
     };
     lines.enveloped("request.join", Kind::Request, &(outside, join));
     answers(lines);
+    replies::of_nodes(lines);
 }
 
 fn answers(lines: &mut Lines) {
