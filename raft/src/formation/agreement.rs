@@ -21,6 +21,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::{ClusterId, NodeId};
 
+/// Questions in a row that a peer may leave unanswered and still be a candidate. All candidates must
+/// see one another at the same time before anybody proposes; if one lost message made a peer
+/// disappear, a network that loses one in five might never get there. A peer that is gone stops
+/// being one after as many rounds of questions.
+const MISSES_MAX: u32 = 3;
+
 /// What an operator said about the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootstrapSettings {
@@ -104,6 +110,14 @@ pub enum Step {
     Stuck(String),
 }
 
+/// What a peer said last.
+#[derive(Clone, Debug)]
+struct Heard {
+    report: Report,
+    /// Questions since then that it did not answer.
+    misses: u32,
+}
+
 /// The agreement as one node sees it.
 #[derive(Clone, Debug)]
 pub struct Agreement {
@@ -111,7 +125,7 @@ pub struct Agreement {
     expect: usize,
     promise: Option<Founding>,
     cluster: Option<ClusterId>,
-    reports: BTreeMap<NodeId, Report>,
+    heard: BTreeMap<NodeId, Heard>,
     /// Founders that are known to have promised the same; promises are for ever.
     confirmed: BTreeSet<NodeId>,
 }
@@ -130,7 +144,7 @@ impl Agreement {
             expect,
             promise,
             cluster,
-            reports: BTreeMap::new(),
+            heard: BTreeMap::new(),
             confirmed: BTreeSet::new(),
         }
     }
@@ -169,12 +183,18 @@ impl Agreement {
         if same {
             self.confirmed.insert(peer);
         }
-        self.reports.insert(peer, report);
+        self.heard.insert(peer, Heard { report, misses: 0 });
     }
 
-    /// A peer did not answer, so it is no candidate.
+    /// A peer did not answer. When that goes on it is no candidate any more.
     pub fn miss(&mut self, peer: NodeId) {
-        self.reports.remove(&peer);
+        let Some(heard) = self.heard.get_mut(&peer) else {
+            return;
+        };
+        heard.misses += 1;
+        if heard.misses > MISSES_MAX {
+            self.heard.remove(&peer);
+        }
     }
 
     /// Whether this node may promise a founding that names it. If so, the promise must be durable
@@ -238,8 +258,8 @@ impl Agreement {
         if let Some(step) = self.step_join() {
             return step;
         }
-        for report in self.reports.values() {
-            let Standing::Promised(founding) = &report.standing else {
+        for heard in self.heard.values() {
+            let Standing::Promised(founding) = &heard.report.standing else {
                 continue;
             };
             return match self.may_promise(founding) {
@@ -252,7 +272,7 @@ impl Agreement {
         }
         let candidates = self.candidates();
         if candidates.is_empty() {
-            let seen = self.reports.len() + 1;
+            let seen = self.heard.len() + 1;
             return Step::Wait(format!("{seen} of {} nodes are there", self.expect));
         }
         if candidates[0] != self.node {
@@ -261,9 +281,9 @@ impl Agreement {
         let agree = |node: &NodeId| {
             *node == self.node
                 || self
-                    .reports
+                    .heard
                     .get(node)
-                    .is_some_and(|report| report.candidates == candidates)
+                    .is_some_and(|heard| heard.report.candidates == candidates)
         };
         match candidates.iter().all(agree) {
             true => Step::Propose(candidates),
@@ -281,8 +301,8 @@ impl Agreement {
         if missing.is_empty() {
             return Step::Begin(founding.clone());
         }
-        let elsewhere = missing.iter().find(|node| match self.reports.get(node) {
-            Some(report) => match &report.standing {
+        let elsewhere = missing.iter().find(|node| match self.heard.get(node) {
+            Some(heard) => match &heard.report.standing {
                 Standing::Blank => false,
                 Standing::Promised(theirs) => theirs != founding,
                 Standing::Member(cluster) => *cluster != founding.cluster,
@@ -304,8 +324,8 @@ impl Agreement {
     /// Joins the one cluster of which members were heard.
     fn step_join(&self) -> Option<Step> {
         let mut clusters: BTreeMap<ClusterId, Vec<NodeId>> = BTreeMap::new();
-        for (node, report) in &self.reports {
-            if let Standing::Member(cluster) = report.standing {
+        for (node, heard) in &self.heard {
+            if let Standing::Member(cluster) = heard.report.standing {
                 clusters.entry(cluster).or_default().push(*node);
             }
         }
@@ -333,10 +353,10 @@ impl Agreement {
         if self.standing() != Standing::Blank {
             return Vec::new();
         }
-        let blank = |(node, report): (&NodeId, &Report)| {
-            (report.standing == Standing::Blank).then_some(*node)
+        let blank = |(node, heard): (&NodeId, &Heard)| {
+            (heard.report.standing == Standing::Blank).then_some(*node)
         };
-        let mut candidates: BTreeSet<NodeId> = self.reports.iter().filter_map(blank).collect();
+        let mut candidates: BTreeSet<NodeId> = self.heard.iter().filter_map(blank).collect();
         candidates.insert(self.node);
         match candidates.len() >= self.expect {
             true => candidates.into_iter().take(self.expect).collect(),

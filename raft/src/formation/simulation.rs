@@ -277,6 +277,35 @@ fn without_faults_there_is_always_a_cluster() {
 }
 
 #[test]
+fn lost_questions_do_not_keep_candidates_apart() {
+    let ids = [1, 2, 3].map(NodeId);
+    let mut nodes = ids.map(|node| Agreement::new(node, 3, None, None));
+    let mut proposed = false;
+    for round in 0..12 {
+        // Every question is lost two times of three, and in no round all are answered.
+        for (asker, peer) in (0..3).flat_map(|asker| (0..3).map(move |peer| (asker, peer))) {
+            if asker == peer {
+                continue;
+            }
+            let report = nodes[peer].report();
+            match (round + asker * 2 + peer) % 3 {
+                0 => nodes[asker].hear(ids[peer], report),
+                _ => nodes[asker].miss(ids[peer]),
+            }
+        }
+        proposed = proposed || matches!(nodes[0].step(), Step::Propose(_));
+    }
+    assert!(proposed);
+    for _ in 0..4 {
+        nodes[0].miss(ids[1]);
+    }
+    assert!(
+        matches!(nodes[0].step(), Step::Wait(_)),
+        "a peer that is gone is no candidate"
+    );
+}
+
+#[test]
 fn settings_that_allow_two_clusters_are_refused() {
     let check = |expect, seed_addresses| {
         super::BootstrapSettings {

@@ -270,9 +270,19 @@ impl Cluster {
             tasks.spawn(async move { plane.form(settings, description).await.unwrap() });
         }
         let all = tasks.join_all();
-        tokio::time::timeout(PATIENCE, all)
-            .await
-            .expect("a cluster")
+        match tokio::time::timeout(PATIENCE, all).await {
+            Ok(clusters) => clusters,
+            Err(_) => panic!("a cluster did not form: {}", self.describe()),
+        }
+    }
+
+    /// What every running plane says of itself, for a test that failed.
+    fn describe(&self) -> String {
+        let planes = self.planes();
+        let lines = planes
+            .iter()
+            .map(|plane| format!("\n{:?} {:?}", plane.forming_reason(), plane.status()));
+        lines.collect()
     }
 
     /// The leader that a majority of the running planes knows.
