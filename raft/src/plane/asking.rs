@@ -108,7 +108,11 @@ impl MetadataPlane {
         while Instant::now() < deadline {
             let asked = tokio::time::timeout_at(deadline, self.inner.read_queue.index(false));
             match asked.await {
-                Ok(LeaderAnswer::Done(index)) => return self.state_at(index, deadline).await,
+                Ok(LeaderAnswer::Done(index)) => {
+                    let state = self.state_at(index, deadline).await?;
+                    self.note_caught_up();
+                    return Ok(state);
+                }
                 Ok(LeaderAnswer::Failed { reason: failed }) => reason = failed,
                 Ok(LeaderAnswer::NotLeader { .. }) => {
                     reason = "there is no leader at the moment".to_owned();

@@ -1,10 +1,11 @@
 //! The facade: everything that the rest of the program sees of the metadata plane.
 //!
-//! Tasks of a plane: openraft's own, the leader's queue of proposals, the queue of readers, and the
-//! leader's automation. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
+//! Tasks of a plane: openraft's own, the leader's queue of proposals, the queue of readers, the
+//! leader's automation, and, until it succeeds, catching up. They end at [`MetadataPlane::shutdown`]. Every wait has a deadline.
 
 mod asking;
 mod automation;
+mod catching_up;
 mod forming;
 mod network;
 mod options;
@@ -71,7 +72,9 @@ struct Inner {
     leader_queue: LeaderQueue,
     read_queue: ReadQueue,
     receiver: Receiver,
-    automation: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Whether a linearizable read has succeeded in this run.
+    caught_up: watch::Sender<bool>,
+    tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 impl MetadataPlane {
@@ -136,15 +139,19 @@ impl MetadataPlane {
                 leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
                 read_queue,
                 receiver: Receiver::default(),
-                automation: Mutex::new(None),
+                caught_up: watch::Sender::new(false),
+                tasks: Mutex::default(),
                 options,
                 raft,
                 stores,
                 peers,
             }),
         };
-        let task = automation::start(&plane, peer_view);
-        *plane.inner.automation.lock() = Some(task);
+        let tasks = [
+            automation::start(&plane, peer_view),
+            catching_up::start(&plane),
+        ];
+        plane.inner.tasks.lock().extend(tasks);
         Ok(plane)
     }
 
@@ -312,7 +319,7 @@ impl MetadataPlane {
 
     /// Stops the plane and writes what is outstanding. Calls that are under way fail.
     pub async fn shutdown(&self) {
-        if let Some(task) = self.inner.automation.lock().take() {
+        for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
         if let Err(error) = self.inner.raft.shutdown().await {

@@ -227,6 +227,46 @@ async fn a_leader_that_goes_on_after_its_restart_does_not_read_the_past() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_knows_when_it_has_caught_up() {
+    let cluster = Cluster::begin(3, |options| {
+        options.read_deadline = Duration::from_secs(2);
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let rest: Vec<NodeId> = cluster
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != leader)
+        .collect();
+    let (away, stays) = (rest[0], rest[1]);
+    for node in cluster.nodes() {
+        let mut caught_up = cluster.plane(node).caught_up();
+        caught_up.wait_for(|caught_up| *caught_up).await.unwrap();
+    }
+    create_tenant(&cluster.plane(leader), "t").await.unwrap();
+    cluster.crash(away, CrashLoss::Everything).await;
+    cluster.cut(&[away], &[leader, stays]);
+    cluster.start(away).await.unwrap();
+    let restarted = cluster.plane(away);
+    let alone = restarted.catch_up().await;
+    assert!(
+        matches!(alone, Err(MetadataError::NoLeader { .. })),
+        "{alone:?}"
+    );
+    assert!(!*restarted.caught_up().borrow());
+
+    // Whoever runs on without a majority stays caught up.
+    cluster.stop(leader).await;
+    assert!(cluster.plane(stays).catch_up().await.is_ok());
+
+    cluster.start(leader).await.unwrap();
+    cluster.heal();
+    let mut caught_up = restarted.caught_up();
+    caught_up.wait_for(|caught_up| *caught_up).await.unwrap();
+    assert!(restarted.state().tenant_id("t").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_long_gets_a_snapshot() {
     let cluster = Cluster::begin(3, |options| {
         options.snapshot_entries = 10;
