@@ -57,6 +57,8 @@ pub struct Counters {
     pub refused_malformed: u64,
     /// Datagrams and notifications that were dropped because nobody drained them.
     pub dropped: u64,
+    /// Nodes of other clusters that were met.
+    pub foreign: u64,
     /// How often this node came back from a false death or a generation that was too low.
     pub renewed: u64,
 }
@@ -200,7 +202,11 @@ impl Membership {
         if info == self.info {
             return Ok(());
         }
+        let is_member_now = self.info.cluster != info.cluster;
         self.info = info;
+        if is_member_now {
+            self.update_view();
+        }
         let identity = *self.swim.identity();
         if identity.address == self.info.peer {
             self.publish();
@@ -467,12 +473,25 @@ impl Membership {
             self.infos.retain(|node| node == own || is_known(node));
         }
         for member in known.iter().filter(|member| member.id().node != own) {
-            let info = self.infos.get(member.id().node);
-            let change = info.and_then(|(info, version)| self.view.update(member, info, version));
+            let Some((info, version)) = self.infos.get(member.id().node) else {
+                continue;
+            };
+            let change = match self.is_foreign(&info) {
+                true => self.view.hide(info),
+                false => self.view.update(member, info, version),
+            };
             if let Some(notification) = change {
+                let is_foreign = matches!(notification, Notification::Foreign(_));
+                self.counters.foreign += u64::from(is_foreign);
                 self.notify(notification);
             }
         }
+    }
+
+    /// Whether a node belongs to another cluster than this one. Who belongs to none may join.
+    fn is_foreign(&self, info: &NodeInfo) -> bool {
+        let both = self.info.cluster.zip(info.cluster);
+        both.is_some_and(|(ours, theirs)| ours != theirs)
     }
 
     fn send(&mut self, to: SocketAddr, content: &Content<'_>) {

@@ -7,11 +7,14 @@
 //!                        ^  <-- defends ---+                    |
 //!                        +------- a later generation -----------+
 //! ```
-//! A node is shown only when both are known, so that a notification always carries addresses.
+//! A node is shown only when both are known, so that a notification always carries addresses, and
+//! only when it does not belong to another cluster than this node's: clusters without a key may share
+//! seeds, or reuse each other's addresses. SWIM knows such a node all the same, as it must to tell
+//! it from a newcomer of this cluster.
 
 use crate::{Identity, NodeInfo, NodePhase, info::InfoVersion};
 use foca::State;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::NodeId;
 
 /// How a member looks from here. Advice, never a decision.
@@ -61,6 +64,9 @@ pub enum Notification {
     Down(NodeId),
     /// A member said goodbye.
     Left(NodeId),
+    /// A node of another cluster was met: the two share seeds. It is not shown as a member, and nothing
+    /// is asked of it. Told once per node.
+    Foreign(NodeInfo),
     /// The others held this node for dead or knew a later generation, or its address changed: it has
     /// this generation from now on.
     SelfRenewed {
@@ -75,6 +81,8 @@ pub enum Notification {
 #[derive(Default)]
 pub(crate) struct View {
     members: BTreeMap<NodeId, Member>,
+    /// Nodes of other clusters, which are not shown. No node is in both.
+    foreign: BTreeSet<NodeId>,
 }
 
 impl View {
@@ -105,7 +113,15 @@ impl View {
     pub(crate) fn forget_unless(&mut self, is_known: impl Fn(NodeId) -> bool) -> bool {
         let before = self.members.len();
         self.members.retain(|node, _| is_known(*node));
+        self.foreign.retain(|node| is_known(*node));
         self.members.len() < before
+    }
+
+    /// Hides a node of another cluster; says so the first time.
+    pub(crate) fn hide(&mut self, info: NodeInfo) -> Option<Notification> {
+        self.members.remove(&info.node);
+        let is_new = self.foreign.insert(info.node);
+        is_new.then_some(Notification::Foreign(info))
     }
 
     /// Takes over what is known of a node; says what changed, if that is worth telling.
@@ -147,6 +163,7 @@ impl View {
             state,
             info,
         };
+        self.foreign.remove(&identity.node);
         self.members.insert(identity.node, member);
         change
     }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use trefoil_gossip::{
     ClusterKey, Load, MemberState, Membership, NodeInfo, NodePhase, Notification,
 };
-use trefoil_model::{Incarnation, NodeId};
+use trefoil_model::{ClusterId, Incarnation, NodeId};
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -96,6 +96,23 @@ impl Network {
 
     fn kill(&mut self, node: u64) {
         self.nodes.get_mut(&node).unwrap().membership = None;
+    }
+
+    /// Lets a node say to which cluster it belongs.
+    fn belong(&mut self, node: u64, cluster: ClusterId) {
+        let now = self.now;
+        let membership = self.nodes.get_mut(&node).unwrap().membership.as_mut();
+        let membership = membership.unwrap();
+        let mut info = membership.own_info().clone();
+        info.cluster = Some(cluster);
+        membership.update_self(info, now).unwrap();
+    }
+
+    /// The living nodes that a node shows, ascending.
+    fn shown_by(&self, node: u64) -> Vec<u64> {
+        let membership = self.nodes[&node].membership.as_ref().unwrap();
+        let active = membership.members().filter(|m| m.state.is_active());
+        active.map(|member| member.identity.node.0).collect()
     }
 
     /// Announces a node at every address of the seed list, as the node does until it has members.
@@ -367,6 +384,45 @@ fn a_pause_of_the_process_kills_nobody() {
                 "seed {seed}"
             );
         }
+    }
+}
+
+#[test]
+fn clusters_that_share_seeds_leave_each_other_alone() {
+    for seed in 0..20 {
+        let mut network = Network::new(seed, 5);
+        // Everybody announces to nodes 1 to 3. Node 5 belongs to no cluster yet and may ask them all.
+        for (node, cluster) in [(1, 10), (2, 10), (3, 20), (4, 20)] {
+            network.belong(node, ClusterId(cluster));
+        }
+        let shown = |network: &Network, expected: &[(u64, &[u64])]| {
+            let agrees = |(node, others): &(u64, &[u64])| network.shown_by(*node) == *others;
+            expected.iter().all(agrees)
+        };
+        let separate: [(u64, &[u64]); 5] = [
+            (1, &[2, 5]),
+            (2, &[1, 5]),
+            (3, &[4, 5]),
+            (4, &[3, 5]),
+            (5, &[1, 2, 3, 4]),
+        ];
+        network.run_until("each sees its own", SOON * 4, |n| shown(n, &separate));
+        network.belong(5, ClusterId(20));
+        let joined: [(u64, &[u64]); 5] = [
+            (1, &[2]),
+            (2, &[1]),
+            (3, &[4, 5]),
+            (4, &[3, 5]),
+            (5, &[3, 4]),
+        ];
+        network.run_until("it joins one", SOON * 4, |n| shown(n, &joined));
+        network.run(SOON * 4);
+        assert!(shown(&network, &joined), "seed {seed}: it stays so");
+        let met = network.nodes[&5].notifications.iter();
+        let foreign = met.filter(|told| matches!(told, Notification::Foreign(_)));
+        assert_eq!(foreign.count(), 2, "seed {seed}: each is told once");
+        let counters = network.nodes[&5].membership.as_ref().unwrap().counters();
+        assert_eq!(counters.foreign, 2, "seed {seed}");
     }
 }
 

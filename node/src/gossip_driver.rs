@@ -194,6 +194,13 @@ impl Driver {
                 tracing::info!(%node, "node has left");
                 self.directory.set_alive(*node, false);
             }
+            Notification::Foreign(info) => {
+                tracing::warn!(
+                    node = %info.name, peer = %info.peer, cluster = ?info.cluster,
+                    "a node of another cluster is left alone; do the clusters share seeds?"
+                );
+                self.directory.set_alive(info.node, false);
+            }
             Notification::SelfRenewed { generation } => {
                 tracing::info!(generation, "took a new generation in gossip");
             }
