@@ -48,6 +48,13 @@ struct Directory {
     spares: Vec<Spare>,
 }
 
+/// Whether a new file may take the last spare: a restart may, and frees the file that it copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastSpare {
+    Stays,
+    Goes,
+}
+
 struct Spare {
     path: PathBuf,
     file_bytes: u64,
@@ -101,7 +108,9 @@ impl SegmentFiles {
     pub(crate) fn begin(&mut self, base: u64, group_bytes: u64) -> Result<Segment, JournalError> {
         // The header takes a page, and a mark may follow.
         let bytes = group_bytes + 2 * PAGE_BYTES as u64;
-        let mut writer = self.place.new_file(base, self.lineage, bytes)?;
+        let mut writer = self
+            .place
+            .new_file(base, self.lineage, bytes, LastSpare::Stays)?;
         let path = self.place.segment_path(base);
         writer.rename(&*self.place.disk, &path)?;
         self.writer = writer;
@@ -220,7 +229,7 @@ impl Directory {
         recovery: &mut Recovery,
     ) -> Result<(PageWriter, Vec<Segment>), JournalError> {
         let Some(mut last) = last else {
-            let mut writer = self.new_file(0, lineage, 0)?;
+            let mut writer = self.new_file(0, lineage, 0, LastSpare::Goes)?;
             writer.rename(&*self.disk, &self.segment_path(0))?;
             let segment = segment_of(&writer)?;
             return Ok((writer, vec![segment]));
@@ -232,12 +241,13 @@ impl Directory {
                 start: last.base,
                 end: last.end,
             });
-            let mut writer = self.new_file(last.end, lineage, 0)?;
+            let mut writer = self.new_file(last.end, lineage, 0, LastSpare::Goes)?;
             writer.rename(&*self.disk, &self.segment_path(last.end))?;
             let segment = segment_of(&writer)?;
             return Ok((writer, vec![last, segment]));
         };
-        let mut writer = self.new_file(last.base, lineage, source.file_bytes()?)?;
+        let bytes = source.file_bytes()?;
+        let mut writer = self.new_file(last.base, lineage, bytes, LastSpare::Goes)?;
         let summary = copy_records(&source, &mut writer, &mut |_, _| {})?;
         writer.rename(&*self.disk, &self.segment_path(last.base))?;
         recovery.torn_bytes_cut += summary.torn_bytes;
@@ -252,6 +262,7 @@ impl Directory {
         base: u64,
         lineage: LineageId,
         bytes: u64,
+        last_spare: LastSpare,
     ) -> Result<PageWriter, JournalError> {
         let header = FileHeader {
             purpose: PURPOSE,
@@ -261,15 +272,22 @@ impl Directory {
             note: Vec::new(),
         };
         let bytes = self.segment_bytes.max(bytes);
-        let writer = match self.spares.last() {
-            Some(spare) => PageWriter::recycle(&*self.disk, &spare.path, header, bytes)?,
+        let kept = match last_spare {
+            LastSpare::Stays => 1,
+            LastSpare::Goes => 0,
+        };
+        let writer = match self.spares.get(kept..).and_then(<[Spare]>::last) {
+            Some(spare) => {
+                let writer = PageWriter::recycle(&*self.disk, &spare.path, header, bytes)?;
+                self.spares.pop();
+                writer
+            }
             None => {
                 let path = self.dir.join(NEW_SEGMENT_NAME);
                 self.remove(&path)?;
                 PageWriter::create(&*self.disk, &path, header, bytes)?
             }
         };
-        self.spares.pop();
         self.next_number += 1;
         Ok(writer)
     }

@@ -207,19 +207,25 @@ fn a_failed_sync_ends_the_journal_once_and_for_all() {
     assert_eq!(journal.read(0, 10).unwrap().len(), 1, "reading goes on");
 }
 
+/// Fills the disk until the journal stalls; the start of the first record that waits.
+fn stall(disk: &SimulatedDisk, journal: &Journal) -> u64 {
+    while journal.statistics().segments_begun < 2 {
+        put(journal, 1, 5000);
+    }
+    disk.set_capacity(disk.files().iter().map(|(_, bytes)| bytes).sum());
+    let stalled = (0..100).find_map(|_| {
+        let start = journal.append(&[&[1; 5000]]).unwrap().start;
+        journal.commit_now().is_err().then_some(start)
+    });
+    assert!(journal.stalled_by().is_some());
+    stalled.unwrap()
+}
+
 #[test]
 fn a_full_disk_stalls_the_journal_until_there_is_space() {
     let disk = SimulatedDisk::new(1);
     let (journal, _, events) = try_open(&disk, options()).unwrap();
-    let used = |disk: &SimulatedDisk| disk.files().iter().map(|(_, bytes)| bytes).sum::<u64>();
-    disk.set_capacity(used(&disk));
-    let mut last = 0;
-    let stalled = (0..100).find(|_| {
-        last = journal.append(&[&[1; 5000]]).unwrap().start;
-        journal.commit_now().is_err()
-    });
-    assert!(stalled.is_some());
-    assert!(journal.stalled_by().is_some());
+    let last = stall(&disk, &journal);
     // What comes now waits behind what could not be written, within the same bound.
     let waiting = journal.append(&[b"x"]).unwrap();
     while journal.append(&[&[2; 5000]]).is_ok() {}
@@ -246,6 +252,19 @@ fn a_full_disk_stalls_the_journal_until_there_is_space() {
     assert!(journal.commit_now().unwrap());
     assert_eq!(journal.read(waiting.start, 1).unwrap()[0].bytes, b"x");
     assert!(journal.durable_end() > waiting.end);
+}
+
+#[test]
+fn a_stalled_journal_can_be_opened_again() {
+    let disk = SimulatedDisk::new(1);
+    let (journal, _) = open(&disk);
+    let last = stall(&disk, &journal);
+    for _ in 0..3 {
+        disk.crash(CrashLoss::Everything);
+        let (journal, recovery) = open(&disk);
+        assert_eq!((recovery.end, &recovery.damage), (last, &vec![]));
+        assert_eq!(journal.read(0, 1).unwrap()[0].bytes, [1; 5000]);
+    }
 }
 
 #[test]
@@ -606,15 +625,14 @@ fn random_files_are_damage_and_never_panic() {
 #[test]
 fn a_spare_is_not_used_before_its_name_is_durable() {
     let disk = SimulatedDisk::new(1);
-    let (mut written, bases) = several_segments(&disk);
+    let (written, bases) = several_segments(&disk);
+    // A restart without room for another spare uses the last one.
+    let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
+    disk.set_capacity(used - 1);
     let (journal, _) = open(&disk);
-    while file_names(&disk)
-        .iter()
-        .any(|name| name.ends_with(".spare"))
-    {
-        let (record, bytes) = put(&journal, 1, 3000);
-        written.push((record.start, bytes));
-    }
+    disk.set_capacity(u64::MAX);
+    let names = file_names(&disk);
+    assert!(!names.iter().any(|name| name.ends_with(".spare")));
     disk.fail_sync_dir(1);
     assert!(journal.trim(bases[1]).is_err());
     drop(journal);
