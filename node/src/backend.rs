@@ -310,7 +310,7 @@ impl Backend for NodeBackend {
     }
 
     async fn movements(&self) -> Result<admin::Movements, ApiError> {
-        Ok(self.cluster.describe_movements())
+        Ok(self.cluster.describe_movements().await)
     }
 
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {

@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod clocks;
 pub(crate) mod follow;
 mod lead;
+mod space;
 pub(crate) mod wishes;
 
 use crate::{
@@ -20,7 +21,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_gossip::Load;
 use trefoil_model::{Millis, NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
-use trefoil_shard::ReplicaReport;
+use wishes::NodeReport;
 
 /// Everything that a member needs of its node.
 pub(crate) struct Cluster {
@@ -32,7 +33,7 @@ pub(crate) struct Cluster {
     pub(crate) directory: Arc<Directory>,
     pub(crate) connections: Arc<Connections>,
     /// The last report of every node, at the leader.
-    reports: Mutex<BTreeMap<NodeId, ReplicaReport>>,
+    reports: Mutex<BTreeMap<NodeId, NodeReport>>,
     /// Since when a node seems dead, by this node's boot clock.
     dead_since: Mutex<BTreeMap<NodeId, Duration>>,
     /// What the last decision about movements waits for, in words.
@@ -139,7 +140,7 @@ impl Cluster {
     }
 
     /// Takes a node's report; only the leader uses it.
-    pub(crate) fn take_report(&self, node: NodeId, report: ReplicaReport) {
+    pub(crate) fn take_report(&self, node: NodeId, report: NodeReport) {
         self.reports.lock().insert(node, report);
     }
 

@@ -14,7 +14,10 @@ use crate::{
     CopyAnswerStep, CopyAskStep, ExportedItems, ImportNote, Message, Offset, Parcel, ParcelHeader,
     Position, Replication, RequestNumber, position::Reached, replication::Step,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 use trefoil_model::{LineageId, NodeId, ShardSet, TimeRange};
 
 /// Copies that this node receives.
@@ -26,7 +29,12 @@ pub(crate) struct Copies {
     /// Ranges that scrubbing found to differ.
     differing: Vec<(NodeId, ShardSet, TimeRange)>,
     pub(crate) completed: u64,
+    /// The newest copies of replicas that were completed, with their bytes: for people.
+    finished: VecDeque<(ShardSet, u64)>,
 }
+
+/// Completed copies that are remembered for people.
+const FINISHED_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Copy {
@@ -40,6 +48,8 @@ struct Copy {
     inherited: Vec<(NodeId, ShardSet, Position, LineageId)>,
     phase: Phase,
     heard_at: Duration,
+    /// Bytes of items that have come.
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,16 @@ impl Replication {
         if self.copies.differing.len() < DIFFERING_MAX && !shards.is_empty() {
             self.copies.differing.push((source, shards, range));
         }
+    }
+
+    /// Bytes that have come for replicas that are still being filled, by the shards that were copied together.
+    pub(crate) fn copied(&self, filling: &ShardSet) -> Vec<(ShardSet, u64)> {
+        let current = self.copies.current.iter();
+        let current = current.filter(|copy| copy.range.is_none());
+        let current = current.map(|copy| (copy.shards.clone(), copy.bytes));
+        let all = self.copies.finished.iter().cloned().chain(current);
+        all.filter(|(shards, _)| !shards.intersection(filling).is_empty())
+            .collect()
     }
 
     pub(crate) fn tick_copies(&mut self, step: &mut Step<'_>) {
@@ -137,6 +157,7 @@ impl Replication {
             inherited: Vec::new(),
             phase: Phase::Opening { asked_at: None },
             heard_at: now,
+            bytes: 0,
         });
     }
 
@@ -252,6 +273,7 @@ impl Replication {
         let rate = self.settings.copy_bytes_per_second.max(1);
         let pause = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
         if let Some(copy) = &mut self.copies.current {
+            copy.bytes += bytes;
             copy.phase = match next {
                 Some(cursor) => Phase::Reading {
                     cursor,
@@ -277,6 +299,13 @@ impl Replication {
             return;
         };
         self.copies.completed += 1;
+        if copy.range.is_none() {
+            let finished = &mut self.copies.finished;
+            finished.push_back((copy.shards.clone(), copy.bytes));
+            if finished.len() > FINISHED_MAX {
+                finished.pop_front();
+            }
+        }
         // What other sources would have to be copied for may have been inherited: barriers ask anew.
         self.copies.wanted.clear();
         let session = copy.session;

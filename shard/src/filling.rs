@@ -305,9 +305,11 @@ impl Replication {
         let serving = self.serving();
         let owned = self.rows.owned_by(self.me.node);
         let damaged = self.replicas.damaged(None).intersection(&serving);
+        let filling = owned.difference(&serving);
         let peers = self.peers.iter();
         ReplicationStatus {
-            filling: owned.difference(&serving),
+            filling: filling.clone(),
+            copied: self.copied(&filling),
             serving: serving.difference(&damaged),
             damaged,
             leaving: self.replicas.all().difference(&owned),

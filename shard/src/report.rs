@@ -54,4 +54,6 @@ pub struct ReplicationStatus {
     pub fetched_parcels: u64,
     /// Copies of replicas that were completed since the start.
     pub copies: u64,
+    /// Bytes that have come for replicas that are still being filled, by the shards that were copied together.
+    pub copied: Vec<(ShardSet, u64)>,
 }

@@ -31,6 +31,8 @@ pub(crate) struct NodeAccount {
     filling: ShardSet,
     series: u64,
     bytes: u64,
+    /// Bytes that have come for replicas that are being filled, by the shards that were copied together.
+    copied: Vec<(ShardSet, u64)>,
 }
 
 /// Which digests are wanted.
@@ -59,6 +61,7 @@ impl Cluster {
         NodeAccount {
             serving: status.serving,
             filling: status.filling.union(&status.damaged),
+            copied: status.copied,
             series: stats.series_active.values().sum(),
             bytes: stats.block_bytes + self.plane.journal().bytes_on_disk(),
         }
@@ -289,23 +292,30 @@ impl Cluster {
     }
 
     /// Changes of owners that are under way.
-    pub(crate) fn describe_movements(&self) -> admin::Movements {
+    pub(crate) async fn describe_movements(&self) -> admin::Movements {
         let state = self.metadata.state();
-        let open = state
-            .movements()
-            .filter(|movement| movement.ended.is_none());
-        let movements = open.map(|movement| admin::Movement {
-            shards: shard_ranges(&movement.shards),
-            from: movement.outgoing.first().map(|node| self.node_name(*node)),
-            to: movement
-                .incoming
-                .first()
-                .map(|node| self.node_name(*node))
-                .unwrap_or_default(),
-            step: "copying".to_owned(),
-            copied_bytes: 0,
-            total_bytes: 0,
-            since: movement.began_at,
+        let open: Vec<_> = state.movements().filter(|m| m.ended.is_none()).collect();
+        let members: Vec<Member> = state
+            .members()
+            .map(|m| (**m).clone())
+            .filter(|member| is_present(member) && !open.is_empty())
+            .collect();
+        let accounts = self.accounts(&members).await;
+        let movements = open.into_iter().map(|movement| {
+            let progress = progress(&movement.shards, &movement.incoming, &accounts);
+            admin::Movement {
+                shards: shard_ranges(&movement.shards),
+                from: movement.outgoing.first().map(|node| self.node_name(*node)),
+                to: movement
+                    .incoming
+                    .first()
+                    .map(|node| self.node_name(*node))
+                    .unwrap_or_default(),
+                step: progress.step.to_owned(),
+                copied_bytes: progress.copied_bytes,
+                total_bytes: progress.total_bytes,
+                since: movement.began_at,
+            }
         });
         admin::Movements {
             pace_bytes_per_second: self.settings.movement_bytes_per_second,
@@ -450,6 +460,40 @@ fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Nod
     }
 }
 
+/// How far a movement is.
+#[derive(Debug, PartialEq, Eq)]
+struct Progress {
+    step: &'static str,
+    copied_bytes: u64,
+    total_bytes: u64,
+}
+
+/// How far the incoming nodes are, by their own accounts. The total is an estimate: replicas are taken to be
+/// equally large.
+fn progress(
+    shards: &ShardSet,
+    incoming: &[NodeId],
+    accounts: &BTreeMap<NodeId, NodeAccount>,
+) -> Progress {
+    let known = || incoming.iter().filter_map(|node| accounts.get(node));
+    let of_movement = |(copied, _): &&(ShardSet, u64)| !copied.intersection(shards).is_empty();
+    let copied = known().flat_map(|account| account.copied.iter().filter(of_movement));
+    let copied_bytes = copied.map(|(_, bytes)| bytes).sum();
+    let (mut replicas, mut bytes) = (0, 0);
+    for account in accounts.values() {
+        replicas += account.serving.len() as u64;
+        bytes += account.bytes;
+    }
+    let moved = (shards.len() * incoming.len()) as u64;
+    let serves = known().count() == incoming.len()
+        && known().all(|account| shards.is_subset(&account.serving));
+    Progress {
+        step: if serves { "switching" } else { "copying" },
+        copied_bytes,
+        total_bytes: bytes / replicas.max(1) * moved,
+    }
+}
+
 fn shard_ranges(shards: &ShardSet) -> Vec<(u16, u16)> {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for shard in shards.iter() {
@@ -537,5 +581,39 @@ impl Comparison {
                 .map(|(node, total)| describe(node, total))
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_movement_is_as_far_as_its_incoming_nodes_say() {
+        let set = |shards: &[u16]| -> ShardSet { shards.iter().copied().map(ShardId).collect() };
+        let (old, new) = (NodeId(1), NodeId(2));
+        let mut accounts = BTreeMap::from([(
+            old,
+            NodeAccount {
+                serving: set(&[0, 1, 2, 3]),
+                bytes: 4000,
+                ..NodeAccount::default()
+            },
+        )]);
+        let mut receiver = NodeAccount {
+            filling: set(&[1, 2]),
+            copied: vec![(set(&[1, 2]), 700), (set(&[3]), 9)],
+            ..NodeAccount::default()
+        };
+        accounts.insert(new, receiver.clone());
+        let expected = Progress {
+            step: "copying",
+            copied_bytes: 700,
+            total_bytes: 2000,
+        };
+        assert_eq!(progress(&set(&[1, 2]), &[new], &accounts), expected);
+        receiver.serving = std::mem::take(&mut receiver.filling);
+        accounts.insert(new, receiver);
+        assert_eq!(progress(&set(&[1, 2]), &[new], &accounts).step, "switching");
     }
 }

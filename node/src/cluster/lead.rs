@@ -3,7 +3,10 @@
 //! The decisions are those of `trefoil_shard::placement` and `movement`; here they only get their inputs
 //! and are proposed. Every node runs this task; it does nothing where the node does not lead.
 
-use super::Cluster;
+use super::{
+    Cluster,
+    space::{Space, has_space},
+};
 use crate::{clock, config};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_model::{Millis, NodeId, ShardSet, Signal};
@@ -154,19 +157,21 @@ async fn move_shards(cluster: &Cluster, state: &State) {
 
 fn decide_now(cluster: &Cluster, state: &State) -> MovementPlan {
     let dead_since = cluster.dead_since.lock().clone();
+    let of_members = |node: &NodeId| present(state).any(|member| member.node == *node);
+    let mut reports: BTreeMap<NodeId, ReplicaReport> = BTreeMap::new();
+    let mut spaces: BTreeMap<NodeId, Space> = BTreeMap::new();
+    for (node, report) in cluster.reports.lock().iter() {
+        if of_members(node) {
+            reports.insert(*node, report.replicas.clone());
+            spaces.insert(*node, report.space);
+        }
+    }
     let members: Vec<MemberView> = present(state)
         .map(|member| MemberView {
             node: placement_node(member),
             dead_since: dead_since.get(&member.node).copied(),
-            has_space: true,
+            has_space: has_space(&spaces, member.node),
         })
-        .collect();
-    let reports: BTreeMap<NodeId, ReplicaReport> = cluster
-        .reports
-        .lock()
-        .iter()
-        .filter(|(node, _)| members.iter().any(|member| member.node.id == **node))
-        .map(|(node, report)| (*node, report.clone()))
         .collect();
     let view = MovementView {
         now: clock::boot(),

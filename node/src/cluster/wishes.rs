@@ -1,8 +1,9 @@
 //! What the replication core wants from the metadata plane.
 
-use super::Cluster;
+use super::{Cluster, space::Space};
 use crate::data_plane::MetadataWish;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::Receiver;
 use trefoil_raft::Command;
@@ -12,6 +13,15 @@ use trefoil_shard::{Proposal, ReplicaReport};
 pub(crate) const KIND_REPORT: u32 = 100;
 /// How long the leader may take to take a report; the next one follows after a second.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// What a node tells the leader once a second.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NodeReport {
+    /// How far its replicas are.
+    pub(crate) replicas: ReplicaReport,
+    /// How full its disk is.
+    pub(crate) space: Space,
+}
 
 /// Carries out wishes in order until the process ends.
 pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish>) {
@@ -39,10 +49,12 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish
     }
 }
 
-async fn send_report(cluster: &Cluster, report: ReplicaReport) {
+async fn send_report(cluster: &Cluster, replicas: ReplicaReport) {
     let Some(leader) = cluster.metadata.leader() else {
         return;
     };
+    let space = Space::measure(&cluster.settings.data_dir, cluster.load().bytes);
+    let report = NodeReport { replicas, space };
     if leader == cluster.identity.node {
         cluster.take_report(leader, report);
         return;
