@@ -83,11 +83,9 @@ impl NodeBackend {
 
     fn deletion_version(&self, tenant: TenantId) -> DeletionVersion {
         let state = self.cluster.metadata.state();
-        state
-            .deletions(tenant)
-            .map(|deletion| deletion.version)
-            .max()
-            .unwrap_or_default()
+        let tenant = state.tenant(tenant);
+        // A forgotten deletion's number stays used: items written now are newer than it.
+        tenant.map_or_else(DeletionVersion::default, |t| t.deletions_newest)
     }
 
     async fn replicate(

@@ -14,6 +14,7 @@
 
 mod applier;
 mod damage;
+mod deletions;
 mod exports;
 mod flusher;
 mod port;
@@ -28,11 +29,12 @@ use crate::{
 };
 use bytes::Bytes;
 use damage::Damages;
+use deletions::Deletions;
 use exports::Exports;
 use parking_lot::Mutex;
 use port::Port;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::{
         Arc, Weak,
@@ -40,24 +42,26 @@ use std::{
     },
     time::Duration,
 };
-use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
 use trefoil_shard::{
     Action, Alarm, CopyAnswerStep, Event, FetchedParcel, Message, Offset, QueryId, QueryRequest,
     Record, Replication, ReplicationStatus, RequestId, Routing, ShardDigest, Span, WriteOutcome,
     WriteRequest, decode_message, encode_message,
 };
 use trefoil_store_blocks::Manifest;
-use trefoil_store_journal::Journal;
+use trefoil_store_journal::{Journal, JournalError};
 use trefoil_store_metrics::{Deletion, Digest, DigestKey, MetricsEngine, MetricsError, View};
 use waits::Waits;
 
 pub(crate) use damage::damaged_block;
-pub(crate) use recovery::{JOURNAL_SEGMENT_BYTES, Parts, StorePolicy};
+pub(crate) use recovery::{Parts, StorePolicy};
 
 /// The key of the digests that nodes compare. Part of the protocol: all nodes use the same.
 const DIGEST_KEY: u64 = 0x7472_6566_6f69_6c31;
 /// Bytes that may wait for the journal's disk; beyond them nothing is taken in and writes are refused.
 const JOURNAL_PENDING_BYTES_MAX: u64 = 256 << 20;
+/// Unreadable places of the journal that are told apart; more are only left out.
+const UNREADABLE_NOTED_MAX: usize = 1024;
 /// How long a part waits at a node with a full disk, which can only promise what it has already.
 const FULL_DISK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -76,6 +80,8 @@ pub(crate) enum MetadataWish {
     Refresh,
     /// Tell the leader how far the replicas are.
     Report(trefoil_shard::ReplicaReport),
+    /// This node has applied a tenant's deletions up to this one to everything that it stores.
+    ConfirmDeletions(TenantId, DeletionVersion),
 }
 
 /// A part that can be evaluated, with the view that was pinned for it.
@@ -109,7 +115,11 @@ pub(crate) struct DataPlane {
     closed: AtomicBool,
     manifest: Arc<Manifest>,
     damages: Damages,
+    deletions: Deletions,
+    /// Places of the journal that the start could not read.
     journal_damages: u64,
+    /// Those that were found since, by offset.
+    journal_unreadable: Mutex<BTreeSet<u64>>,
     /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.
     policy_epoch: Mutex<u64>,
     /// Held by a flush, from its checkpoint to its end.
@@ -244,7 +254,8 @@ impl DataPlane {
     pub(crate) fn receive(&self, bytes: &Bytes) {
         match decode_message(bytes) {
             Ok((envelope, message)) => {
-                if brings_items(&message) && self.refuses_items().is_some() {
+                let refused = brings_items(&message) && self.refuses_items().is_some();
+                if refused || self.deletions.are_forgotten_for(&message) {
                     // Whoever sent it goes on without this owner, or is asked again later.
                     return;
                 }
@@ -258,11 +269,14 @@ impl DataPlane {
     fn read_records(&self, spans: &[Span]) -> Vec<FetchedParcel> {
         let mut found = Vec::with_capacity(spans.len());
         for span in spans {
-            let record = self
-                .journal
-                .read(span.start.0, 1)
-                .ok()
-                .and_then(|r| r.into_iter().next());
+            let record = match self.journal.read(span.start.0, 1) {
+                Ok(records) => records.into_iter().next(),
+                Err(JournalError::BelowFloor { .. }) => None,
+                Err(error) => {
+                    self.note_unreadable(span.start.0, &error.to_string());
+                    None
+                }
+            };
             let Some(record) = record.filter(|record| record.end == span.end.0) else {
                 continue;
             };
@@ -277,12 +291,23 @@ impl DataPlane {
                     });
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(%error, offset = span.start.0, "read the own journal")
-                }
+                Err(error) => self.note_unreadable(span.start.0, &error.to_string()),
             }
         }
         found
+    }
+
+    /// Reports a place of the journal that could be read once and cannot be any more. The peer that asked has the
+    /// third owner; this node's own items are in the head or in blocks.
+    fn note_unreadable(&self, offset: u64, why: &str) {
+        let mut known = self.journal_unreadable.lock();
+        if known.len() < UNREADABLE_NOTED_MAX && known.insert(offset) {
+            tracing::error!(
+                offset,
+                why,
+                "the journal is damaged; a peer fetches this elsewhere"
+            );
+        }
     }
 
     /// Digests of shards in one window, as the scrub compares them; none when a block is damaged.
@@ -349,6 +374,8 @@ impl DataPlane {
 
     /// Gives the store what the metadata plane says of deletions and retention.
     pub(crate) fn set_policy(&self, policy: StorePolicy) {
+        let (unconfirmed, forgotten) = (policy.unconfirmed, policy.forgotten);
+        self.deletions.learn(clock::boot(), &unconfirmed, forgotten);
         set_policy(&self.engine, policy.deletions, policy.cut_offs);
         *self.policy_epoch.lock() = policy.epoch;
     }
@@ -437,9 +464,9 @@ impl DataPlane {
         self.sender.dropped()
     }
 
-    /// Places of the journal that could not be read at the start.
+    /// Places of the journal that could not be read, at the start or since.
     pub(crate) fn journal_damages(&self) -> u64 {
-        self.journal_damages
+        self.journal_damages + self.journal_unreadable.lock().len() as u64
     }
 
     /// Blocks found unreadable since the start.

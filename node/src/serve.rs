@@ -12,7 +12,7 @@ use crate::{
     cluster::{Cluster, follow},
     config::{ServeArgs, Settings},
     data_dir::DataDir,
-    data_plane::{DataPlane, JOURNAL_SEGMENT_BYTES, Parts, WISHES_WAITING_MAX},
+    data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
     gossip_driver::{self, Gossip},
     logging,
     peer_handler::Handlers,
@@ -32,6 +32,7 @@ use trefoil_raft::{
     Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions,
     formation::{self, BootstrapSettings},
 };
+use trefoil_store_journal::JournalOptions;
 use trefoil_store_pages::{Disk, RealDisk};
 
 /// How long requests that are under way may take to end at a stop.
@@ -145,8 +146,8 @@ async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::R
         lineage,
         fresh,
         settings: settings.clone(),
-        journal_segment_bytes: JOURNAL_SEGMENT_BYTES,
-        policy: follow::store_policy(&metadata.state()),
+        journal: JournalOptions::default(),
+        policy: follow::store_policy(&metadata.state(), node),
         sender,
         wishes,
         runtime: clients.clone(),

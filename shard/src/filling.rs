@@ -319,6 +319,7 @@ impl Replication {
             misdirected: self.misdirected,
             open_writes: self.writes.open_count(),
             open_queries: self.queries.open_count(),
+            journal_floor: self.journal.floor,
             journal_parcels: self.journal.parcels(),
             fetched_parcels: self.fetched,
             copies: self.copies.completed,

@@ -1,6 +1,6 @@
 //! What a node tells the leader about its replicas, for moving shards.
 
-use crate::Trust;
+use crate::{Offset, Trust};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use trefoil_model::{ConfigurationNumber, NodeId, ShardSet};
@@ -48,6 +48,8 @@ pub struct ReplicationStatus {
     pub open_writes: usize,
     /// Parts that wait for a barrier.
     pub open_queries: usize,
+    /// Below it the journal is not needed by anybody, and not referred to any more.
+    pub journal_floor: Offset,
     /// Parcels in the journal above its floor.
     pub journal_parcels: usize,
     /// Parcels that were fetched from peers since the start.

@@ -4,7 +4,7 @@ use super::Cluster;
 use crate::{clock, data_plane::StorePolicy, query::storage::engine_matchers};
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_gossip::MemberState;
-use trefoil_model::{DeletionVersion, Signal, TenantId, key_hash};
+use trefoil_model::{DeletionVersion, NodeId, Signal, TenantId, key_hash};
 use trefoil_query_promql::parse_selector;
 use trefoil_raft::State;
 use trefoil_shard::Event;
@@ -16,7 +16,9 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
     loop {
         let state = states.borrow_and_update().clone();
         // The store first: the core must not claim a deletion that the store does not apply.
-        cluster.plane.set_policy(store_policy(&state));
+        cluster
+            .plane
+            .set_policy(store_policy(&state, cluster.identity.node));
         cluster.plane.feed(Event::Metadata {
             table: state.placement().clone(),
             deletions: Arc::new(deletion_versions(&state)),
@@ -27,8 +29,8 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
     }
 }
 
-/// What the store must not show, by the metadata plane's word.
-pub(crate) fn store_policy(state: &State) -> StorePolicy {
+/// What the store of this node must not show, by the metadata plane's word.
+pub(crate) fn store_policy(state: &State, node: NodeId) -> StorePolicy {
     let mut policy = StorePolicy::default();
     let mut epoch = Vec::new();
     for tenant in state.tenants() {
@@ -40,6 +42,15 @@ pub(crate) fn store_policy(state: &State) -> StorePolicy {
         epoch.extend_from_slice(&tenant.deletions_newest.0.to_le_bytes());
         epoch.extend_from_slice(&tenant.retention_number.to_le_bytes());
         policy.deletions.push((tenant.id, deletions));
+        let unconfirmed = state
+            .deletions(tenant.id)
+            .filter(|deletion| !deletion.confirmed.contains(&node))
+            .map(|deletion| deletion.version);
+        let newest = unconfirmed.max().map(|newest| (tenant.id, newest));
+        policy.unconfirmed.extend(newest);
+        policy
+            .forgotten
+            .insert(tenant.id, tenant.deletions_forgotten);
         let whole = tenant
             .cut_offs
             .iter()
@@ -74,17 +85,12 @@ fn deletion(fact: &trefoil_raft::Deletion) -> Option<Deletion> {
     })
 }
 
+/// The newest deletion of each tenant that ever had one: a forgotten one is still known.
 fn deletion_versions(state: &State) -> BTreeMap<TenantId, DeletionVersion> {
-    let newest = |tenant: TenantId| {
-        state
-            .deletions(tenant)
-            .map(|deletion| deletion.version)
-            .max()
-            .map(|newest| (tenant, newest))
-    };
     state
         .tenants()
-        .filter_map(|tenant| newest(tenant.id))
+        .map(|tenant| (tenant.id, tenant.deletions_newest))
+        .filter(|(_, newest)| *newest > DeletionVersion(0))
         .collect()
 }
 

@@ -45,6 +45,18 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish
                     tracing::debug!(%error, "refresh the metadata");
                 }
             }
+            MetadataWish::ConfirmDeletions(tenant, up_to) => {
+                let node = cluster.identity.node;
+                let command = Command::ConfirmDeletions {
+                    node,
+                    tenant,
+                    up_to,
+                };
+                match cluster.metadata.propose(command).await {
+                    Ok(_) => tracing::info!(?tenant, ?up_to, "deletions are applied here"),
+                    Err(error) => tracing::warn!(%error, "confirm deletions"),
+                }
+            }
         }
     }
 }

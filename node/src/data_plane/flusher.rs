@@ -153,6 +153,7 @@ fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> 
     let now = clock::boot();
     if now.saturating_sub(*offered_at) >= OFFER_INTERVAL {
         *offered_at = now;
+        plane.confirm_deletions();
         plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
     }
     Ok(())

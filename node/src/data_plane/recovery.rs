@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::{
         Arc, OnceLock, Weak,
@@ -14,7 +14,7 @@ use std::{
     },
 };
 use tokio::sync::mpsc::Sender;
-use trefoil_model::{LineageId, Millis, NodeId, TenantId};
+use trefoil_model::{DeletionVersion, LineageId, Millis, NodeId, TenantId};
 use trefoil_shard::{
     Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
 };
@@ -27,9 +27,6 @@ use trefoil_store_pages::Disk;
 
 /// Bytes of records that are read from the journal at once.
 const REPLAY_BYTES: usize = 4 << 20;
-/// Bytes of a journal segment, reserved when it is begun. The journal's own default: a switch costs two
-/// fsyncs, and what a restart copies is at most this.
-pub(crate) const JOURNAL_SEGMENT_BYTES: u64 = 4 << 20;
 /// Bytes that may wait for the disk before the journal refuses; far above what is let in.
 const PENDING_BYTES_MAX: usize = 1 << 30;
 
@@ -44,8 +41,8 @@ pub(crate) struct Parts {
     /// Whether the data directory was made in this run.
     pub(crate) fresh: bool,
     pub(crate) settings: Settings,
-    /// [`JOURNAL_SEGMENT_BYTES`], or less in tests.
-    pub(crate) journal_segment_bytes: u64,
+    /// How the journal works; tests make it smaller. Its lineage and its bound are set here.
+    pub(crate) journal: JournalOptions,
     /// Deletions and cut-offs as the metadata plane on this node knows them.
     pub(crate) policy: StorePolicy,
     pub(crate) sender: Arc<ReplicationSender>,
@@ -60,6 +57,10 @@ pub(crate) struct StorePolicy {
     pub(crate) cut_offs: Vec<(TenantId, Millis)>,
     /// Equal on two nodes only when all of this is.
     pub(crate) epoch: u64,
+    /// The newest deletion of each tenant that this node has not confirmed.
+    pub(crate) unconfirmed: BTreeMap<TenantId, DeletionVersion>,
+    /// Up to where deletions are forgotten, by tenant.
+    pub(crate) forgotten: BTreeMap<TenantId, DeletionVersion>,
 }
 
 impl DataPlane {
@@ -89,8 +90,7 @@ impl DataPlane {
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
             pending_bytes_max: PENDING_BYTES_MAX,
-            segment_bytes: parts.journal_segment_bytes,
-            ..JournalOptions::default()
+            ..parts.journal
         };
         let directory = parts.directory.join("journal");
         let (journal, found) = Journal::open(
@@ -164,7 +164,9 @@ impl DataPlane {
             closed: AtomicBool::new(false),
             manifest,
             damages: super::Damages::default(),
+            deletions: super::Deletions::default(),
             journal_damages,
+            journal_unreadable: Mutex::default(),
             policy_epoch: Mutex::new(epoch),
             flushing: Mutex::new(()),
             this: this.clone(),

@@ -10,6 +10,7 @@ use trefoil_model::{
 };
 use trefoil_shard::{Identity, Proposal};
 use trefoil_store_blocks::BlockId;
+use trefoil_store_journal::JournalOptions;
 use trefoil_store_metrics::BodyWriter;
 use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
 
@@ -31,6 +32,7 @@ struct Machine {
     disk: SimulatedDisk,
     table: PlacementTable,
     deletions: BTreeMap<TenantId, DeletionVersion>,
+    journal_bytes_max: u64,
     runs: u128,
 }
 
@@ -43,21 +45,27 @@ struct Run {
 
 impl Machine {
     fn new() -> Self {
+        Self::with_owners(&[NODE])
+    }
+
+    /// A node whose shards have these owners; the others are never there.
+    fn with_owners(owners: &[NodeId]) -> Self {
+        let record = |node: &NodeId| {
+            let record = OwnerRecord {
+                lineage: LINEAGE,
+                counts_from: ConfigurationNumber(1),
+                born_serving: true,
+            };
+            (*node, record)
+        };
+        let set: OwnerSet = owners.iter().copied().collect();
         let entry = ShardEntry {
             configuration: Configuration {
                 number: ConfigurationNumber(1),
-                old: OwnerSet::from_iter([NODE]),
-                new: OwnerSet::from_iter([NODE]),
+                old: set.clone(),
+                new: set,
             },
-            owners: [(
-                NODE,
-                OwnerRecord {
-                    lineage: LINEAGE,
-                    counts_from: ConfigurationNumber(1),
-                    born_serving: true,
-                },
-            )]
-            .into(),
+            owners: owners.iter().map(record).collect(),
         };
         Self {
             disk: SimulatedDisk::new(1),
@@ -65,6 +73,7 @@ impl Machine {
                 shards: vec![entry; usize::from(SHARDS)],
             },
             deletions: BTreeMap::new(),
+            journal_bytes_max: 8 << 30,
             runs: 0,
         }
     }
@@ -90,8 +99,14 @@ impl Machine {
             },
             lineage: LINEAGE,
             fresh: self.runs == 1,
-            settings: Settings::load(&args).expect("the defaults are possible"),
-            journal_segment_bytes: SEGMENT_BYTES,
+            settings: Settings {
+                journal_bytes_max: self.journal_bytes_max,
+                ..Settings::load(&args).expect("the defaults are possible")
+            },
+            journal: JournalOptions {
+                segment_bytes: SEGMENT_BYTES,
+                ..JournalOptions::default()
+            },
             policy: StorePolicy::default(),
             sender: Arc::new(ReplicationSender::new(connections, runtime.clone())),
             wishes,
@@ -146,10 +161,37 @@ impl Run {
         timeout: Duration,
     ) -> WriteOutcome {
         let labels = Labels::from_pairs([("__name__", "m"), ("shard", &shard.to_string())]);
+        self.write_series(&[(labels, value)], ShardId(shard), at, timeout)
+            .await
+    }
+
+    /// So many series whose labels and values compress badly.
+    async fn write_many(&self, at: i64, count: u64, timeout: Duration) -> WriteOutcome {
+        let mixed = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let series = |number: u64| {
+            let random = mixed(number + count * at.unsigned_abs());
+            let id = format!("{random:016x}{:016x}", mixed(random));
+            let labels = Labels::from_pairs([("__name__", "m"), ("id", id.as_str())]);
+            (labels, f64::from_bits(random >> 2))
+        };
+        let mut all: Vec<_> = (0..count).map(series).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        self.write_series(&all, ShardId(0), at, timeout).await
+    }
+
+    async fn write_series(
+        &self,
+        series: &[(Labels, f64)],
+        shard: ShardId,
+        at: i64,
+        timeout: Duration,
+    ) -> WriteOutcome {
         let mut body = BodyWriter::new().expect("a writer");
-        body.add_series(ShardId(shard), labels.canonical(), [(at, value)])
-            .expect("one sample fits");
-        let shards: ShardSet = [ShardId(shard)].into_iter().collect();
+        for (labels, value) in series {
+            body.add_series(shard, labels.canonical(), [(at, *value)])
+                .expect("one sample fits");
+        }
+        let shards: ShardSet = [shard].into_iter().collect();
         let write = NewWrite {
             tenant: TENANT,
             signal: Signal::Metrics,
@@ -404,5 +446,59 @@ async fn nothing_is_flushed_before_the_deletions_are_known() {
     run.learn(&mut machine);
     run.plane.flush().expect("a flush");
     assert_eq!(run.plane.manifest.pin().all_blocks().count(), 1);
+    run.kill(&machine);
+}
+
+/// What is older than the cut-off is not shown, whether it is in the head or in a block, and its blocks go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_off_hides_what_is_in_heads_and_removes_what_is_in_blocks() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let day = 24 * 3_600_000;
+    for at in [0, day] {
+        assert_eq!(run.write(0, at, 1.0).await, WriteOutcome::Held);
+    }
+    run.plane.flush().expect("a flush");
+    assert_eq!(run.write(1, 5, 1.0).await, WriteOutcome::Held);
+    assert_eq!(run.read(DEADLINE).await.1, 3);
+    run.plane.set_policy(StorePolicy {
+        cut_offs: vec![(TENANT, day / 2)],
+        ..StorePolicy::default()
+    });
+    assert_eq!(run.read(DEADLINE).await.1, 1);
+    run.plane.flush().expect("a flush");
+    run.plane.engine.enforce_retention().expect("blocks go");
+    let blocks: Vec<_> = run.plane.manifest.pin().all_blocks().collect();
+    assert_eq!(blocks.len(), 1, "the one of the newer day");
+    assert_eq!(blocks[0].meta.time_min, day);
+    assert_eq!(run.read(DEADLINE).await.1, 1);
+    run.kill(&machine);
+}
+
+/// Owners that are away cost the journal's budget and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_stays_within_its_budget_while_owners_are_away() {
+    let mut machine = Machine::with_owners(&[NODE, NodeId(2), NodeId(3)]);
+    machine.journal_bytes_max = 2 * SEGMENT_BYTES;
+    let mut run = machine.start();
+    // The part that is written, the spares, and a segment that is only partly beyond the budget.
+    let most = machine.journal_bytes_max + 4 * SEGMENT_BYTES;
+    let mut at = 0;
+    while run.plane.journal.durable_end() < 4 * most {
+        // Stored here, though never by a majority.
+        let patience = Duration::from_millis(5);
+        let outcome = run.write_many(at, 2_000, patience).await;
+        assert_eq!(outcome, WriteOutcome::Unavailable);
+        at += 1;
+        if at % 8 == 0 {
+            run.plane.flush().expect("a flush");
+        }
+    }
+    run.plane.flush().expect("a flush");
+    assert!(run.plane.journal.durable_end() > 2 * most);
+    run.until(&mut machine, "the journal is trimmed", |plane| {
+        plane.journal.bytes_on_disk() <= most
+    })
+    .await;
     run.kill(&machine);
 }

@@ -87,7 +87,7 @@ impl NodeCollector {
         )?;
         writer.counter(
             "trefoil_journal_damages",
-            "Places of the journal that could not be read at the start",
+            "Places of the journal that could not be read, at the start or since",
             count(self.cluster.plane.journal_damages()),
         )?;
         let refuses = self.cluster.plane.refuses_items().is_some();
