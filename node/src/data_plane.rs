@@ -21,6 +21,7 @@ mod port;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod verifier;
 mod waits;
 
 use crate::{

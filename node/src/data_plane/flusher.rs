@@ -1,6 +1,6 @@
 //! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
 
-use super::{DataPlane, applier};
+use super::{DataPlane, applier, verifier::Verifier};
 use crate::clock;
 use anyhow::{Context, bail};
 use std::{
@@ -49,6 +49,11 @@ impl DataPlane {
         });
         let plane = Arc::downgrade(self);
         let mut offered_at = clock::boot();
+        let mut verifier = Verifier::default();
+        let verified = plane.clone();
+        spawn("verifier", move || {
+            every(MAINTENANCE_INTERVAL, &verified, |plane| verifier.run(plane));
+        });
         spawn("merger", move || {
             every(MAINTENANCE_INTERVAL, &plane, |plane| {
                 if let Err(error) = maintain(plane, &mut offered_at) {

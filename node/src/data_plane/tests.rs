@@ -308,6 +308,30 @@ async fn a_damaged_block_stays_until_its_loss_is_recorded() {
     run.kill(&machine);
 }
 
+/// Damage is found though nobody asks for what it hit.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_before_somebody_needs_the_block() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    assert_eq!(run.write(2, 1_000, 1.0).await, WriteOutcome::Held);
+    run.plane.flush().expect("a flush");
+    let mut verifier = verifier::Verifier::default();
+    verifier.run(&run.plane);
+    assert_eq!(run.read(DEADLINE).await.0, everything());
+    damage_the_block(&machine, &run);
+    verifier.run(&run.plane);
+    assert_eq!(
+        run.plane.status().serving,
+        everything(),
+        "it was read just now"
+    );
+    verifier::Verifier::default().run(&run.plane);
+    let status = run.plane.status();
+    let lost = status.damaged.union(&status.filling);
+    assert!(lost.contains(ShardId(2)) && !lost.contains(ShardId(1)));
+    run.kill(&machine);
+}
+
 /// A repaired block's mark goes; the next start has nothing to repair. One that was not repaired stays known.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_is_remembered_and_so_is_damage() {
