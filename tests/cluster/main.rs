@@ -9,6 +9,7 @@ mod background;
 mod bad_input;
 mod damage;
 mod faults;
+mod full_disk;
 mod membership;
 mod peers;
 mod start;
