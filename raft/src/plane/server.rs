@@ -98,6 +98,13 @@ impl MetadataPlane {
                 reason: "this node's cluster has not begun".to_owned(),
             };
         };
+        if let Some(name) = self.name_in_use(&request) {
+            return JoinAnswer::Refused {
+                reason: format!(
+                    "a member named {name:?} is alive; give every node a --node-name of its own"
+                ),
+            };
+        }
         let command = Command::AddMember {
             node: request.node,
             description: request.description,
@@ -108,6 +115,15 @@ impl MetadataPlane {
                 reason: error.to_string(),
             },
         }
+    }
+
+    /// The name that the node asks for, when another member has it that seems alive. A namesake takes
+    /// over from a member, so only one that is gone may get one.
+    fn name_in_use(&self, request: &JoinRequest) -> Option<String> {
+        let name = &request.description.name;
+        let holder = self.state().member_by_name(name)?.node;
+        let alive = holder == self.node() || self.inner.peer_view.borrow().alive.contains(&holder);
+        (holder != request.node && alive).then(|| name.clone())
     }
 }
 

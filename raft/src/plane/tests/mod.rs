@@ -417,6 +417,17 @@ async fn a_wiped_node_joins_as_a_new_one() {
         expect: 3,
         seed_addresses: 3,
     };
+    // While others still see the old one, its name is taken.
+    cluster.everybody_sees_all();
+    let (forming, asked) = (plane.clone(), description.clone());
+    let early = tokio::spawn(async move { forming.form(settings, asked).await });
+    eventually("the refusal", || {
+        let reason = plane.forming_reason()?;
+        reason.contains("is alive").then_some(())
+    })
+    .await;
+    early.abort();
+    cluster.everybody_sees(&[founders[1], founders[2], reborn]);
     assert_eq!(plane.form(settings, description).await.unwrap(), formed[0]);
     let old = plane.state().member(founders[0]).cloned().unwrap();
     assert_eq!(old.superseded_by, Some(reborn));
