@@ -206,9 +206,13 @@ fn ends(view: &MovementView<'_>, settings: &MovementSettings, standing: &Standin
                 .new
                 .iter()
                 .filter(|n| !configuration.old.contains(*n));
+            // One that stays an owner and is dead and given up will never serve: the change waits for it for
+            // ever, and its replacement for the change.
+            let given_up = |node| !standing.may_receive(node) && !standing.is_up(node);
             newcomers
                 .into_iter()
                 .any(|node| !standing.may_receive(node))
+                || configuration.new.iter().any(given_up)
         };
         if finish::may_finish(shard, configuration, view.reports, settings.faults) {
             groups.add(StepKind::Finish, shard, entry, &configuration.new);

@@ -317,6 +317,16 @@ fn a_change_is_abandoned_when_its_newcomer_is_gone() {
     );
 }
 
+/// A change that began before anybody knew that an owner which it keeps was dead.
+#[test]
+fn a_change_that_keeps_a_dead_owner_is_abandoned_once_that_is_given_up() {
+    let bench = || Bench::new(4, &[1, 2, 3], &[1, 2, 4], 4);
+    assert_eq!(bench().dead(2, 0).steps(), []);
+    let abandon = [(StepKind::Abandon, vec![3], vec![4], 4)];
+    assert_eq!(bench().dead(2, 0).draining(2).steps(), abandon);
+    assert_eq!(bench().draining(2).steps(), [], "it can still serve");
+}
+
 #[test]
 fn refills_come_first() {
     let change = || Bench::new(4, &[1, 2, 3], &[1, 2, 3], 4);
