@@ -32,6 +32,7 @@ pub(crate) enum Seen {
     ReplicaCopied,
     ReplicaEnded,
     ParcelFetched,
+    WindowScrubbed,
     Deletion,
     Flush,
     Trim,
@@ -42,7 +43,7 @@ pub(crate) enum Seen {
 }
 
 /// Every kind.
-const ALL: [Seen; 33] = [
+const ALL: [Seen; 34] = [
     Seen::MessageLost,
     Seen::MessageRepeated,
     Seen::MessageLate,
@@ -69,6 +70,7 @@ const ALL: [Seen; 33] = [
     Seen::ReplicaCopied,
     Seen::ReplicaEnded,
     Seen::ParcelFetched,
+    Seen::WindowScrubbed,
     Seen::Deletion,
     Seen::Flush,
     Seen::Trim,

@@ -6,7 +6,6 @@ use crate::{
     node::EVER,
     world::{Setup, World},
 };
-use std::time::Duration;
 use trefoil_model::{NodeId, OwnerSet, ShardId, ShardSet};
 use trefoil_shard::{Faults, Record, movement::MovementFaults};
 
@@ -34,7 +33,7 @@ fn check_movement(
         setup.nodes = nodes;
         setup.shards = 2;
         // Nobody trims, scrubs or retries by itself in the middle of a story.
-        setup.settings.scrub_interval = Duration::from_secs(3600);
+        setup.scrubs = false;
         setup.settings.journal_bytes_max = 0;
         if planted {
             plant(&mut setup.faults, &mut setup.movement.faults);

@@ -82,6 +82,8 @@ pub(crate) struct Setup {
     /// How many of the nodes own all shards at first.
     pub(crate) owners: u64,
     pub(crate) shards: u16,
+    /// Whether nodes compare what they store.
+    pub(crate) scrubs: bool,
     pub(crate) settings: Settings,
     pub(crate) faults: Faults,
     pub(crate) movement: MovementSettings,
@@ -96,6 +98,7 @@ impl Setup {
             nodes: 3,
             owners: 3,
             shards: 4,
+            scrubs: true,
             settings: Settings {
                 tick: millis(10),
                 barrier_interval: millis(100),
@@ -269,6 +272,7 @@ impl World {
                 }
                 for index in 0..self.nodes.len() {
                     self.publish_to(index);
+                    self.offer_windows(index);
                 }
                 self.after(Duration::from_millis(100), What::Lead);
             }
@@ -498,6 +502,7 @@ impl World {
                     self.nodes[index].trim(below);
                 }
                 Action::Digest { id, shards, window } => {
+                    self.coverage.note(Seen::WindowScrubbed);
                     let digests = if self.meets_damage(index, &shards, window.range()) {
                         noticed.push((shards, window.range()));
                         Vec::new()
@@ -573,6 +578,14 @@ impl World {
         self.after(delay, What::Feed(index, run, event));
     }
 
+    /// A store offers its windows for scrubbing.
+    fn offer_windows(&mut self, index: usize) {
+        if self.setup.scrubs {
+            let windows = [0, crate::store::WINDOW].map(Window::containing);
+            self.feed(index, Event::Windows(windows.to_vec()));
+        }
+    }
+
     fn digests(&self, index: usize, shards: &ShardSet, window: Window) -> Vec<ShardDigest> {
         let store = &self.nodes[index].store;
         let mut sums: BTreeMap<_, u128> = shards.iter().map(|shard| (shard, 0)).collect();
@@ -587,7 +600,7 @@ impl World {
         let digest = |(shard, digest)| ShardDigest {
             shard,
             digest,
-            epoch: 0,
+            epoch: self.nodes[index].known_deletion.0,
         };
         sums.into_iter().map(digest).collect()
     }
