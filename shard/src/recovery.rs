@@ -44,7 +44,9 @@ pub struct RecoveredJournal {
     /// journal that replaces a lost one in a directory that has blocks begins above 0. Above `flushed`, what
     /// lies between was lost.
     pub floor: Offset,
-    /// The end of the last record. All of it is durable (the unsealed segment was copied and fsynced) and
+    /// Where the journal goes on: the end of the last record, or more. Never below `flushed` or
+    /// [`Recovery::covers`], even if records there were lost: what is written at an offset that the manifest
+    /// speaks of would be taken for what stood there, and never be replayed. All of it is durable (the unsealed segment was copied and fsynced) and
     /// applied to the store.
     pub end: Offset,
     /// The position L of the newest manifest record.

@@ -117,6 +117,14 @@ impl DataPlane {
         let engine = Arc::new(engine);
         let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
         let replayed = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
+        let end = replayed.end.max(found.end);
+        if end < flushed_to.max(recovery.covers().0) {
+            bail!(
+                "the journal in {} ends at {end}, before what the blocks hold: this node cannot know what it \
+                 acknowledged; remove the directory and start the node empty, so that it joins as a new one",
+                parts.directory.display()
+            );
+        }
         let harmless = flushed_to.min(recovery.covers().0);
         let lost = found.damage.iter().chain(&replayed.unreadable);
         let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
@@ -136,7 +144,7 @@ impl DataPlane {
         let found = RecoveredJournal {
             // Peers must not take a list of what is left for all that there was.
             floor: Offset(found.floor.max(lost_to)),
-            end: Offset(replayed.end.max(found.end)),
+            end: Offset(end),
             flushed: Offset(flushed_to),
         };
         let now = clock::boot();

@@ -75,6 +75,8 @@ pub(crate) struct Manifest {
     pub(crate) damaged: Vec<Lost>,
     pub(crate) checkpoint: Option<Bytes>,
     pub(crate) flushed: Offset,
+    /// What the checkpoint covers.
+    pub(crate) covers: Offset,
 }
 
 /// A copy of a node's disk.
@@ -143,6 +145,9 @@ impl SimNode {
         self.incarnation = incarnation;
         self.store = Store::with_blocks(self.manifest.blocks.clone());
         self.applied = self.manifest.flushed;
+        // A journal that lost its end goes on behind what the manifest speaks of.
+        let spoken_of = self.manifest.flushed.max(self.manifest.covers);
+        self.journal.end = self.journal.end.max(spoken_of);
         self.journal.durable = self.journal.end;
         self.exports.clear();
         self.known_deletion = DeletionVersion(0);
@@ -302,6 +307,7 @@ impl SimNode {
             damaged: std::mem::take(&mut self.manifest.damaged),
             checkpoint: Some(Bytes::from(checkpoint)),
             flushed: self.applied,
+            covers,
         };
         Some(Event::Flushed {
             through: self.applied,
