@@ -119,6 +119,10 @@ pub(crate) struct DataPlane {
     deletions: Deletions,
     /// Places of the journal that the start could not read.
     journal_damages: u64,
+    /// Where the last of them ends.
+    journal_lost_to: u64,
+    /// Up to here the blocks and the checkpoint have what the journal has.
+    flushed_to: AtomicU64,
     /// Those that were found since, by offset.
     journal_unreadable: Mutex<BTreeSet<u64>>,
     /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.

@@ -46,8 +46,11 @@ pub struct RecoveredJournal {
     pub floor: Offset,
     /// Where the journal goes on: the end of the last record, or more. Never below `flushed` or
     /// [`Recovery::covers`], even if records there were lost: what is written at an offset that the manifest
-    /// speaks of would be taken for what stood there, and never be replayed. All of it is durable (the unsealed segment was copied and fsynced) and
-    /// applied to the store.
+    /// speaks of would be taken for what stood there, and never be replayed. All of it is durable (the unsealed
+    /// segment was copied and fsynced) and applied to the store.
+    ///
+    /// A journal that lost its end goes on *behind* both, with [`Loss::Possible`], and so does every later start
+    /// until both are behind the damage: flush soon, because another start before that is another loss.
     pub end: Offset,
     /// The position L of the newest manifest record.
     pub flushed: Offset,

@@ -5,7 +5,7 @@ use crate::clock;
 use anyhow::{Context, bail};
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -90,15 +90,27 @@ impl DataPlane {
         if !self.applier.wait_until_applied(covers.0, stalled) {
             bail!("the journal does not move");
         }
+        // What else stands there is in the checkpoint.
+        self.engine.passed(covers.0);
         let through = self.engine.applied_position();
         self.engine
             .flush(through, Some(checkpoint))
             .context("flush the head")?;
+        self.flushed_to
+            .fetch_max(through.min(covers.0), Ordering::Relaxed);
         // What the core recorded behind the checkpoint is nowhere but in the journal.
         self.feed(Event::Flushed {
             through: covers.min(Offset(through)),
         });
         Ok(())
+    }
+}
+
+impl DataPlane {
+    /// Whether another start would take damage of the journal that was found for a new loss: what is in blocks and in
+    /// the checkpoint is not lost with its page.
+    pub(super) fn would_lose_again(&self) -> bool {
+        self.journal_lost_to > self.flushed_to.load(Ordering::Relaxed)
     }
 }
 
@@ -110,14 +122,14 @@ struct Flushing {
 }
 
 impl Flushing {
-    /// Flushes a head that is old or large.
+    /// Flushes a head that is old or large, and what a start has found damaged.
     fn run(&mut self, plane: &DataPlane) {
         let (series, samples) = plane.engine.head_size();
         // A block repeats the labels of its series: with many series, few samples of each would cost more than
         // themselves.
         let large = (plane.settings.flush_samples).max(series * FLUSH_SAMPLES_PER_SERIES);
         let old = clock::boot().saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
-        if samples >= large || (old && samples > 0) {
+        if samples >= large || (old && samples > 0) || plane.would_lose_again() {
             match plane.flush() {
                 Ok(()) => self.flushed_at = clock::boot(),
                 Err(error) => self.note_failure(&error),

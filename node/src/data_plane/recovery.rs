@@ -2,7 +2,7 @@
 
 use super::{Core, DataPlane, MetadataWish, applier, exports::Exports, port::Port, waits::Waits};
 use crate::{clock, config::Settings, transport::replication::ReplicationSender};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
@@ -67,8 +67,7 @@ impl DataPlane {
     /// Recovers from what the data directory holds. Blocks while it reads.
     ///
     /// # Errors
-    /// When the disk refuses, or when pieces of the directory are missing so that this node can no
-    /// longer go on as itself.
+    /// When the disk refuses, or when the manifest or the checkpoint is of an unknown version or damaged.
     pub(crate) fn recover(parts: Parts) -> anyhow::Result<Arc<Self>> {
         let begun = clock::boot();
         let options = ManifestOptions {
@@ -86,9 +85,12 @@ impl DataPlane {
         let policy = parts.policy;
         let epoch = policy.epoch;
         super::set_policy(&engine, policy.deletions, policy.cut_offs);
+        let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
         let target: Arc<OnceLock<Weak<DataPlane>>> = Arc::default();
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
+            // Its blocks and its checkpoint name offsets up to here.
+            known_end: flushed_to.max(recovery.covers().0),
             pending_bytes_max: PENDING_BYTES_MAX,
             ..parts.journal
         };
@@ -100,13 +102,6 @@ impl DataPlane {
             on_durable(target.clone()),
         )
         .context("open the journal")?;
-        if found.fresh && flushed_to > 0 {
-            bail!(
-                "the blocks in {} are there but the journal is gone: this node cannot know what it \
-                 acknowledged; remove the directory and start the node empty, so that it joins as a new one",
-                parts.directory.display()
-            );
-        }
         if found.torn_bytes_cut > 0 {
             tracing::info!(
                 bytes = found.torn_bytes_cut,
@@ -115,16 +110,7 @@ impl DataPlane {
         }
         let journal = Arc::new(journal);
         let engine = Arc::new(engine);
-        let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
         let replayed = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
-        let end = replayed.end.max(found.end);
-        if end < flushed_to.max(recovery.covers().0) {
-            bail!(
-                "the journal in {} ends at {end}, before what the blocks hold: this node cannot know what it \
-                 acknowledged; remove the directory and start the node empty, so that it joins as a new one",
-                parts.directory.display()
-            );
-        }
         let harmless = flushed_to.min(recovery.covers().0);
         let lost = found.damage.iter().chain(&replayed.unreadable);
         let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
@@ -144,7 +130,7 @@ impl DataPlane {
         let found = RecoveredJournal {
             // Peers must not take a list of what is left for all that there was.
             floor: Offset(found.floor.max(lost_to)),
-            end: Offset(end),
+            end: Offset(replayed.end.max(found.end)),
             flushed: Offset(flushed_to),
         };
         let now = clock::boot();
@@ -174,6 +160,8 @@ impl DataPlane {
             damages: super::Damages::default(),
             deletions: super::Deletions::default(),
             journal_damages,
+            journal_lost_to: lost_to,
+            flushed_to: AtomicU64::new(harmless),
             journal_unreadable: Mutex::default(),
             policy_epoch: Mutex::new(epoch),
             flushing: Mutex::new(()),

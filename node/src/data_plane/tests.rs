@@ -1,5 +1,7 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
+mod lost_end;
+
 use super::*;
 use crate::transport::{client::Connections, directory::Directory, identity::LocalIdentity};
 use std::{ops::ControlFlow, path::Path, time::Instant};

@@ -20,6 +20,7 @@ pub(crate) enum Seen {
     UnsyncedTailLost,
     DiskLost,
     JournalPageLost,
+    JournalEndLost,
     OldCopyRestored,
     OldCopyNoticed,
     BlockDamaged,
@@ -43,7 +44,7 @@ pub(crate) enum Seen {
 }
 
 /// Every kind.
-const ALL: [Seen; 34] = [
+const ALL: [Seen; 35] = [
     Seen::MessageLost,
     Seen::MessageRepeated,
     Seen::MessageLate,
@@ -58,6 +59,7 @@ const ALL: [Seen; 34] = [
     Seen::UnsyncedTailLost,
     Seen::DiskLost,
     Seen::JournalPageLost,
+    Seen::JournalEndLost,
     Seen::OldCopyRestored,
     Seen::OldCopyNoticed,
     Seen::BlockDamaged,

@@ -39,6 +39,8 @@ pub(crate) struct Journal {
     pub(crate) floor: Offset,
     pub(crate) end: Offset,
     pub(crate) durable: Offset,
+    /// The end of the last place that cannot be read.
+    pub(crate) lost_to: Offset,
 }
 
 impl JournalPort for Journal {
@@ -146,19 +148,31 @@ impl SimNode {
         self.store = Store::with_blocks(self.manifest.blocks.clone());
         self.applied = self.manifest.flushed;
         // A journal that lost its end goes on behind what the manifest speaks of.
-        let spoken_of = self.manifest.flushed.max(self.manifest.covers);
-        self.journal.end = self.journal.end.max(spoken_of);
+        let known_end = self.manifest.flushed.max(self.manifest.covers);
+        if self.journal.end < known_end {
+            self.journal.lost_to = Offset(known_end.0 + 10);
+            self.journal.end = self.journal.lost_to;
+        }
         self.journal.durable = self.journal.end;
         self.exports.clear();
         self.known_deletion = DeletionVersion(0);
         self.syncing = None;
         self.apply_durable();
-        let loss = std::mem::replace(&mut self.loss, Loss::None);
+        let mut loss = std::mem::replace(&mut self.loss, Loss::None);
+        if loss == Loss::None && self.would_lose_again() {
+            loss = Loss::Possible;
+        }
         let mut journal = std::mem::take(&mut self.journal);
         let (core, out) = self.recover(now, &mut journal, loss, settings, faults);
         self.journal = journal;
         self.core = Some(core);
         out
+    }
+
+    /// Whether a start would take what is unreadable for a loss: what is in blocks and in the checkpoint was not
+    /// lost with its page.
+    pub(crate) fn would_lose_again(&self) -> bool {
+        self.journal.lost_to > self.manifest.flushed.min(self.manifest.covers)
     }
 
     /// The core that a restart would make of this journal.
@@ -182,7 +196,8 @@ impl SimNode {
             incarnation: self.incarnation,
         };
         let found = RecoveredJournal {
-            floor: journal.floor,
+            // Peers must not take a list of what is left for all that there was.
+            floor: journal.floor.max(journal.lost_to),
             end: journal.end,
             flushed: self.manifest.flushed,
         };
@@ -228,8 +243,23 @@ impl SimNode {
 
     /// A record's page is unreadable; the process does not run.
     pub(crate) fn lose_page(&mut self, record: usize) {
-        self.journal.records.remove(record);
-        self.loss = Loss::Possible;
+        if let Some((span, _)) = self.journal.records.remove(record) {
+            self.journal.lost_to = self.journal.lost_to.max(span.end);
+        }
+    }
+
+    /// The last pages are unreadable, which looks like a torn end; the process does not run. Says whether
+    /// anything that the manifest speaks of is gone, so that a start can notice it.
+    pub(crate) fn lose_end(&mut self, dice: &mut Dice) -> bool {
+        let known_end = self.manifest.flushed.max(self.manifest.covers);
+        let records = known_end.0.saturating_sub(self.journal.floor.0) / 10;
+        if records == 0 {
+            return false;
+        }
+        let kept = Offset(self.journal.floor.0 + 10 * dice.below(records));
+        self.journal.cut(kept);
+        self.journal.durable = self.journal.end;
+        true
     }
 
     pub(crate) fn take_backup(&mut self, table: Arc<PlacementTable>) {

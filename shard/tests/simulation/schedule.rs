@@ -253,15 +253,21 @@ impl Schedule {
             self.world.wipe(index);
         } else {
             self.world.kill(index);
-            let mut dice = crate::dice::Dice::new(self.world.dice.next());
-            let records = self.world.nodes[index].journal.records.len();
-            if records > 0 {
-                let at = dice.below(records as u64) as usize;
-                self.world.nodes[index].lose_page(at);
-                self.world.coverage.note(Seen::JournalPageLost);
-            }
+            self.damage_journal(index);
         }
         self.restart_later(index);
+    }
+
+    fn damage_journal(&mut self, index: usize) {
+        let mut dice = crate::dice::Dice::new(self.world.dice.next());
+        let node = &mut self.world.nodes[index];
+        let records = node.journal.records.len();
+        if dice.chance(300) && node.lose_end(&mut dice) {
+            self.world.coverage.note(Seen::JournalEndLost);
+        } else if records > 0 {
+            node.lose_page(dice.below(records as u64) as usize);
+            self.world.coverage.note(Seen::JournalPageLost);
+        }
     }
 
     fn damage_block(&mut self, index: usize) {
@@ -351,7 +357,14 @@ impl Schedule {
             return;
         };
         let present = self.lineages(lossy.index);
-        if present.is_disjoint(&lossy.lineages) && self.world.is_whole(lossy.index) {
+        let (index, recorded) = (lossy.index, present.is_disjoint(&lossy.lineages));
+        if !recorded || !self.world.is_whole(index) {
+            return;
+        }
+        if self.world.nodes[index].would_lose_again() {
+            // A driver that found damage flushes as soon as it can.
+            self.world.flush(index);
+        } else {
             self.lossy = None;
         }
     }

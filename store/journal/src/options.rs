@@ -35,6 +35,10 @@ pub struct JournalOptions {
     /// Segments that end at or below this offset are not verified at the start: everything in them is
     /// in blocks (the manifest's flushed position). Damage there shows when it is read. Default 0.
     pub verify_from: u64,
+    /// Something outside of the journal durably speaks of offsets up to here (the manifest's flushed position and
+    /// checkpoint). A journal that ends below has lost its end; it goes on *behind* this offset, so that no offset
+    /// is used twice, and what lies between is reported as damage. Default 0.
+    pub known_end: u64,
     /// Who commits.
     pub mode: CommitMode,
 }
@@ -48,6 +52,7 @@ impl Default for JournalOptions {
             cache_bytes_max: 8 << 20,
             spares_max: 2,
             verify_from: 0,
+            known_end: 0,
             mode: CommitMode::Thread,
         }
     }

@@ -88,8 +88,24 @@ impl SegmentFiles {
         let lineage = newest.map_or(options.lineage_if_new, |reader| {
             LineageId(reader.header().lineage)
         });
-        let (writer, last) = place.replace_last(segments.pop(), lineage, &mut recovery)?;
+        let (mut writer, last) = match segments.pop() {
+            Some(last) => place.replace_last(last, lineage, &mut recovery)?,
+            None => place.begin_empty(behind(options.known_end), lineage)?,
+        };
         segments.extend(last);
+        if writer.end() < options.known_end {
+            let lost = DamagedRange {
+                start: writer.end(),
+                end: behind(options.known_end),
+            };
+            let (next, segment) = place.begin_empty(lost.end, lineage)?;
+            if let Some(last) = segments.last_mut() {
+                last.end = lost.end;
+            }
+            segments.extend(segment);
+            recovery.damage.push(lost);
+            writer = next;
+        }
         recovery.lineage = lineage;
         recovery.floor = segments.first().map_or(writer.end(), |s| s.base);
         recovery.end = writer.end();
@@ -220,20 +236,26 @@ impl Directory {
         }
     }
 
-    /// Puts a fresh file in the place of the last segment, with the same records, or makes the first one.
+    /// Makes a segment without records that begins at `base`.
+    fn begin_empty(
+        &mut self,
+        base: u64,
+        lineage: LineageId,
+    ) -> Result<(PageWriter, Vec<Segment>), JournalError> {
+        let mut writer = self.new_file(base, lineage, 0, LastSpare::Goes)?;
+        writer.rename(&*self.disk, &self.segment_path(base))?;
+        let segment = segment_of(&writer)?;
+        Ok((writer, vec![segment]))
+    }
+
+    /// Puts a fresh file in the place of the last segment, with the same records.
     /// Gives the segment that is being written, preceded by an unreadable one if there was one.
     fn replace_last(
         &mut self,
-        last: Option<Segment>,
+        mut last: Segment,
         lineage: LineageId,
         recovery: &mut Recovery,
     ) -> Result<(PageWriter, Vec<Segment>), JournalError> {
-        let Some(mut last) = last else {
-            let mut writer = self.new_file(0, lineage, 0, LastSpare::Goes)?;
-            writer.rename(&*self.disk, &self.segment_path(0))?;
-            let segment = segment_of(&writer)?;
-            return Ok((writer, vec![segment]));
-        };
         let Some(source) = last.reader.clone() else {
             // Its records are unknown. Offsets go on behind anything that it can have held.
             last.end = last.base + last.file_bytes.max(self.segment_bytes);
@@ -241,10 +263,8 @@ impl Directory {
                 start: last.base,
                 end: last.end,
             });
-            let mut writer = self.new_file(last.end, lineage, 0, LastSpare::Goes)?;
-            writer.rename(&*self.disk, &self.segment_path(last.end))?;
-            let segment = segment_of(&writer)?;
-            return Ok((writer, vec![last, segment]));
+            let (writer, segment) = self.begin_empty(last.end, lineage)?;
+            return Ok((writer, [vec![last], segment].concat()));
         };
         let bytes = source.file_bytes()?;
         let mut writer = self.new_file(last.base, lineage, bytes, LastSpare::Goes)?;
@@ -367,6 +387,14 @@ fn verify_sealed(
         }
     }
     Ok(())
+}
+
+/// The first offset behind a known end. One more, so that damage up to here reaches beyond all that was known.
+fn behind(known_end: u64) -> u64 {
+    match known_end {
+        0 => 0,
+        known => known + 1,
+    }
 }
 
 fn segment_of(writer: &PageWriter) -> Result<Segment, JournalError> {

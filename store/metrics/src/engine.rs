@@ -164,10 +164,15 @@ impl MetricsEngine {
         head.or_insert_with(|| TenantHead::new(tenant)).clone()
     }
 
-    /// Journal position behind the last parcel applied; at first, the manifest's flushed position.
+    /// Journal position behind the last parcel applied, or what was [passed](Self::passed); at first, the manifest's flushed position.
     #[must_use]
     pub fn applied_position(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// Says that the journal up to here has no parcel that is not applied.
+    pub fn passed(&self, position: u64) {
+        self.applied.fetch_max(position, Ordering::Release);
     }
 
     /// Sets a tenant's deletions: all that the metadata plane holds, in any order.

@@ -1,5 +1,7 @@
 //! Group commit, restarts, trimming, damage, full disks, failing disks, and crash loops under seeds.
 
+mod known_end;
+
 use super::*;
 use crate::{DamagedRange, DurableEvent};
 use parking_lot::{Condvar, Mutex};
