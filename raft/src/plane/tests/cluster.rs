@@ -1,5 +1,8 @@
 //! A cluster of planes in one process: their transport is a table, their disks are simulated.
 
+use crate::codec;
+use crate::engine::Types;
+use crate::plane::wire::Header;
 use crate::state::{Command, MemberDescription, Reply, State};
 use crate::{
     Addresses, BootstrapSettings, Identity, MetadataError, MetadataPlane, PeerView, PlaneOptions,
@@ -7,11 +10,12 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,6 +34,9 @@ pub(super) struct Net {
     /// Every n-th request is lost, and every n-th answer; 0: none.
     lose_every: AtomicU64,
     calls: AtomicU64,
+    /// Of what a leader sends to its followers only heartbeats arrive that tell it nothing about
+    /// their logs, so it can show that it leads, but cannot commit.
+    pub(super) only_bare_heartbeats: AtomicBool,
     pub(super) snapshot_chunks: AtomicU64,
 }
 
@@ -51,7 +58,10 @@ impl Transport for Wire {
             node: target,
             reason: "cut".to_owned(),
         };
-        if net.is_cut(self.from, target) || net.loses() {
+        let withheld = net.only_bare_heartbeats.load(Ordering::Relaxed)
+            && request.kind == RpcKind::AppendEntries
+            && !is_bare_heartbeat(&request.bytes);
+        if withheld || net.is_cut(self.from, target) || net.loses() {
             return Err(unreachable());
         }
         if request.kind == RpcKind::SnapshotChunk {
@@ -72,6 +82,12 @@ impl Transport for Wire {
             reason: error.to_string(),
         })
     }
+}
+
+fn is_bare_heartbeat(bytes: &[u8]) -> bool {
+    let request: (Header, AppendEntriesRequest<Types>) =
+        codec::decode(codec::Kind::Request, bytes).unwrap();
+    request.1.prev_log_id.is_none() && request.1.entries.is_empty()
 }
 
 impl Net {
