@@ -35,6 +35,10 @@ impl ClusterKey {
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl fmt::Debug for ClusterKey {

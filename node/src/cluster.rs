@@ -79,11 +79,13 @@ impl Cluster {
         tokio::spawn(wishes::run(self.clone(), wishes));
     }
 
-    /// The tenant of this name, made when it is new.
+    /// The tenant of this name, made when it is new. Waits until this node knows what was decided before
+    /// it started: an item must not carry a deletion version from before its time.
     ///
     /// # Errors
-    /// When it is new and the metadata plane cannot record it now.
+    /// When it is new and the metadata plane cannot record it now, or the node has not caught up.
     pub(crate) async fn tenant_for_write(&self, name: &str) -> Result<TenantId, MetadataError> {
+        self.metadata.catch_up().await?;
         if let Some(tenant) = self.tenant(name) {
             return Ok(tenant);
         }
@@ -103,11 +105,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When this node does not know the name and cannot ask the metadata plane now: the tenant may have
-    /// written through another node.
+    /// written through another node. When it has not caught up since it started: what it knows of the
+    /// tenant may be older than a deletion.
     pub(crate) async fn tenant_for_query(
         &self,
         name: &str,
     ) -> Result<Option<TenantId>, MetadataError> {
+        self.metadata.catch_up().await?;
         if let Some(tenant) = self.tenant(name) {
             return Ok(Some(tenant));
         }

@@ -1,8 +1,12 @@
 //! Runs the membership protocol: socket, clock, seeds. What it learns goes to the [`Directory`] and to
 //! whoever watches the view.
 
-use crate::transport::directory::{Directory, Whereabouts};
+use crate::{
+    seeds,
+    transport::directory::{Directory, Whereabouts},
+};
 use anyhow::Context;
+use parking_lot::Mutex;
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -13,13 +17,11 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use trefoil_gossip::{
-    ClusterKey, Counters, Member, Membership, NodeInfo, Notification, seeds::Seed,
+    ClusterKey, Counters, GossipError, Member, Membership, NodeInfo, Notification, seeds::Seed,
 };
 
-/// How often the seeds are asked while no member is known.
-const SEED_INTERVAL_ALONE: Duration = Duration::from_millis(250);
-/// How often the seeds are asked once members are known: heals a cluster whose halves forgot each other.
-const SEED_INTERVAL: Duration = Duration::from_secs(10);
+/// A sender of datagrams that are refused is told no more often than this.
+const REFUSAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Datagrams are smaller than this; larger ones are cut and refused by their checksum.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
@@ -28,8 +30,6 @@ const DATAGRAM_BYTES_MAX: usize = 2048;
 pub(crate) struct View {
     /// The other nodes in order of their ids.
     pub(crate) members: Vec<Member>,
-    /// What the protocol refused or lost.
-    pub(crate) counters: Counters,
 }
 
 /// A handle to the running protocol.
@@ -37,6 +37,7 @@ pub(crate) struct View {
 pub(crate) struct Gossip {
     updates: mpsc::Sender<Command>,
     view: watch::Receiver<Arc<View>>,
+    counters: Arc<Mutex<Counters>>,
 }
 
 enum Command {
@@ -71,15 +72,22 @@ impl Gossip {
         .context("start gossip")?;
         let (updates, commands) = mpsc::channel(64);
         let (sender, view) = watch::channel(Arc::new(View::default()));
+        let counters = Arc::new(Mutex::default());
         let driver = Driver {
             socket,
             membership,
             epoch,
             directory,
             view: sender,
+            counters: Arc::clone(&counters),
+            refusal_told: None,
         };
         tokio::spawn(driver.run(commands, seeds));
-        Ok(Self { updates, view })
+        Ok(Self {
+            updates,
+            view,
+            counters,
+        })
     }
 
     /// Spreads a new description of this node.
@@ -101,6 +109,11 @@ impl Gossip {
         self.view.borrow().clone()
     }
 
+    /// What the protocol refused or lost so far.
+    pub(crate) fn counters(&self) -> Counters {
+        *self.counters.lock()
+    }
+
     /// Follows the view.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
@@ -113,6 +126,9 @@ struct Driver {
     epoch: Instant,
     directory: Arc<Directory>,
     view: watch::Sender<Arc<View>>,
+    counters: Arc<Mutex<Counters>>,
+    /// When a refusal because of the key was last told.
+    refusal_told: Option<Instant>,
 }
 
 impl Driver {
@@ -120,16 +136,15 @@ impl Driver {
         let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
         let (found, mut addresses) = mpsc::channel(64);
         if !seeds.is_empty() {
-            tokio::spawn(look_for_seeds(seeds, found, self.view.subscribe()));
+            let view = self.view.subscribe();
+            tokio::spawn(seeds::look_for(seeds, seeds::resolve, found, view));
         }
         loop {
             let timeout = self.membership.next_timeout();
             tokio::select! {
                 received = self.socket.recv_from(&mut datagram) => {
-                    if let Ok((length, _)) = received {
-                        // Refusals are counted by the protocol itself.
-                        let now = self.epoch.elapsed();
-                        self.membership.handle_datagram(&datagram[..length], now).ok();
+                    if let Ok((length, from)) = received {
+                        self.take(&datagram[..length], from);
                     }
                 }
                 () = sleep_until(self.epoch, timeout) => {
@@ -151,7 +166,27 @@ impl Driver {
         }
     }
 
+    /// Refusals are counted by the protocol itself.
+    fn take(&mut self, datagram: &[u8], from: SocketAddr) {
+        let now = self.epoch.elapsed();
+        let refused = self.membership.handle_datagram(datagram, now).err();
+        let Some(error @ (GossipError::WrongKey | GossipError::NotSealed | GossipError::Sealed)) =
+            refused
+        else {
+            return;
+        };
+        let told = self.refusal_told;
+        if told.is_none_or(|at| at.elapsed() >= REFUSAL_TOLD_EVERY) {
+            self.refusal_told = Some(Instant::now());
+            tracing::warn!(
+                %from, %error,
+                "gossip is refused; do all nodes have the same cluster_key_file?"
+            );
+        }
+    }
+
     async fn drain(&mut self) {
+        *self.counters.lock() = self.membership.counters();
         while let Some((address, datagram)) = self.membership.poll_send() {
             // A datagram that cannot be sent is a lost one, which the protocol expects.
             self.socket.send_to(&datagram, address).await.ok();
@@ -164,7 +199,6 @@ impl Driver {
         if changed {
             let view = View {
                 members: self.membership.members().cloned().collect(),
-                counters: self.membership.counters(),
             };
             self.view.send_replace(Arc::new(view));
         }
@@ -218,85 +252,66 @@ async fn sleep_until(epoch: Instant, timeout: Option<Duration>) {
     }
 }
 
-/// Resolves the seeds again and again and reports every address found.
-async fn look_for_seeds(
-    seeds: Vec<Seed>,
-    found: mpsc::Sender<SocketAddr>,
-    view: watch::Receiver<Arc<View>>,
-) {
-    loop {
-        for seed in &seeds {
-            for address in resolve(seed).await {
-                if found.send(address).await.is_err() {
-                    return;
-                }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_gossip::{Load, NodePhase};
+    use trefoil_model::{ClusterId, Incarnation, NodeId};
+
+    /// A node on loopback with this key, that looks for the others at these addresses.
+    async fn node(id: u64, key: Option<[u8; 32]>, seeds: &[SocketAddr]) -> (Gossip, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let info = NodeInfo {
+            node: NodeId(id),
+            name: format!("n{id}"),
+            zone: String::new(),
+            http: address,
+            peer: address,
+            incarnation: Incarnation(1),
+            cluster: Some(ClusterId(1)),
+            version: String::new(),
+            load: Load::default(),
+            phase: NodePhase::Ready,
+        };
+        let seeds = seeds.iter().map(|seed| seed.to_string().parse().unwrap());
+        let seeds: Vec<Seed> = seeds.collect();
+        let gossip = Gossip::start(socket, info, seeds, key, Arc::default()).unwrap();
+        (gossip, address)
+    }
+
+    async fn meets(gossip: &Gossip, id: u64) {
+        let mut view = gossip.watch();
+        let met = view.wait_for(|view| view.members.iter().any(|m| m.identity.node.0 == id));
+        let met = tokio::time::timeout(Duration::from_secs(20), met).await;
+        assert!(met.is_ok(), "node {id} was not met");
+    }
+
+    #[tokio::test]
+    async fn a_node_with_another_key_or_none_is_refused_and_counted() {
+        let (first, seed) = node(1, Some([1; 32]), &[]).await;
+        let (wrong, _) = node(2, Some([2; 32]), &[seed]).await;
+        let (open, _) = node(3, None, &[seed]).await;
+        let (right, _) = node(4, Some([1; 32]), &[seed]).await;
+        meets(&first, 4).await;
+        meets(&right, 1).await;
+        let mut pulse = tokio::time::interval(Duration::from_millis(10));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let counters = first.counters();
+            if counters.refused_key > 0 && counters.refused_protection > 0 {
+                break;
             }
+            assert!(Instant::now() < deadline, "{counters:?}");
+            pulse.tick().await;
         }
-        let alone = view
-            .borrow()
+        let seen: Vec<u64> = first
+            .view()
             .members
             .iter()
-            .all(|member| !member.state.is_active());
-        let pause = if alone {
-            SEED_INTERVAL_ALONE
-        } else {
-            SEED_INTERVAL
-        };
-        tokio::time::sleep(pause).await;
+            .map(|m| m.identity.node.0)
+            .collect();
+        assert_eq!(seen, [4]);
+        assert!(wrong.view().members.is_empty() && open.view().members.is_empty());
     }
-}
-
-/// All addresses of a seed; none when the name does not resolve now.
-pub(crate) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
-    if let Some(address) = seed.address() {
-        return vec![address];
-    }
-    match tokio::net::lookup_host((seed.host.as_str(), seed.port)).await {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            tracing::debug!(%seed, %error, "seed does not resolve");
-            Vec::new()
-        }
-    }
-}
-
-/// The address that others reach this node at: the advertised host, the bound address, or the one
-/// that the route to a seed leaves from.
-///
-/// # Errors
-/// When the advertised host does not resolve, or no route leads to any seed.
-pub(crate) async fn reachable_address(
-    bound: SocketAddr,
-    advertise: Option<&str>,
-    seeds: &[Seed],
-) -> anyhow::Result<SocketAddr> {
-    if let Some(host) = advertise {
-        let mut addresses = tokio::net::lookup_host((host, bound.port()))
-            .await
-            .with_context(|| format!("resolve the advertised host {host}"))?;
-        return addresses
-            .next()
-            .with_context(|| format!("the advertised host {host} has no address"));
-    }
-    if !bound.ip().is_unspecified() {
-        return Ok(bound);
-    }
-    for seed in seeds {
-        for address in resolve(seed).await {
-            let probe = std::net::UdpSocket::bind(if address.is_ipv4() {
-                "0.0.0.0:0"
-            } else {
-                "[::]:0"
-            })?;
-            if probe.connect(address).is_ok()
-                && let Ok(local) = probe.local_addr()
-            {
-                return Ok(SocketAddr::new(local.ip(), bound.port()));
-            }
-        }
-    }
-    if seeds.is_empty() {
-        return Ok(SocketAddr::from(([127, 0, 0, 1], bound.port())));
-    }
-    anyhow::bail!("no route leads to any seed; give --advertise HOST")
 }

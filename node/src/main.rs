@@ -16,6 +16,7 @@ mod logging;
 mod peer_handler;
 mod query;
 mod recover;
+mod seeds;
 mod serve;
 mod telemetry;
 mod transport;

@@ -56,6 +56,10 @@ impl PeerHandler for Handlers {
             if kind != KIND_ASK {
                 return cluster.answer_peer(kind, &body).await;
             }
+            // Its state may be older than a deletion that the asker knows to have been made.
+            if !*cluster.metadata.caught_up().borrow() {
+                return Err(not_yet());
+            }
             let ask: Ask = question::decode(&body)?;
             question::encode(&answering::answer(&cluster.plane, ask).await)
         });

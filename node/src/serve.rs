@@ -13,17 +13,18 @@ use crate::{
     config::{ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
-    gossip_driver::{self, Gossip},
+    gossip_driver::Gossip,
     logging,
     peer_handler::Handlers,
+    seeds,
     telemetry::{Telemetry, collectors::NodeCollector},
     transport::{
-        client::Connections, directory::Directory, identity::LocalIdentity,
+        client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
         metadata::MetadataTransport, replication::ReplicationSender, server,
     },
 };
 use anyhow::Context;
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
 use trefoil_api::{ApiLimits, Backend};
 use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
@@ -91,13 +92,19 @@ async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::R
     let bound = bind(&settings).await?;
     let info = describe(&settings, &identity, &bound, &seeds).await?;
     let peers = Arc::new(Directory::default());
-    let connections = Arc::new(Connections::new(identity.clone(), peers.clone()));
+    let key = PeerKey::new(settings.cluster_key, identity.clone());
+    let connections = Arc::new(Connections::new(
+        identity.clone(),
+        peers.clone(),
+        key.clone(),
+    ));
     let handlers = Arc::new(Handlers::default());
     handlers.evaluators.set(clients.clone()).ok();
     let (stop, stopping) = watch::channel(false);
     let peer_server = tokio::spawn(server::serve(
         bound.peer,
         identity.clone(),
+        key,
         handlers.clone(),
         until_true(stopping.clone()),
     ));
@@ -216,13 +223,9 @@ async fn join(
     info: &NodeInfo,
     lineage: LineageId,
 ) -> anyhow::Result<ClusterId> {
-    let mut addresses = BTreeSet::new();
-    for seed in seeds {
-        addresses.extend(gossip_driver::resolve(seed).await);
-    }
     let bootstrap = BootstrapSettings {
         expect: settings.bootstrap_expect,
-        seed_addresses: addresses.len(),
+        seed_addresses: seeds::count_addresses(seeds, seeds::resolve).await,
     };
     let description = MemberDescription {
         name: info.name.clone(),
@@ -282,7 +285,7 @@ async fn describe(
     seeds: &[Seed],
 ) -> anyhow::Result<NodeInfo> {
     let advertise = settings.advertise.as_deref();
-    let peer = gossip_driver::reachable_address(bound.peer.local_addr()?, advertise, seeds).await?;
+    let peer = seeds::reachable_address(bound.peer.local_addr()?, advertise, seeds).await?;
     let mut http = bound.http.local_addr()?;
     if http.ip().is_unspecified() {
         http.set_ip(peer.ip());

@@ -3,11 +3,13 @@
 //! Three classes (metadata, replication, queries) have connections of their own, so that a big answer
 //! never delays a heartbeat. Every request names the cluster, the target node and, once known, the
 //! target's incarnation; a mismatch is refused, because addresses get swapped at restarts. Addresses
-//! are advice from gossip: a wrong one costs a refused call, never a wrong decision.
+//! are advice from gossip: a wrong one costs a refused call, never a wrong decision. Where a cluster key is
+//! configured, every call also carries a proof that its sender knows it.
 
 pub(crate) mod client;
 pub(crate) mod directory;
 pub(crate) mod identity;
+pub(crate) mod key;
 pub(crate) mod metadata;
 pub(crate) mod replication;
 pub(crate) mod server;

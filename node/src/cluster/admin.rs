@@ -389,6 +389,11 @@ impl Cluster {
         if matches!(self.metadata.status().role, Role::Stopped) {
             return Err("the metadata plane has stopped".to_owned());
         }
+        if !*self.metadata.caught_up().borrow() {
+            return Err(
+                "what was decided before this node started is not known here yet".to_owned(),
+            );
+        }
         let state = self.metadata.state();
         if state.placement().is_empty() {
             return Err("the cluster has no placement yet".to_owned());

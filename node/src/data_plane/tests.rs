@@ -3,7 +3,9 @@
 mod lost_end;
 
 use super::*;
-use crate::transport::{client::Connections, directory::Directory, identity::LocalIdentity};
+use crate::transport::{
+    client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
+};
 use std::{ops::ControlFlow, path::Path, time::Instant};
 use tokio::sync::mpsc::Receiver;
 use trefoil_model::{
@@ -84,7 +86,8 @@ impl Machine {
         self.runs += 1;
         let incarnation = Incarnation(self.runs);
         let local = Arc::new(LocalIdentity::new(NODE, incarnation, Some(ClusterId(1))));
-        let connections = Arc::new(Connections::new(local, Arc::new(Directory::default())));
+        let key = PeerKey::new(None, local.clone());
+        let connections = Arc::new(Connections::new(local, Arc::new(Directory::default()), key));
         let runtime = tokio::runtime::Handle::current();
         let (wishes, wanted) = tokio::sync::mpsc::channel(WISHES_WAITING_MAX);
         let args = crate::config::ServeArgs {

@@ -204,11 +204,26 @@ impl NodeCollector {
             applied,
         )?;
         let view = self.cluster.gossip.view();
-        let refused = (view.counters.refused_protection
-            + view.counters.refused_key
-            + view.counters.refused_malformed) as f64;
+        let counters = self.cluster.gossip.counters();
+        let of_the_key = counters.refused_protection + counters.refused_key;
+        let refused = (of_the_key + counters.refused_malformed) as f64;
         let help = "Gossip datagrams that were refused";
         writer.counter("trefoil_gossip_refused_datagrams", help, refused)?;
+        writer.counter(
+            "trefoil_gossip_wrong_key_datagrams",
+            "Gossip datagrams that were refused because of the cluster key",
+            of_the_key as f64,
+        )?;
+        writer.counter(
+            "trefoil_peer_wrong_key_calls",
+            "Calls of peers that were refused because of the cluster key",
+            self.cluster.connections.refused_calls() as f64,
+        )?;
+        writer.counter(
+            "trefoil_gossip_foreign_nodes",
+            "Nodes of other clusters that were met",
+            counters.foreign as f64,
+        )?;
         let alive = view
             .members
             .iter()

@@ -4,6 +4,7 @@ use super::{
     MESSAGE_BYTES_MAX,
     directory::Directory,
     identity::LocalIdentity,
+    key::{PeerKey, ProvenChannel},
     proto::{
         EvaluateChunk, EvaluateRequest, MetadataRequest, metadata_client::MetadataClient,
         queries_client::QueriesClient, replication_client::ReplicationClient,
@@ -37,14 +38,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Connections {
     identity: Arc<LocalIdentity>,
     directory: Arc<Directory>,
-    channels: Mutex<BTreeMap<(NodeId, Class), (SocketAddr, Channel)>>,
+    key: Arc<PeerKey>,
+    channels: Mutex<BTreeMap<(NodeId, Class), (SocketAddr, ProvenChannel)>>,
 }
 
 impl Connections {
-    pub(crate) fn new(identity: Arc<LocalIdentity>, directory: Arc<Directory>) -> Self {
+    pub(crate) fn new(
+        identity: Arc<LocalIdentity>,
+        directory: Arc<Directory>,
+        key: Arc<PeerKey>,
+    ) -> Self {
         Self {
             identity,
             directory,
+            key,
             channels: Mutex::default(),
         }
     }
@@ -53,7 +60,7 @@ impl Connections {
     ///
     /// # Errors
     /// `UNAVAILABLE` when nobody has said yet where the peer is.
-    fn channel(&self, target: NodeId, class: Class) -> Result<Channel, Status> {
+    fn channel(&self, target: NodeId, class: Class) -> Result<ProvenChannel, Status> {
         let Some(whereabouts) = self.directory.get(target) else {
             return Err(Status::unavailable(format!(
                 "node {target} has no known address"
@@ -66,6 +73,7 @@ impl Connections {
             return Ok(channel.clone());
         }
         let channel = connect(whereabouts.peer)?;
+        let channel = ProvenChannel::new(channel, self.key.prover(target));
         channels.insert((target, class), (whereabouts.peer, channel.clone()));
         Ok(channel)
     }
@@ -123,9 +131,17 @@ impl Connections {
     ///
     /// # Errors
     /// `UNAVAILABLE` when nobody has said yet where the peer is.
-    pub(crate) fn replication(&self, target: NodeId) -> Result<ReplicationClient<Channel>, Status> {
+    pub(crate) fn replication(
+        &self,
+        target: NodeId,
+    ) -> Result<ReplicationClient<ProvenChannel>, Status> {
         let channel = self.channel(target, Class::Replication)?;
         Ok(ReplicationClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Calls of peers that this node refused because of the cluster key.
+    pub(crate) fn refused_calls(&self) -> u64 {
+        self.key.refused()
     }
 
     fn request_identity(&self, target: NodeId) -> super::proto::Identity {

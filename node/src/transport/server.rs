@@ -3,6 +3,7 @@
 use super::{
     MESSAGE_BYTES_MAX,
     identity::LocalIdentity,
+    key::{Checker, PeerKey},
     proto::{
         EvaluateChunk, EvaluateRequest, MetadataRequest, MetadataResponse, ReplicationEnd,
         ReplicationMessage,
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use std::{sync::Arc, time::Duration};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, service::interceptor::InterceptedService};
 use trefoil_model::NodeId;
 
 /// Chunks of an answer are cut to this, so that a cancelled query stops early.
@@ -108,29 +109,29 @@ fn chunks(body: Bytes) -> impl Stream<Item = Result<EvaluateChunk, Status>> + Se
 pub(crate) async fn serve<H: PeerHandler>(
     listener: tokio::net::TcpListener,
     identity: Arc<LocalIdentity>,
+    key: Arc<PeerKey>,
     handler: Arc<H>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let service = Service { identity, handler };
+    let checker = Checker(key);
+    let metadata = MetadataServer::new(service.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let replication =
+        ReplicationServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let queries = QueriesServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .add_service(
-            MetadataServer::new(service.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            ReplicationServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        )
-        .add_service(
-            QueriesServer::new(service)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
+        .add_service(InterceptedService::new(metadata, checker.clone()))
+        .add_service(InterceptedService::new(replication, checker.clone()))
+        .add_service(InterceptedService::new(queries, checker))
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
     Ok(())
