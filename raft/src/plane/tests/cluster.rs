@@ -13,6 +13,7 @@ use bytes::Bytes;
 use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,15 +25,15 @@ use trefoil_store_pages::{CrashLoss, Disk, SimulatedDisk};
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0xC1);
 /// How long a test waits for a state that must come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The network: who runs, and which directed links are cut.
 #[derive(Default)]
 pub(super) struct Net {
     planes: Mutex<BTreeMap<NodeId, MetadataPlane>>,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
-    /// Every n-th request is lost, and every n-th answer; 0: none.
-    lose_every: AtomicU64,
+    /// One of n requests is lost, and one of n answers; 0: none.
+    lose_one_of: AtomicU64,
     calls: AtomicU64,
     /// Of what a leader sends to its followers only heartbeats arrive that tell it nothing about
     /// their logs, so it can show that it leads, but cannot commit.
@@ -95,9 +96,13 @@ impl Net {
         self.cut.lock().contains(&(from, to))
     }
 
+    /// Spread as a hash is: what is lost by count can fall on the same question in every round.
     fn loses(&self) -> bool {
-        let every = self.lose_every.load(Ordering::Relaxed);
-        every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1
+        let every = self.lose_one_of.load(Ordering::Relaxed);
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let mut hash = DefaultHasher::new();
+        hash.write_u64(call);
+        every > 0 && hash.finish().is_multiple_of(every)
     }
 }
 
@@ -231,11 +236,11 @@ impl Cluster {
 
     pub(super) fn heal(&self) {
         self.net.cut.lock().clear();
-        self.net.lose_every.store(0, Ordering::Relaxed);
+        self.net.lose_one_of.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn lose_every(&self, n: u64) {
-        self.net.lose_every.store(n, Ordering::Relaxed);
+    pub(super) fn lose_one_of(&self, n: u64) {
+        self.net.lose_one_of.store(n, Ordering::Relaxed);
     }
 
     pub(super) fn everybody_sees(&self, alive: &[NodeId]) {
