@@ -186,16 +186,18 @@ impl Replication {
         furthest.map(|reached| (reached.position, reached.lineage))
     }
 
-    /// How far the peer's journal is covered in all shared shards, even after a crash of this node.
+    /// How far the peer's journal is covered in all shared shards, even after a crash of this node. The peer may trim
+    /// below; if that were too much, after all, this node would be told to copy, and would miss nothing.
     fn durably_kept(&mut self, peer: NodeId, shared: &ShardSet) -> Option<Offset> {
-        self.least_position(peer, shared)?;
+        // Positions go back when a lost range was copied, and a shard that is newly shared has one of its own.
+        let present = self.least_position(peer, shared)?;
         let durable = self.journal.durable;
         let peer = self.peers.get_mut(&peer)?;
         if let Some((at, kept)) = peer.noting.filter(|(at, _)| *at <= durable) {
             peer.noted = kept;
             peer.noting = Some((at, kept));
         }
-        peer.noted
+        peer.noted.map(|noted| noted.min(present))
     }
 
     /// The least position in a peer's journal; none, if some shard has none.
