@@ -90,6 +90,15 @@ pub(crate) struct ReadyPart {
     pub(crate) view: View,
     pub(crate) complete: ShardSet,
     pub(crate) gaps: ShardSet,
+    /// The times for which it was asked whether the shards are complete.
+    pub(crate) range: TimeRange,
+}
+
+impl ReadyPart {
+    /// Whether the promise of completeness holds for these times.
+    pub(crate) fn covers(&self, range: TimeRange) -> bool {
+        self.range.start <= range.start && range.end <= self.range.end
+    }
 }
 
 struct Core {
@@ -157,14 +166,7 @@ impl DataPlane {
                 self.sender.send(target, Bytes::from(bytes));
             }
             Action::FinishWrite { request, outcome } => self.waits.finish_write(request, outcome),
-            Action::QueryReady(ready) => self.waits.finish_query(
-                ready.query,
-                ReadyPart {
-                    view: self.engine.view(),
-                    complete: ready.complete,
-                    gaps: ready.gaps,
-                },
-            ),
+            Action::QueryReady(ready) => self.waits.finish_query(ready, self.engine.view()),
             Action::Read { read, records } => self.spawn(move |plane| {
                 let records = plane.read_records(&records);
                 plane.feed(Event::JournalRead { read, records });
@@ -413,16 +415,16 @@ impl DataPlane {
         wait.await.unwrap_or(WriteOutcome::Unavailable)
     }
 
-    /// Waits until a part can be evaluated here, completely, and pins the view for it. Dropping the
-    /// future cancels the part.
+    /// Waits until a part can be evaluated here, completely for these times, and pins the view for it.
+    /// Dropping the future cancels the part.
     pub(crate) async fn query(
         &self,
         shards: ShardSet,
-        range: trefoil_model::TimeRange,
+        range: TimeRange,
         timeout: Duration,
     ) -> Option<ReadyPart> {
         let query = QueryId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let wait = self.waits.begin_query(query);
+        let wait = self.waits.begin_query(query, range);
         let guard = CancelGuard {
             plane: self,
             query,

@@ -1,14 +1,16 @@
 //! A disk that gives back other bytes than it was given: reported, counted, and repaired from the
 //! other owners.
 
-use crate::{Scenario, check_end, seconds};
+use crate::{Scenario, check_end, ready_seconds_max, seconds};
 use anyhow::{Context, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
-use trefoil_tests::wait_until;
+use trefoil_api::remote_write::encode;
+use trefoil_model::Labels;
+use trefoil_tests::{Answer, Clock, Cluster, Exclusive, percent_encode, wait_until};
 
 /// Bytes that are overwritten: more than one page, less than a segment.
 const DAMAGED_BYTES: usize = 64;
@@ -37,6 +39,103 @@ async fn a_block_damaged_under_a_running_node_is_evaluated_elsewhere() -> anyhow
     let damaged = damage(&folder, "-data", usize::MAX)?;
     eprintln!("damaged {}", damaged.display());
     check_repaired(&mut run).await
+}
+
+/// Two of three owners have lost the same old block and the third is away: questions about those days cannot be
+/// answered, all others are answered in full, by the two with the damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_costs_only_the_answers_that_need_it() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let now = Clock::now_millis();
+    let old = now - 3 * 24 * 3_600_000;
+    // Many, so that their block is the largest.
+    write(&cluster, "trefoil_test_old", 5_000, old).await?;
+    write(&cluster, "trefoil_test_new", 50, now).await?;
+    let count = |name: &str, at: i64| format!("count({name} @ {}.{:03})", at / 1000, at % 1000);
+    let (of_old, of_new) = (
+        count("trefoil_test_old", old),
+        count("trefoil_test_new", now),
+    );
+    for node in 0..3 {
+        cluster.stop(node)?;
+    }
+    for node in 0..2 {
+        damage(
+            &cluster.nodes()[node].data().join("blocks"),
+            "-data",
+            usize::MAX,
+        )?;
+        cluster.start_node(node)?;
+    }
+    for node in 0..2 {
+        // The first ones find the damage, and wait until both have it recorded.
+        let what = format!("node {node} answers outside of the damage");
+        let answers = wait_until(&what, Duration::from_secs(60), || async {
+            let refused = answer(&cluster, node, &of_old).await?;
+            ensure!(
+                refused.status == 503,
+                "{} {}",
+                refused.status,
+                refused.text()
+            );
+            let found = cluster.instant(node, &of_new).await?;
+            ensure!(found[0]["value"][1] == "50", "{found}");
+            Ok(())
+        });
+        answers.await?;
+    }
+    // What reaches into the damage with an offset or a range is refused as well.
+    let days = "count_over_time(trefoil_test_new[4d])";
+    for query in [
+        "trefoil_test_new offset 3d",
+        days,
+        "sum_over_time(vector(1)[4d:1d])",
+    ] {
+        let refused = answer(&cluster, 0, query).await?;
+        let needs_data = query.contains("new");
+        ensure!(
+            (refused.status == 503) == needs_data,
+            "{query}: {} {}",
+            refused.status,
+            refused.text()
+        );
+    }
+    cluster.start_node(2)?;
+    cluster.wait_ready(REPAIR_SECONDS_MAX).await?;
+    for node in 0..3 {
+        let what = format!("node {node} has what was damaged");
+        let repaired = wait_until(&what, Duration::from_secs(60), || async {
+            let found = cluster.instant(node, &of_old).await?;
+            ensure!(found[0]["value"][1] == "5000", "{found}");
+            Ok(())
+        });
+        repaired.await?;
+    }
+    check_end(&cluster, &[]).await
+}
+
+/// Writes one sample of so many series of a metric.
+async fn write(cluster: &Cluster, name: &str, count: usize, at: i64) -> anyhow::Result<()> {
+    let series =
+        |number: usize| Labels::from_pairs([("__name__", name), ("id", &number.to_string())]);
+    let series: Vec<Labels> = (0..count).map(series).collect();
+    let samples = [(at, 1.0)];
+    let body = encode(series.iter().map(|labels| (labels, samples.as_slice())));
+    let answer = cluster.client().remote_write(&cluster.url(0), body).await?;
+    ensure!(answer.is_success(), "{}", answer.text());
+    Ok(())
+}
+
+/// What a node says to an instant query, success or not, within few seconds.
+async fn answer(cluster: &Cluster, node: usize, query: &str) -> anyhow::Result<Answer> {
+    let query = percent_encode(query);
+    let url = format!(
+        "{}/api/v1/query?timeout=5s&query={query}",
+        cluster.url(node)
+    );
+    cluster.client().get(&url).await
 }
 
 /// Damages the largest file of a kind in a folder of node 2, behind its first third, while it is stopped.

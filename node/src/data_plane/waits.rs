@@ -4,13 +4,15 @@ use super::ReadyPart;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
-use trefoil_shard::{QueryId, RequestId, WriteOutcome};
+use trefoil_model::TimeRange;
+use trefoil_shard::{QueryId, QueryReady, RequestId, WriteOutcome};
+use trefoil_store_metrics::View;
 
 /// Open writes and queries. Their number is bounded by the core, which answers at once beyond its bounds.
 #[derive(Default)]
 pub(super) struct Waits {
     writes: Mutex<BTreeMap<RequestId, oneshot::Sender<WriteOutcome>>>,
-    queries: Mutex<BTreeMap<QueryId, oneshot::Sender<ReadyPart>>>,
+    queries: Mutex<BTreeMap<QueryId, (TimeRange, oneshot::Sender<ReadyPart>)>>,
 }
 
 impl Waits {
@@ -27,14 +29,24 @@ impl Waits {
         }
     }
 
-    pub(super) fn begin_query(&self, query: QueryId) -> oneshot::Receiver<ReadyPart> {
+    pub(super) fn begin_query(
+        &self,
+        query: QueryId,
+        range: TimeRange,
+    ) -> oneshot::Receiver<ReadyPart> {
         let (sender, receiver) = oneshot::channel();
-        self.queries.lock().insert(query, sender);
+        self.queries.lock().insert(query, (range, sender));
         receiver
     }
 
-    pub(super) fn finish_query(&self, query: QueryId, ready: ReadyPart) {
-        if let Some(sender) = self.queries.lock().remove(&query) {
+    pub(super) fn finish_query(&self, ready: QueryReady, view: View) {
+        if let Some((range, sender)) = self.queries.lock().remove(&ready.query) {
+            let ready = ReadyPart {
+                view,
+                complete: ready.complete,
+                gaps: ready.gaps,
+                range,
+            };
             sender.send(ready).ok();
         }
     }

@@ -10,20 +10,18 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
+use trefoil_model::{Labels, ShardSet, TenantId};
 use trefoil_query_promql::{Budget, QueryError, evaluate_part};
-
-/// All of time: a question is checked against damage in any window.
-pub(crate) const ALL_TIME: TimeRange = TimeRange {
-    start: i64::MIN,
-    end: i64::MAX,
-};
 
 /// Answers a question for those of its shards that this node can promise.
 pub(crate) async fn answer(plane: &Arc<DataPlane>, ask: Ask) -> Answered {
     let timeout = Duration::from_millis(ask.timeout_ms);
     let begun = Instant::now();
-    let Some(ready) = plane.query(ask.shards.clone(), ALL_TIME, timeout).await else {
+    let reach = match ask.question.reach() {
+        Ok(reach) => reach,
+        Err(error) => return failed(error),
+    };
+    let Some(ready) = plane.query(ask.shards.clone(), reach, timeout).await else {
         return refuse(ask.shards);
     };
     let ready = Arc::new(ready);
@@ -32,7 +30,7 @@ pub(crate) async fn answer(plane: &Arc<DataPlane>, ask: Ask) -> Answered {
     answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await
 }
 
-/// Answers a question on a view that was pinned already.
+/// Answers a question on a view that was pinned already, for the times that it asks about.
 pub(crate) async fn answer_on(
     plane: &Arc<DataPlane>,
     ready: &Arc<ReadyPart>,
@@ -41,6 +39,12 @@ pub(crate) async fn answer_on(
     question: Question,
     budget: Budget,
 ) -> Answered {
+    match question.reach() {
+        Ok(reach) if ready.covers(reach) => {}
+        // Nobody proved that the view is complete for these times.
+        Ok(_) => return refuse(shards),
+        Err(error) => return failed(error),
+    }
     let complete = shards.intersection(&ready.complete);
     let refused = shards.difference(&ready.complete);
     if complete.is_empty() {
@@ -91,6 +95,15 @@ fn refuse(refused: ShardSet) -> Answered {
         refused,
         gaps: ShardSet::new(),
         answer: None,
+    }
+}
+
+/// The query's own mistake: nobody else would answer it either.
+fn failed(error: QueryError) -> Answered {
+    Answered {
+        refused: ShardSet::new(),
+        gaps: ShardSet::new(),
+        answer: Some(Err(error)),
     }
 }
 

@@ -4,7 +4,7 @@ use bincode::Options;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tonic::Status;
-use trefoil_model::{Millis, ShardSet, TenantId};
+use trefoil_model::{Millis, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{Matcher, Part, PartResult, QueryError};
 
 /// The format version of questions and answers; another one is refused.
@@ -40,6 +40,32 @@ pub(crate) enum Question {
     LabelValues(String, Filter),
     /// What metric families are declared as; all when no name is given.
     Metadata(Option<String>),
+}
+
+/// All of time.
+const ALL_TIME: TimeRange = TimeRange {
+    start: Millis::MIN,
+    end: Millis::MAX,
+};
+
+impl Question {
+    /// The times for which whoever answers must be complete. The same for all parts of one query.
+    ///
+    /// # Errors
+    /// [`QueryError::BadData`] for a part that the evaluation would refuse, too.
+    pub(crate) fn reach(&self) -> Result<TimeRange, QueryError> {
+        match self {
+            Self::Part(part) => part.reach(),
+            Self::Series(filter) | Self::LabelNames(filter) | Self::LabelValues(_, filter) => {
+                Ok(TimeRange {
+                    start: filter.start,
+                    end: filter.end.saturating_add(1),
+                })
+            }
+            // Declarations have no time, and every block has some.
+            Self::Metadata(_) => Ok(ALL_TIME),
+        }
+    }
 }
 
 /// Which series a question about labels is confined to; see `SeriesFilter` of the query crate.

@@ -175,11 +175,19 @@ impl ClusterSource {
     async fn ask_here(&self, shards: ShardSet, question: Question) -> Answered {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let plane = &self.reach.plane;
+        let reach = match question.reach() {
+            Ok(reach) => reach,
+            Err(error) => {
+                return Answered {
+                    refused: ShardSet::new(),
+                    gaps: ShardSet::new(),
+                    answer: Some(Err(error)),
+                };
+            }
+        };
         let pin = || async {
             let all = owned_by(&plane.routing(), self.reach.node);
-            let ready = plane
-                .query(all, answering::ALL_TIME, local_patience(left))
-                .await;
+            let ready = plane.query(all, reach, local_patience(left)).await;
             ready.map(Arc::new)
         };
         match self.local.get_or_init(pin).await {

@@ -34,6 +34,7 @@ mod options;
 mod part;
 mod partial;
 mod printer;
+mod reach;
 mod result;
 mod row;
 mod source;

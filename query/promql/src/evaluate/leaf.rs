@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Grid, QueryError, SampleColumns,
-    ast::{Call, Expr, ExprKind, Extension, ValueType},
+    ast::{Call, Expr, ExprKind, Extension, ValueType, VectorSelector},
     function::WindowFunction,
     functions::{
         extended::{self, ExtendedWindow, interpolate},
@@ -29,6 +29,23 @@ pub(crate) struct Instant {
 }
 
 impl Instant {
+    /// The values of a selector, or with `timestamp` the times of its samples.
+    ///
+    /// # Errors
+    /// For durations that are out of range.
+    pub(crate) fn of(
+        selector: &VectorSelector,
+        context: &Context,
+        timestamp: bool,
+    ) -> Result<Self, QueryError> {
+        Ok(Self {
+            reference: context.reference(&selector.time)?,
+            look_back_ms: context.options.look_back_ms,
+            timestamp,
+            smoothed: selector.extension.is_some(),
+        })
+    }
+
     /// First and last millisecond that matter, both inclusive.
     pub(crate) fn bounds(&self, grid: Grid) -> (Millis, Millis) {
         let (first, last) = ends(&self.reference, grid);

@@ -13,6 +13,7 @@ use crate::{
     ast::{Aggregate, AggregateOp, Expr, ExprKind, RangeSelector},
     parse::parse,
     partial::{GroupColumn, GroupPartial},
+    reach::Confined,
     row::{ABSENT, Row, is_absent},
 };
 use context::Context;
@@ -27,6 +28,7 @@ use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
 ///
 /// # Errors
 /// What the storage says, what the budget says, and errors of the query that show only with its data.
+/// [`QueryError::Internal`] when a selector looks outside of [`Part::reach`].
 pub fn evaluate_part(
     part: &Part,
     storage: &dyn SeriesStorage,
@@ -37,9 +39,13 @@ pub fn evaluate_part(
     let node = root
         .find(part.node)
         .ok_or_else(|| QueryError::Internal(format!("the query has no node at {}", part.node)))?;
+    let storage = Confined {
+        storage,
+        reach: part.reach()?,
+    };
     let mut evaluation = Evaluation {
         part,
-        storage,
+        storage: &storage,
         budget,
         context: Context::new(part.query_grid, part.options, &part.bindings),
         annotations: Annotations::default(),

@@ -95,10 +95,14 @@ impl Pipeline {
             return Ok(Some(pipeline));
         }
         let (leaf, selector, drops_name) = match &expr.kind {
-            ExprKind::Selector(selector) => (instant(selector, context, false)?, selector, false),
+            ExprKind::Selector(selector) => {
+                let leaf = Leaf::Instant(Instant::of(selector, context, false)?);
+                (leaf, selector, false)
+            }
             ExprKind::Call(call) => match (call.function.kind, selector_of(expr)) {
                 (FunctionKind::Timestamp, Some(selector)) => {
-                    (instant(selector, context, true)?, selector, true)
+                    let leaf = Leaf::Instant(Instant::of(selector, context, true)?);
+                    (leaf, selector, true)
                 }
                 (FunctionKind::Window(function), Some(selector)) => {
                     let windows = Windows::of_call(call, function, grid, context)?;
@@ -271,17 +275,4 @@ pub(crate) fn warn_about_quantile(quantile: f64, span: Span, annotations: &mut A
         );
         annotations.warn(span, text);
     }
-}
-
-fn instant(
-    selector: &VectorSelector,
-    context: &Context,
-    timestamp: bool,
-) -> Result<Leaf, QueryError> {
-    Ok(Leaf::Instant(Instant {
-        reference: context.reference(&selector.time)?,
-        look_back_ms: context.options.look_back_ms,
-        timestamp,
-        smoothed: selector.extension.is_some(),
-    }))
 }
