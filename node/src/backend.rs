@@ -110,20 +110,17 @@ impl NodeBackend {
             .encode(tenant, request, &routing, self.acceptance())
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
-        if !encoded.parcels.is_empty() {
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let outcome = self
-                .cluster
-                .plane
-                .write(NewWrite {
-                    tenant,
-                    signal: Signal::Metrics,
-                    deletion,
-                    parcels: encoded.parcels,
-                    timeout,
-                })
-                .await;
-            if outcome != Replicated::Held {
+        // One after the other, so that a large request does not fill the owners' windows at once. What was
+        // stored before a failure is harmless: the client sends all of it again.
+        for parcels in encoded.rounds {
+            let write = NewWrite {
+                tenant,
+                signal: Signal::Metrics,
+                deletion,
+                parcels,
+                timeout: deadline.saturating_duration_since(Instant::now()),
+            };
+            if self.cluster.plane.write(write).await != Replicated::Held {
                 return Err(unavailable(
                     "no majority of the owners has the samples on disk; send them again".to_owned(),
                 ));

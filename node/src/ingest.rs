@@ -1,17 +1,25 @@
 //! From a decoded write request to parcels: one body for each group of shards that has the same owners.
 //!
 //! With three nodes all shards have the same owners, so a request is encoded once and the same bytes go
-//! to all of them.
+//! to all of them. A request that is too large for one message and one journal record is cut into several *rounds*,
+//! each a write of its own; the client gets its success when all of them are held.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use trefoil_api::remote_write::{MetricKind, WriteRequest};
-use trefoil_model::{Millis, ShardSet, TenantId, key_hash, shard_of};
+use std::borrow::Cow;
+use trefoil_api::remote_write::{MetricKind, SeriesRef, WriteRequest};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
 use trefoil_store_metrics::{BodyWriter, MetricMetadata, MetricType, MetricsError, metadata_shard};
 
 /// Writers that are kept for the next request, with their memory.
 const WRITERS_KEPT_MAX: usize = 16;
+/// Uncompressed bytes of a round, all bodies together; the series that passes it is the round's last. One owner may
+/// get all of them in one message, so this is far below what a body and a message may have.
+const ROUND_CONTENT_BYTES_MAX: usize = 16 << 20;
+/// Samples of one series that are added at once: at most 1.2 MiB, by which a round may pass its bound. The rest of a
+/// longer series goes on in the next round.
+const SAMPLES_AT_ONCE_MAX: usize = 1 << 16;
 
 /// Encodes requests; keeps writers between them.
 #[derive(Default)]
@@ -31,8 +39,9 @@ pub(crate) struct Acceptance {
 /// A request in the form in which it travels.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
-    /// One body per group, with the shards of which it has a batch.
-    pub(crate) parcels: Vec<(ShardSet, Bytes)>,
+    /// To be written one after the other: one body per group, with the shards of which it has a batch. No round
+    /// is empty.
+    pub(crate) rounds: Vec<Vec<(ShardSet, Bytes)>>,
     /// Samples in the bodies.
     pub(crate) samples: u64,
     /// Samples left out because of their time, and the first of them in words.
@@ -45,11 +54,27 @@ struct Group {
     shards: ShardSet,
 }
 
+/// The round that is being filled.
+struct Round {
+    groups: Vec<Option<Group>>,
+    /// Uncompressed bytes in all groups.
+    content_bytes: usize,
+}
+
+impl Round {
+    fn new(groups: usize) -> Self {
+        Self {
+            groups: std::iter::repeat_with(|| None).take(groups).collect(),
+            content_bytes: 0,
+        }
+    }
+}
+
 impl Encoder {
     /// Cuts a request into parcels' bodies.
     ///
     /// # Errors
-    /// When the request does not fit the bodies' limits; nothing was sent.
+    /// When a series or a declaration is larger than a body takes, or memory is short; nothing was sent.
     pub(crate) fn encode(
         &self,
         tenant: TenantId,
@@ -58,62 +83,74 @@ impl Encoder {
         acceptance: Acceptance,
     ) -> Result<Encoded, MetricsError> {
         let mut encoded = Encoded::default();
-        let mut groups: Vec<Option<Group>> = Vec::new();
-        groups.resize_with(routing.groups().len(), || None);
+        let mut round = Round::new(routing.groups().len());
         for series in request.series() {
             let shard = shard_of(key_hash(tenant, series.canonical()), routing.shards());
-            let fits =
-                |(at, _): &(Millis, f64)| (acceptance.oldest..=acceptance.newest).contains(at);
-            let accepted = series
-                .samples()
-                .iter()
-                .filter(|sample| fits(sample))
-                .copied();
-            let count = accepted.clone().count();
-            let refused = series.samples().len() - count;
-            if refused > 0 {
-                encoded.out_of_bounds += refused as u64;
-                encoded.first_out_of_bounds.get_or_insert_with(|| {
-                    let first = series.samples().iter().find(|sample| !fits(sample));
-                    let at = first.map_or(0, |(at, _)| *at);
-                    format!(
-                        "timestamp {at} of series {} is out of bounds",
-                        series.to_labels()
-                    )
-                });
-            }
-            if count > 0 {
-                let group = self.group(&mut groups, routing.group_of(shard))?;
-                group.shards.insert(shard);
-                group
-                    .writer
-                    .add_series(shard, series.canonical(), accepted)?;
-                encoded.samples += count as u64;
+            let group = routing.group_of(shard);
+            let accepted = encoded.accepted(&series, acceptance);
+            for samples in accepted.chunks(SAMPLES_AT_ONCE_MAX) {
+                self.add(&mut round, &mut encoded, group, shard, |writer| {
+                    writer.add_series(shard, series.canonical(), samples.iter().copied())
+                })?;
+                encoded.samples += samples.len() as u64;
             }
         }
         for entry in request.metadata() {
             let shard = metadata_shard(tenant, entry.metric, routing.shards());
-            let group = self.group(&mut groups, routing.group_of(shard))?;
-            group.shards.insert(shard);
-            group.writer.add_metadata(
-                shard,
-                &MetricMetadata {
-                    metric: entry.metric.to_owned(),
-                    metric_type: metric_type(entry.kind),
-                    help: entry.help.to_owned(),
-                    unit: entry.unit.to_owned(),
-                },
-            )?;
+            let metadata = MetricMetadata {
+                metric: entry.metric.to_owned(),
+                metric_type: metric_type(entry.kind),
+                help: entry.help.to_owned(),
+                unit: entry.unit.to_owned(),
+            };
+            let group = routing.group_of(shard);
+            self.add(&mut round, &mut encoded, group, shard, |writer| {
+                writer.add_metadata(shard, &metadata)
+            })?;
         }
-        for mut group in groups.into_iter().flatten() {
+        self.finish(&mut round, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    /// Adds items of a shard to the round; ends the round when it is full.
+    fn add(
+        &self,
+        round: &mut Round,
+        encoded: &mut Encoded,
+        group: usize,
+        shard: ShardId,
+        add: impl FnOnce(&mut BodyWriter) -> Result<(), MetricsError>,
+    ) -> Result<(), MetricsError> {
+        let group = self.group(&mut round.groups, group)?;
+        group.shards.insert(shard);
+        let before = group.writer.content_bytes();
+        add(&mut group.writer)?;
+        round.content_bytes += group.writer.content_bytes() - before;
+        if round.content_bytes >= ROUND_CONTENT_BYTES_MAX {
+            self.finish(round, encoded)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the round, if there is anything in it, and begins the next.
+    fn finish(&self, round: &mut Round, encoded: &mut Encoded) -> Result<(), MetricsError> {
+        let mut parcels = Vec::new();
+        for slot in &mut round.groups {
+            let Some(mut group) = slot.take() else {
+                continue;
+            };
             let body = group.writer.finish()?;
-            encoded.parcels.push((group.shards, Bytes::from(body)));
+            parcels.push((group.shards, Bytes::from(body)));
             let mut kept = self.writers.lock();
             if kept.len() < WRITERS_KEPT_MAX {
                 kept.push(group.writer);
             }
         }
-        Ok(encoded)
+        round.content_bytes = 0;
+        if !parcels.is_empty() {
+            encoded.rounds.push(parcels);
+        }
+        Ok(())
     }
 
     fn group<'a>(
@@ -134,6 +171,28 @@ impl Encoder {
             writer,
             shards: ShardSet::new(),
         }))
+    }
+}
+
+impl Encoded {
+    /// The samples of a series whose times are acceptable; the others are counted.
+    fn accepted<'a>(
+        &mut self,
+        series: &SeriesRef<'a>,
+        acceptance: Acceptance,
+    ) -> Cow<'a, [(Millis, f64)]> {
+        let fits = |(at, _): &(Millis, f64)| (acceptance.oldest..=acceptance.newest).contains(at);
+        let samples = series.samples();
+        let Some(first) = samples.iter().find(|sample| !fits(sample)) else {
+            return Cow::Borrowed(samples);
+        };
+        self.first_out_of_bounds.get_or_insert_with(|| {
+            let labels = series.to_labels();
+            format!("timestamp {} of series {labels} is out of bounds", first.0)
+        });
+        let accepted: Vec<_> = samples.iter().filter(|s| fits(s)).copied().collect();
+        self.out_of_bounds += (samples.len() - accepted.len()) as u64;
+        Cow::Owned(accepted)
     }
 }
 

@@ -10,6 +10,7 @@ mod bad_input;
 mod damage;
 mod faults;
 mod full_disk;
+mod large_request;
 mod membership;
 mod peers;
 mod start;

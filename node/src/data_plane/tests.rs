@@ -3,11 +3,13 @@
 mod lost_end;
 
 use super::*;
+use crate::ingest::{Acceptance, Encoder};
 use crate::transport::{
     client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
 };
 use std::{ops::ControlFlow, path::Path, time::Instant};
 use tokio::sync::mpsc::Receiver;
+use trefoil_api::{ApiLimits, remote_write};
 use trefoil_model::{
     ClusterId, Configuration, ConfigurationNumber, DeletionVersion, Incarnation, Labels, LineageId,
     NodeId, OwnerRecord, OwnerSet, PlacementTable, ShardEntry, Signal,
@@ -15,7 +17,7 @@ use trefoil_model::{
 use trefoil_shard::{Identity, Proposal};
 use trefoil_store_blocks::BlockId;
 use trefoil_store_journal::JournalOptions;
-use trefoil_store_metrics::BodyWriter;
+use trefoil_store_metrics::{BodyReader, BodyWriter};
 use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
 
 const NODE: NodeId = NodeId(1);
@@ -529,5 +531,45 @@ async fn the_journal_stays_within_its_budget_while_owners_are_away() {
         plane.journal.bytes_on_disk() <= most
     })
     .await;
+    run.kill(&machine);
+}
+
+/// A request that is too large for one journal record goes in several rounds, a long series over all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_is_cut_into_rounds() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let (long, short) = (
+        Labels::from_pairs([("__name__", "long")]),
+        Labels::from_pairs([("__name__", "short")]),
+    );
+    let samples: Vec<(i64, f64)> = (0..2_000_000).map(|at| (at, (at as f64).sqrt())).collect();
+    let body = remote_write::encode([(&long, samples.as_slice()), (&short, &samples[..1])]);
+    let mut request = remote_write::WriteRequest::default();
+    let limits = ApiLimits::default().write;
+    let decoded = remote_write::Decoder::default().decode(&body, &limits, &mut request);
+    decoded.expect("it is within the limits of the protocol");
+    let acceptance = Acceptance {
+        oldest: 10,
+        newest: i64::MAX,
+    };
+    let encoder = Encoder::default();
+    let encoded = encoder
+        .encode(TENANT, &request, &run.plane.routing(), acceptance)
+        .expect("every piece fits");
+
+    assert!(encoded.rounds.len() > 1);
+    assert_eq!((encoded.samples, encoded.out_of_bounds), (1_999_990, 11));
+    let mut reader = BodyReader::new().expect("a reader");
+    let mut found = Vec::new();
+    for (shards, body) in encoded.rounds.iter().flatten() {
+        let mut body = reader.open(body).expect("a body");
+        while let Some(series) = body.next_series(&everything()).expect("sound") {
+            assert_eq!(series.canonical, long.canonical());
+            assert!(shards.contains(series.shard));
+            found.extend(series.samples);
+        }
+    }
+    assert_eq!(found, samples[10..]);
     run.kill(&machine);
 }
