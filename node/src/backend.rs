@@ -51,8 +51,9 @@ impl NodeBackend {
             connections: self.cluster.connections.clone(),
             directory: self.cluster.directory.clone(),
         };
-        let samples_max = self.cluster.settings.query_samples;
-        let budget = Budget::with_deadline(samples_max, move || Instant::now() >= deadline);
+        let settings = &self.cluster.settings;
+        let is_late = move || Instant::now() >= deadline;
+        let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
         ClusterSource::new(reach, tenant, deadline, budget)
     }
 
@@ -326,8 +327,9 @@ fn query_options(
     if let Some(look_back) = look_back {
         eval.look_back_ms = look_back.as_millis() as Millis;
     }
-    let samples_max = backend.cluster.settings.query_samples;
-    let budget = Budget::with_deadline(samples_max, move || Instant::now() >= deadline);
+    let settings = &backend.cluster.settings;
+    let is_late = move || Instant::now() >= deadline;
+    let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
     QueryOptions { eval, budget }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     config::Settings,
     data_plane::DataPlane,
     gossip_driver::Gossip,
+    query::evaluator::Evaluator,
     transport::{client::Connections, directory::Directory, identity::LocalIdentity},
 };
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) gossip: Gossip,
     pub(crate) directory: Arc<Directory>,
     pub(crate) connections: Arc<Connections>,
+    /// What this node works on for its peers.
+    pub(crate) evaluator: Evaluator,
     /// The last report of every node, at the leader.
     reports: Mutex<BTreeMap<NodeId, NodeReport>>,
     /// Since when a node seems dead, by this node's boot clock.
@@ -53,6 +56,7 @@ impl Cluster {
         connections: Arc<Connections>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            evaluator: Evaluator::new(settings.part_concurrency),
             settings,
             identity,
             metadata,

@@ -112,6 +112,8 @@ struct LimitsSection {
     query_timeout_seconds: Option<u64>,
     query_concurrency: Option<usize>,
     query_samples: Option<u64>,
+    query_bytes: Option<u64>,
+    part_concurrency: Option<usize>,
     out_of_order_window_hours: Option<u64>,
 }
 
@@ -176,6 +178,12 @@ pub(crate) struct Settings {
     pub(crate) query_concurrency: usize,
     /// Samples one query may hold. Default 50 million.
     pub(crate) query_samples: u64,
+    /// Bytes of labels and values that the parts of one query may answer, together; more is refused with 422. Default
+    /// 1 GiB, what 50 million samples of a range selector take; times `query_concurrency` it is what queries can cost.
+    pub(crate) query_bytes: u64,
+    /// Parts of queries that this node evaluates for its peers at once; more wait for half of their time, then
+    /// another owner is asked. Default 40, twice `query_concurrency`.
+    pub(crate) part_concurrency: usize,
     /// Samples older than this are refused. Default: retention.
     pub(crate) out_of_order_window: Option<Duration>,
 }
@@ -342,6 +350,8 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         query_timeout: seconds(file.limits.query_timeout_seconds, 120),
         query_concurrency: file.limits.query_concurrency.unwrap_or(20),
         query_samples: file.limits.query_samples.unwrap_or(50_000_000),
+        query_bytes: file.limits.query_bytes.unwrap_or(1 << 30),
+        part_concurrency: file.limits.part_concurrency.unwrap_or(40),
         out_of_order_window: file
             .limits
             .out_of_order_window_hours

@@ -61,7 +61,8 @@ impl PeerHandler for Handlers {
                 return Err(not_yet());
             }
             let ask: Ask = question::decode(&body)?;
-            question::encode(&answering::answer(&cluster.plane, ask).await)
+            let answered = answering::answer(&cluster.plane, &cluster.evaluator, ask).await?;
+            question::encode(&answered)
         });
         let mut work = AbortOnDrop(work);
         (&mut work.0)

@@ -4,6 +4,7 @@
 //! without those who refused, and merges. An answer contains every shard, or it is an error: never less.
 
 pub(crate) mod answering;
+pub(crate) mod evaluator;
 pub(crate) mod question;
 pub(crate) mod source;
 pub(crate) mod storage;

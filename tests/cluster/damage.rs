@@ -102,18 +102,23 @@ async fn damage_costs_only_the_answers_that_need_it() -> anyhow::Result<()> {
             refused.text()
         );
     }
+    // Two of three disks have lost the same: what the third has may be less than what was acknowledged, so it does
+    // not answer for these days either, until an operator accepts the loss.
     cluster.start_node(2)?;
-    cluster.wait_ready(REPAIR_SECONDS_MAX).await?;
-    for node in 0..3 {
-        let what = format!("node {node} has what was damaged");
-        let repaired = wait_until(&what, Duration::from_secs(60), || async {
-            let found = cluster.instant(node, &of_old).await?;
-            ensure!(found[0]["value"][1] == "5000", "{found}");
-            Ok(())
-        });
-        repaired.await?;
-    }
-    check_end(&cluster, &[]).await
+    let answers = wait_until("the third answers", Duration::from_secs(60), || async {
+        let found = cluster.instant(2, &of_new).await?;
+        ensure!(found[0]["value"][1] == "50", "{found}");
+        Ok(())
+    });
+    answers.await?;
+    let refused = answer(&cluster, 2, &of_old).await?;
+    ensure!(
+        refused.status == 503,
+        "{} {}",
+        refused.status,
+        refused.text()
+    );
+    Ok(())
 }
 
 /// Writes one sample of so many series of a metric.

@@ -4,6 +4,11 @@ mod lost_end;
 
 use super::*;
 use crate::ingest::{Acceptance, Encoder};
+use crate::query::{
+    answering,
+    evaluator::Evaluator,
+    question::{Answer, Answered, Ask, Question},
+};
 use crate::transport::{
     client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
 };
@@ -14,6 +19,7 @@ use trefoil_model::{
     ClusterId, Configuration, ConfigurationNumber, DeletionVersion, Incarnation, Labels, LineageId,
     NodeId, OwnerRecord, OwnerSet, PlacementTable, ShardEntry, Signal,
 };
+use trefoil_query_promql::{EvalOptions, Grid, Part, PartBody, PartOutput, Span};
 use trefoil_shard::{Identity, Proposal};
 use trefoil_store_blocks::BlockId;
 use trefoil_store_journal::JournalOptions;
@@ -312,6 +318,64 @@ async fn a_damaged_block_stays_until_its_loss_is_recorded() {
         plane.manifest.pin().block(block).is_none()
     };
     run.until(&mut machine, "the block leaves", gone).await;
+    run.kill(&machine);
+}
+
+/// A question about the rows of all series of `m`.
+fn question(query: &str, at: i64, bytes_max: u64) -> Ask {
+    let part = Part {
+        query: query.to_owned(),
+        node: Span::new(0, query.len()),
+        output: PartOutput::Rows,
+        grid: Grid::instant(at),
+        query_grid: Grid::instant(at),
+        bindings: Vec::new(),
+        options: EvalOptions::default(),
+        samples_max: 1_000,
+    };
+    Ask {
+        tenant: TENANT,
+        shards: everything(),
+        timeout_ms: DEADLINE.as_millis() as u64,
+        samples_max: 1_000,
+        bytes_max,
+        question: Question::Part(Box::new(part)),
+    }
+}
+
+async fn answer(run: &Run, evaluator: &Evaluator, ask: Ask) -> Answered {
+    let answered = run.ticking(answering::answer(&run.plane, evaluator, ask));
+    answered.await.expect("nobody else asks")
+}
+
+/// How many rows an answer has.
+fn rows(answered: Answered) -> usize {
+    match answered.answer {
+        Some(Ok(Answer::Part(part))) => match part.body {
+            PartBody::Rows(rows) => rows.len(),
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
+/// An answer that would be larger than its query allows is an error of the query, not of the evaluator.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_stays_within_the_bytes_of_its_query() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    for shard in 0..SHARDS {
+        assert_eq!(run.write(shard, 1_000, 1.0).await, WriteOutcome::Held);
+    }
+    let evaluator = Evaluator::new(1);
+    let answered = answer(&run, &evaluator, question("m", 1_000, 800)).await;
+    assert_eq!(rows(answered), 4);
+    let answered = answer(&run, &evaluator, question("m", 1_000, 300)).await;
+    assert!(answered.refused.is_empty(), "nobody else needs to be asked");
+    let Some(Err(error)) = answered.answer else {
+        panic!("{:?}", answered.answer);
+    };
+    assert_eq!(error.error_type(), "execution");
     run.kill(&machine);
 }
 

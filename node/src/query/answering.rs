@@ -1,6 +1,7 @@
 //! The evaluator's side: proves completeness, pins a view, and works out the question on it.
 
 use super::{
+    evaluator::Evaluator,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
     storage::ViewStorage,
 };
@@ -10,23 +11,39 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tonic::Status;
 use trefoil_model::{Labels, ShardSet, TenantId};
 use trefoil_query_promql::{Budget, QueryError, evaluate_part};
 
-/// Answers a question for those of its shards that this node can promise.
-pub(crate) async fn answer(plane: &Arc<DataPlane>, ask: Ask) -> Answered {
-    let timeout = Duration::from_millis(ask.timeout_ms);
-    let begun = Instant::now();
+/// Answers a peer's question for those of its shards that this node can promise.
+///
+/// # Errors
+/// `UNAVAILABLE` when this node works on too many already.
+pub(crate) async fn answer(
+    plane: &Arc<DataPlane>,
+    evaluator: &Evaluator,
+    ask: Ask,
+) -> Result<Answered, Status> {
+    let deadline = Instant::now() + Duration::from_millis(ask.timeout_ms);
+    // The other half is for another owner, should this one refuse.
+    let _turn = evaluator
+        .turn(Duration::from_millis(ask.timeout_ms / 2))
+        .await?;
+    Ok(answer_now(plane, ask, deadline).await)
+}
+
+async fn answer_now(plane: &Arc<DataPlane>, ask: Ask, deadline: Instant) -> Answered {
     let reach = match ask.question.reach() {
         Ok(reach) => reach,
         Err(error) => return failed(error),
     };
+    let timeout = deadline.saturating_duration_since(Instant::now());
     let Some(ready) = plane.query(ask.shards.clone(), reach, timeout).await else {
         return refuse(ask.shards);
     };
     let ready = Arc::new(ready);
-    let deadline = begun + timeout;
-    let budget = Budget::with_deadline(ask.samples_max, move || Instant::now() >= deadline);
+    let is_late = move || Instant::now() >= deadline;
+    let budget = Budget::with_deadline(ask.samples_max, ask.bytes_max, is_late);
     answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await
 }
 
@@ -60,6 +77,7 @@ pub(crate) async fn answer_on(
             tenant,
             shards: &evaluated,
             damaged,
+            budget: &budget,
         };
         let answer = evaluate(&storage, question, &budget);
         (answer, storage.damaged.get())
@@ -99,7 +117,7 @@ fn refuse(refused: ShardSet) -> Answered {
 }
 
 /// The query's own mistake: nobody else would answer it either.
-fn failed(error: QueryError) -> Answered {
+pub(super) fn failed(error: QueryError) -> Answered {
     Answered {
         refused: ShardSet::new(),
         gaps: ShardSet::new(),

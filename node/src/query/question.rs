@@ -8,7 +8,7 @@ use trefoil_model::{Millis, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{Matcher, Part, PartResult, QueryError};
 
 /// The format version of questions and answers; another one is refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The largest question or answer.
 const BYTES_MAX: u64 = 1 << 30;
 
@@ -24,6 +24,8 @@ pub(crate) struct Ask {
     pub(crate) timeout_ms: u64,
     /// Samples that the evaluator may hold.
     pub(crate) samples_max: u64,
+    /// Bytes that its answer may have.
+    pub(crate) bytes_max: u64,
     pub(crate) question: Question,
 }
 

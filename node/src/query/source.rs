@@ -11,15 +11,19 @@ use crate::{
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
+use tonic::Status;
 use trefoil_model::{Labels, NodeId, ShardSet, TenantId};
 use trefoil_query_promql::{
     Budget, Listing, Part, PartResult, QueryError, SeriesFilter, Source, merge,
 };
 use trefoil_shard::Routing;
+
+/// What an evaluator means that refuses shards without another reason.
+const NOT_COMPLETE: &str = "it cannot prove that it is complete";
 
 /// What a coordinator needs to reach the evaluators.
 #[derive(Clone)]
@@ -91,13 +95,14 @@ impl ClusterSource {
             ));
         }
         let mut excluded: Vec<(NodeId, ShardSet)> = Vec::new();
+        let mut reasons: BTreeMap<NodeId, String> = BTreeMap::new();
         let mut answers = Vec::new();
         while !remaining.is_empty() {
             let routing = self.reach.plane.routing();
             let reachable = |node| self.reach.directory.get(node).is_some_and(|w| w.alive);
             let plan = routing.plan(self.reach.node, &remaining, &excluded, reachable);
             if !plan.missing.is_empty() {
-                return Err(missing(&plan.missing, &excluded));
+                return Err(missing(&plan.missing, &reasons));
             }
             let asked = plan.parts.into_iter().map(|(node, shards)| {
                 let question = question.clone();
@@ -107,6 +112,7 @@ impl ClusterSource {
             for (node, shards, answered) in join_all(asked).await {
                 let answered = answered.unwrap_or_else(|reason| {
                     tracing::debug!(%node, reason, "an evaluator did not answer");
+                    reasons.insert(node, reason);
                     Answered {
                         refused: shards.clone(),
                         gaps: ShardSet::new(),
@@ -117,6 +123,7 @@ impl ClusterSource {
                     Some(Ok(answer)) => answers.push(answer),
                     Some(Err(error)) if error.is_local_to_evaluator() => {
                         tracing::warn!(%node, %error, "a part is evaluated elsewhere");
+                        reasons.insert(node, error.to_string());
                         remaining = remaining.union(&shards);
                         excluded.push((node, shards));
                         continue;
@@ -128,6 +135,7 @@ impl ClusterSource {
                 *gaps = gaps.union(&answered.gaps);
                 if !answered.refused.is_empty() {
                     remaining = remaining.union(&answered.refused);
+                    reasons.entry(node).or_insert_with(|| NOT_COMPLETE.into());
                     excluded.push((node, answered.refused));
                 }
             }
@@ -151,6 +159,7 @@ impl ClusterSource {
             shards,
             timeout_ms: left.as_millis() as u64,
             samples_max: self.budget.samples_max(),
+            bytes_max: self.budget.bytes_left(),
             question,
         };
         let body = question::encode(&ask).map_err(|status| status.message().to_owned())?;
@@ -160,14 +169,19 @@ impl ClusterSource {
                 .connections
                 .evaluate(node, KIND_ASK, body, left)
                 .await?;
-            let mut answer = Vec::new();
+            // Counted as it arrives; what is decoded from it is about as large and stays.
+            let mut answer = HeldBytes::new(&self.budget);
             while let Some(chunk) = chunks.next().await {
-                answer.extend_from_slice(&chunk?.body);
+                if let Err(error) = answer.append(&chunk?.body) {
+                    return Ok(answering::failed(error));
+                }
             }
-            question::decode::<Answered>(&answer)
+            let answered = question::decode::<Answered>(&answer.bytes)?;
+            answer.keep();
+            Ok(answered)
         };
         match tokio::time::timeout(left, exchange).await {
-            Ok(answered) => answered.map_err(|status| status.message().to_owned()),
+            Ok(answered) => answered.map_err(|status: Status| status.message().to_owned()),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
@@ -177,13 +191,7 @@ impl ClusterSource {
         let plane = &self.reach.plane;
         let reach = match question.reach() {
             Ok(reach) => reach,
-            Err(error) => {
-                return Answered {
-                    refused: ShardSet::new(),
-                    gaps: ShardSet::new(),
-                    answer: Some(Err(error)),
-                };
-            }
+            Err(error) => return answering::failed(error),
         };
         let pin = || async {
             let all = owned_by(&plane.routing(), self.reach.node);
@@ -204,6 +212,42 @@ impl ClusterSource {
     }
 }
 
+/// An answer that arrives, counted in the budget of its query until it is dropped, or for good.
+struct HeldBytes<'a> {
+    budget: &'a Budget,
+    bytes: Vec<u8>,
+    /// Bytes that go back to the budget when this is dropped.
+    returned: usize,
+}
+
+impl<'a> HeldBytes<'a> {
+    fn new(budget: &'a Budget) -> Self {
+        Self {
+            budget,
+            bytes: Vec::new(),
+            returned: 0,
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), QueryError> {
+        self.returned += bytes.len();
+        self.budget.hold_bytes(bytes.len())?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The content goes on, and its bytes stay counted.
+    fn keep(mut self) {
+        self.returned = 0;
+    }
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        self.budget.release_bytes(self.returned);
+    }
+}
+
 /// All shards that a node stores.
 fn owned_by(routing: &Routing, node: NodeId) -> ShardSet {
     let own = routing
@@ -218,16 +262,18 @@ fn local_patience(left: Duration) -> Duration {
     left.min(Duration::from_secs(3)).min(left / 2)
 }
 
-fn missing(shards: &ShardSet, excluded: &[(NodeId, ShardSet)]) -> QueryError {
-    let refused: BTreeSet<String> = excluded.iter().map(|(node, _)| node.to_string()).collect();
-    let refused: Vec<String> = refused.into_iter().collect();
+fn missing(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryError {
+    let asked: Vec<String> = reasons
+        .iter()
+        .map(|(node, reason)| format!("{node}: {reason}"))
+        .collect();
     QueryError::Unavailable(format!(
         "no node can promise a complete answer for {} of the shards (asked: {}); try again, or at another node",
         shards.len(),
-        if refused.is_empty() {
+        if asked.is_empty() {
             "none is reachable".to_owned()
         } else {
-            refused.join(", ")
+            asked.join("; ")
         }
     ))
 }
@@ -314,5 +360,26 @@ impl ClusterSource {
             }
         }
         Ok(listing(texts, limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_counts_until_it_is_given_up() {
+        let budget = Budget::with_deadline(1, 10, || false);
+        let mut given_up = HeldBytes::new(&budget);
+        given_up.append(&[0; 6]).expect("6 of 10");
+        let mut kept = HeldBytes::new(&budget);
+        let error = kept.append(&[0; 5]).expect_err("11 of 10");
+        assert_eq!(error.error_type(), "execution");
+        drop(kept);
+        drop(given_up);
+        let mut kept = HeldBytes::new(&budget);
+        kept.append(&[0; 8]).expect("8 of 10");
+        kept.keep();
+        assert_eq!(budget.bytes_left(), 2);
     }
 }

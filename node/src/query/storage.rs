@@ -5,7 +5,7 @@ use crate::data_plane::damaged_block;
 use std::{cell::Cell, ops::ControlFlow};
 use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
-    MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector, SeriesStorage,
+    Budget, MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector, SeriesStorage,
     SeriesVisitor,
 };
 use trefoil_store_blocks::BlockId;
@@ -18,6 +18,8 @@ pub(super) struct ViewStorage<'a> {
     pub(super) shards: &'a ShardSet,
     /// The block that turned out to be unreadable, with what of it.
     pub(super) damaged: Cell<Option<(BlockId, &'static str)>>,
+    /// What lists of labels count against; parts count for themselves.
+    pub(super) budget: &'a Budget,
 }
 
 /// The decoded columns of a series, which the engine has at hand already.
@@ -68,7 +70,8 @@ impl ViewStorage<'_> {
         for matchers in alternatives(filter)? {
             let mut count = 0;
             let mut visit = |canonical: &[u8]| {
-                match labels(canonical) {
+                let held = self.budget.hold_bytes(text_bytes(canonical.len()));
+                match held.and_then(|()| labels(canonical)) {
                     Ok(labels) => found.push(labels),
                     Err(error) => {
                         outcome = Err(error);
@@ -130,7 +133,10 @@ impl ViewStorage<'_> {
     ) -> Result<Vec<String>, QueryError> {
         let mut found = Vec::new();
         for matchers in alternatives(filter)? {
-            found.extend(ask(&matchers).map_err(|error| self.query_error(&error))?);
+            let texts = ask(&matchers).map_err(|error| self.query_error(&error))?;
+            let bytes = texts.iter().map(|text| text_bytes(text.len())).sum();
+            self.budget.hold_bytes(bytes)?;
+            found.extend(texts);
         }
         found.sort();
         found.dedup();
@@ -155,6 +161,11 @@ impl ViewStorage<'_> {
             })
             .collect())
     }
+}
+
+/// The memory of a text or label set of this length, its place in a list included.
+fn text_bytes(length: usize) -> usize {
+    length + size_of::<String>()
 }
 
 /// The engine's ranges are half-open, those of queries include both ends.

@@ -57,6 +57,7 @@ impl Collector for NodeCollector {
         self.journal(&mut writer)?;
         self.store(&mut writer)?;
         self.replication(&mut writer)?;
+        self.evaluator(&mut writer)?;
         self.membership(&mut writer)
     }
 }
@@ -171,6 +172,16 @@ impl NodeCollector {
         let dropped = self.cluster.plane.messages_dropped() as f64;
         let help = "Messages dropped because a peer's queue was full";
         writer.counter("trefoil_messages_dropped", help, dropped)
+    }
+
+    fn evaluator(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let parts = self.cluster.evaluator.statistics();
+        let help = "Parts of peers' queries being evaluated";
+        writer.gauge("trefoil_peer_parts_in_work", help, parts.in_work as f64)?;
+        let help = "Parts of peers' queries that wait for their turn";
+        writer.gauge("trefoil_peer_parts_waiting", help, parts.waiting as f64)?;
+        let help = "Parts of peers' queries refused because too many were in work";
+        writer.counter("trefoil_peer_parts_refused", help, parts.refused as f64)
     }
 
     fn membership(&self, writer: &mut Writer<'_>) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! What one query may use: samples held at once, and time.
+//! What one query may use: samples held at once, bytes of results, and time.
 //!
 //! One budget is shared by everything that works for a query on a node. Loops call [`Budget::check`]
 //! per series or per few hundred windows, so that a canceled query ends within microseconds.
@@ -15,6 +15,9 @@ use std::{
 /// Prometheus' default for `--query.max-samples`.
 pub const SAMPLES_MAX_DEFAULT: u64 = 50_000_000;
 
+/// Memory that a series, row or group of a result takes beside its labels and values, about.
+pub(crate) const ITEM_BYTES: usize = 96;
+
 /// The limits of one query. Clones share the count and the cancellation.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -25,6 +28,8 @@ struct Shared {
     samples_max: u64,
     held: AtomicU64,
     peak: AtomicU64,
+    bytes_max: u64,
+    bytes: AtomicU64,
     is_late: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     canceled: AtomicBool,
 }
@@ -34,35 +39,45 @@ impl fmt::Debug for Shared {
         f.debug_struct("Budget")
             .field("samples_max", &self.samples_max)
             .field("held", &self.held)
+            .field("bytes_max", &self.bytes_max)
+            .field("bytes", &self.bytes)
             .field("canceled", &self.canceled)
             .finish_non_exhaustive()
     }
 }
 
 impl Budget {
-    /// A budget of `samples_max` samples held at once, without a deadline.
+    /// A budget of `samples_max` samples held at once, without a limit of bytes and without a deadline.
     #[must_use]
     pub fn new(samples_max: u64) -> Self {
-        Self::make(samples_max, None)
+        Self::make(samples_max, u64::MAX, None)
     }
 
-    /// A budget of `samples_max` samples held at once, until `is_late` says that the time is over.
+    /// A budget of `samples_max` samples held at once and `bytes_max` bytes of results, until `is_late` says that
+    /// the time is over.
     ///
     /// `is_late` is asked often, so it should be no more than a look at a clock.
     #[must_use]
     pub fn with_deadline(
         samples_max: u64,
+        bytes_max: u64,
         is_late: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self::make(samples_max, Some(Box::new(is_late)))
+        Self::make(samples_max, bytes_max, Some(Box::new(is_late)))
     }
 
-    fn make(samples_max: u64, is_late: Option<Box<dyn Fn() -> bool + Send + Sync>>) -> Self {
+    fn make(
+        samples_max: u64,
+        bytes_max: u64,
+        is_late: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 samples_max,
                 held: AtomicU64::new(0),
                 peak: AtomicU64::new(0),
+                bytes_max,
+                bytes: AtomicU64::new(0),
                 is_late,
                 canceled: AtomicBool::new(false),
             }),
@@ -109,6 +124,33 @@ impl Budget {
             .fetch_sub(samples as u64, Ordering::Relaxed);
     }
 
+    /// Counts `bytes` more of results: labels and values of series, rows and groups, or what of them arrives from
+    /// other nodes.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] in Prometheus' manner when that is above the limit.
+    pub fn hold_bytes(&self, bytes: usize) -> Result<(), QueryError> {
+        let bytes = bytes as u64;
+        let held = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if held > self.shared.bytes_max {
+            return Err(QueryError::too_many_bytes(self.shared.bytes_max));
+        }
+        Ok(())
+    }
+
+    /// Counts `bytes` as no longer held. Never more than were held.
+    pub fn release_bytes(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes may still be held.
+    #[must_use]
+    pub fn bytes_left(&self) -> u64 {
+        let held = self.shared.bytes.load(Ordering::Relaxed);
+        self.shared.bytes_max.saturating_sub(held)
+    }
+
     /// The largest number of samples that were held at one time.
     #[must_use]
     pub fn samples_peak(&self) -> u64 {
@@ -143,7 +185,22 @@ mod tests {
         assert_eq!(budget.check(), Ok(()));
         budget.clone().cancel();
         assert_eq!(budget.check(), Err(QueryError::Canceled));
-        let late = Budget::with_deadline(1, || true);
+        let late = Budget::with_deadline(1, 1, || true);
         assert_eq!(late.check(), Err(QueryError::Timeout));
+    }
+
+    #[test]
+    fn bytes_are_counted_too() {
+        let budget = Budget::with_deadline(1, 10, || false);
+        assert_eq!(budget.hold_bytes(8), Ok(()));
+        assert_eq!(budget.clone().bytes_left(), 2);
+        let error = budget.hold_bytes(3).expect_err("11 of 10");
+        assert_eq!(
+            error.to_string(),
+            "query processing would load too much data into memory in query execution: more than 10 bytes of results"
+        );
+        assert_eq!((error.error_type(), budget.bytes_left()), ("execution", 0));
+        budget.release_bytes(4);
+        assert_eq!(budget.hold_bytes(3), Ok(()));
     }
 }

@@ -62,6 +62,13 @@ impl QueryError {
         Self::Execution(text.into())
     }
 
+    pub(crate) fn too_many_bytes(bytes_max: u64) -> Self {
+        Self::Execution(format!(
+            "query processing would load too much data into memory in query execution: more than \
+             {bytes_max} bytes of results"
+        ))
+    }
+
     pub(crate) fn too_many_samples() -> Self {
         Self::Execution(TOO_MANY_SAMPLES.to_owned())
     }

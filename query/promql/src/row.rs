@@ -5,6 +5,7 @@
 //! selectors drop stale samples; so it never stands for a value. Native histograms will be a second,
 //! optional column beside the floats, absent in rows that have none.
 
+use crate::budget::ITEM_BYTES;
 use crate::storage::{STALE_NAN_BITS, is_stale};
 use serde::{Deserialize, Serialize};
 use trefoil_model::Labels;
@@ -38,11 +39,21 @@ impl Row {
         self.values.iter().filter(|v| !is_absent(**v)).count()
     }
 
+    /// The memory that the row takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        row_bytes(&self.labels, self.values.len())
+    }
+
     /// Whether the row has no sample.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.iter().all(|v| is_absent(*v))
     }
+}
+
+/// The memory that a row takes, about.
+pub(crate) fn row_bytes(labels: &Labels, values: usize) -> usize {
+    ITEM_BYTES + labels.canonical().len() + values * size_of::<f64>()
 }
 
 /// Carries [`Labels`] as their canonical bytes; malformed ones are refused when read.

@@ -14,7 +14,7 @@ use crate::{
     parse::parse,
     partial::{GroupColumn, GroupPartial},
     reach::Confined,
-    row::{ABSENT, Row, is_absent},
+    row::{ABSENT, Row, is_absent, row_bytes},
 };
 use context::Context;
 use grouping::{GroupMap, Grouping};
@@ -119,6 +119,7 @@ impl Evaluation<'_> {
         let mut rows = Vec::new();
         self.each_series(expr, |labels, drops_name, values, budget| {
             budget.hold(values.iter().filter(|v| !is_absent(**v)).count())?;
+            budget.hold_bytes(row_bytes(labels, values.len()))?;
             rows.push(row(labels, drops_name, values, delayed));
             Ok(())
         })?;
@@ -146,6 +147,8 @@ impl Evaluation<'_> {
             source.read(&mut columns)?;
             drop_stale(&mut columns);
             budget.hold(columns.timestamps.len())?;
+            // A time and a value are as large as two values.
+            budget.hold_bytes(row_bytes(labels, 2 * columns.timestamps.len()))?;
             if !columns.timestamps.is_empty() {
                 all.push(RawSeries {
                     labels: labels.clone(),
@@ -180,6 +183,7 @@ impl Evaluation<'_> {
         if aggregate.op.selects_series() {
             let rows = self.rows(&aggregate.operand)?;
             let held: usize = rows.iter().map(Row::samples).sum();
+            let held_bytes: usize = rows.iter().map(Row::bytes).sum();
             let selected = select_series(
                 aggregate,
                 rows,
@@ -189,6 +193,9 @@ impl Evaluation<'_> {
             )?;
             self.budget.release(held);
             self.budget.hold(selected.iter().map(Row::samples).sum())?;
+            self.budget.release_bytes(held_bytes);
+            self.budget
+                .hold_bytes(selected.iter().map(Row::bytes).sum())?;
             return Ok(PartBody::Rows(selected));
         }
         if aggregate.op == AggregateOp::CountValues {
@@ -202,6 +209,7 @@ impl Evaluation<'_> {
                 groups.group_of(labels, drops_name, || new_column(aggregate.op, steps))?;
             if is_new {
                 budget.hold(steps)?;
+                budget.hold_bytes(group_bytes(labels, steps))?;
             }
             group.column.add(values);
             Ok(())
@@ -212,13 +220,15 @@ impl Evaluation<'_> {
     fn count_values(&mut self, aggregate: &Aggregate) -> Result<Vec<GroupPartial>, QueryError> {
         let rows = self.rows(&aggregate.operand)?;
         let delayed = self.context.options.delayed_name_removal;
-        count_values(
+        let groups = count_values(
             aggregate,
             &rows,
             self.part.grid.steps(),
             delayed,
             self.budget,
-        )
+        );
+        self.budget.release_bytes(rows.iter().map(Row::bytes).sum());
+        groups
     }
 }
 
@@ -254,6 +264,12 @@ pub(crate) fn without_name(labels: &Labels) -> Labels {
     LabelsBuilder::from_labels(labels)
         .retain(|name| !METADATA_LABELS.contains(&name))
         .build()
+}
+
+/// The memory that a group takes, about: no state of an aggregation is smaller than two values per time, or much
+/// larger. Its labels are some of a member's.
+fn group_bytes(labels: &Labels, steps: usize) -> usize {
+    row_bytes(labels, 2 * steps)
 }
 
 /// The empty state of a mergeable aggregation; that of `count` for all others.
@@ -307,6 +323,7 @@ pub(crate) fn count_values(
             let labels = builder.build();
             if !groups.contains_key(&labels) {
                 budget.hold(steps)?;
+                budget.hold_bytes(group_bytes(&labels, steps))?;
             }
             let group = groups
                 .entry(labels.clone())
