@@ -5,12 +5,18 @@ use crate::{
     cluster::Cluster,
     data_plane::NewWrite,
     ingest::{Acceptance, Encoder},
-    query::source::{ClusterSource, Reach},
+    query::{
+        pins::QueryKey,
+        source::{ClusterSource, Reach},
+    },
     telemetry::{Outcome, Telemetry},
 };
 use async_trait::async_trait;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use trefoil_api::{
@@ -33,6 +39,8 @@ pub(crate) struct NodeBackend {
     cluster: Arc<Cluster>,
     encoder: Encoder,
     telemetry: Arc<Telemetry>,
+    /// Queries that were begun here.
+    queries: AtomicU64,
 }
 
 impl NodeBackend {
@@ -41,6 +49,7 @@ impl NodeBackend {
             cluster,
             encoder: Encoder::default(),
             telemetry,
+            queries: AtomicU64::new(0),
         }
     }
 
@@ -50,6 +59,10 @@ impl NodeBackend {
             plane: self.cluster.plane.clone(),
             connections: self.cluster.connections.clone(),
             directory: self.cluster.directory.clone(),
+            query: QueryKey {
+                coordinator: self.cluster.identity.incarnation,
+                number: self.queries.fetch_add(1, Ordering::Relaxed),
+            },
         };
         let settings = &self.cluster.settings;
         let is_late = move || Instant::now() >= deadline;

@@ -5,6 +5,7 @@
 
 pub(crate) mod answering;
 pub(crate) mod evaluator;
+pub(crate) mod pins;
 pub(crate) mod question;
 pub(crate) mod source;
 pub(crate) mod storage;

@@ -7,6 +7,7 @@ use crate::ingest::{Acceptance, Encoder};
 use crate::query::{
     answering,
     evaluator::Evaluator,
+    pins::QueryKey,
     question::{Answer, Answered, Ask, Question},
 };
 use crate::transport::{
@@ -339,6 +340,7 @@ fn question(query: &str, at: i64, bytes_max: u64) -> Ask {
         timeout_ms: DEADLINE.as_millis() as u64,
         samples_max: 1_000,
         bytes_max,
+        query: None,
         question: Question::Part(Box::new(part)),
     }
 }
@@ -376,6 +378,40 @@ async fn an_answer_stays_within_the_bytes_of_its_query() {
         panic!("{:?}", answered.answer);
     };
     assert_eq!(error.error_type(), "execution");
+    run.kill(&machine);
+}
+
+/// The parts of one query see one state, whatever is written meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_parts_of_a_query_are_answered_on_one_view() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let evaluator = Evaluator::new(1);
+    let part = |number, node| {
+        let mut ask = question("m or m", 1_000, u64::MAX);
+        ask.query = ask.question.is_one_of_several().then_some(QueryKey {
+            coordinator: Incarnation(1),
+            number,
+        });
+        if let Question::Part(part) = &mut ask.question {
+            part.node = node;
+        }
+        ask
+    };
+    let (left, right) = (Span::new(0, 1), Span::new(5, 6));
+    assert_eq!(run.write(0, 1_000, 1.0).await, WriteOutcome::Held);
+    let answered = answer(&run, &evaluator, part(1, left)).await;
+    assert_eq!(rows(answered), 1);
+    assert_eq!(run.write(1, 1_000, 1.0).await, WriteOutcome::Held);
+    let answered = answer(&run, &evaluator, part(1, right)).await;
+    assert_eq!(
+        rows(answered),
+        1,
+        "without what was written behind the first part"
+    );
+    let answered = answer(&run, &evaluator, part(2, right)).await;
+    assert_eq!(rows(answered), 2, "the next query");
+    assert_eq!(evaluator.statistics().views, 2);
     run.kill(&machine);
 }
 

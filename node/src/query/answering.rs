@@ -29,19 +29,32 @@ pub(crate) async fn answer(
     let _turn = evaluator
         .turn(Duration::from_millis(ask.timeout_ms / 2))
         .await?;
-    Ok(answer_now(plane, ask, deadline).await)
+    Ok(answer_now(plane, evaluator, ask, deadline).await)
 }
 
-async fn answer_now(plane: &Arc<DataPlane>, ask: Ask, deadline: Instant) -> Answered {
+async fn answer_now(
+    plane: &Arc<DataPlane>,
+    evaluator: &Evaluator,
+    ask: Ask,
+    deadline: Instant,
+) -> Answered {
     let reach = match ask.question.reach() {
         Ok(reach) => reach,
         Err(error) => return failed(error),
     };
     let timeout = deadline.saturating_duration_since(Instant::now());
-    let Some(ready) = plane.query(ask.shards.clone(), reach, timeout).await else {
+    let shards = ask.shards.clone();
+    let pin = async move {
+        let ready = plane.query(shards, reach, timeout).await;
+        ready.map(Arc::new)
+    };
+    let ready = match ask.query {
+        Some(query) => evaluator.pins.view(query, &ask.shards, pin).await,
+        None => pin.await,
+    };
+    let Some(ready) = ready else {
         return refuse(ask.shards);
     };
-    let ready = Arc::new(ready);
     let is_late = move || Instant::now() >= deadline;
     let budget = Budget::with_deadline(ask.samples_max, ask.bytes_max, is_late);
     answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await

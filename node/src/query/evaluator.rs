@@ -1,8 +1,13 @@
-//! What a node takes on for its peers: a bounded number of parts at once. More wait for their turn, but not longer
+//! What a node takes on for its peers: a bounded number of parts at once, those of one query on one view. More wait for their turn, but not longer
 //! than leaves the coordinator time to ask another owner; a refusal changes nothing.
 
+use super::pins::Pins;
+use crate::data_plane::ReadyPart;
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -17,6 +22,8 @@ pub(crate) struct Evaluator {
     turns_max: usize,
     waiting: AtomicUsize,
     refused: AtomicU64,
+    /// Views for the further parts of queries.
+    pub(super) pins: Arc<Pins<ReadyPart>>,
 }
 
 /// The numbers of an [`Evaluator`].
@@ -28,6 +35,8 @@ pub(crate) struct EvaluatorStatistics {
     pub(crate) waiting: usize,
     /// Parts refused since the start, because too many were there.
     pub(crate) refused: u64,
+    /// Views kept for further parts of their queries.
+    pub(crate) views: usize,
 }
 
 impl Evaluator {
@@ -39,6 +48,7 @@ impl Evaluator {
             turns_max,
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
+            pins: Pins::new(),
         }
     }
 
@@ -69,6 +79,7 @@ impl Evaluator {
             in_work: self.turns_max - self.turns.available_permits(),
             waiting: self.waiting.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            views: self.pins.len(),
         }
     }
 }
@@ -123,6 +134,7 @@ mod tests {
             in_work: 1,
             waiting: WAITING_PER_TURN_MAX,
             refused: 2,
+            views: 0,
         };
         assert_eq!(evaluator.statistics(), expected);
 

@@ -1,5 +1,6 @@
 //! What a coordinator asks an evaluator, and the bytes of it: bincode behind a version byte.
 
+use super::pins::QueryKey;
 use bincode::Options;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -26,6 +27,8 @@ pub(crate) struct Ask {
     pub(crate) samples_max: u64,
     /// Bytes that its answer may have.
     pub(crate) bytes_max: u64,
+    /// The query that this is about, if it has further parts: all of them are to be answered on one view.
+    pub(crate) query: Option<QueryKey>,
     pub(crate) question: Question,
 }
 
@@ -51,6 +54,14 @@ const ALL_TIME: TimeRange = TimeRange {
 };
 
 impl Question {
+    /// Whether a query asks further questions, which should see the same state.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        match self {
+            Self::Part(part) => part.is_one_of_several().unwrap_or(false),
+            _ => false,
+        }
+    }
+
     /// The times for which whoever answers must be complete. The same for all parts of one query.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::{
     answering::{self, read_labels},
+    pins::QueryKey,
     question::{self, Answer, Answered, Ask, FamilyMetadata, Filter, KIND_ASK, Question},
 };
 use crate::{
@@ -32,6 +33,8 @@ pub(crate) struct Reach {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) directory: Arc<Directory>,
+    /// The query's name at the evaluators.
+    pub(crate) query: QueryKey,
 }
 
 /// One tenant's data for the life of one query: the local view is pinned once.
@@ -160,6 +163,7 @@ impl ClusterSource {
             timeout_ms: left.as_millis() as u64,
             samples_max: self.budget.samples_max(),
             bytes_max: self.budget.bytes_left(),
+            query: question.is_one_of_several().then_some(self.reach.query),
             question,
         };
         let body = question::encode(&ask).map_err(|status| status.message().to_owned())?;

@@ -180,6 +180,8 @@ impl NodeCollector {
         writer.gauge("trefoil_peer_parts_in_work", help, parts.in_work as f64)?;
         let help = "Parts of peers' queries that wait for their turn";
         writer.gauge("trefoil_peer_parts_waiting", help, parts.waiting as f64)?;
+        let help = "Views kept for the further parts of peers' queries";
+        writer.gauge("trefoil_peer_views", help, parts.views as f64)?;
         let help = "Parts of peers' queries refused because too many were in work";
         writer.counter("trefoil_peer_parts_refused", help, parts.refused as f64)
     }

@@ -32,6 +32,23 @@ impl Part {
     }
 }
 
+impl Part {
+    /// Whether the query has further parts: one selector is in one part.
+    ///
+    /// # Errors
+    /// [`QueryError::BadData`] for a text that cannot be parsed.
+    pub fn is_one_of_several(&self) -> Result<bool, QueryError> {
+        let root = parse(&self.query, &self.options)?;
+        Ok(selectors(&root) > 1)
+    }
+}
+
+fn selectors(expr: &Expr) -> usize {
+    let own = matches!(&expr.kind, ExprKind::Selector(_) | ExprKind::Range(_));
+    let below = expr.children().into_iter().map(selectors);
+    usize::from(own) + below.sum::<usize>()
+}
+
 /// Adds what `expr` needs to be evaluated at the times of `grid`.
 fn widen(
     reach: &mut Option<TimeRange>,
@@ -97,9 +114,8 @@ mod tests {
     use crate::{EvalOptions, PartOutput, Span};
 
     /// Times in seconds, the look-back is five minutes.
-    fn check(query: &str, grid: (i64, i64, i64), expected: (i64, i64)) {
-        let (start, end, step) = grid;
-        let part = Part {
+    fn part(query: &str, (start, end, step): (i64, i64, i64)) -> Part {
+        Part {
             query: query.into(),
             node: Span::new(0, 0),
             output: PartOutput::Rows,
@@ -115,7 +131,11 @@ mod tests {
                 ..EvalOptions::default()
             },
             samples_max: 1,
-        };
+        }
+    }
+
+    fn check(query: &str, grid: (i64, i64, i64), expected: (i64, i64)) {
+        let part = part(query, grid);
         let reach = part.reach().expect(query);
         // The left end of what a selector looks at is open.
         let found = (reach.start - 1, reach.end - 1);
@@ -143,6 +163,18 @@ mod tests {
         check("x", range, (9_700, 10_060));
         check("x @ start() - x @ end()", range, (9_700, 10_100));
         check("sum(x) / sum(y)", range, (9_700, 10_060));
+    }
+
+    #[test]
+    fn queries_with_one_selector_have_one_part() {
+        let check = |query: &str, expected| {
+            let part = part(query, (0, 0, 1));
+            assert_eq!(part.is_one_of_several(), Ok(expected), "{query}");
+        };
+        check("x", false);
+        check("sum(rate(x[5m])) * 2", false);
+        check("x or x", true);
+        check("topk(scalar(x), max_over_time(y[5m:1m]))", true);
     }
 
     #[test]
