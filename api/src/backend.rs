@@ -60,7 +60,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         tenant: &TenantName,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<Labels>, QueryError>;
 
     /// The label names of the series that fit, ascending.
@@ -71,7 +71,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         tenant: &TenantName,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError>;
 
     /// The values of the label `name` of the series that fit, ascending.
@@ -83,7 +83,7 @@ pub trait Backend: Send + Sync + 'static {
         tenant: &TenantName,
         name: &str,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError>;
 
     /// What metric families are declared as; ascending by metric, several entries for one metric
@@ -156,6 +156,8 @@ pub struct InstantQuery {
     pub look_back: Option<Duration>,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// An answer that may lack items, and says so in its warnings, is better than none.
+    pub partial: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
 }
@@ -175,8 +177,19 @@ pub struct RangeQuery {
     pub look_back: Option<Duration>,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// An answer that may lack items, and says so in its warnings, is better than none.
+    pub partial: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
+}
+
+/// How a question about series or labels is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListingOptions {
+    /// When the answer is worthless.
+    pub deadline: Instant,
+    /// An answer that may lack items, and says so in its warnings, is better than none.
+    pub partial: bool,
 }
 
 /// Which declarations of metric families are wanted.

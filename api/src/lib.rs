@@ -18,7 +18,8 @@ pub mod remote_write;
 mod tenant;
 
 pub use backend::{
-    Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery, WriteOutcome,
+    Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata, RangeQuery,
+    WriteOutcome,
 };
 pub use error::ApiError;
 pub use http::router;

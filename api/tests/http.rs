@@ -318,6 +318,38 @@ async fn queries_by_address_and_by_form() {
 }
 
 #[tokio::test]
+async fn partial_answers_are_given_only_to_who_asks() {
+    let node = FakeNode::new();
+    for (path, noted) in [
+        ("query?query=x&time=1", "instant x at 1000"),
+        (
+            "query_range?query=x&start=1&end=2&step=1",
+            "range x from 1000 to 2000 by 1000",
+        ),
+        (
+            "series?match[]=x&start=1&end=2",
+            "series of 1 from 1000 to 2000 limit 0",
+        ),
+        ("labels?start=1", "label names"),
+        ("label/job/values?start=1", "values of job"),
+    ] {
+        for (parameter, suffix) in [
+            ("", ""),
+            ("&partial_response=", ""),
+            ("&partial_response=false", ""),
+            ("&partial_response=0", ""),
+            ("&partial_response=true", " partial"),
+            ("&partial_response=1", " partial"),
+        ] {
+            let path = format!("/api/v1/{path}{parameter}");
+            let answer = ask(&node, get(&path)).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            assert_eq!(node.last_query(), format!("{noted}{suffix}"), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn wrong_parameters_in_the_words_of_prometheus() {
     let node = FakeNode::new();
     let range = "/api/v1/query_range?query=x";
@@ -327,6 +359,12 @@ async fn wrong_parameters_in_the_words_of_prometheus() {
             400,
             "bad_data",
             r#"invalid parameter \"time\": cannot parse \"soon\" to a valid timestamp"#,
+        ),
+        (
+            "/api/v1/query?query=x&partial_response=maybe".to_owned(),
+            400,
+            "bad_data",
+            r#"invalid parameter \"partial_response\": cannot parse \"maybe\" to a truth value"#,
         ),
         (
             "/api/v1/query?query=x&limit=-1".to_owned(),

@@ -20,8 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery,
-    TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
+    RangeQuery, TenantName, WriteOutcome, admin,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
@@ -212,8 +212,9 @@ impl Backend for NodeBackend {
         let options = query_options(self, query.look_back, query.deadline);
         let result = async {
             let source = self.source_of(tenant, query.deadline).await?;
+            let source = source.partial(query.partial);
             let answer = query_instant(&source, &query.query, query.time, &options).await?;
-            Ok(with_gaps(answer, &source))
+            Ok(with_warnings(answer, &source))
         };
         let result = result.await;
         self.finish_query(begun, &result);
@@ -231,8 +232,9 @@ impl Backend for NodeBackend {
         let result = async {
             let grid = Grid::range(query.start, query.end, query.step)?;
             let source = self.source_of(tenant, query.deadline).await?;
+            let source = source.partial(query.partial);
             let answer = query_range(&source, &query.query, grid, &options).await?;
-            Ok(with_gaps(answer, &source))
+            Ok(with_warnings(answer, &source))
         };
         let result = result.await;
         self.finish_query(begun, &result);
@@ -243,20 +245,20 @@ impl Backend for NodeBackend {
         &self,
         tenant: &TenantName,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<Labels>, QueryError> {
-        let source = self.source_of(tenant, deadline).await?;
-        source.series(filter).await
+        let source = self.source_of(tenant, options.deadline).await?;
+        source.partial(options.partial).series(filter).await
     }
 
     async fn label_names(
         &self,
         tenant: &TenantName,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError> {
-        let source = self.source_of(tenant, deadline).await?;
-        source.label_names(filter).await
+        let source = self.source_of(tenant, options.deadline).await?;
+        source.partial(options.partial).label_names(filter).await
     }
 
     async fn label_values(
@@ -264,10 +266,13 @@ impl Backend for NodeBackend {
         tenant: &TenantName,
         name: &str,
         filter: SeriesFilter,
-        deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError> {
-        let source = self.source_of(tenant, deadline).await?;
-        source.label_values(name, filter).await
+        let source = self.source_of(tenant, options.deadline).await?;
+        source
+            .partial(options.partial)
+            .label_values(name, filter)
+            .await
     }
 
     async fn metadata(
@@ -346,7 +351,7 @@ fn query_options(
     QueryOptions { eval, budget }
 }
 
-fn with_gaps(mut answer: QueryResult, source: &ClusterSource) -> QueryResult {
-    answer.warnings.extend(source.gap_warning());
+fn with_warnings(mut answer: QueryResult, source: &ClusterSource) -> QueryResult {
+    answer.warnings.extend(source.warnings());
     answer
 }

@@ -446,6 +446,23 @@ impl DataPlane {
         ready
     }
 
+    /// What is stored here of these shards, whether or not it is complete: for an answer that says so. Nothing while
+    /// deletions are unknown, for what was deleted must not come back.
+    pub(crate) fn unproven(&self, shards: &ShardSet, range: TimeRange) -> ReadyPart {
+        let core = self.core.lock();
+        let status = core.replication.status();
+        let stored = match core.replication.deletions_are_known() {
+            true => status.serving.union(&status.filling).union(&status.damaged),
+            false => ShardSet::new(),
+        };
+        ReadyPart {
+            view: self.engine.view(),
+            complete: stored.intersection(shards),
+            gaps: ShardSet::new(),
+            range,
+        }
+    }
+
     /// Where shards are, as this node follows it.
     pub(crate) fn routing(&self) -> Arc<Routing> {
         self.routing.load_full()

@@ -2,7 +2,7 @@
 
 use super::{App, body};
 use crate::{
-    ApiError,
+    ApiError, ListingOptions,
     number::{TIME_MAX, TIME_MIN, parse_span, parse_time},
 };
 use axum::{
@@ -95,6 +95,33 @@ impl Parameters {
             .map(|text| parse_span("lookback_delta", text))
             .transpose()?;
         Ok(wanted.filter(|span| !span.is_zero()))
+    }
+
+    /// Whether an answer that may lack items is wanted rather than none; spelled as Thanos and Go do.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it is not a truth value.
+    pub(super) fn partial(&self) -> Result<bool, ApiError> {
+        let name = "partial_response";
+        match self.get(name) {
+            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some(text) => Err(ApiError::parameter(
+                name,
+                format!("cannot parse {text:?} to a truth value"),
+            )),
+        }
+    }
+
+    /// How a question about series or labels is to be answered.
+    ///
+    /// # Errors
+    /// As for [`Parameters::partial`].
+    pub(super) fn listing_options(&self, deadline: Instant) -> Result<ListingOptions, ApiError> {
+        Ok(ListingOptions {
+            deadline,
+            partial: self.partial()?,
+        })
     }
 
     /// How many items are wanted at most; 0: all.

@@ -32,6 +32,7 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
                 .unwrap_or_else(|| app.backend.now()),
             look_back: parameters.look_back()?,
             deadline,
+            partial: parameters.partial()?,
             limit,
         };
         let result = app.backend.query_instant(&tenant, query).await;
@@ -59,6 +60,7 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             step,
             look_back: parameters.look_back()?,
             deadline,
+            partial: parameters.partial()?,
             limit,
         };
         let result = app.backend.query_range(&tenant, query).await;
@@ -77,7 +79,8 @@ pub(super) async fn series(State(app): Shared, request: Request) -> Response {
             ));
         }
         let limit = parameters.limit("limit")?;
-        let listing = app.backend.series(&tenant, filter, deadline).await?;
+        let options = parameters.listing_options(deadline)?;
+        let listing = app.backend.series(&tenant, filter, options).await?;
         let listing = cut_listing(listing, limit);
         Ok(json::series_answer(listing.items, &listing.warnings))
     })
@@ -88,7 +91,8 @@ pub(super) async fn series(State(app): Shared, request: Request) -> Response {
 pub(super) async fn labels(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
         let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
-        let listing = app.backend.label_names(&tenant, filter, deadline).await?;
+        let options = parameters.listing_options(deadline)?;
+        let listing = app.backend.label_names(&tenant, filter, options).await?;
         let listing = cut_listing(listing, limit);
         Ok(json::texts_answer(listing.items, &listing.warnings))
     })
@@ -107,9 +111,10 @@ pub(super) async fn label_values(
             return Err(ApiError::BadData(format!("invalid label name: {name:?}")));
         }
         let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
+        let options = parameters.listing_options(deadline)?;
         let listing = app
             .backend
-            .label_values(&tenant, &name, filter, deadline)
+            .label_values(&tenant, &name, filter, options)
             .await?;
         let listing = cut_listing(listing, limit);
         Ok(json::texts_answer(listing.items, &listing.warnings))

@@ -7,8 +7,8 @@ use std::{
 };
 use tokio::sync::Notify;
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, InstantQuery, MetadataQuery, MetricMetadata, RangeQuery,
-    TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
+    RangeQuery, TenantName, WriteOutcome, admin,
     remote_write::{MetricKind, Refusals, WriteRequest},
 };
 use trefoil_model::{Labels, Millis};
@@ -80,6 +80,11 @@ impl Drop for Canceled {
     }
 }
 
+/// What is noted of a question whose answer may be partial.
+fn partial(partial: bool) -> &'static str {
+    if partial { " partial" } else { "" }
+}
+
 fn up() -> Labels {
     Labels::from_pairs([("__name__", "up")])
 }
@@ -149,7 +154,8 @@ impl Backend for FakeNode {
         _tenant: &TenantName,
         query: InstantQuery,
     ) -> Result<QueryResult, QueryError> {
-        self.note(format!("instant {} at {}", query.query, query.time));
+        let suffix = partial(query.partial);
+        self.note(format!("instant {} at {}{suffix}", query.query, query.time));
         let sample = VectorSample {
             labels: up(),
             point: Point {
@@ -180,8 +186,9 @@ impl Backend for FakeNode {
     ) -> Result<QueryResult, QueryError> {
         let (start, end, step) = (query.start, query.end, query.step);
         self.note(format!(
-            "range {} from {start} to {end} by {step}",
-            query.query
+            "range {} from {start} to {end} by {step}{}",
+            query.query,
+            partial(query.partial)
         ));
         let count = if query.query == "long" { 5000 } else { 1 };
         let series = (0..count).map(|i| MatrixSeries {
@@ -200,14 +207,15 @@ impl Backend for FakeNode {
         &self,
         _tenant: &TenantName,
         filter: SeriesFilter,
-        _deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<Labels>, QueryError> {
         self.note(format!(
-            "series of {} from {} to {} limit {}",
+            "series of {} from {} to {} limit {}{}",
             filter.alternatives.len(),
             filter.start,
             filter.end,
-            filter.limit
+            filter.limit,
+            partial(options.partial)
         ));
         let other = Labels::from_pairs([("__name__", "x"), ("job", "a")]);
         Ok(listing(vec![up(), other]))
@@ -217,8 +225,9 @@ impl Backend for FakeNode {
         &self,
         _tenant: &TenantName,
         filter: SeriesFilter,
-        _deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError> {
+        self.note(format!("label names{}", partial(options.partial)));
         let names = ["__name__", "job", "zone"].map(str::to_owned).to_vec();
         let wanted = if filter.limit == 0 { 3 } else { filter.limit };
         Ok(listing(names.into_iter().take(wanted).collect()))
@@ -229,8 +238,9 @@ impl Backend for FakeNode {
         _tenant: &TenantName,
         name: &str,
         _filter: SeriesFilter,
-        _deadline: Instant,
+        options: ListingOptions,
     ) -> Result<Listing<String>, QueryError> {
+        self.note(format!("values of {name}{}", partial(options.partial)));
         Ok(listing(vec![name.to_owned()]))
     }
 

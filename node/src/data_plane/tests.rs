@@ -341,6 +341,7 @@ fn question(query: &str, at: i64, bytes_max: u64) -> Ask {
         samples_max: 1_000,
         bytes_max,
         query: None,
+        unproven: false,
         question: Question::Part(Box::new(part)),
     }
 }

@@ -49,6 +49,7 @@ async fn answer_now(
         ready.map(Arc::new)
     };
     let ready = match ask.query {
+        _ if ask.unproven => Some(Arc::new(plane.unproven(&ask.shards, reach))),
         Some(query) => evaluator.pins.view(query, &ask.shards, pin).await,
         None => pin.await,
     };
@@ -121,7 +122,7 @@ pub(crate) async fn answer_on(
     }
 }
 
-fn refuse(refused: ShardSet) -> Answered {
+pub(super) fn refuse(refused: ShardSet) -> Answered {
     Answered {
         refused,
         gaps: ShardSet::new(),

@@ -29,6 +29,9 @@ pub(crate) struct Ask {
     pub(crate) bytes_max: u64,
     /// The query that this is about, if it has further parts: all of them are to be answered on one view.
     pub(crate) query: Option<QueryKey>,
+    /// No owner can promise to be complete, and the client wants what there is: answer for all of the shards that
+    /// are stored here, without a barrier.
+    pub(crate) unproven: bool,
     pub(crate) question: Question,
 }
 
@@ -152,5 +155,56 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
             "question of version {version}; this node reads version {VERSION}"
         ))),
         None => Err(Status::invalid_argument("an empty question")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_model::Incarnation;
+
+    /// Pins the bytes of docs/formats/promql-parts.md.
+    #[test]
+    fn golden_question_and_answer() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let ask = Ask {
+            tenant: TenantId(7),
+            shards: ShardSet::all(4),
+            timeout_ms: 300,
+            samples_max: 5,
+            bytes_max: 6,
+            query: Some(QueryKey {
+                coordinator: Incarnation(9),
+                number: 10,
+            }),
+            unproven: true,
+            question: Question::LabelValues(
+                "a".into(),
+                Filter {
+                    alternatives: Vec::new(),
+                    start: -1,
+                    end: 1,
+                    limit: 0,
+                },
+            ),
+        };
+        let bytes = encode(&ask).expect("small");
+        let pieces = [
+            "02", "07", "010f", "fb2c01", "05", "06", "01090a", "01", "03", "0161", "00", "01",
+            "02", "00",
+        ];
+        assert_eq!(hex(&bytes), pieces.concat());
+        let back: Ask = decode(&bytes).expect("it was written just now");
+        assert_eq!(format!("{back:?}"), format!("{ask:?}"));
+
+        let answered = Answered {
+            refused: ShardSet::new(),
+            gaps: ShardSet::all(1),
+            answer: Some(Ok(Answer::Texts(vec!["b".into()]))),
+        };
+        let bytes = encode(&answered).expect("small");
+        let pieces = ["02", "00", "0101", "01", "00", "02", "010162"];
+        assert_eq!(hex(&bytes), pieces.concat());
+        assert!(decode::<Answered>(&[1, 0]).is_err(), "another version");
     }
 }

@@ -44,7 +44,28 @@ pub(crate) struct ClusterSource {
     deadline: Instant,
     budget: Budget,
     local: tokio::sync::OnceCell<Option<Arc<ReadyPart>>>,
-    gaps: parking_lot::Mutex<ShardSet>,
+    partial: bool,
+    lacking: parking_lot::Mutex<Lacking>,
+}
+
+/// What the answers so far may lack.
+#[derive(Default)]
+struct Lacking {
+    /// Shards of which data was lost for good.
+    lost: ShardSet,
+    /// Shards for which no owner can promise to be complete, though one has answered.
+    unproven: ShardSet,
+    /// Shards for which nobody has answered.
+    absent: ShardSet,
+}
+
+/// One question on its way from owner to owner.
+#[derive(Default)]
+struct Round {
+    answers: Vec<Answer>,
+    excluded: Vec<(NodeId, ShardSet)>,
+    /// Why nodes refused, for people.
+    reasons: BTreeMap<NodeId, String>,
 }
 
 impl ClusterSource {
@@ -55,19 +76,40 @@ impl ClusterSource {
             deadline,
             budget,
             local: tokio::sync::OnceCell::new(),
-            gaps: parking_lot::Mutex::default(),
+            partial: false,
+            lacking: parking_lot::Mutex::default(),
         }
     }
 
-    /// A warning for the client when data of some shards was lost for good.
-    pub(crate) fn gap_warning(&self) -> Option<String> {
-        let gaps = self.gaps.lock();
-        (!gaps.is_empty()).then(|| {
-            format!(
-                "data of {} shards was lost for good and may be missing from this answer",
-                gaps.len()
-            )
-        })
+    /// The same source, which with `partial` answers without the shards that nobody can answer for, and warns.
+    pub(crate) fn partial(self, partial: bool) -> Self {
+        Self { partial, ..self }
+    }
+
+    /// Warnings for the client about what the answers so far may lack; none when they are complete.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let lacking = self.lacking.lock();
+        let all = self.reach.plane.routing().shards();
+        let about = |(shards, text): (&ShardSet, &str)| {
+            let count = shards.len();
+            (count > 0)
+                .then(|| format!("{count} of {all} shards {text} (shards {})", listed(shards)))
+        };
+        let texts = [
+            (
+                &lacking.lost,
+                "lost data for good, which may be missing from this answer",
+            ),
+            (
+                &lacking.unproven,
+                "cannot be promised to be complete: acknowledged items may be missing from this partial answer",
+            ),
+            (
+                &lacking.absent,
+                "could not answer and are missing from this partial answer",
+            ),
+        ];
+        texts.into_iter().filter_map(about).collect()
     }
 
     /// Declared types and help texts of metric families.
@@ -91,72 +133,110 @@ impl ClusterSource {
     /// Asks every shard's evaluator; asks others where some refuse.
     async fn ask_all(&self, question: Question) -> Result<Vec<Answer>, QueryError> {
         let routing = self.reach.plane.routing();
-        let mut remaining = ShardSet::all(routing.shards());
-        if remaining.is_empty() {
+        let all = ShardSet::all(routing.shards());
+        if all.is_empty() {
             return Err(QueryError::Unavailable(
                 "the cluster has not begun yet".into(),
             ));
         }
-        let mut excluded: Vec<(NodeId, ShardSet)> = Vec::new();
-        let mut reasons: BTreeMap<NodeId, String> = BTreeMap::new();
-        let mut answers = Vec::new();
+        let mut round = Round::default();
+        let missing = self.ask_owners(&mut round, all, &question, false).await?;
+        if missing.is_empty() {
+            return Ok(round.answers);
+        }
+        if !self.partial {
+            return Err(unavailable(&missing, &round.reasons));
+        }
+        let mut unproven = Round {
+            answers: round.answers,
+            ..Round::default()
+        };
+        let absent = self
+            .ask_owners(&mut unproven, missing.clone(), &question, true)
+            .await?;
+        let mut lacking = self.lacking.lock();
+        lacking.unproven = lacking.unproven.union(&missing.difference(&absent));
+        lacking.absent = lacking.absent.union(&absent);
+        Ok(unproven.answers)
+    }
+
+    /// Asks the owners of these shards, one after the other where they refuse. Returns the shards for which no owner
+    /// is left.
+    async fn ask_owners(
+        &self,
+        round: &mut Round,
+        mut remaining: ShardSet,
+        question: &Question,
+        unproven: bool,
+    ) -> Result<ShardSet, QueryError> {
+        let mut missing = ShardSet::new();
         while !remaining.is_empty() {
             let routing = self.reach.plane.routing();
             let reachable = |node| self.reach.directory.get(node).is_some_and(|w| w.alive);
-            let plan = routing.plan(self.reach.node, &remaining, &excluded, reachable);
-            if !plan.missing.is_empty() {
-                return Err(missing(&plan.missing, &reasons));
+            let plan = routing.plan(self.reach.node, &remaining, &round.excluded, reachable);
+            missing = missing.union(&plan.missing);
+            if !missing.is_empty() && !self.partial {
+                return Ok(missing);
             }
-            let asked = plan.parts.into_iter().map(|(node, shards)| {
-                let question = question.clone();
-                async move { (node, shards.clone(), self.ask(node, shards, question).await) }
+            let asked = plan.parts.into_iter().map(|(node, shards)| async move {
+                let answered = self.ask(node, shards.clone(), question, unproven).await;
+                (node, shards, answered)
             });
             remaining = ShardSet::new();
             for (node, shards, answered) in join_all(asked).await {
-                let answered = answered.unwrap_or_else(|reason| {
-                    tracing::debug!(%node, reason, "an evaluator did not answer");
-                    reasons.insert(node, reason);
-                    Answered {
-                        refused: shards.clone(),
-                        gaps: ShardSet::new(),
-                        answer: None,
-                    }
-                });
-                match answered.answer {
-                    Some(Ok(answer)) => answers.push(answer),
-                    Some(Err(error)) if error.is_local_to_evaluator() => {
-                        tracing::warn!(%node, %error, "a part is evaluated elsewhere");
-                        reasons.insert(node, error.to_string());
-                        remaining = remaining.union(&shards);
-                        excluded.push((node, shards));
-                        continue;
-                    }
-                    Some(Err(error)) => return Err(error),
-                    None => {}
-                }
-                let gaps = &mut *self.gaps.lock();
-                *gaps = gaps.union(&answered.gaps);
-                if !answered.refused.is_empty() {
-                    remaining = remaining.union(&answered.refused);
-                    reasons.entry(node).or_insert_with(|| NOT_COMPLETE.into());
-                    excluded.push((node, answered.refused));
-                }
+                let refused = self.take(round, node, shards, answered)?;
+                remaining = remaining.union(&refused);
             }
             self.budget.check()?;
         }
-        Ok(answers)
+        Ok(missing)
+    }
+
+    /// Takes what a node answered for these shards. Returns those that others must be asked for.
+    fn take(
+        &self,
+        round: &mut Round,
+        node: NodeId,
+        shards: ShardSet,
+        answered: Result<Answered, String>,
+    ) -> Result<ShardSet, QueryError> {
+        let (refused, reason) = match answered {
+            Ok(Answered {
+                answer: Some(Err(error)),
+                ..
+            }) if error.is_local_to_evaluator() => {
+                tracing::warn!(%node, %error, "a part is evaluated elsewhere");
+                (shards, error.to_string())
+            }
+            Ok(answered) => {
+                round.answers.extend(answered.answer.transpose()?);
+                let mut lacking = self.lacking.lock();
+                lacking.lost = lacking.lost.union(&answered.gaps);
+                (answered.refused, NOT_COMPLETE.to_owned())
+            }
+            Err(reason) => {
+                tracing::debug!(%node, reason, "an evaluator did not answer");
+                (shards, reason)
+            }
+        };
+        if !refused.is_empty() {
+            round.excluded.push((node, refused.clone()));
+            round.reasons.insert(node, reason);
+        }
+        Ok(refused)
     }
 
     async fn ask(
         &self,
         node: NodeId,
         shards: ShardSet,
-        question: Question,
+        question: &Question,
+        unproven: bool,
     ) -> Result<Answered, String> {
         if node == self.reach.node {
-            return Ok(self.ask_here(shards, question).await);
+            return Ok(self.ask_here(shards, question, unproven).await);
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = self.patience();
         let ask = Ask {
             tenant: self.tenant,
             shards,
@@ -164,7 +244,8 @@ impl ClusterSource {
             samples_max: self.budget.samples_max(),
             bytes_max: self.budget.bytes_left(),
             query: question.is_one_of_several().then_some(self.reach.query),
-            question,
+            unproven,
+            question: question.clone(),
         };
         let body = question::encode(&ask).map_err(|status| status.message().to_owned())?;
         let exchange = async {
@@ -190,8 +271,14 @@ impl ClusterSource {
         }
     }
 
-    async fn ask_here(&self, shards: ShardSet, question: Question) -> Answered {
+    /// How long one node may take. With a partial answer in view, there must be time left for it.
+    fn patience(&self) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if self.partial { left / 2 } else { left }
+    }
+
+    async fn ask_here(&self, shards: ShardSet, question: &Question, unproven: bool) -> Answered {
+        let left = self.patience();
         let plane = &self.reach.plane;
         let reach = match question.reach() {
             Ok(reach) => reach,
@@ -202,17 +289,16 @@ impl ClusterSource {
             let ready = plane.query(all, reach, local_patience(left)).await;
             ready.map(Arc::new)
         };
-        match self.local.get_or_init(pin).await {
-            Some(ready) => {
-                let budget = self.budget.clone();
-                answering::answer_on(plane, ready, shards, self.tenant, question, budget).await
-            }
-            None => Answered {
-                refused: shards,
-                gaps: ShardSet::new(),
-                answer: None,
-            },
-        }
+        let unproven = unproven.then(|| Arc::new(plane.unproven(&shards, reach)));
+        let ready = match &unproven {
+            Some(ready) => Some(ready),
+            None => self.local.get_or_init(pin).await.as_ref(),
+        };
+        let Some(ready) = ready else {
+            return answering::refuse(shards);
+        };
+        let (budget, question) = (self.budget.clone(), question.clone());
+        answering::answer_on(plane, ready, shards, self.tenant, question, budget).await
     }
 }
 
@@ -266,7 +352,30 @@ fn local_patience(left: Duration) -> Duration {
     left.min(Duration::from_secs(3)).min(left / 2)
 }
 
-fn missing(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryError {
+/// Shards as people read them: `0-3, 7`, cut after some.
+fn listed(shards: &ShardSet) -> String {
+    const RANGES_MAX: usize = 8;
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for shard in shards.iter() {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == shard.0 => *last = shard.0,
+            _ => ranges.push((shard.0, shard.0)),
+        }
+    }
+    let text = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    let shown: Vec<String> = ranges.iter().take(RANGES_MAX).map(text).collect();
+    let more = if ranges.len() > RANGES_MAX {
+        ", ..."
+    } else {
+        ""
+    };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn unavailable(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryError {
     let asked: Vec<String> = reasons
         .iter()
         .map(|(node, reason)| format!("{node}: {reason}"))
@@ -297,16 +406,13 @@ fn filter(filter: SeriesFilter) -> Filter {
 
 /// Sorts, removes duplicates and cuts to the limit. The caller asks for one more than it shows, and says
 /// when there was more.
-fn listing<T: Ord>(mut items: Vec<T>, limit: usize) -> Listing<T> {
+fn listing<T: Ord>(mut items: Vec<T>, limit: usize, warnings: Vec<String>) -> Listing<T> {
     items.sort();
     items.dedup();
     if limit > 0 {
         items.truncate(limit);
     }
-    Listing {
-        items,
-        warnings: Vec::new(),
-    }
+    Listing { items, warnings }
 }
 
 #[async_trait]
@@ -331,7 +437,7 @@ impl Source for ClusterSource {
                 _ => return Err(wrong_kind()),
             }
         }
-        Ok(listing(series, limit))
+        Ok(listing(series, limit, self.warnings()))
     }
 
     async fn label_names(&self, wanted: SeriesFilter) -> Result<Listing<String>, QueryError> {
@@ -363,7 +469,7 @@ impl ClusterSource {
                 _ => return Err(wrong_kind()),
             }
         }
-        Ok(listing(texts, limit))
+        Ok(listing(texts, limit, self.warnings()))
     }
 }
 
