@@ -24,6 +24,20 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Shards with the same owners and states, together; ascending by their first shard.
     pub configurations: Vec<Configuration>,
+    /// Recoveries from a lost majority, oldest first.
+    #[serde(default)]
+    pub recoveries: Vec<Recovery>,
+}
+
+/// A recovery from a lost majority (`trefoil cluster recover`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The node whose state the cluster went on with.
+    pub node: String,
+    /// When, by that node's clock: milliseconds of UTC.
+    pub at: i64,
+    /// The voters before.
+    pub voters_before: Vec<String>,
 }
 
 /// One node of the cluster.

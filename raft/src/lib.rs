@@ -38,6 +38,6 @@ pub use plane::{MetadataPlane, PeerView, PlaneOptions, Role, Status};
 pub use state::{
     Addresses, Change, Command, Condition, ConfigurationChange, CutOff, Deletion, Lease,
     LogPosition, Member, MemberDescription, MemberState, Movement, MovementOutcome, Proposal,
-    Recovery, Refusal, Reply, State, Tenant, Value,
+    Recovery, Refusal, Reply, ShardLoss, State, Tenant, Value,
 };
 pub use transport::{RpcKind, RpcRequest, Transport};

@@ -4,7 +4,9 @@
 //! was acknowledged: whatever the other voters committed that this node never heard of. It is
 //! recorded in the state for ever.
 //!
-//! The node becomes the only voter of the same cluster. Everything in its log counts, committed or
+//! The node becomes the only voter of the same cluster, and the cluster goes on without the members that are
+//! not said to survive: shards of which they were too many owners go on with the owner that is left
+//! ([`State::go_on_without`]). Everything in its log counts, committed or
 //! not. Its new state stands [`INDEX_GAP`] behind its log's end, so that whatever a survivor's log
 //! holds beyond this node's is covered by the snapshot that it gets, and replaced. The old voters
 //! must never run together again, or they could elect a leader of their own: [`forget_group`] takes
@@ -14,14 +16,14 @@ use crate::engine::{LogId, StoredMembership, Vote};
 use crate::formation::Identity;
 use crate::machine::{SnapshotFiles, Version};
 use crate::plane::{PlaneOptions, stores};
-use crate::state::{LogPosition, Recovery};
+use crate::state::{LogPosition, MemberState, Recovery, ShardLoss, State};
 use crate::{MetadataError, log::LogStore};
 use openraft::storage::RaftLogStorage;
 use openraft::{CommittedLeaderId, Membership, RaftLogReader};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use trefoil_model::{ClusterId, Millis, NodeId};
+use trefoil_model::{ClusterId, Millis, NodeId, NodeName};
 use trefoil_store_pages::Disk;
 
 /// Indexes that are left out: more than any survivor's log can be longer than this node's.
@@ -42,10 +44,26 @@ pub struct RecoveryReport {
     pub uncommitted_entries: u64,
     /// The voters before, ascending.
     pub voters_before: Vec<NodeId>,
+    /// The members that the cluster goes on without, ascending. They must never run again with their data.
+    pub lost: Vec<NodeId>,
+    /// What that means for the shards.
+    pub loss: ShardLoss,
+    /// Names of all members, lost ones too, for people.
+    pub names: BTreeMap<NodeId, NodeName>,
+}
+
+/// What an operator decides beside the directory.
+#[derive(Clone, Debug, Default)]
+pub struct Survivors {
+    /// Names or ids of the other members whose data is there. All the rest are given up.
+    pub others: Vec<String>,
+    /// The wall clock.
+    pub at: Millis,
 }
 
 struct Found {
     report: RecoveryReport,
+    /// The state that the cluster goes on with.
     version: Version,
     stores: stores::Stores,
 }
@@ -54,27 +72,28 @@ struct Found {
 /// not be running.
 ///
 /// # Errors
-/// [`MetadataError::Damaged`] when the directory has no cluster or cannot be read.
+/// [`MetadataError::Damaged`] when the directory has no cluster or cannot be read;
+/// [`MetadataError::Settings`] when a survivor is not a member.
 pub async fn inspect(
     disk: Arc<dyn Disk>,
     directory: &Path,
+    survivors: &Survivors,
 ) -> Result<RecoveryReport, MetadataError> {
-    let found = find(disk, directory).await?;
+    let found = find(disk, directory, survivors).await?;
     found.stores.log.close();
     Ok(found.report)
 }
 
-/// Makes this node the only voter of its cluster. `at` is the wall clock. The node must not be
-/// running. After a crash in the middle it can be repeated.
+/// Makes this node the only voter of its cluster. The node must not be running. After a crash in the middle it can be repeated.
 ///
 /// # Errors
 /// As [`inspect`], and [`MetadataError::Disk`].
 pub async fn become_only_voter(
     disk: Arc<dyn Disk>,
     directory: &Path,
-    at: Millis,
+    survivors: &Survivors,
 ) -> Result<RecoveryReport, MetadataError> {
-    let mut found = find(Arc::clone(&disk), directory).await?;
+    let mut found = find(Arc::clone(&disk), directory, survivors).await?;
     let node = found.report.node;
     let log_state = found.stores.log.get_log_state().await.map_err(stopped)?;
     let vote = found.stores.log.read_vote().await.map_err(stopped)?;
@@ -94,7 +113,7 @@ pub async fn become_only_voter(
         node,
         last: found.report.last,
         voters_before: found.report.voters_before.clone(),
-        at,
+        at: survivors.at,
     });
     // From here on the directory is the recovered one: the snapshot is newer than the log's end.
     let snapshots = SnapshotFiles::open(disk, directory.join(stores::SNAPSHOT_DIRECTORY))?;
@@ -134,7 +153,11 @@ pub fn forget_group(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(), Metada
     crate::formation::promise::withdraw(&**disk, directory)
 }
 
-async fn find(disk: Arc<dyn Disk>, directory: &Path) -> Result<Found, MetadataError> {
+async fn find(
+    disk: Arc<dyn Disk>,
+    directory: &Path,
+    survivors: &Survivors,
+) -> Result<Found, MetadataError> {
     let identity = Identity::open(Arc::clone(&disk), directory)?;
     let cluster = cluster_of(&identity)?;
     let node = identity.node();
@@ -154,6 +177,11 @@ async fn find(disk: Arc<dyn Disk>, directory: &Path) -> Result<Found, MetadataEr
         uncommitted_entries += u64::from(entry.log_id.index >= known);
         version.apply(entry);
     }
+    let lost = lost_members(&version.state, node, &survivors.others)?;
+    let members = version.state.members();
+    let names = members.map(|member| (member.node, member.description.name.clone()));
+    let names = names.collect();
+    let loss = version.state.go_on_without(&lost, node, survivors.at);
     let membership = version.membership.membership();
     let report = RecoveryReport {
         node,
@@ -161,12 +189,36 @@ async fn find(disk: Arc<dyn Disk>, directory: &Path) -> Result<Found, MetadataEr
         last: version.last.map(LogPosition::from).unwrap_or_default(),
         uncommitted_entries,
         voters_before: membership.voter_ids().map(NodeId).collect(),
+        lost: lost.into_iter().collect(),
+        loss,
+        names,
     };
     Ok(Found {
         report,
         version,
         stores,
     })
+}
+
+/// The members that are neither this node nor said to survive.
+fn lost_members(
+    state: &State,
+    node: NodeId,
+    others: &[String],
+) -> Result<BTreeSet<NodeId>, MetadataError> {
+    let present = state.members().filter(|m| m.state != MemberState::Removed);
+    let mut lost: BTreeSet<NodeId> = present.map(|member| member.node).collect();
+    lost.remove(&node);
+    for other in others {
+        let named = state.member_by_name(other).map(|member| member.node);
+        let survivor = named.or_else(|| other.parse().ok());
+        if !survivor.is_some_and(|survivor| lost.remove(&survivor)) {
+            return Err(MetadataError::Settings {
+                reason: format!("{other:?} is no other member of the cluster"),
+            });
+        }
+    }
+    Ok(lost)
 }
 
 fn cluster_of(identity: &Identity) -> Result<ClusterId, MetadataError> {

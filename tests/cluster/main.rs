@@ -13,6 +13,7 @@ mod full_disk;
 mod large_request;
 mod membership;
 mod peers;
+mod recovery;
 mod start;
 
 use std::{sync::Arc, time::Duration};

@@ -292,11 +292,17 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started; a failure of the command itself is in its status.
     pub fn command(&self, node: usize, arguments: &[&str]) -> anyhow::Result<Output> {
-        Command::new(trefoil_binary()?)
-            .args(arguments)
-            .args(["--url", &self.url(node)])
-            .output()
-            .context("run trefoil")
+        let url = self.url(node);
+        run_trefoil(&[arguments, &["--url", &url]].concat())
+    }
+
+    /// Runs `trefoil cluster recover` on the data directory of a node that is not running.
+    ///
+    /// # Errors
+    /// As [`Cluster::command`].
+    pub fn recover(&self, node: usize, arguments: &[&str]) -> anyhow::Result<Output> {
+        let data = self.nodes[node].data.to_string_lossy();
+        run_trefoil(&[&["cluster", "recover", "--data-dir", &data], arguments].concat())
     }
 
     /// A document of the administration API, `cluster` for example, as a node gives it.
@@ -324,6 +330,13 @@ impl Cluster {
     pub fn client(&self) -> &HttpClient {
         &self.client
     }
+}
+
+fn run_trefoil(arguments: &[&str]) -> anyhow::Result<Output> {
+    Command::new(trefoil_binary()?)
+        .args(arguments)
+        .output()
+        .context("run trefoil")
 }
 
 impl Drop for Cluster {

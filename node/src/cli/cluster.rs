@@ -49,6 +49,9 @@ pub(crate) struct RecoverArgs {
     /// The data directory of the stopped node
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: std::path::PathBuf,
+    /// Another node whose data is there; all that are not named are given up for good. Can be repeated
+    #[arg(long, value_name = "NODE", conflicts_with = "forget_group")]
+    pub(crate) survivor: Vec<String>,
     /// For the other survivors: forget vote and log, and come back as a learner
     #[arg(long)]
     pub(crate) forget_group: bool,
@@ -86,9 +89,18 @@ async fn status(args: &StatusArgs) -> anyhow::Result<()> {
     );
     let leader = cluster.leader.as_deref().unwrap_or("(none)");
     println!(
-        "Leader   {leader}, term {}, applied {}\n",
+        "Leader   {leader}, term {}, applied {}",
         cluster.term, cluster.applied_index
     );
+    for recovery in &cluster.recoveries {
+        println!(
+            "Recovered from {} at Unix time {}; the voters were {}",
+            recovery.node,
+            recovery.at / 1000,
+            recovery.voters_before.join(", ")
+        );
+    }
+    println!();
     let mut nodes = Table::new(&[
         "NODE", "ZONE", "STATE", "PHASE", "ROLE", "SERVING", "FILLING", "SERIES", "BYTES", "HTTP",
         "PEER",

@@ -123,6 +123,22 @@ impl Cluster {
             replication_factor: replication_factor(&state),
             nodes,
             configurations: self.configurations(&state, &accounts),
+            recoveries: state
+                .recoveries()
+                .iter()
+                .map(|r| self.recovery(r))
+                .collect(),
+        }
+    }
+
+    fn recovery(&self, recovery: &trefoil_raft::Recovery) -> admin::Recovery {
+        let voters = recovery.voters_before.iter();
+        let mut voters_before: Vec<String> = voters.map(|node| self.node_name(*node)).collect();
+        voters_before.sort_unstable();
+        admin::Recovery {
+            node: self.node_name(recovery.node),
+            at: recovery.at,
+            voters_before,
         }
     }
 

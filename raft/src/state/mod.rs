@@ -12,6 +12,7 @@ mod clock;
 mod command;
 mod lease;
 pub mod limits;
+mod loss;
 mod member;
 mod movement;
 mod placement;
@@ -28,6 +29,7 @@ pub use command::{
     Change, Command, Condition, ConfigurationChange, MemberDescription, Proposal, Reply,
 };
 pub use lease::Lease;
+pub use loss::ShardLoss;
 pub use member::{Addresses, Member, MemberState};
 pub use movement::{Movement, MovementOutcome};
 pub use refusal::Refusal;

@@ -77,7 +77,7 @@ impl Bench {
     }
 }
 
-fn description(name: &str, lineage: u64) -> MemberDescription {
+pub(super) fn description(name: &str, lineage: u64) -> MemberDescription {
     MemberDescription {
         name: name.to_owned(),
         zone: String::new(),

@@ -500,11 +500,15 @@ async fn a_lost_majority_is_recovered_from_one_node() {
     }
     let disk = |node| -> Arc<dyn Disk> { Arc::new(cluster.machine(node).disk.clone()) };
     let directory = cluster.options.directory.clone();
-    let seen = recovery::inspect(disk(saved), &directory).await.unwrap();
-    let report = recovery::become_only_voter(disk(saved), &directory, 42)
-        .await
-        .unwrap();
-    assert_eq!(seen, report);
+    let survivors = recovery::Survivors {
+        others: vec![survivor.to_string()],
+        at: 42,
+    };
+    let inspected = recovery::inspect(disk(saved), &directory, &survivors).await;
+    let recovered = recovery::become_only_voter(disk(saved), &directory, &survivors).await;
+    let report = recovered.unwrap();
+    assert_eq!(inspected.unwrap(), report);
+    assert_eq!(report.lost, [lost]);
     let before: BTreeSet<NodeId> = report.voters_before.iter().copied().collect();
     assert_eq!(before, nodes.iter().copied().collect());
     recovery::forget_group(&disk(survivor), &directory).unwrap();
