@@ -18,7 +18,10 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
 
 /// How long the three nodes may take until all are ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,7 +82,11 @@ struct Demo {
 
 impl Demo {
     fn new(directory: &Path) -> anyhow::Result<Self> {
+        // Those that were added to data that was kept belong to the cluster too.
+        let kept = |number: &usize| directory.join(children::name(*number)).is_dir();
+        let added = (4..).take_while(kept);
         let nodes = (1..=3)
+            .chain(added)
             .map(|number| Node::prepare(number, directory))
             .collect::<Result<_, _>>()?;
         let client = HttpClient::new(Duration::from_secs(5));
@@ -92,18 +99,10 @@ impl Demo {
 
     async fn live(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         let mut keys = keys::Keys::open(!args.no_input);
-        println!("Starting three nodes ...");
-        let started = Instant::now();
-        for index in 0..3 {
-            self.start(index)?;
+        tokio::select! {
+            begun = self.begin() => begun?,
+            () = keys.quit() => return Ok(()),
         }
-        self.wait_until_ready().await?;
-        println!(
-            "Ready after {:.1} s. Writing an hour of history ...",
-            started.elapsed().as_secs_f64()
-        );
-        let samples = feed::history(&self.client, &self.nodes).await?;
-        println!("Wrote {samples} samples.\n");
         self.print_guide(keys.is_open());
         let mut feed_time = tokio::time::interval(FEED_INTERVAL);
         feed_time.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -128,6 +127,23 @@ impl Demo {
                 },
             }
         }
+    }
+
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let count = self.nodes.len();
+        println!("Starting {count} nodes ...");
+        let started = Instant::now();
+        for index in 0..count {
+            self.start(index)?;
+        }
+        self.wait_until_ready().await?;
+        println!(
+            "Ready after {:.1} s. Writing an hour of history ...",
+            started.elapsed().as_secs_f64()
+        );
+        let samples = feed::history(&self.client, &self.nodes).await?;
+        println!("Wrote {samples} samples.\n");
+        Ok(())
     }
 
     async fn press(&mut self, key: Key) -> anyhow::Result<()> {
@@ -227,16 +243,17 @@ async fn until(end: Option<Instant>) {
     }
 }
 
-/// Resolves at SIGINT or SIGTERM.
+/// Resolves at SIGINT, at SIGTERM, and when the terminal goes away: the nodes are not in its process group.
 async fn stopped() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    let arrives = |kind| async move {
+        match signal(kind) {
             Ok(mut signal) => drop(signal.recv().await),
             Err(_) => std::future::pending().await,
         }
     };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+        () = arrives(SignalKind::interrupt()) => {}
+        () = arrives(SignalKind::terminate()) => {}
+        () = arrives(SignalKind::hangup()) => {}
     }
 }

@@ -8,6 +8,7 @@ mod addresses;
 mod background;
 mod bad_input;
 mod damage;
+mod demo;
 mod faults;
 mod full_disk;
 mod large_request;

@@ -23,10 +23,15 @@ pub(crate) struct Node {
     child: Option<Child>,
 }
 
+/// What the node with a number, from 1, and its directory are called.
+pub(super) fn name(number: usize) -> String {
+    format!("node-{number}")
+}
+
 impl Node {
     /// A node that was not started yet, with ports that are free now.
     pub(crate) fn prepare(number: usize, directory: &Path) -> anyhow::Result<Self> {
-        let name = format!("node-{number}");
+        let name = name(number);
         let (http, peer) = (free_port()?, free_port()?);
         let data_dir = directory.join(&name);
         let log = directory.join(format!("{name}.log"));
@@ -82,6 +87,8 @@ impl Node {
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
+            // Ctrl-C is for the demo, which then stops its nodes; a second signal would end them at once.
+            .process_group(0)
             .spawn()
             .context("start a node")?;
         self.child = Some(child);

@@ -59,6 +59,11 @@ impl Keys {
         self.receiver.is_some()
     }
 
+    /// Resolves when the key to quit is pressed; other keys are lost.
+    pub(super) async fn quit(&mut self) {
+        while self.next().await != Key::Quit {}
+    }
+
     /// The next key; never resolves when no keys are read or the input has ended.
     pub(super) async fn next(&mut self) -> Key {
         if let Some(receiver) = &mut self.receiver
