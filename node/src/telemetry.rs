@@ -10,7 +10,7 @@ use collectors::NodeCollector;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 
 /// Bounds of request durations, seconds.
@@ -40,51 +40,31 @@ impl Telemetry {
     /// A registry with the numbers of the node's parts and of its process.
     pub(crate) fn new(node: NodeCollector) -> Self {
         let mut registry = Registry::default();
-        let duration = || Histogram::new(DURATION_BOUNDS);
-        let telemetry = Self {
-            registry: Registry::default(),
-            samples: Counter::default(),
-            writes: Family::default(),
-            write_duration: duration(),
-            queries: Family::default(),
-            query_duration: duration(),
-            queries_running: Gauge::default(),
-        };
-        registry.register(
-            "trefoil_ingested_samples",
-            "Samples taken from clients",
-            telemetry.samples.clone(),
-        );
-        registry.register(
-            "trefoil_write_requests",
-            "Write requests by outcome",
-            telemetry.writes.clone(),
-        );
-        registry.register(
-            "trefoil_write_request_duration_seconds",
-            "Time from a write request to its acknowledgement",
-            telemetry.write_duration.clone(),
-        );
-        registry.register(
-            "trefoil_queries",
-            "Queries by outcome",
-            telemetry.queries.clone(),
-        );
-        registry.register(
-            "trefoil_query_duration_seconds",
-            "Time from a query to its answer",
-            telemetry.query_duration.clone(),
-        );
-        registry.register(
-            "trefoil_queries_running",
-            "Queries being evaluated",
-            telemetry.queries_running.clone(),
-        );
         registry.register_collector(Box::new(node));
         registry.register_collector(Box::new(process::ProcessCollector));
+        let all = &mut registry;
+        let duration = || Histogram::new(DURATION_BOUNDS);
+        let help = "Samples taken from clients";
+        let samples = add(all, "trefoil_ingested_samples", help, Counter::default());
+        let help = "Write requests by outcome";
+        let writes = add(all, "trefoil_write_requests", help, Family::default());
+        let help = "Time from a write request to its acknowledgement";
+        let name = "trefoil_write_request_duration_seconds";
+        let write_duration = add(all, name, help, duration());
+        let help = "Queries by outcome";
+        let queries = add(all, "trefoil_queries", help, Family::default());
+        let help = "Time from a query to its answer";
+        let query_duration = add(all, "trefoil_query_duration_seconds", help, duration());
+        let help = "Queries being evaluated";
+        let queries_running = add(all, "trefoil_queries_running", help, Gauge::default());
         Self {
             registry,
-            ..telemetry
+            samples,
+            writes,
+            write_duration,
+            queries,
+            query_duration,
+            queries_running,
         }
     }
 
@@ -97,4 +77,10 @@ impl Telemetry {
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// Registers a metric and gives it back, to be counted in.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }

@@ -28,16 +28,13 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish
     while let Some(wish) = wishes.recv().await {
         match wish {
             MetadataWish::Propose(Proposal::RecordAmnesia { shards, lineage }) => {
-                let node = cluster.identity.node;
                 let command = Command::RecordAmnesia {
-                    node,
+                    node: cluster.identity.node,
                     shards,
                     lineage,
                 };
-                match cluster.metadata.propose(command).await {
-                    Ok(_) => tracing::info!(%lineage, "recorded that replicas may lack data"),
-                    Err(error) => tracing::warn!(%error, "record that replicas may lack data"),
-                }
+                let done = format!("recorded under {lineage} that replicas may lack data");
+                propose(&cluster, command, &done).await;
             }
             MetadataWish::Report(report) => send_report(&cluster, report).await,
             MetadataWish::Refresh => {
@@ -46,18 +43,23 @@ pub(super) async fn run(cluster: Arc<Cluster>, mut wishes: Receiver<MetadataWish
                 }
             }
             MetadataWish::ConfirmDeletions(tenant, up_to) => {
-                let node = cluster.identity.node;
                 let command = Command::ConfirmDeletions {
-                    node,
+                    node: cluster.identity.node,
                     tenant,
                     up_to,
                 };
-                match cluster.metadata.propose(command).await {
-                    Ok(_) => tracing::info!(?tenant, ?up_to, "deletions are applied here"),
-                    Err(error) => tracing::warn!(%error, "confirm deletions"),
-                }
+                let done = format!("deletions of {tenant} up to {up_to} are applied here");
+                propose(&cluster, command, &done).await;
             }
         }
+    }
+}
+
+/// Proposes a command and logs how that went.
+async fn propose(cluster: &Cluster, command: Command, done: &str) {
+    match cluster.metadata.propose(command).await {
+        Ok(_) => tracing::info!("{done}"),
+        Err(error) => tracing::warn!(%error, "not yet {done}"),
     }
 }
 
