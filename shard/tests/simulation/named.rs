@@ -87,6 +87,29 @@ impl World {
         self.write(index, &ShardSet::from_iter([ShardId(shard)]), timeout_ms);
     }
 
+    /// A and B acknowledge an item, and C, which is cut off from both, does not get it.
+    fn write_without_c(&mut self) {
+        self.part(&[C], &[A, B]);
+        self.write_one(A, 0, 500);
+        self.run(300);
+        assert_eq!(self.acknowledged(), 1);
+    }
+
+    /// So many items that some are of every class that deletions know.
+    fn write_of_every_class(&mut self) {
+        for _ in 0..12 {
+            self.write_one(A, 0, 500);
+        }
+        self.run(300);
+    }
+
+    fn delete_every_class(&mut self) {
+        for class in 0..3 {
+            self.delete(class);
+        }
+        self.run(500);
+    }
+
     fn acknowledged(&self) -> u64 {
         self.client.acknowledged
     }
@@ -159,10 +182,7 @@ fn an_amnesiac_waits_for_every_majority() {
         "D2",
         3,
         |world| {
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(200);
-            assert_eq!(world.acknowledged(), 1);
+            world.write_without_c();
             world.part(&[A], &[B]);
             world.join(A, C);
             world.lose_and_restart(A);
@@ -211,9 +231,7 @@ fn two_owners_do_not_refill_from_each_other() {
         "D2",
         3,
         |world| {
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(200);
+            world.write_without_c();
             world.wipe(A);
             world.wipe(B);
             world.cut.clear();
@@ -236,9 +254,7 @@ fn barriers_list_imports() {
         "D2",
         4,
         |world| {
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(300);
+            world.write_without_c();
             world.flush(A);
             world.flush(B);
             world.run(300);
@@ -264,9 +280,7 @@ fn a_position_in_a_lost_journal_is_not_one_in_the_new_one() {
         "D2",
         3,
         |world| {
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(300);
+            world.write_without_c();
             world.flush(A);
             world.lose_and_restart(B);
             world.run(1000);
@@ -432,10 +446,7 @@ fn a_restored_backup_is_noticed() {
         |world| {
             let table = world.plane.now.table.clone();
             world.nodes[A].take_backup(table);
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(500);
-            assert_eq!(world.acknowledged(), 1);
+            world.write_without_c();
             world.kill(A);
             world.restore(A);
             // B is heard at A and C but does not hear A.
@@ -459,15 +470,9 @@ fn a_deletion_is_learnt_before_what_presupposes_it() {
         "D3",
         3,
         |world| {
-            for _ in 0..12 {
-                world.write_one(A, 0, 500);
-            }
-            world.run(300);
+            world.write_of_every_class();
             world.without_plane(A);
-            for class in 0..3 {
-                world.delete(class);
-            }
-            world.run(500);
+            world.delete_every_class();
             world.write_one(B, 0, 500);
             world.run(300);
             world.flush(A);
@@ -483,20 +488,14 @@ fn an_import_claims_what_its_source_applied() {
         "D3",
         3,
         |world| {
-            for _ in 0..12 {
-                world.write_one(A, 0, 500);
-            }
-            world.run(300);
+            world.write_of_every_class();
             for index in [A, B, C] {
                 world.flush(index);
             }
             world.run(300);
             world.without_plane(A);
             world.without_plane(B);
-            for class in 0..3 {
-                world.delete(class);
-            }
-            world.run(500);
+            world.delete_every_class();
             world.lose_and_restart(C);
             world.run(2000);
         },
@@ -510,9 +509,7 @@ fn a_damaged_block_is_not_answered_from() {
         "D2",
         3,
         |world| {
-            world.part(&[C], &[A, B]);
-            world.write_one(A, 0, 500);
-            world.run(300);
+            world.write_without_c();
             world.flush(A);
             assert!(world.nodes[A].damage_block(0));
             world.cut.clear();
@@ -703,14 +700,8 @@ fn batches_tell_which_deletions_were_known() {
         "D3: deleted",
         3,
         |world| {
-            for _ in 0..12 {
-                world.write_one(A, 0, 500);
-            }
-            world.run(300);
-            for class in 0..3 {
-                world.delete(class);
-            }
-            world.run(500);
+            world.write_of_every_class();
+            world.delete_every_class();
             for _ in 0..4 {
                 world.write_one(A, 0, 500);
             }
