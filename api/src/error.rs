@@ -11,9 +11,9 @@ pub enum ApiError {
     #[error("{0}")]
     BadData(String),
     /// 400: the body is not a snappy block.
-    #[error("snappy: {reason}")]
+    #[error("{reason}")]
     CorruptSnappy {
-        /// What the decoder says.
+        /// What the decoder says; it names snappy itself.
         reason: String,
     },
     /// 400: the body is not the protobuf message that it should be.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/prometheus` and the root | Prometheus' API and remote write |
 //! | `/trefoil/api/v1` | administration |
-//! | the root | `/-/healthy`, `/-/ready`, `/metrics` |
+//! | the root | `/` (what there is), `/-/healthy`, `/-/ready`, `/metrics` |
 //!
 //! Every request is bounded in size, number and time. A client that goes away takes its request's
 //! future with it.
@@ -89,6 +89,7 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route("/api/v1/metadata", get(prometheus::metadata))
         .route("/api/v1/status/buildinfo", get(status::build_info));
     let own = Router::new()
+        .route("/", get(status::root))
         .route("/-/healthy", get(status::healthy))
         .route("/-/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
@@ -98,6 +99,8 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route("/trefoil/api/v1/digests", get(admin::digests))
         .route("/trefoil/api/v1/movements", get(admin::movements));
     let ends = Router::new()
+        .route("/prometheus", get(status::root))
+        .route("/prometheus/", get(status::root))
         .route("/prometheus/-/healthy", get(status::healthy))
         .route("/prometheus/-/ready", get(status::ready));
     Router::new()

@@ -157,8 +157,26 @@ async fn malformed_writes_are_refused_whole() {
         let answer = ask_with(&node, post_write(body), limits).await;
         assert_eq!(answer.status.as_u16(), status, "{expected}");
         assert!(answer.text().contains(expected), "{}", answer.text());
+        assert_eq!(answer.text().matches(expected).count(), 1, "said twice");
     }
     assert!(node.stored().is_empty());
+}
+
+#[tokio::test]
+async fn the_root_says_what_this_is_and_where_to_go() {
+    let node = FakeNode::new();
+    for path in ["/", "/prometheus", "/prometheus/"] {
+        assert_eq!(ask(&node, get(path)).await.status.as_u16(), 200, "{path}");
+    }
+    let answer = ask(&node, get("/")).await;
+    for place in [
+        "Trefoil ",
+        "/prometheus ",
+        "/trefoil/api/v1/cluster ",
+        "/-/ready",
+    ] {
+        assert!(answer.text().contains(place), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

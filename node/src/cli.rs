@@ -6,8 +6,12 @@ pub(crate) mod query;
 pub(crate) mod table;
 
 use crate::{bench, config::ServeArgs, demo::DemoArgs};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
 
 /// One database for metrics, logs and traces: identical nodes, replicated, answered from any of them.
 #[derive(Parser, Debug)]
@@ -52,9 +56,42 @@ pub(crate) async fn bench(command: BenchCommand) -> anyhow::Result<ExitCode> {
     let BenchCommand::Metrics(args) = command;
     let form = args.output;
     let report = bench::run(args).await?;
-    println!("{}", report.render(form));
+    print(&report.render(form))?;
     Ok(report.exit_code())
 }
+
+/// Writes to standard output. A reader that has gone away has all that it wanted: no error.
+///
+/// # Errors
+/// When standard output takes nothing, a full disk for example.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("write to standard output"),
+    }
+}
+
+/// [`print`] of a JSON document.
+pub(crate) fn print_json(document: &serde_json::Value) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(document)?))
+}
+
+/// An error with all its causes, each once: many of them show their own cause already.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// The variable that says where the cluster is.
+pub(crate) const URL_VARIABLE: &str = "TREFOIL_URL";
 
 /// Where the cluster is.
 #[derive(Args, Clone, Debug)]
@@ -63,10 +100,18 @@ pub(crate) struct Target {
     #[arg(
         long,
         value_name = "URL",
-        env = "TREFOIL_URL",
-        default_value = "http://127.0.0.1:9190"
+        env = URL_VARIABLE,
+        default_value = "http://127.0.0.1:9190",
+        value_parser = base_url
     )]
     pub(crate) url: String,
+}
+
+fn base_url(text: &str) -> Result<String, &'static str> {
+    match text.strip_prefix("http://") {
+        Some(host) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err("it must have the form http://HOST:PORT"),
+    }
 }
 
 impl Target {
@@ -84,4 +129,20 @@ pub(crate) enum Output {
     Table,
     /// One JSON document.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let missing = std::io::Error::new(ErrorKind::NotFound, "no such file");
+        let shown = anyhow::anyhow!("no such file").context("read a: no such file");
+        let plain = anyhow::Error::new(missing)
+            .context("read a")
+            .context("start");
+        assert_eq!(explain(&shown), "read a: no such file");
+        assert_eq!(explain(&plain), "start: read a: no such file");
+    }
 }

@@ -192,9 +192,9 @@ pub(crate) struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// The file could not be read.
-    #[error("read configuration {path}: {source}")]
+    #[error("read {path}")]
     Read {
-        /// The file that was named.
+        /// The file that was named: the configuration, or one that it names.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -267,6 +267,7 @@ impl Settings {
         if self.node_name.is_empty() {
             return impossible("node_name: is empty; give --node-name".into());
         }
+        self.check_bounds()?;
         for seed in &self.seeds {
             let port = seed
                 .rsplit_once(':')
@@ -279,6 +280,34 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Where 0 would stop the node from ever doing the thing.
+    fn check_bounds(&self) -> Result<(), ConfigError> {
+        let counts = [
+            (
+                "storage.flush_interval_seconds",
+                self.flush_interval.as_secs(),
+            ),
+            ("storage.flush_samples", self.flush_samples),
+            ("storage.journal_bytes_max", self.journal_bytes_max),
+            (
+                "storage.movement_bytes_per_second",
+                self.movement_bytes_per_second,
+            ),
+            ("limits.write_timeout_seconds", self.write_timeout.as_secs()),
+            ("limits.query_timeout_seconds", self.query_timeout.as_secs()),
+            ("limits.query_concurrency", self.query_concurrency as u64),
+            ("limits.query_samples", self.query_samples),
+        ];
+        match counts.iter().find(|(_, value)| *value == 0) {
+            None => Ok(()),
+            Some((key, _)) => Err(ConfigError::Impossible(format!(
+                "{key}: is 0; it must be at least 1"
+            ))),
+        }
+    }
+}
+
 fn parse(path: &std::path::Path, text: &str) -> Result<File, ConfigError> {
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet();
@@ -286,8 +315,8 @@ fn parse(path: &std::path::Path, text: &str) -> Result<File, ConfigError> {
         let message = match error {
             serde_saphyr::Error::SerdeUnknownField {
                 field, expected, ..
-            } => suggestion::unknown_key(field, expected),
-            other => suggestion::first_line(&other.to_string()),
+            } => suggestion::unknown_key(field, expected, &nested_keys()),
+            other => suggestion::in_words(other),
         };
         ConfigError::Invalid {
             path: path.to_owned(),
@@ -296,6 +325,46 @@ fn parse(path: &std::path::Path, text: &str) -> Result<File, ConfigError> {
             message,
         }
     })
+}
+
+/// The keys of all sections, as `section.key`.
+fn nested_keys() -> Vec<String> {
+    fn keys<T: serde::de::DeserializeOwned>(section: &str) -> Vec<String> {
+        // The parser's own list, so that there is no second one to keep in step.
+        let error = serde_saphyr::from_str::<T>("'': 0").err();
+        match error.as_ref().map(serde_saphyr::Error::without_snippet) {
+            Some(serde_saphyr::Error::SerdeUnknownField { expected, .. }) => expected
+                .iter()
+                .map(|key| format!("{section}.{key}"))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+    [
+        keys::<LogSection>("log"),
+        keys::<StorageSection>("storage"),
+        keys::<LimitsSection>("limits"),
+    ]
+    .concat()
+}
+
+/// What to say about `TREFOIL_*` variables that no flag has: they do nothing. Not an error, because others
+/// set such variables too (Kubernetes does, for a service of that name).
+pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let mut known: Vec<&str> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str())
+        .collect();
+    known.push(crate::cli::URL_VARIABLE);
+    names
+        .filter(|name| name.starts_with("TREFOIL_") && !known.contains(&name.as_str()))
+        .map(|name| {
+            let near = suggestion::nearest(&name, known.iter().map(|known| (*known, *known)));
+            let meant = near.map(|known| format!("; did you mean {known}?"));
+            format!("{name} does nothing{}", meant.unwrap_or_default())
+        })
+        .collect()
 }
 
 fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
@@ -414,12 +483,68 @@ mod tests {
              replace_after_seconds, log, storage, limits",
         );
         check_error(
+            "node_name: a\nflush_intervall: 3\n",
+            "t.yaml:2:1: unknown key \"flush_intervall\"; did you mean \
+             \"storage.flush_interval_seconds\"?",
+        );
+        check_error(
+            "storage:\n  retention_hours: 3\n  query_samples: 3\n",
+            "t.yaml:3:3: unknown key \"query_samples\"; did you mean \"limits.query_samples\"?",
+        );
+        check_error(
+            "storage:\n  flush_interval_seconds: fast\n",
+            "t.yaml:2:27: expected a whole number of 0 or more",
+        );
+        check_error(
+            "shards: 70000\n",
+            "t.yaml:1:9: expected a whole number from 0 to 65535",
+        );
+        check_error(
+            "zone: a\nzone: b\n",
+            "t.yaml:2:1: the key \"zone\" is there twice",
+        );
+        check_error("storage: 3\n", "t.yaml:1:10: expected a section of keys");
+        check_error(
+            "seeds: a:9191\n",
+            "t.yaml:1:8: expected a list, like [a, b]",
+        );
+        check_error(
+            "http: 9190\n",
+            "t.yaml:1:7: expected an IP address and a port, like 0.0.0.0:9190",
+        );
+        check_error(
+            "log:\n  format: xml\n",
+            "t.yaml:2:11: unknown variant `xml`, expected one of text, json",
+        );
+        check_error(
+            "node_name: a\nlimits: {query_concurrency: 0}\n",
+            "limits.query_concurrency: is 0; it must be at least 1",
+        );
+        check_error(
             "shards: 100\nnode_name: a\n",
             "shards: 100 is not a power of two up to 4096",
         );
         check_error(
             "node_name: a\nseeds: [localhost]\n",
             "seeds: \"localhost\" has no port; write host:9191",
+        );
+    }
+
+    #[test]
+    fn unknown_variables_are_named() {
+        let names = [
+            "TREFOIL_SEED",
+            "TREFOIL_SEEDS",
+            "TREFOIL_PORT_9190",
+            "PATH",
+            "TREFOIL_URL",
+        ];
+        assert_eq!(
+            unknown_variables(names.into_iter().map(str::to_owned)),
+            [
+                "TREFOIL_SEED does nothing; did you mean TREFOIL_SEEDS?",
+                "TREFOIL_PORT_9190 does nothing"
+            ]
         );
     }
 

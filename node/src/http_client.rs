@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use std::time::Duration;
@@ -93,7 +93,8 @@ impl HttpClient {
             .body(Full::new(body))
             .with_context(|| format!("read the URL {url}"))?;
         let exchange = async {
-            let response = self.client.request(request).await?;
+            let sent = self.client.request(request).await;
+            let response = sent.map_err(in_words)?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
@@ -106,6 +107,15 @@ impl HttpClient {
             Err(_) => bail!("ask {url}: no answer within {:?}", self.timeout),
         }
     }
+}
+
+/// Why a request brought no answer. That a server is away is said without the layers in between.
+pub(crate) fn in_words(error: legacy::Error) -> anyhow::Error {
+    if !error.is_connect() {
+        return error.into();
+    }
+    let error = anyhow::Error::from(error);
+    anyhow::anyhow!("cannot connect: {}", error.root_cause())
 }
 
 /// Encodes text for use inside a query string.

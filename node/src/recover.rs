@@ -2,7 +2,11 @@
 //! the only voter of its cluster again, and the cluster goes on without the nodes that are gone. Explicit, says
 //! what may be lost, and is recorded in the metadata. `docs/lost-majority.md` says how to use it.
 
-use crate::{cli::cluster::RecoverArgs, clock, data_dir::DataDir};
+use crate::{
+    cli::{cluster::RecoverArgs, print},
+    clock,
+    data_dir::DataDir,
+};
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use trefoil_model::NodeId;
@@ -21,14 +25,12 @@ pub(crate) async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
     if args.forget_group {
         if args.yes {
             recovery::forget_group(&disk, &meta).context("forget the node's vote and log")?;
-            println!("The node has forgotten its vote and log; it comes back as a learner.");
-        } else {
-            println!(
-                "This takes the node's vote and Raft log away; it comes back as a learner of the"
-            );
-            println!("recovered cluster. Its data is not touched. Do it with --yes.");
+            return print("The node has forgotten its vote and log; it comes back as a learner.\n");
         }
-        return Ok(());
+        return print(
+            "This takes the node's vote and Raft log away; it comes back as a learner of the\n\
+             recovered cluster. Its data is not touched. Do it with --yes.\n",
+        );
     }
     let survivors = Survivors {
         others: args.survivor.clone(),
@@ -37,16 +39,14 @@ pub(crate) async fn run(args: &RecoverArgs) -> anyhow::Result<()> {
     let report = recovery::inspect(disk.clone(), &meta, &survivors)
         .await
         .context("read the metadata")?;
-    print!("{}", describe(&report));
+    print(&describe(&report))?;
     if !args.yes {
-        println!("\nNothing was changed. Do it with --yes.");
-        return Ok(());
+        return print("\nNothing was changed. Do it with --yes.\n");
     }
     recovery::become_only_voter(disk, &meta, &survivors)
         .await
         .context("recover")?;
-    println!("\nDone. Start the node.");
-    Ok(())
+    print("\nDone. Start the node.\n")
 }
 
 /// What the recovery goes on with, and what is lost, for people.

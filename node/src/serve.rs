@@ -10,7 +10,7 @@
 use crate::{
     backend::NodeBackend,
     cluster::{Cluster, follow},
-    config::{ServeArgs, Settings},
+    config::{self, ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
     gossip_driver::Gossip,
@@ -50,6 +50,10 @@ const DESCRIBE_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let settings = Settings::load(args)?;
     logging::start(settings.log_format, &settings.log_level)?;
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for warning in config::unknown_variables(variables) {
+        tracing::warn!("{warning}");
+    }
     let control = runtime("control", 2)?;
     let clients = runtime(
         "clients",

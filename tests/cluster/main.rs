@@ -7,6 +7,7 @@
 mod addresses;
 mod background;
 mod bad_input;
+mod command_line;
 mod damage;
 mod demo;
 mod faults;

@@ -15,7 +15,8 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 17] = [
+const HANDLERS: [&str; 18] = [
+    "/",
     "/api/v1/write",
     "/api/v1/push",
     "/api/v1/query",
@@ -37,7 +38,11 @@ const HANDLERS: [&str; 17] = [
 
 /// The handler's name for a path, without the values in it.
 pub(super) fn handler_of(path: &str) -> &'static str {
-    let path = path.strip_prefix("/prometheus").unwrap_or(path);
+    let path = match path.strip_prefix("/prometheus") {
+        Some("") => "/",
+        Some(path) => path,
+        None => path,
+    };
     match HANDLERS.iter().find(|handler| **handler == path) {
         Some(handler) => handler,
         None => "/api/v1/label/:name/values",

@@ -82,6 +82,21 @@ pub(super) async fn build_info(State(app): Shared) -> Response {
     json_answer(json::data_answer(data.to_string().as_bytes()), false)
 }
 
+/// `GET /`: what this is, and where to go from here.
+pub(super) async fn root(State(app): Shared) -> Response {
+    let version = app.backend.build_info().version;
+    let text = format!(
+        "Trefoil {version}: metrics on a cluster of identical nodes; any of them answers.\n\
+         \n\
+         /prometheus               Prometheus' HTTP API: use it as a Grafana data source; also at /api/v1/...\n\
+         /api/v1/write             remote write\n\
+         /trefoil/api/v1/cluster   nodes and owners (trefoil cluster status)\n\
+         /-/ready, /-/healthy      whether this node serves, whether it lives\n\
+         /metrics                  this node's own metrics\n"
+    );
+    respond(StatusCode::OK, PLAIN, Body::from(text), false)
+}
+
 /// Everything without a route.
 pub(super) async fn not_found() -> Response {
     respond(

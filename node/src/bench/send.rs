@@ -2,6 +2,7 @@
 //! connections that stay open.
 
 use super::{BenchMetricsArgs, latency::Latencies, population::Request};
+use crate::http_client::in_words;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{StatusCode, Uri, header};
@@ -220,7 +221,7 @@ impl Worker {
         let answer = timeout(ANSWER_WAIT_MAX, self.client.request(request)).await;
         let answer = answer
             .map_err(|_| no_answer(format!("no answer within {} s", ANSWER_WAIT_MAX.as_secs())))?
-            .map_err(|error| no_answer(format!("{error:?}")))?;
+            .map_err(|error| no_answer(crate::cli::explain(&in_words(error))))?;
         let status = answer.status();
         // The body is read even when it is not wanted: only then can the connection be used again.
         let text = Limited::new(answer.into_body(), ERROR_BODY_BYTES_MAX).collect();

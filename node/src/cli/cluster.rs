@@ -1,6 +1,6 @@
 //! `trefoil cluster`: look at a cluster and change it, through any of its nodes.
 
-use super::{Output, Target, table::Table};
+use super::{Output, Target, print, print_json, table::Table};
 use crate::http_client::HttpClient;
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -78,41 +78,42 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
 
 async fn status(args: &StatusArgs) -> anyhow::Result<()> {
     let document: serde_json::Value = fetch(&args.target, "cluster", 10).await?;
-    if args.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(());
+    match args.output {
+        Output::Json => print_json(&document),
+        Output::Table => print(&status_text(&serde_json::from_value(document)?)),
     }
-    let cluster: admin::Cluster = serde_json::from_value(document)?;
-    println!(
-        "Cluster  {}",
-        cluster.cluster_id.as_deref().unwrap_or("(has not begun)")
-    );
+}
+
+fn status_text(cluster: &admin::Cluster) -> String {
+    let id = cluster.cluster_id.as_deref();
     let leader = cluster.leader.as_deref().unwrap_or("(none)");
-    println!(
-        "Leader   {leader}, term {}, applied {}",
-        cluster.term, cluster.applied_index
+    let mut text = format!(
+        "Cluster  {}\nLeader   {leader}, term {}, applied {}\n",
+        id.unwrap_or("(has not begun)"),
+        cluster.term,
+        cluster.applied_index
     );
     for recovery in &cluster.recoveries {
-        println!(
-            "Recovered from {} at Unix time {}; the voters were {}",
+        text += &format!(
+            "Recovered from {} at Unix time {}; the voters were {}\n",
             recovery.node,
             recovery.at / 1000,
             recovery.voters_before.join(", ")
         );
     }
-    println!();
-    let mut nodes = Table::new(&[
+    let shards = shards_table(&cluster.configurations).render();
+    text + "\n" + &nodes_table(&cluster.nodes).render() + "\n" + &shards
+}
+
+fn nodes_table(nodes: &[admin::Node]) -> Table {
+    let mut table = Table::new(&[
         "NODE", "ZONE", "STATE", "PHASE", "ROLE", "SERVING", "FILLING", "SERIES", "BYTES", "HTTP",
         "PEER",
     ]);
-    for node in &cluster.nodes {
-        nodes.row([
+    for node in nodes {
+        table.row([
             node.name.clone(),
-            if node.zone.is_empty() {
-                "-".to_owned()
-            } else {
-                node.zone.clone()
-            },
+            or_dash(node.zone.clone()),
             node.state.clone(),
             node.phase.clone(),
             node.role.clone(),
@@ -124,49 +125,52 @@ async fn status(args: &StatusArgs) -> anyhow::Result<()> {
             node.peer.clone(),
         ]);
     }
-    println!("{}", nodes.render());
-    let mut shards = Table::new(&["SHARDS", "OWNERS", "CHANGING TO", "NOT SERVING"]);
-    for group in &cluster.configurations {
-        let waiting = group
-            .replicas
-            .iter()
-            .filter(|replica| replica.state != "serving");
-        let waiting: Vec<String> = waiting
+    table
+}
+
+fn shards_table(configurations: &[admin::Configuration]) -> Table {
+    let mut table = Table::new(&["SHARDS", "OWNERS", "CHANGING TO", "NOT SERVING"]);
+    for group in configurations {
+        let replicas = group.replicas.iter();
+        let waiting: Vec<String> = replicas
+            .filter(|replica| replica.state != "serving")
             .map(|replica| format!("{} ({})", replica.node, replica.state))
             .collect();
-        let changing = if group.old == group.new {
-            "-".to_owned()
-        } else {
-            group.new.join(",")
+        let changing = match group.old == group.new {
+            true => String::new(),
+            false => group.new.join(","),
         };
-        let waiting = if waiting.is_empty() {
-            "-".to_owned()
-        } else {
-            waiting.join(", ")
-        };
-        shards.row([
+        table.row([
             ranges(&group.shards),
             group.old.join(","),
-            changing,
-            waiting,
+            or_dash(changing),
+            or_dash(waiting.join(", ")),
         ]);
     }
-    print!("{}", shards.render());
-    Ok(())
+    table
+}
+
+fn or_dash(text: String) -> String {
+    match text.is_empty() {
+        true => "-".to_owned(),
+        false => text,
+    }
 }
 
 async fn verify(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let document: serde_json::Value = fetch(&args.target, "digests", 150).await?;
     let digests: admin::Digests = serde_json::from_value(document.clone())?;
-    let code = if digests.equal {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_DIFFERENT)
-    };
-    if args.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&document)?);
-        return Ok(code);
+    match args.output {
+        Output::Json => print_json(&document)?,
+        Output::Table => print(&digests_text(&digests))?,
     }
+    Ok(match digests.equal {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_DIFFERENT),
+    })
+}
+
+fn digests_text(digests: &admin::Digests) -> String {
     let mut totals = Table::new(&["NODE", "ITEMS", "DIGEST"]);
     for total in &digests.totals {
         totals.row([
@@ -175,16 +179,13 @@ async fn verify(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             total.digest.clone(),
         ]);
     }
-    println!("{}", totals.render());
+    let mut text = totals.render() + "\n";
     for node in &digests.unreachable {
-        println!("{} did not answer: {}", node.node, node.reason);
+        text += &format!("{} did not answer: {}\n", node.node, node.reason);
     }
     if digests.equal {
-        println!(
-            "All replicas of {} shard windows are equal.",
-            digests.compared
-        );
-        return Ok(code);
+        let compared = digests.compared;
+        return text + &format!("All replicas of {compared} shard windows are equal.\n");
     }
     let mut unequal = Table::new(&[
         "TENANT", "SIGNAL", "SHARD", "WINDOW", "NODE", "ITEMS", "DIGEST",
@@ -202,13 +203,8 @@ async fn verify(args: &StatusArgs) -> anyhow::Result<ExitCode> {
             ]);
         }
     }
-    print!("{}", unequal.render());
-    println!(
-        "{} of {} shard windows differ.",
-        digests.unequal.len(),
-        digests.compared
-    );
-    Ok(code)
+    let differ = digests.unequal.len();
+    text + &unequal.render() + &format!("{differ} of {} shard windows differ.\n", digests.compared)
 }
 
 async fn post(args: &NodeArgs, action: &str) -> anyhow::Result<()> {
@@ -222,8 +218,7 @@ async fn post(args: &NodeArgs, action: &str) -> anyhow::Result<()> {
     let headers = [("content-type", "application/json")];
     let answer = client.post(&url, &headers, Bytes::from(body)).await?;
     let accepted: admin::Accepted = document(answer)?;
-    println!("{}", accepted.message);
-    Ok(())
+    print(&format!("{}\n", accepted.message))
 }
 
 async fn fetch<T: DeserializeOwned>(

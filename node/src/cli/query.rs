@@ -1,6 +1,6 @@
 //! `trefoil query`: questions to any server that speaks the signal's usual HTTP interface.
 
-use super::{Output, Target, table::Table};
+use super::{Output, Target, print, print_json, table::Table};
 use crate::http_client::{HttpClient, query_encode};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -44,21 +44,21 @@ pub(crate) struct MetricsArgs {
 /// Asks and prints.
 pub(crate) async fn run(command: QueryCommand) -> anyhow::Result<()> {
     let QueryCommand::Metrics(args) = command;
-    let mut url = match (&args.start, &args.end) {
-        (Some(start), Some(end)) => format!(
-            "{}?start={}&end={}&step={}",
-            args.target.path("/api/v1/query_range"),
-            query_encode(start),
-            query_encode(end),
-            query_encode(&args.step)
-        ),
-        _ => {
-            let time = args.time.as_deref().map(query_encode);
-            let time = time.map(|time| format!("time={time}")).unwrap_or_default();
-            format!("{}?{time}", args.target.path("/api/v1/query"))
+    let (page, times) = match (&args.start, &args.end) {
+        (Some(start), Some(end)) => {
+            let times = [("start", start), ("end", end), ("step", &args.step)];
+            ("query_range", times.to_vec())
         }
+        _ => (
+            "query",
+            args.time.iter().map(|time| ("time", time)).collect(),
+        ),
     };
-    url.push_str(&format!("&query={}", query_encode(&args.expression)));
+    let mut url = args.target.path(&format!("/api/v1/{page}?query="));
+    url.push_str(&query_encode(&args.expression));
+    for (name, value) in times {
+        url.push_str(&format!("&{name}={}", query_encode(value)));
+    }
     let headers: Vec<(&str, &str)> = args
         .tenant
         .iter()
@@ -79,10 +79,9 @@ pub(crate) async fn run(command: QueryCommand) -> anyhow::Result<()> {
         eprintln!("warning: {}", warning.as_str().unwrap_or_default());
     }
     match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&document["data"])?),
-        Output::Table => print!("{}", render(&document["data"])),
+        Output::Json => print_json(&document["data"]),
+        Output::Table => print(&render(&document["data"])),
     }
-    Ok(())
 }
 
 fn render(data: &Value) -> String {
