@@ -57,6 +57,37 @@ async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
     run.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_gone_before_the_others_started_is_drained() -> anyhow::Result<()> {
+    let mut run = Scenario::begin().await?;
+    let fourth = run.cluster.add_node()?;
+    let share = replicas_when(&run.cluster, fourth, "it has some", |count, _| count > 0);
+    share.await?;
+    run.load.go_on(seconds(2, 10)).await;
+    run.load.stop().await?;
+    for node in 0..4 {
+        run.cluster.kill(node)?;
+    }
+    for node in 0..3 {
+        run.cluster.start_node(node)?;
+    }
+    run.cluster.wait_ready(MOVED_WAIT_MAX.as_secs()).await?;
+    let name = run.cluster.nodes()[fourth].name.clone();
+    for action in ["drain", "remove"] {
+        let done = wait_until(action, MOVED_WAIT_MAX, || async {
+            let output = run.cluster.command(0, &["cluster", action, &name])?;
+            ensure!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            Ok(())
+        });
+        done.await?;
+    }
+    run.finish().await
+}
+
 /// Waits until the number of serving replicas on a node, of all serving replicas, is as wanted, and
 /// no configuration is joint; that number.
 async fn replicas_when(

@@ -372,10 +372,24 @@ impl Cluster {
     pub(crate) async fn remove(&self, text: &str) -> Result<admin::Accepted, ApiError> {
         let node = self.known_node(text)?;
         let name = self.node_name(node);
+        let owned = self.owned_shards(node);
+        if owned > 0 {
+            return Err(ApiError::Conflict(format!(
+                "{name} still owns {owned} shards; move them first with: trefoil cluster drain {text}"
+            )));
+        }
         self.command(Command::RemoveMember { node }).await?;
         Ok(admin::Accepted {
             message: format!("{name} was removed; its id never comes back"),
         })
+    }
+
+    fn owned_shards(&self, node: NodeId) -> usize {
+        let state = self.metadata.state();
+        let entries = state.placement().iter();
+        entries
+            .filter(|(_, entry)| entry.configuration.has_owner(node))
+            .count()
     }
 
     fn known_node(&self, text: &str) -> Result<NodeId, ApiError> {

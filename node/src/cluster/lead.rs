@@ -23,6 +23,8 @@ use trefoil_shard::{
 
 /// Smallest step of a retention cut-off, milliseconds.
 const RETENTION_STEP_MIN: Millis = 10 * 60 * 1000;
+/// How long after its start a node believes that members live of which it has not heard yet.
+const UNHEARD_GRACE: Duration = Duration::from_secs(10);
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
@@ -31,8 +33,12 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut led = false;
+    let begun = clock::boot();
     loop {
         interval.tick().await;
+        if clock::boot().saturating_sub(begun) >= UNHEARD_GRACE {
+            note_unheard(&cluster);
+        }
         if !cluster.is_leader() {
             led = false;
             continue;
@@ -56,6 +62,18 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
             move_shards(&cluster, &state).await;
             advance_retention(&cluster, &state).await;
         }
+    }
+}
+
+/// Gossip does not call a member dead of which it never heard: one that was gone before this node started.
+fn note_unheard(cluster: &Cluster) {
+    let state = cluster.metadata.state();
+    let view = cluster.gossip.view();
+    let heard = |node| view.members.iter().any(|m| m.identity.node == node);
+    let own = cluster.identity.node;
+    for member in present(&state).filter(|member| member.node != own && !heard(member.node)) {
+        let mut dead_since = cluster.dead_since.lock();
+        dead_since.entry(member.node).or_insert_with(clock::boot);
     }
 }
 
