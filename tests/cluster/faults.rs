@@ -1,54 +1,42 @@
 //! Nodes that are killed, paused and restarted under a steady load.
 
-use crate::{Scenario, background::Background, check_end, seconds, stations};
+use crate::{Scenario, seconds};
 use std::time::{Duration, Instant};
-use trefoil_tests::{Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max};
+use trefoil_tests::{check_answers, ready_seconds_max};
 
 /// No request may fail for longer than this at a node that nothing happened to.
 const ERROR_WINDOW_MAX: Duration = Duration::from_secs(1);
-/// A quota that leaves the load generator some of two cores.
-const CORES_PER_NODE: f64 = 0.6;
 /// How long a loaded node with a quota may take to be ready again.
 const LOADED_READY_SECONDS_MAX: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_and_a_paused_node_cost_nothing() -> anyhow::Result<()> {
-    let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_with(3, Some(CORES_PER_NODE))?;
-    cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
-    let (fault, rest) = (seconds(5, 20), seconds(3, 5));
-    let background = Background::start(&cluster, 0, fault * 2 + rest * 2)?;
-    let mut load = Load::start(
-        "load",
-        &stations(&cluster, &[0, 1, 2]),
-        &LoadPlan::default(),
-    );
-    load.go_on(seconds(2, 5)).await;
+    let mut run = Scenario::under_load().await?;
+    run.load.go_on(seconds(2, 5)).await;
 
     let killed = Instant::now();
-    cluster.kill(1)?;
-    load.go_on(fault).await;
-    cluster.start_node(1)?;
-    cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
-    load.go_on(rest).await;
+    run.cluster.kill(1)?;
+    run.load.go_on(seconds(5, 20)).await;
+    run.cluster.start_node(1)?;
+    let took = run.cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
+    eprintln!("ready after {took:.1?}");
+    run.load.go_on(seconds(3, 5)).await;
     let paused = Instant::now();
-    load.check_windows(&[0, 2], (killed, paused), ERROR_WINDOW_MAX)?;
+    run.load
+        .check_windows(&[0, 2], (killed, paused), ERROR_WINDOW_MAX)?;
 
-    cluster.pause(2)?;
-    load.go_on(fault).await;
-    cluster.resume(2)?;
-    load.go_on(rest).await;
-    load.check_windows(&[0, 1], (paused, Instant::now()), ERROR_WINDOW_MAX)?;
-
-    load.stop().await?;
-    background.finish()?;
-    load.check_honesty()?;
-    check_end(&cluster, &load.ledgers()).await
+    run.cluster.pause(2)?;
+    run.load.go_on(seconds(5, 20)).await;
+    run.cluster.resume(2)?;
+    run.load.go_on(seconds(3, 5)).await;
+    run.load
+        .check_windows(&[0, 1], (paused, Instant::now()), ERROR_WINDOW_MAX)?;
+    run.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
-    let mut run = Scenario::begin().await?;
+    let mut run = Scenario::under_load().await?;
     run.load.go_on(seconds(2, 5)).await;
     let killed = Instant::now();
     run.cluster.kill(1)?;
@@ -71,7 +59,7 @@ async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_killed_at_once_bring_everything_back() -> anyhow::Result<()> {
-    let mut run = Scenario::begin().await?;
+    let mut run = Scenario::under_load().await?;
     run.load.go_on(seconds(4, 20)).await;
     for node in 0..3 {
         run.cluster.kill(node)?;
@@ -87,7 +75,7 @@ async fn all_nodes_killed_at_once_bring_everything_back() -> anyhow::Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_power_cut_two_of_three_nodes_have_everything() -> anyhow::Result<()> {
-    let mut run = Scenario::begin().await?;
+    let mut run = Scenario::under_load().await?;
     run.load.go_on(seconds(3, 10)).await;
     for node in 0..3 {
         run.cluster.kill(node)?;

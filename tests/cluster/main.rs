@@ -5,7 +5,6 @@
 //! `TREFOIL_LONG_TESTS=1` gives the full ones. Scenarios run one at a time.
 
 mod addresses;
-mod background;
 mod bad_input;
 mod command_line;
 mod damage;
@@ -20,8 +19,8 @@ mod start;
 
 use std::{sync::Arc, time::Duration};
 use trefoil_tests::{
-    Cluster, Exclusive, Ledger, Load, LoadPlan, check_answers, long_tests, ready_seconds_max,
-    wait_until_equal,
+    Cluster, Exclusive, Ledger, Load, LoadPlan, Node, check_answers, long_tests, measure_capacity,
+    ready_seconds_max, wait_until_equal,
 };
 
 /// After rest, replicas must be equal within this time (D3).
@@ -32,6 +31,11 @@ fn seconds(short: u64, full: u64) -> Duration {
     Duration::from_secs(if long_tests() { full } else { short })
 }
 
+/// A quota that leaves the load generator some of two cores.
+const CORES_PER_NODE: f64 = 0.6;
+/// The share of the measured capacity that the load of a scenario of faults takes.
+const LOAD_SHARE: f64 = 0.2;
+
 /// Most scenarios: three nodes alone on the machine, all of them under a steady load.
 struct Scenario {
     cluster: Cluster,
@@ -40,6 +44,7 @@ struct Scenario {
 }
 
 impl Scenario {
+    /// Under a small load, where the load is not what matters.
     async fn begin() -> anyhow::Result<Self> {
         let alone = Exclusive::take()?;
         let mut cluster = Cluster::start(3)?;
@@ -49,6 +54,26 @@ impl Scenario {
             &stations(&cluster, &[0, 1, 2]),
             &LoadPlan::default(),
         );
+        Ok(Self {
+            cluster,
+            load,
+            _alone: alone,
+        })
+    }
+
+    /// Each node with a quota where the machine allows one, under a fifth of what the three of them
+    /// are measured to take at the begin.
+    async fn under_load() -> anyhow::Result<Self> {
+        let alone = Exclusive::take()?;
+        let mut cluster = Cluster::start_with(3, Some(CORES_PER_NODE))?;
+        cluster.wait_ready(ready_seconds_max()).await?;
+        let nodes = stations(&cluster, &[0, 1, 2]);
+        let capacity = measure_capacity(&nodes, &LoadPlan::heavy()).await?;
+        let rate = capacity * LOAD_SHARE;
+        let limited = cluster.nodes().iter().all(Node::has_quota);
+        eprintln!("capacity {capacity:.0} samples/s, load {rate:.0} samples/s, quotas: {limited}");
+        let plan = LoadPlan::heavy().at_rate(nodes.len(), rate);
+        let load = Load::start("load", &nodes, &plan);
         Ok(Self {
             cluster,
             load,
@@ -66,10 +91,10 @@ impl Scenario {
 
 /// The questions at the end of every scenario.
 async fn check_end(cluster: &Cluster, ledgers: &[Arc<Ledger>]) -> anyhow::Result<()> {
-    check_answers(cluster, ledgers).await?;
+    // Equality first: queries bring replicas up to date themselves.
     let running = cluster.nodes().iter().position(|node| node.is_running());
     wait_until_equal(cluster, running.unwrap_or(0), EQUAL_WAIT_MAX).await?;
-    Ok(())
+    check_answers(cluster, ledgers).await
 }
 
 /// (number, base URL) of the named nodes, as loads want them.

@@ -52,6 +52,12 @@ impl Node {
         self.process.is_some()
     }
 
+    /// Whether it runs and its processor quota holds.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::has_quota)
+    }
+
     /// All that it has logged.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use std::{fmt::Write as _, time::Duration};
 pub struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
     timeout: Duration,
+    tenant: Option<String>,
 }
 
 /// An answer of any status.
@@ -61,7 +62,18 @@ impl HttpClient {
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(timeout));
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { client, timeout }
+        Self {
+            client,
+            timeout,
+            tenant: None,
+        }
+    }
+
+    /// A client that speaks for a tenant instead of the default one.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant: &str) -> Self {
+        self.tenant = Some(tenant.to_owned());
+        self
     }
 
     /// Fetches a page.
@@ -89,7 +101,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// As [`HttpClient::get`].
-    pub async fn remote_write(&self, base: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
+    pub async fn remote_write(&self, base: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
         let headers = [
             ("content-type", "application/x-protobuf"),
             ("content-encoding", "snappy"),
@@ -99,18 +111,30 @@ impl HttpClient {
             .await
     }
 
+    /// Posts a form.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub async fn post_form(
+        &self,
+        url: &str,
+        parameters: &[(&str, &str)],
+    ) -> anyhow::Result<Answer> {
+        let form: Vec<String> = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", percent_encode(value)))
+            .collect();
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        self.post(url, &headers, form.join("&")).await
+    }
+
     /// The `data` of a successful answer of Prometheus' query API.
     ///
     /// # Errors
     /// When there is no answer, or one that is not a success, or one with warnings other than PromQL's
     /// own about the query's text: a test asks for complete answers.
     pub async fn query(&self, url: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Value> {
-        let form: Vec<String> = parameters
-            .iter()
-            .map(|(name, value)| format!("{name}={}", percent_encode(value)))
-            .collect();
-        let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let answer = self.post(url, &headers, form.join("&")).await?;
+        let answer = self.post_form(url, parameters).await?;
         let mut json = answer.json()?;
         let incomplete = json["warnings"].as_array().is_some_and(|warnings| {
             let of_the_text = |w: &Value| w.as_str().is_some_and(|w| w.starts_with("PromQL "));
@@ -132,6 +156,9 @@ impl HttpClient {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("x-scope-orgid", tenant);
         }
         let request = request.body(Full::new(body)).context("make a request")?;
         let whole = async {

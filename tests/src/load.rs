@@ -1,31 +1,40 @@
-//! A steady load: for every node a writer with a ledger of its own and a querier that counts all
+//! A steady load: for every node writers with ledgers of their own and a querier that counts all
 //! ledgers, each with one request under way at a time.
 //!
 //! The querier holds every count between what had been acknowledged when it asked and what had been
-//! sent when it got its answer, for each series: an incomplete answer is seen at once. What counts
-//! cannot show (one sample lost, an unacknowledged one in its place) the final check does.
+//! sent when it got its answer, for each series that it looks at: an incomplete answer is seen at
+//! once. What counts cannot show (one sample lost, an unacknowledged one in its place) the final check
+//! does.
 
-use crate::{
-    Attempt, Clock, Fate, HttpClient, Ledger,
-    ledger::{Counts, METRIC},
-    longest_error_window,
-};
+mod capacity;
+mod querier;
+mod seen;
+mod writer;
+
+pub use capacity::measure_capacity;
+
+use crate::{HttpClient, Ledger, longest_error_window};
 use anyhow::{Context, bail};
+use querier::Querier;
+use seen::Seen;
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use tokio::task::JoinHandle;
+use writer::Writer;
 
-/// Longer than the deadline of the nodes' own writes and queries, so that their answers are seen.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Longer than the deadline of the nodes' own writes, so that their answers are seen.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 
 /// What a load does.
 #[derive(Clone, Debug)]
 pub struct LoadPlan {
+    /// Writers at each node.
+    pub writers_per_node: usize,
     /// Series of each writer, and so samples of each request.
     pub series: usize,
     /// Between two requests of a writer.
@@ -36,9 +45,10 @@ pub struct LoadPlan {
 
 impl Default for LoadPlan {
     /// 64 series over the shards, 5 requests and 2 questions per second and node: enough to see
-    /// errors of a fifth of a second, little enough that full counts stay cheap for minutes.
+    /// errors of a fifth of a second, so little that it costs nothing.
     fn default() -> Self {
         Self {
+            writers_per_node: 1,
             series: 64,
             write_every: Duration::from_millis(200),
             query_every: Duration::from_millis(500),
@@ -46,35 +56,36 @@ impl Default for LoadPlan {
     }
 }
 
-/// What one writer or querier has seen.
-#[derive(Clone, Default)]
-struct Seen {
-    attempts: Vec<Attempt>,
-    /// Reasons of failures, the first 20.
-    reasons: Vec<String>,
-    /// Answers that were wrong or incomplete. There must be none.
-    wrong: Vec<String>,
-}
+impl LoadPlan {
+    /// Requests of the size that real senders use, as many at once as they send; see
+    /// [`LoadPlan::at_rate`] for their pace.
+    #[must_use]
+    pub fn heavy() -> Self {
+        Self {
+            writers_per_node: 4,
+            series: 2_000,
+            write_every: Duration::from_secs(1),
+            query_every: Duration::from_millis(500),
+        }
+    }
 
-impl Seen {
-    fn record(&mut self, begun: Instant, outcome: Result<(), String>) {
-        self.attempts.push(Attempt {
-            begun,
-            ended: Instant::now(),
-            success: outcome.is_ok(),
-        });
-        if let Err(reason) = outcome
-            && self.reasons.len() < 20
-        {
-            self.reasons.push(reason);
+    /// The same requests at a pace that gives so many samples per second from all nodes' writers.
+    #[must_use]
+    pub fn at_rate(self, nodes: usize, samples_per_second: f64) -> Self {
+        let samples = nodes * self.writers_per_node * self.series;
+        let every = samples as f64 / samples_per_second.max(1.0);
+        Self {
+            write_every: Duration::from_secs_f64(every),
+            ..self
         }
     }
 }
 
+/// What is at one node.
 struct Station {
     node: usize,
-    writes: Arc<Mutex<Seen>>,
-    queries: Arc<Mutex<Seen>>,
+    writes: Vec<Seen>,
+    queries: Seen,
 }
 
 /// A load that runs until [`Load::stop`].
@@ -83,52 +94,62 @@ pub struct Load {
     stations: Vec<Station>,
     tasks: Vec<JoinHandle<()>>,
     stopping: Arc<AtomicBool>,
+    begun: Instant,
 }
 
 impl Load {
-    /// Starts a writer and a querier for each (node number, base URL). `round` makes the names of the
+    /// Starts writers and a querier for each (node number, base URL). `round` makes the names of the
     /// writers unique when a cluster gets several loads.
     #[must_use]
     pub fn start(round: &str, nodes: &[(usize, String)], plan: &LoadPlan) -> Self {
-        let ledgers: Vec<Arc<Ledger>> = nodes
-            .iter()
-            .map(|(node, _)| Ledger::new(&format!("{round}-{}", node + 1), plan.series))
-            .map(Arc::new)
-            .collect();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (mut stations, mut tasks) = (Vec::new(), Vec::new());
-        for ((node, url), ledger) in nodes.iter().zip(&ledgers) {
+        let mut load = Self {
+            ledgers: Vec::new(),
+            stations: Vec::new(),
+            tasks: Vec::new(),
+            stopping: Arc::new(AtomicBool::new(false)),
+            begun: Instant::now(),
+        };
+        for (node, url) in nodes {
+            let writes = (0..plan.writers_per_node).map(|number| {
+                let name = format!("{round}-{}-{number}", node + 1);
+                load.start_writer(Ledger::new(&name, plan.series), url, number, plan)
+            });
             let station = Station {
                 node: *node,
-                writes: Arc::default(),
-                queries: Arc::default(),
+                writes: writes.collect(),
+                queries: Seen::default(),
             };
-            let writer = Writer {
-                client: HttpClient::new(ANSWER_WAIT_MAX),
-                url: url.clone(),
-                ledger: Arc::clone(ledger),
-                seen: Arc::clone(&station.writes),
-            };
-            tasks.push(tokio::spawn(
-                writer.run(plan.write_every, Arc::clone(&stopping)),
-            ));
+            load.stations.push(station);
+        }
+        for (station, (_, url)) in load.stations.iter().zip(nodes) {
             let querier = Querier {
                 client: HttpClient::new(ANSWER_WAIT_MAX),
                 url: url.clone(),
-                ledgers: ledgers.clone(),
-                seen: Arc::clone(&station.queries),
+                writers: format!("{round}-.*"),
+                ledgers: load.ledgers.clone(),
+                seen: station.queries.clone(),
             };
-            tasks.push(tokio::spawn(
-                querier.run(plan.query_every, Arc::clone(&stopping)),
-            ));
-            stations.push(station);
+            let run = querier.run(plan.query_every, Arc::clone(&load.stopping));
+            load.tasks.push(tokio::spawn(run));
         }
-        Self {
-            ledgers,
-            stations,
-            tasks,
-            stopping,
-        }
+        load
+    }
+
+    /// The writers of a node take turns: the first requests are spread over the time between two.
+    fn start_writer(&mut self, ledger: Ledger, url: &str, number: usize, plan: &LoadPlan) -> Seen {
+        let ledger = Arc::new(ledger);
+        let seen = Seen::default();
+        let writer = Writer {
+            client: HttpClient::new(ANSWER_WAIT_MAX),
+            url: url.to_owned(),
+            ledger: Arc::clone(&ledger),
+            seen: seen.clone(),
+        };
+        let delay = plan.write_every * number as u32 / plan.writers_per_node as u32;
+        let run = writer.run(plan.write_every, delay, Arc::clone(&self.stopping));
+        self.tasks.push(tokio::spawn(run));
+        self.ledgers.push(ledger);
+        seen
     }
 
     /// The ledgers of all writers.
@@ -142,7 +163,7 @@ impl Load {
         tokio::time::sleep(duration).await;
     }
 
-    /// Ends the load after the requests that are under way.
+    /// Ends the load after the requests that are under way, and prints what it came to.
     ///
     /// # Errors
     /// When a task has panicked.
@@ -151,11 +172,16 @@ impl Load {
         for task in self.tasks.drain(..) {
             task.await.context("a writer or querier")?;
         }
+        let ledgers = self.ledgers.iter();
+        let samples = ledgers.map(|ledger| ledger.counts().acknowledged * ledger.series_count());
+        let (samples, took) = (samples.sum::<usize>(), self.begun.elapsed());
+        let rate = samples as f64 / took.as_secs_f64();
+        eprintln!("{samples} samples acknowledged in {took:.1?}, {rate:.0}/s");
         Ok(())
     }
 
-    /// Fails when, at one of the named nodes, writes or queries that began in `from..to` failed for
-    /// longer than `longest`.
+    /// Fails when, at one of the named nodes, the writes of one writer or the queries that began in
+    /// `from..to` failed for longer than `longest`. Prints what the longest was at each node.
     ///
     /// # Errors
     /// Says where, for how long and why.
@@ -169,17 +195,10 @@ impl Load {
             if !nodes.contains(&station.node) {
                 continue;
             }
-            for (what, seen) in [("writes", &station.writes), ("queries", &station.queries)] {
-                let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                let window = longest_error_window(&seen.attempts, from, to);
-                if window > longest {
-                    bail!(
-                        "{what} at node {} failed for {window:?}, longer than {longest:?}: {:?}",
-                        station.node + 1,
-                        seen.reasons
-                    );
-                }
-            }
+            let name = format!("node {}", station.node + 1);
+            check_station(&name, "writes", &station.writes, (from, to), longest)?;
+            let queries = std::slice::from_ref(&station.queries);
+            check_station(&name, "queries", queries, (from, to), longest)?;
         }
         Ok(())
     }
@@ -198,23 +217,13 @@ impl Load {
             }
         }
         for station in &self.stations {
-            let seen = station
-                .queries
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let seen = station.queries.get();
+            let node = station.node + 1;
             if !seen.attempts.iter().any(|attempt| attempt.success) {
-                bail!(
-                    "node {}: no query was answered: {:?}",
-                    station.node + 1,
-                    seen.reasons
-                );
+                bail!("node {node}: no query was answered: {:?}", seen.reasons);
             }
             if let Some(first) = seen.wrong.first() {
-                bail!(
-                    "node {}: {} wrong answers: {first}",
-                    station.node + 1,
-                    seen.wrong.len()
-                );
+                bail!("node {node}: {} wrong answers: {first}", seen.wrong.len());
             }
         }
         Ok(())
@@ -229,120 +238,35 @@ impl Drop for Load {
     }
 }
 
-struct Writer {
-    client: HttpClient,
-    url: String,
-    ledger: Arc<Ledger>,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl Writer {
-    async fn run(self, every: Duration, stopping: Arc<AtomicBool>) {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !stopping.load(Ordering::Relaxed) {
-            ticks.tick().await;
-            let begun = Instant::now();
-            let outcome = self.write().await;
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.record(begun, outcome);
+fn check_station(
+    node: &str,
+    what: &str,
+    all: &[Seen],
+    (from, to): (Instant, Instant),
+    allowed: Duration,
+) -> anyhow::Result<()> {
+    let (mut attempts, mut failed) = (0, 0);
+    let (mut window, mut slowest) = (Duration::ZERO, Duration::ZERO);
+    let mut reasons = Vec::new();
+    for seen in all {
+        let seen = seen.get();
+        let within = |begun: Instant| from <= begun && begun < to;
+        for attempt in seen.attempts.iter().filter(|a| within(a.begun)) {
+            attempts += 1;
+            failed += usize::from(!attempt.success);
+            slowest = slowest.max(attempt.ended - attempt.begun);
+        }
+        let longest = longest_error_window(&seen.attempts, from, to);
+        if longest > window {
+            window = longest;
+            reasons.clone_from(&seen.reasons);
         }
     }
-
-    async fn write(&self) -> Result<(), String> {
-        let (timestamp, body) = self.ledger.begin(Clock::now_millis());
-        let (fate, text) = match self.client.remote_write(&self.url, body).await {
-            Ok(answer) if answer.is_success() => (Fate::Acknowledged, String::new()),
-            Ok(answer) if answer.status >= 500 || answer.status == 429 => (
-                Fate::Unknown,
-                format!("{} {}", answer.status, answer.text()),
-            ),
-            Ok(answer) => (
-                Fate::Refused,
-                format!("{} {}", answer.status, answer.text()),
-            ),
-            Err(error) => (Fate::Unknown, format!("{error:#}")),
-        };
-        self.ledger.settle(timestamp, fate, &text);
-        match fate {
-            Fate::Acknowledged => Ok(()),
-            Fate::Unknown | Fate::Refused => Err(text),
-        }
+    eprintln!(
+        "{what} at {node}: {failed} of {attempts} failed, for {window:.0?} at most; the slowest took {slowest:.0?}"
+    );
+    if window > allowed {
+        bail!("{what} at {node} failed for {window:?}, longer than {allowed:?}: {reasons:?}");
     }
-}
-
-struct Querier {
-    client: HttpClient,
-    url: String,
-    ledgers: Vec<Arc<Ledger>>,
-    seen: Arc<Mutex<Seen>>,
-}
-
-impl Querier {
-    async fn run(self, every: Duration, stopping: Arc<AtomicBool>) {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !stopping.load(Ordering::Relaxed) {
-            ticks.tick().await;
-            let begun = Instant::now();
-            for ledger in &self.ledgers {
-                let outcome = self.count(ledger).await;
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                match outcome {
-                    Ok(Ok(())) => seen.record(begun, Ok(())),
-                    Ok(Err(wrong)) => seen.wrong.push(wrong),
-                    Err(error) => seen.record(begun, Err(format!("{error:#}"))),
-                }
-            }
-        }
-    }
-
-    /// The outer error: no answer. The inner one: a wrong answer.
-    async fn count(&self, ledger: &Ledger) -> anyhow::Result<Result<(), String>> {
-        let before = ledger.counts();
-        // Ten seconds ahead, so that every sample is inside the range whatever the clocks say.
-        let time = Clock::now_millis() as f64 / 1000.0 + 10.0;
-        let query = format!(
-            "count_over_time({METRIC}{{writer=\"{}\"}}[1h])",
-            ledger.writer()
-        );
-        let url = format!("{}/api/v1/query", self.url);
-        let parameters = [("query", query.as_str()), ("time", &format!("{time:.3}"))];
-        let data = self.client.query(&url, &parameters).await?;
-        let after = ledger.counts();
-        let result = data["result"].as_array().context("a result list")?;
-        let counts = result.iter().map(|series| {
-            let count = series["value"][1]
-                .as_str()
-                .and_then(|text| text.parse().ok());
-            count.unwrap_or(0)
-        });
-        Ok(check_counts(
-            ledger,
-            (before, after),
-            &counts.collect::<Vec<usize>>(),
-        ))
-    }
-}
-
-fn check_counts(
-    ledger: &Ledger,
-    (before, after): (Counts, Counts),
-    found: &[usize],
-) -> Result<(), String> {
-    let writer = ledger.writer();
-    if before.acknowledged > 0 && found.len() != ledger.series_count() {
-        let expected = ledger.series_count();
-        return Err(format!(
-            "writer {writer}: {} series instead of {expected}",
-            found.len()
-        ));
-    }
-    let expected = before.acknowledged..=after.begun;
-    match found.iter().find(|count| !expected.contains(count)) {
-        None => Ok(()),
-        Some(count) => Err(format!(
-            "writer {writer}: a series has {count} samples, not {expected:?}"
-        )),
-    }
+    Ok(())
 }

@@ -39,7 +39,7 @@ impl FreePort {
 pub struct Process {
     child: Child,
     log: PathBuf,
-    _quota: Option<CpuQuota>,
+    quota: Option<CpuQuota>,
 }
 
 impl Process {
@@ -59,7 +59,7 @@ impl Process {
         Ok(Self {
             child,
             log: log.to_owned(),
-            _quota: quota,
+            quota,
         })
     }
 
@@ -67,6 +67,12 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether a processor quota was wanted and is in force.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        self.quota.is_some()
     }
 
     /// Fails when the process has ended.

@@ -2,64 +2,125 @@
 //! equal replicas.
 
 use crate::{Clock, Cluster, Ledger, ledger::METRIC, wait_until};
-use anyhow::{Context, bail};
-use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use trefoil_model::Millis;
+
+/// Samples that one question asks for: some megabytes of answer.
+const PAGE_SAMPLES: usize = 500_000;
+/// How far before its first request a ledger is searched for samples that were never sent.
+const BEFORE: Millis = 2 * 3_600_000;
+/// How far behind the present: clocks may differ.
+const BEHIND: Millis = 10_000;
+
+/// An answer with raw samples, as far as it matters.
+#[derive(Deserialize)]
+struct Page<'a> {
+    status: &'a str,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(borrow)]
+    data: Matrix<'a>,
+}
+
+#[derive(Deserialize)]
+struct Matrix<'a> {
+    #[serde(borrow)]
+    result: Vec<RawSeries<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawSeries<'a> {
+    #[serde(borrow)]
+    metric: Metric<'a>,
+    #[serde(borrow)]
+    values: Vec<(f64, &'a str)>,
+}
+
+#[derive(Deserialize)]
+struct Metric<'a> {
+    series: &'a str,
+}
 
 /// Holds every running node's raw samples of all ledgers against the ledgers.
 ///
 /// # Errors
 /// Says at which node which series lacks what, or has what was never sent.
 pub async fn check_answers(cluster: &Cluster, ledgers: &[Arc<Ledger>]) -> anyhow::Result<()> {
-    for (number, node) in cluster.nodes().iter().enumerate() {
-        if !node.is_running() {
-            continue;
-        }
+    let (begun, mut samples) = (Instant::now(), 0);
+    for node in cluster.nodes().iter().filter(|node| node.is_running()) {
         for ledger in ledgers {
             let place = || format!("{}, writer {}", node.name, ledger.writer());
-            check_ledger(cluster, number, ledger)
-                .await
-                .with_context(place)?;
+            let checked = check_ledger(cluster, &node.url(), ledger).await;
+            samples += checked.with_context(place)?;
         }
     }
+    eprintln!("{samples} samples checked in {:.1?}", begun.elapsed());
     Ok(())
 }
 
-async fn check_ledger(cluster: &Cluster, node: usize, ledger: &Ledger) -> anyhow::Result<()> {
-    let query = format!("{METRIC}{{writer=\"{}\"}}[2h]", ledger.writer());
-    let time = format!("{:.3}", Clock::now_millis() as f64 / 1000.0 + 10.0);
-    let url = format!("{}/api/v1/query", cluster.url(node));
-    let parameters = [("query", query.as_str()), ("time", time.as_str())];
-    let data = cluster.client().query(&url, &parameters).await?;
-    let result = data["result"].as_array().context("a result list")?;
-    if result.len() != ledger.series_count() && ledger.counts().acknowledged > 0 {
-        bail!(
-            "{} series instead of {}",
-            result.len(),
-            ledger.series_count()
-        );
+/// How many samples were there.
+async fn check_ledger(cluster: &Cluster, url: &str, ledger: &Ledger) -> anyhow::Result<usize> {
+    // A load that goes on has requests under way whose fate changes meanwhile.
+    let due = ledger.acknowledged();
+    let mut ends = ledger.page_ends(PAGE_SAMPLES / ledger.series_count());
+    ends.push(Clock::now_millis() + BEHIND);
+    let (mut from, mut samples) = (ends[0] - BEFORE, 0);
+    for to in ends {
+        samples += check_page(cluster, url, ledger, &due, (from, to)).await?;
+        from = to;
     }
-    for series in result {
-        let number = series["metric"]["series"]
-            .as_str()
-            .context("the label series")?;
-        let samples = samples(series).context("the samples of a series")?;
-        let checked = ledger.check_series(number.parse()?, &samples);
+    Ok(samples)
+}
+
+/// Checks all series of a ledger after `from` and up to `to`; how many samples they have there.
+async fn check_page(
+    cluster: &Cluster,
+    url: &str,
+    ledger: &Ledger,
+    due: &BTreeSet<Millis>,
+    (from, to): (Millis, Millis),
+) -> anyhow::Result<usize> {
+    let (writer, range) = (ledger.writer(), to - from);
+    let query = format!("{METRIC}{{writer=\"{writer}\"}}[{range}ms]");
+    let time = format!("{:.3}", to as f64 / 1000.0);
+    let parameters = [("query", query.as_str()), ("time", time.as_str())];
+    let url = format!("{url}/api/v1/query");
+    let answer = cluster.client().post_form(&url, &parameters).await?;
+    ensure!(answer.is_success(), "{}: {}", answer.status, answer.text());
+    let page: Page<'_> = serde_json::from_slice(&answer.body).context("read raw samples")?;
+    let complete = page.status == "success" && page.warnings.is_empty();
+    ensure!(complete, "{}", answer.text());
+
+    let mut found: Vec<Option<Vec<(Millis, f64)>>> = vec![None; ledger.series_count()];
+    for series in page.data.result {
+        let number: usize = series.metric.series.parse()?;
+        let place = found.get_mut(number);
+        let place = place.with_context(|| format!("series {number} was never sent"))?;
+        ensure!(place.is_none(), "series {number} is there twice");
+        *place = Some(samples(&series.values)?);
+    }
+    let mut count = 0;
+    for (number, samples) in found.into_iter().enumerate() {
+        let samples = samples.unwrap_or_default();
+        count += samples.len();
+        let checked = ledger.check_series(number, (from, to), due, &samples);
         checked.map_err(|reason| anyhow::anyhow!("series {number}: {reason}"))?;
     }
-    Ok(())
+    Ok(count)
 }
 
-fn samples(series: &Value) -> Option<Vec<(Millis, f64)>> {
-    let values = series["values"].as_array()?;
-    values
-        .iter()
-        .map(|pair| {
-            let timestamp = (pair[0].as_f64()? * 1000.0).round() as Millis;
-            Some((timestamp, pair[1].as_str()?.parse().ok()?))
-        })
-        .collect()
+fn samples(values: &[(f64, &str)]) -> anyhow::Result<Vec<(Millis, f64)>> {
+    let samples = values.iter().map(|(seconds, value)| {
+        let timestamp = (seconds * 1000.0).round() as Millis;
+        Ok((timestamp, value.parse()?))
+    });
+    samples.collect()
 }
 
 /// Waits until `trefoil cluster verify` finds all replicas equal; how long that took.
@@ -73,14 +134,16 @@ pub async fn wait_until_equal(
 ) -> anyhow::Result<Duration> {
     let equal = wait_until("cluster verify finds equal replicas", deadline, || async {
         let output = cluster.command(node, &["cluster", "verify"])?;
-        if !output.status.success() {
-            bail!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
+        ensure!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     });
-    Ok(equal.await?.1)
+    let took = equal.await?.1;
+    ensure!(took <= deadline, "equal only after {took:?}");
+    eprintln!("equal replicas after {took:.1?}");
+    Ok(took)
 }
