@@ -1,6 +1,6 @@
 //! Restarts with new addresses, and with each other's: identity is in the data, not in the address.
 
-use crate::{Scenario, check_end, seconds, stations};
+use crate::{SETTLE, Scenario, check_end, stations};
 use trefoil_tests::{Load, LoadPlan};
 
 /// Peers must first notice that an old address no longer answers.
@@ -43,7 +43,7 @@ async fn two_nodes_come_back_at_each_others_address() -> anyhow::Result<()> {
 /// A cluster whose load has ended.
 async fn rested() -> anyhow::Result<Scenario> {
     let mut run = Scenario::begin().await?;
-    run.load.go_on(seconds(2, 5)).await;
+    run.load.go_on(SETTLE).await;
     run.load.stop().await?;
     Ok(run)
 }
@@ -52,7 +52,7 @@ async fn rested() -> anyhow::Result<Scenario> {
 async fn check_after(run: Scenario) -> anyhow::Result<()> {
     let nodes = stations(&run.cluster, &[0, 1, 2]);
     let mut after = Load::start("after", &nodes, &LoadPlan::default());
-    after.go_on(seconds(2, 5)).await;
+    after.go_on(SETTLE).await;
     after.stop().await?;
     run.load.check_honesty()?;
     after.check_honesty()?;

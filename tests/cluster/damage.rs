@@ -1,7 +1,7 @@
 //! A disk that gives back other bytes than it was given: reported, counted, and repaired from the
 //! other owners.
 
-use crate::{Scenario, check_end, ready_seconds_max, seconds};
+use crate::{SETTLE, Scenario, check_end, ready_seconds_max};
 use anyhow::{Context, ensure};
 use std::{
     fs,
@@ -162,7 +162,7 @@ async fn check(folder: &str, kind: &str) -> anyhow::Result<()> {
 /// Three nodes that have taken a load for some seconds.
 async fn loaded() -> anyhow::Result<Scenario> {
     let mut run = Scenario::begin().await?;
-    run.load.go_on(seconds(3, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load.stop().await?;
     Ok(run)
 }

@@ -1,6 +1,6 @@
 //! Nodes that are killed, paused and restarted under a steady load.
 
-use crate::{Scenario, seconds};
+use crate::{FAULT, SETTLE, Scenario};
 use std::time::{Duration, Instant};
 use trefoil_tests::{check_answers, ready_seconds_max};
 
@@ -12,23 +12,23 @@ const LOADED_READY_SECONDS_MAX: u64 = 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_and_a_paused_node_cost_nothing() -> anyhow::Result<()> {
     let mut run = Scenario::under_load().await?;
-    run.load.go_on(seconds(2, 5)).await;
+    run.load.go_on(SETTLE).await;
 
     let killed = Instant::now();
     run.cluster.kill(1)?;
-    run.load.go_on(seconds(5, 20)).await;
+    run.load.go_on(FAULT).await;
     run.cluster.start_node(1)?;
     let took = run.cluster.wait_ready(LOADED_READY_SECONDS_MAX).await?;
     eprintln!("ready after {took:.1?}");
-    run.load.go_on(seconds(3, 5)).await;
+    run.load.go_on(SETTLE).await;
     let paused = Instant::now();
     run.load
         .check_windows(&[0, 2], (killed, paused), ERROR_WINDOW_MAX)?;
 
     run.cluster.pause(2)?;
-    run.load.go_on(seconds(5, 20)).await;
+    run.load.go_on(FAULT).await;
     run.cluster.resume(2)?;
-    run.load.go_on(seconds(3, 5)).await;
+    run.load.go_on(SETTLE).await;
     run.load
         .check_windows(&[0, 1], (paused, Instant::now()), ERROR_WINDOW_MAX)?;
     run.finish().await
@@ -37,10 +37,10 @@ async fn a_killed_and_a_paused_node_cost_nothing() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
     let mut run = Scenario::under_load().await?;
-    run.load.go_on(seconds(2, 5)).await;
+    run.load.go_on(SETTLE).await;
     let killed = Instant::now();
     run.cluster.kill(1)?;
-    run.load.go_on(seconds(4, 20)).await;
+    run.load.go_on(FAULT).await;
     run.load
         .check_windows(&[0, 2], (killed, Instant::now()), ERROR_WINDOW_MAX)?;
 
@@ -49,7 +49,7 @@ async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
     run.cluster.start_node(0)?;
     run.cluster.wait_ready(ready_seconds_max()).await?;
     let back = Instant::now();
-    run.load.go_on(seconds(4, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load
         .check_windows(&[0, 2], (back, Instant::now()), ERROR_WINDOW_MAX)?;
     run.load.stop().await?;
@@ -60,7 +60,7 @@ async fn one_node_dead_for_good_and_another_restarted() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_killed_at_once_bring_everything_back() -> anyhow::Result<()> {
     let mut run = Scenario::under_load().await?;
-    run.load.go_on(seconds(4, 20)).await;
+    run.load.go_on(SETTLE * 4).await;
     for node in 0..3 {
         run.cluster.kill(node)?;
     }
@@ -69,14 +69,14 @@ async fn all_nodes_killed_at_once_bring_everything_back() -> anyhow::Result<()> 
     }
     let took = run.cluster.wait_ready(ready_seconds_max()).await?;
     eprintln!("ready after {took:?}");
-    run.load.go_on(seconds(1, 5)).await;
+    run.load.go_on(SETTLE).await;
     run.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_power_cut_two_of_three_nodes_have_everything() -> anyhow::Result<()> {
     let mut run = Scenario::under_load().await?;
-    run.load.go_on(seconds(3, 10)).await;
+    run.load.go_on(SETTLE).await;
     for node in 0..3 {
         run.cluster.kill(node)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Needs the right to mount a small file system; says so and does nothing where it is lacking.
 
-use crate::{check_end, seconds, stations};
+use crate::{FAULT, SETTLE, check_end, stations};
 use anyhow::{Context, ensure};
 use std::{
     fs,
@@ -104,7 +104,7 @@ async fn a_full_disk_costs_one_owner_and_nothing_else() -> anyhow::Result<()> {
     let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let mut load = Load::start("load", &stations(&cluster, &[0, 2]), &LoadPlan::default());
-    load.go_on(seconds(2, 5)).await;
+    load.go_on(SETTLE).await;
     cluster.stop(1)?;
     let Some(mount) = move_journal(cluster.nodes()[1].data())? else {
         println!("not run: a file system cannot be mounted here");
@@ -129,7 +129,7 @@ async fn a_full_disk_costs_one_owner_and_nothing_else() -> anyhow::Result<()> {
             answer.text()
         );
     };
-    load.go_on(seconds(4, 15)).await;
+    load.go_on(FAULT).await;
     load.check_windows(&[0, 2], (full, std::time::Instant::now()), ERROR_WINDOW_MAX)?;
     // The full node still answers completely, with the others' help.
     check_answers(&cluster, &load.ledgers()).await?;
@@ -150,7 +150,7 @@ async fn a_full_disk_costs_one_owner_and_nothing_else() -> anyhow::Result<()> {
 
     mount.enlarge()?;
     cluster.wait_ready(BACK_SECONDS_MAX).await?;
-    load.go_on(seconds(1, 5)).await;
+    load.go_on(SETTLE).await;
     load.stop().await?;
     load.check_honesty()?;
     check_end(&cluster, &load.ledgers()).await?;

@@ -1,8 +1,7 @@
 //! Scenarios of the whole product: real processes, real disks, real signals.
 //!
 //! Every scenario ends with the same questions: is every acknowledged sample in every running node's
-//! answer, is there none that was never sent, are all replicas equal? Times are shortened by default;
-//! `TREFOIL_LONG_TESTS=1` gives the full ones. Scenarios run one at a time.
+//! answer, is there none that was never sent, are all replicas equal? Scenarios run one at a time.
 
 mod addresses;
 mod bad_input;
@@ -19,17 +18,17 @@ mod start;
 
 use std::{sync::Arc, time::Duration};
 use trefoil_tests::{
-    Cluster, Exclusive, Ledger, Load, LoadPlan, Node, check_answers, long_tests, measure_capacity,
+    Cluster, Exclusive, Ledger, Load, LoadPlan, Node, check_answers, measure_capacity,
     ready_seconds_max, wait_until_equal,
 };
 
 /// After rest, replicas must be equal within this time (D3).
 const EQUAL_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The short form of a time, or with `TREFOIL_LONG_TESTS=1` the full one.
-fn seconds(short: u64, full: u64) -> Duration {
-    Duration::from_secs(if long_tests() { full } else { short })
-}
+/// How long a fault lasts.
+const FAULT: Duration = Duration::from_secs(20);
+/// How long a load goes on before the first fault and after each.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// A quota that leaves the load generator some of two cores.
 const CORES_PER_NODE: f64 = 0.6;

@@ -1,6 +1,6 @@
 //! Nodes that join, are drained, and lose their disks, under load.
 
-use crate::{Scenario, seconds};
+use crate::{SETTLE, Scenario};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ const MOVED_WAIT_MAX: Duration = Duration::from_secs(90);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Result<()> {
     let mut run = Scenario::begin().await?;
-    run.load.go_on(seconds(2, 10)).await;
+    run.load.go_on(SETTLE).await;
 
     let begun = Instant::now();
     let fourth = run.cluster.add_node()?;
@@ -20,7 +20,7 @@ async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Resul
         (all * 23 / 100..=all * 27 / 100).contains(&count)
     });
     eprintln!("the fourth node has {} replicas", share.await?);
-    run.load.go_on(seconds(2, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load
         .check_windows(&[0, 1, 2], (begun, Instant::now()), Duration::ZERO)?;
 
@@ -33,7 +33,7 @@ async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Resul
         String::from_utf8_lossy(&drain.stderr)
     );
     replicas_when(&run.cluster, 1, "the node is empty", |count, _| count == 0).await?;
-    run.load.go_on(seconds(2, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load
         .check_windows(&[0, 2], (begun, Instant::now()), Duration::ZERO)?;
     run.finish().await
@@ -42,7 +42,7 @@ async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
     let mut run = Scenario::begin().await?;
-    run.load.go_on(seconds(3, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.cluster.kill(1)?;
     run.cluster.delete_data(1)?;
     run.cluster.start_node(1)?;
@@ -53,7 +53,7 @@ async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
         count * 3 == all
     });
     owned.await?;
-    run.load.go_on(seconds(2, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.finish().await
 }
 
@@ -63,7 +63,7 @@ async fn a_node_that_was_gone_before_the_others_started_is_drained() -> anyhow::
     let fourth = run.cluster.add_node()?;
     let share = replicas_when(&run.cluster, fourth, "it has some", |count, _| count > 0);
     share.await?;
-    run.load.go_on(seconds(2, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load.stop().await?;
     for node in 0..4 {
         run.cluster.kill(node)?;

@@ -1,7 +1,7 @@
 //! A cluster that lost two of its three nodes for good goes on with what the third one holds, as
 //! `docs/lost-majority.md` says.
 
-use crate::{Scenario, check_end, seconds, stations};
+use crate::{SETTLE, Scenario, check_end, stations};
 use anyhow::{Context, bail, ensure};
 use std::{process::Output, time::Duration};
 use trefoil_tests::{Cluster, Load, LoadPlan, check_answers, wait_until, wait_until_equal};
@@ -14,7 +14,7 @@ const ALONE_SECONDS_MAX: u64 = 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_recovered_from_the_last_of_three_nodes() -> anyhow::Result<()> {
     let mut run = Scenario::begin().await?;
-    run.load.go_on(seconds(3, 10)).await;
+    run.load.go_on(SETTLE).await;
     run.load.stop().await?;
     run.load.check_honesty()?;
     // Now the survivor has all that was acknowledged, so that all of it must come back.
@@ -47,7 +47,7 @@ async fn a_cluster_is_recovered_from_the_last_of_three_nodes() -> anyhow::Result
         &stations(&run.cluster, &[0, 3, 4]),
         &LoadPlan::default(),
     );
-    after.go_on(seconds(2, 10)).await;
+    after.go_on(SETTLE).await;
     after.stop().await?;
     after.check_honesty()?;
     let ledgers = [run.load.ledgers(), after.ledgers()].concat();

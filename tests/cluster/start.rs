@@ -1,6 +1,6 @@
 //! A cluster makes itself out of a seed list, and stops when it is asked to.
 
-use crate::{EQUAL_WAIT_MAX, seconds, stations};
+use crate::{EQUAL_WAIT_MAX, SETTLE, stations};
 use anyhow::{Context, ensure};
 use trefoil_tests::{
     Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until_equal,
@@ -49,7 +49,7 @@ async fn one_node_alone_takes_and_answers_and_survives_sigkill() -> anyhow::Resu
     let mut cluster = Cluster::start(1)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let mut load = Load::start("alone", &stations(&cluster, &[0]), &LoadPlan::default());
-    load.go_on(seconds(3, 10)).await;
+    load.go_on(SETTLE).await;
     cluster.kill(0)?;
     load.stop().await?;
     cluster.start_node(0)?;
@@ -68,7 +68,7 @@ async fn nodes_stop_when_asked_and_come_back_with_everything() -> anyhow::Result
         &stations(&cluster, &[0, 1, 2]),
         &LoadPlan::default(),
     );
-    load.go_on(seconds(2, 10)).await;
+    load.go_on(SETTLE).await;
     load.stop().await?;
     for node in 0..3 {
         cluster.stop(node)?;

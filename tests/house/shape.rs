@@ -56,7 +56,7 @@ pub(crate) fn check_ignored(tree: &Tree) -> Vec<Finding> {
     lines_where(tree.rust(), |line| line.contains(marker))
         .map(|place| {
             let instead = "a test that does not run proves nothing: assert what happens today and say \
-                           why, shorten it behind TREFOIL_LONG_TESTS, or delete it.";
+                           why, shorten it, or delete it.";
             Finding::new(place, instead)
         })
         .collect()

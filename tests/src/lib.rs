@@ -32,9 +32,3 @@ pub use quota::CpuQuota;
 pub use verify::{check_answers, wait_until_equal};
 pub use wait::{Clock, wait_until};
 pub use windows::{Attempt, longest_error_window};
-
-/// Whether the long forms of the tests were asked for (`TREFOIL_LONG_TESTS=1`).
-#[must_use]
-pub fn long_tests() -> bool {
-    std::env::var("TREFOIL_LONG_TESTS").is_ok_and(|value| value == "1")
-}
