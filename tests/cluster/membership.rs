@@ -41,7 +41,7 @@ async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Resul
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_data_is_filled_again() -> anyhow::Result<()> {
-    let mut run = Scenario::begin().await?;
+    let mut run = Scenario::under_load().await?;
     run.load.go_on(SETTLE).await;
     run.cluster.kill(1)?;
     run.cluster.delete_data(1)?;
