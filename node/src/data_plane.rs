@@ -185,12 +185,18 @@ impl DataPlane {
                 bytes_max,
             } => self.spawn(move |plane| {
                 let read = plane.exports.read(export, cursor, bytes_max);
-                plane.feed(read.unwrap_or_else(|error| {
+                let answer = read.unwrap_or_else(|error| {
                     plane.store_failed(&error, "read a view for a peer");
-                    Event::ExportFailed { export }
-                }));
+                    Some(Event::ExportFailed { export })
+                });
+                if let Some(answer) = answer {
+                    plane.feed(answer);
+                }
             }),
-            Action::CloseExport { export } => self.exports.close(export),
+            Action::CloseExport { export } => {
+                let unpinned = self.exports.close(export);
+                self.spawn(move |_| drop(unpinned));
+            }
             Action::Propose(proposal) => self.wish(MetadataWish::Propose(proposal)),
             Action::Report(report) => self.wish(MetadataWish::Report(report)),
             Action::RefreshMetadata => self.wish(MetadataWish::Refresh),

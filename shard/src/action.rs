@@ -49,8 +49,9 @@ pub enum Action {
         /// Only items in this range; none: all.
         range: Option<TimeRange>,
     },
-    /// Read about so many bytes of the view and answer with [`crate::Event::Exported`] or `ExportFailed`. Reading
-    /// at one cursor twice must give the same items.
+    /// Read about so many bytes of the view and answer with [`crate::Event::Exported`] or `ExportFailed`. Cursors
+    /// come one behind the other, each until its chunk has arrived: reading at the last one again must give the same
+    /// items, while it is being read further requests of it need no answer, and older ones need none any more.
     Export {
         /// The export.
         export: ExportId,

@@ -70,10 +70,15 @@ impl SeriesCursor {
         (0..self.selection.len()).map(|rank| self.selection.canonical(rank))
     }
 
-    /// Skips the series up to and including these labels.
-    pub(super) fn skip_to_behind(&mut self, behind: &dyn Fn(&[u8]) -> bool) {
+    /// Has about so many samples in memory at once, instead of what suits a query.
+    pub(super) fn read_in_batches_of(&mut self, samples: u64) {
+        self.batch_series = Selection::batch_series(&self.sources, samples);
+    }
+
+    /// Skips the series in front of the first whose labels `reached` accepts, as it does all behind it.
+    pub(super) fn skip_until(&mut self, reached: &dyn Fn(&[u8]) -> bool) {
         let ranks: Vec<usize> = (0..self.selection.len()).collect();
-        self.next = ranks.partition_point(|rank| !behind(self.selection.canonical(*rank)));
+        self.next = ranks.partition_point(|rank| !reached(self.selection.canonical(*rank)));
         self.batch.clear();
         self.batch_start = self.next;
         let parts = &self.selection.parts;

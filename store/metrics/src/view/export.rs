@@ -1,18 +1,44 @@
 //! The content of shards as parcel bodies, for copying it to another owner.
+//!
+//! ```text
+//! tenant: metadata entries, ascending | series in label order, each with its samples in order of time
+//! ```
+//! A body ends anywhere: between entries, between series, or inside a series. Every body says behind what it
+//! ends ([`ExportCursor`]), and an export of the same view that begins there gives exactly the rest. "Nothing is
+//! left" is not a cursor: [`Export::next_body`] gives no body then.
 
 use super::{SeriesCursor, View};
 use crate::MetricsError;
-use crate::body::BodyWriter;
+use crate::body::{BodyWriter, MetricMetadata};
 use crate::order::write_label_key;
-use std::collections::BTreeSet;
-use trefoil_model::{DeletionVersion, ShardSet, TenantId, TimeRange};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange};
 
-/// Where an export goes on: behind everything that it has given so far.
+/// Most samples of a body, whatever was asked for: together with one series' labels they fit into a body.
+const SAMPLES_MAX: usize = 1 << 20;
+
+/// A body ends when it has so many uncompressed bytes for each sample that it may have: about twice what a sample
+/// takes, so that bodies of many labels or of metadata alone are bounded as well.
+const CONTENT_BYTES_PER_SAMPLE: usize = 16;
+
+/// Samples in memory between two bodies, about: 16 MiB. An export lives as long as its copy.
+const BATCH_SAMPLES: u64 = 1 << 20;
+
+/// Behind what a body ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportCursor {
     tenant: TenantId,
-    /// Canonical labels of the last series that was given whole.
-    behind: Vec<u8>,
+    place: Place,
+}
+
+/// A place in what is given of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Behind this entry of the metadata.
+    Metadata(ShardId, MetricMetadata),
+    /// Behind the metadata, the series before this one, and its samples up to and including `through`.
+    Series { canonical: Vec<u8>, through: Millis },
 }
 
 /// A part of an export.
@@ -23,157 +49,190 @@ pub struct ExportedBody {
     pub deletion_version: DeletionVersion,
     /// To be read by [`crate::BodyReader`].
     pub body: Vec<u8>,
-    /// How many samples the body has.
+    /// How many samples the body has; none in a body of metadata.
     pub samples: usize,
-    /// Resumes behind this body. A series that the body had to cut is given again from its beginning.
-    pub cursor: Option<ExportCursor>,
+    /// Behind what the body ends. There may be nothing behind it.
+    pub end: ExportCursor,
 }
 
 /// Gives the content of shards in bodies of bounded size. Holds its view.
-pub struct Export<'v> {
-    view: &'v View,
+pub struct Export {
+    view: Arc<View>,
     shards: ShardSet,
     range: TimeRange,
     samples_max: usize,
+    /// Those that have not begun, descending.
     tenants: Vec<TenantId>,
-    cursor: Option<(TenantId, SeriesCursor)>,
-    /// A series that did not fit: its tenant is the cursor's, `done` of its samples were given.
-    rest: Option<Rest>,
-    behind: Option<ExportCursor>,
+    open: Option<OpenTenant>,
+    /// Where the first tenant goes on.
+    after: Option<ExportCursor>,
     writer: BodyWriter,
+}
+
+/// What is left of a tenant that has begun.
+struct OpenTenant {
+    tenant: TenantId,
+    metadata: VecDeque<(ShardId, MetricMetadata)>,
+    series: SeriesCursor,
+    /// The series in which the export stands.
+    rest: Option<Rest>,
+    /// In the series with these labels, samples up to and including this time were given before.
+    given: Option<(Vec<u8>, Millis)>,
 }
 
 struct Rest {
     canonical: Vec<u8>,
-    shard: trefoil_model::ShardId,
-    samples: Vec<(trefoil_model::Millis, f64)>,
-    done: usize,
+    shard: ShardId,
+    /// Not empty.
+    samples: VecDeque<(Millis, f64)>,
 }
 
 impl View {
-    /// Exports the content of `shards` in `range`, at most `samples_max` samples per body, behind `after`.
+    /// Exports the content of `shards` in `range`, about `samples_max` (at most 2^20) samples per body, behind `after`:
+    /// a cursor of an export of the same view, shards and range, with any `samples_max`.
     ///
     /// # Errors
     /// [`MetricsError::Compression`] when memory is short.
     pub fn export(
-        &self,
+        self: &Arc<Self>,
         shards: &ShardSet,
         range: TimeRange,
         samples_max: usize,
-        after: Option<&ExportCursor>,
-    ) -> Result<Export<'_>, MetricsError> {
-        let first = after.map(|cursor| cursor.tenant);
-        let tenants = self.tenants();
-        let tenants = tenants
-            .into_iter()
-            .filter(|t| first.is_none_or(|first| *t >= first));
+        after: Option<ExportCursor>,
+    ) -> Result<Export, MetricsError> {
+        let first = after.as_ref().map(|cursor| cursor.tenant);
+        let tenants = self.tenants().into_iter();
+        let tenants = tenants.filter(|t| first.is_none_or(|first| *t >= first));
         Ok(Export {
-            view: self,
+            view: Arc::clone(self),
             shards: shards.clone(),
             range,
-            samples_max: samples_max.max(1),
+            samples_max: samples_max.clamp(1, SAMPLES_MAX),
             tenants: tenants.rev().collect(),
-            cursor: None,
-            rest: None,
-            behind: after.cloned(),
+            open: None,
+            after,
             writer: BodyWriter::new()?,
         })
     }
 }
 
-impl Export<'_> {
-    /// The next body, or `None` behind the last.
+impl Export {
+    /// The next body, or `None` when nothing is left. Every body has a sample or an entry of metadata.
     ///
     /// # Errors
     /// [`MetricsError::DamagedBlock`]; the export must not be used further.
     pub fn next_body(&mut self) -> Result<Option<ExportedBody>, MetricsError> {
         loop {
-            let Some((tenant, mut cursor)) = self.cursor.take() else {
-                if !self.begin_tenant()? {
-                    return Ok(None);
+            let Some(open) = &mut self.open else {
+                match self.tenants.pop() {
+                    Some(tenant) => self.open = Some(self.begin(tenant)?),
+                    None => return Ok(None),
                 }
                 continue;
             };
-            self.fill(tenant, &mut cursor)?;
-            let samples = self.writer.samples();
-            if self.writer.is_empty() {
+            let tenant = open.tenant;
+            let Some(place) = open.fill(&mut self.writer, self.samples_max)? else {
+                self.open = None;
                 continue;
-            }
-            self.cursor = Some((tenant, cursor));
+            };
+            let samples = self.writer.samples();
             return Ok(Some(ExportedBody {
                 tenant,
                 deletion_version: self.view.policy.deletion_version(tenant),
                 body: self.writer.finish()?,
                 samples,
-                cursor: self.behind.clone(),
+                end: ExportCursor { tenant, place },
             }));
         }
     }
 
-    fn begin_tenant(&mut self) -> Result<bool, MetricsError> {
-        let Some(tenant) = self.tenants.pop() else {
-            return Ok(false);
-        };
-        let mut cursor = self
-            .view
-            .cursor_with_shards(tenant, self.range, &self.shards)?;
-        match &self.behind {
-            Some(behind) if behind.tenant == tenant => {
-                let key = key_of(&behind.behind);
-                cursor.skip_to_behind(&|canonical| key_of(canonical) > key);
+    fn begin(&mut self, tenant: TenantId) -> Result<OpenTenant, MetricsError> {
+        let (view, range, shards) = (&self.view, self.range, &self.shards);
+        let mut series = view.cursor_with_shards(tenant, range, shards)?;
+        series.read_in_batches_of(BATCH_SAMPLES);
+        let mut metadata = VecDeque::new();
+        let mut given = None;
+        let after = self.after.take_if(|after| after.tenant == tenant);
+        match after.map(|after| after.place) {
+            None => metadata.extend(view.metadata_with_shards(tenant, range, shards)?),
+            Some(Place::Metadata(shard, entry)) => {
+                let all = view.metadata_with_shards(tenant, range, shards)?;
+                let given = (shard, entry);
+                metadata.extend(all.into_iter().filter(|entry| *entry > given));
             }
-            _ => {
-                let entries: BTreeSet<_> =
-                    self.view
-                        .metadata_with_shards(tenant, self.range, &self.shards)?;
-                for (shard, entry) in &entries {
-                    self.writer.add_metadata(*shard, entry)?;
-                }
+            Some(Place::Series { canonical, through }) => {
+                let key = key_of(&canonical);
+                series.skip_until(&|canonical| key_of(canonical) >= key);
+                given = Some((canonical, through));
             }
         }
-        self.cursor = Some((tenant, cursor));
-        Ok(true)
+        Ok(OpenTenant {
+            tenant,
+            metadata,
+            series,
+            rest: None,
+            given,
+        })
+    }
+}
+
+impl OpenTenant {
+    /// Fills a body and says behind what it ends; `None` and an empty body when nothing is left.
+    fn fill(
+        &mut self,
+        writer: &mut BodyWriter,
+        samples_max: usize,
+    ) -> Result<Option<Place>, MetricsError> {
+        let mut place = None;
+        let content_max = samples_max * CONTENT_BYTES_PER_SAMPLE;
+        let is_full = |writer: &BodyWriter| {
+            writer.samples() >= samples_max
+                || (!writer.is_empty() && writer.content_bytes() >= content_max)
+        };
+        while !is_full(writer) {
+            let Some((shard, entry)) = self.metadata.pop_front() else {
+                break;
+            };
+            writer.add_metadata(shard, &entry)?;
+            place = Some(Place::Metadata(shard, entry));
+        }
+        while !is_full(writer) {
+            let Some(mut rest) = self.next_rest()? else {
+                break;
+            };
+            let end = rest.samples.len().min(samples_max - writer.samples());
+            let through = rest.samples[end - 1].0;
+            let samples = rest.samples.drain(..end);
+            writer.add_series(rest.shard, &rest.canonical, samples)?;
+            let canonical = rest.canonical.clone();
+            place = Some(Place::Series { canonical, through });
+            self.rest = Some(rest).filter(|rest| !rest.samples.is_empty());
+        }
+        Ok(place)
     }
 
-    fn fill(&mut self, tenant: TenantId, cursor: &mut SeriesCursor) -> Result<(), MetricsError> {
-        while self.writer.samples() < self.samples_max {
-            let mut rest = match self.rest.take() {
-                Some(rest) => rest,
-                None => {
-                    let Some(series) = cursor.next_series()? else {
-                        return Ok(());
-                    };
-                    let values = series.values.iter().copied();
-                    Rest {
-                        canonical: series.canonical.to_vec(),
-                        shard: series.shard,
-                        samples: series.timestamps.iter().copied().zip(values).collect(),
-                        done: 0,
-                    }
-                }
+    /// The series in which the export stands, or the next one, without the samples that were given.
+    fn next_rest(&mut self) -> Result<Option<Rest>, MetricsError> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
+        while let Some(series) = self.series.next_series()? {
+            let given = self.given.take();
+            let given = given.filter(|(canonical, _)| canonical == series.canonical);
+            let first = given.map_or(0, |(_, through)| {
+                series.timestamps.partition_point(|time| *time <= through)
+            });
+            let samples = series.timestamps.iter().zip(series.values).skip(first);
+            let rest = Rest {
+                canonical: series.canonical.to_vec(),
+                shard: series.shard,
+                samples: samples.map(|(time, value)| (*time, *value)).collect(),
             };
-            let room = self.samples_max - self.writer.samples();
-            let end = rest.samples.len().min(rest.done + room);
-            let samples = rest.samples[rest.done..end].iter().copied();
-            match self.writer.add_series(rest.shard, &rest.canonical, samples) {
-                Ok(()) => rest.done = end,
-                // The body is full of label bytes: the series opens the next one.
-                Err(MetricsError::BodyTooLarge { .. }) if !self.writer.is_empty() => {
-                    self.rest = Some(rest);
-                    return Ok(());
-                }
-                Err(other) => return Err(other),
-            }
-            if rest.done == rest.samples.len() {
-                self.behind = Some(ExportCursor {
-                    tenant,
-                    behind: rest.canonical,
-                });
-            } else {
-                self.rest = Some(rest);
+            if !rest.samples.is_empty() {
+                return Ok(Some(rest));
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 
