@@ -185,6 +185,11 @@ impl HeadPart {
         &self.samples
     }
 
+    /// Whether there are samples in a window that shares time with `range`.
+    pub(crate) fn overlaps(&self, range: &TimeRange) -> bool {
+        self.samples.read().overlaps(range)
+    }
+
     /// Whether most series of the index have no samples here.
     pub(crate) fn is_mostly_idle(&self) -> bool {
         2 * self.samples.read().series() < self.series as usize

@@ -96,7 +96,8 @@ impl View {
             }
         }
         // In order of time, so that samples mostly arrive sorted.
-        for part in self.heads.get(&tenant).into_iter().flatten() {
+        let parts = self.heads.get(&tenant).into_iter().flatten();
+        for part in parts.filter(|part| part.overlaps(&range)) {
             sources.push(Source::Head {
                 part: part.clone(),
                 shards: shards.clone(),
@@ -154,7 +155,7 @@ impl View {
     }
 
     /// The canonical labels of the series that satisfy all matchers, in ascending label order, until
-    /// `each` breaks. `range` selects blocks, not single samples.
+    /// `each` breaks. `range` selects blocks and generations of the head, by the windows that they have samples in.
     ///
     /// # Errors
     /// [`MetricsError::DamagedBlock`].
@@ -279,6 +280,8 @@ impl View {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
+    /// What blocks and generations of the head declare that have samples in the windows of `range`. What was declared
+    /// without any sample belongs to no time, so it is in every range.
     fn metadata_with_shards(
         &self,
         tenant: TenantId,
@@ -287,13 +290,15 @@ impl View {
     ) -> Result<BTreeSet<(ShardId, MetricMetadata)>, MetricsError> {
         let mut entries = BTreeSet::new();
         for source in self.sources(tenant, range, shards)? {
-            match &source {
-                Source::Head { part, shards, .. } => {
-                    let samples = part.generation().read();
-                    let wanted = samples.metadata().iter();
-                    entries.extend(wanted.filter(|(shard, _)| shards.contains(*shard)).cloned());
-                }
-                Source::Block { reader, shards, .. } => entries.extend(reader.metadata(shards)?),
+            if let Source::Block { reader, shards, .. } = &source {
+                entries.extend(reader.metadata(shards)?);
+            }
+        }
+        for part in self.heads.get(&tenant).into_iter().flatten() {
+            let samples = part.generation().read();
+            if !samples.has_samples() || samples.overlaps(&range) {
+                let wanted = samples.metadata().iter();
+                entries.extend(wanted.filter(|(shard, _)| shards.contains(*shard)).cloned());
             }
         }
         Ok(entries)

@@ -449,6 +449,76 @@ fn label_questions() {
     }
 }
 
+/// A body of one sample of one series, with what it declares.
+fn body_at(number: u32, time: Option<Millis>, declared: &[&crate::MetricMetadata]) -> Vec<u8> {
+    let mut writer = BodyWriter::new().unwrap();
+    for entry in declared {
+        writer.add_metadata(ShardId(1), entry).unwrap();
+    }
+    let labels = series_labels(number);
+    let samples = time.map(|time| (time, 1.0));
+    writer
+        .add_series(ShardId(1), labels.canonical(), samples)
+        .unwrap();
+    writer.finish().unwrap()
+}
+
+fn declared(metric: &str) -> crate::MetricMetadata {
+    crate::MetricMetadata {
+        metric: metric.into(),
+        metric_type: crate::MetricType::Counter,
+        help: "helps".into(),
+        unit: "bytes".into(),
+    }
+}
+
+/// Questions about a time and copies of it are not about what the head has of other times.
+#[test]
+fn other_times_are_not_listed_and_not_copied() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let (tenant, shards) = (TenantId(0), ShardSet::all(SHARDS));
+    let apply = |position, body: &[u8]| {
+        let version = DeletionVersion(0);
+        engine.apply(position, tenant, version, body, &shards)
+    };
+    let later = START + 5 * WINDOW_MILLIS;
+    apply(1, &body_at(0, Some(START), &[&declared("old")])).unwrap();
+    engine.flush(1, None).unwrap();
+    apply(2, &body_at(1, Some(later), &[&declared("new")])).unwrap();
+    let view = Arc::new(engine.view());
+    let listed = |start: Millis| {
+        let range = Window::containing(start).range();
+        let names = view.label_values(tenant, "__name__", &[], range, &shards);
+        let mut series = Vec::new();
+        let each = |canonical: &[u8]| {
+            let labels = Labels::from_canonical(canonical).unwrap();
+            series.push(labels.metric_name().unwrap().to_owned());
+            ControlFlow::Continue(())
+        };
+        view.series(tenant, &[], range, &shards, each).unwrap();
+        assert_eq!(names.unwrap(), series);
+        let mut export = view.export(&shards, range, 100, None).unwrap();
+        let mut copied = BTreeSet::new();
+        while let Some(body) = export.next_body().unwrap() {
+            let mut reader = BodyReader::new().unwrap();
+            let body = reader.open(&body.body).unwrap();
+            let entries = body.metadata(&shards).unwrap();
+            copied.extend(entries.into_iter().map(|(_, entry)| entry.metric));
+        }
+        (series, copied.into_iter().collect::<Vec<_>>())
+    };
+    let expected = |series: &[&str], metadata: &[&str]| {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        (owned(series), owned(metadata))
+    };
+    assert_eq!(listed(START), expected(&["m0"], &["old"]));
+    assert_eq!(listed(later), expected(&["m1"], &["new"]));
+    assert_eq!(listed(later + WINDOW_MILLIS), expected(&[], &[]));
+    engine.set_cut_off(tenant, later + WINDOW_MILLIS);
+    let names = engine.view().label_names(tenant, &[], all(), &shards);
+    assert_eq!(names.unwrap(), Vec::<String>::new());
+}
+
 #[test]
 fn metadata_survives_flush_and_merge() {
     let engine = open(&Arc::new(SimulatedDisk::new(1)));

@@ -10,7 +10,7 @@
 
 use crate::body::MetricMetadata;
 use std::collections::{BTreeMap, BTreeSet};
-use trefoil_model::{DeletionVersion, Millis, ShardId, Window};
+use trefoil_model::{DeletionVersion, Millis, ShardId, TimeRange, Window};
 
 /// Records per chunk: 128 KiB, so that growing never copies more.
 const CHUNK_RECORDS: usize = 8_192;
@@ -47,6 +47,11 @@ impl Samples {
     /// How many records there are.
     pub(crate) fn len(&self) -> u32 {
         self.records
+    }
+
+    /// Whether there is a sample, not only metadata.
+    pub(crate) fn has_samples(&self) -> bool {
+        self.records > 0
     }
 
     /// Whether nothing was added.
@@ -131,6 +136,11 @@ impl Samples {
     /// The windows that the samples lie in, ascending.
     pub(crate) fn windows(&self) -> impl Iterator<Item = Window> {
         self.windows.keys().copied()
+    }
+
+    /// Whether there are samples in a window that shares time with `range`.
+    pub(crate) fn overlaps(&self, range: &TimeRange) -> bool {
+        self.windows().any(|window| window.range().overlaps(range))
     }
 
     /// Whether the series has a record below `limit`.
