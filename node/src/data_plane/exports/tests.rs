@@ -93,8 +93,13 @@ impl Writer {
             self.write(QUIET, 0, &[3, 99], from, LONG / (window + 1));
             self.engine.flush(self.end, None).expect("a flush");
         }
-        for tenant in [DECLARING_FIRST, DECLARING] {
-            self.write(tenant, 9, &[], START, 0);
+        for (metrics, in_a_block) in [(9, true), (11, false)] {
+            for tenant in [DECLARING_FIRST, DECLARING] {
+                self.write(tenant, metrics, &[], START, 0);
+            }
+            if in_a_block {
+                self.engine.flush(self.end, None).expect("a flush");
+            }
         }
         self.write(BUSY[0], 7, &[0, 5, 19], START + 2 * WINDOW_MILLIS, LONG);
         self.write(BUSY[1], 0, &[2], START + 3 * WINDOW_MILLIS, LONG);

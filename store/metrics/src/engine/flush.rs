@@ -1,4 +1,9 @@
 //! Flushing: what was applied leaves the head as one block per window touched.
+//!
+//! Metadata has no time. It goes into every block that gets samples of its tenant; where no sample came with it, into
+//! the block of a window that the tenant or the node has written to before (see `homeless`).
+
+mod homeless;
 
 use super::readers::BLOCK_FILE;
 use super::{MetricsEngine, Policy};
@@ -27,6 +32,12 @@ pub struct FlushOutcome {
     /// Their bytes.
     pub bytes: u64,
 }
+
+/// What metrics are declared as, by shard.
+type Entries = BTreeSet<(ShardId, MetricMetadata)>;
+
+/// The same for several tenants.
+type ByTenant = BTreeMap<TenantId, Entries>;
 
 /// The frozen generations of each tenant, oldest first.
 type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
@@ -120,12 +131,15 @@ impl MetricsEngine {
         blocks: &mut Vec<BlockMeta>,
     ) -> Result<(), MetricsError> {
         let parts = || frozen.values().flatten();
-        let windows: BTreeSet<Window> = parts()
+        let mut windows: BTreeSet<Window> = parts()
             .flat_map(|part| part.generation().read().windows().collect::<Vec<_>>())
             .collect();
+        let mut homeless = self.homeless_metadata(frozen, &windows, policy);
+        windows.extend(homeless.keys());
         for window in windows {
             let id = self.manifest.reserve_block();
-            let written = self.write_window(id, window.range(), frozen, policy);
+            let homeless = homeless.remove(&window).unwrap_or_default();
+            let written = self.write_window(id, window.range(), frozen, homeless, policy);
             match written {
                 Ok(summary) => blocks.extend(block_meta(id, window.range(), 0, summary)),
                 Err(error) => {
@@ -134,7 +148,7 @@ impl MetricsEngine {
                 }
             }
             if blocks.last().is_none_or(|meta| meta.id != id) {
-                // Everything in this window was deleted or cut off.
+                // Everything in this window was deleted or cut off, and nothing was declared.
                 self.abandon(std::iter::once(id));
             }
         }
@@ -146,6 +160,7 @@ impl MetricsEngine {
         id: BlockId,
         range: TimeRange,
         frozen: &Frozen,
+        mut homeless: ByTenant,
         policy: &Policy,
     ) -> Result<BlockSummary, MetricsError> {
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
@@ -157,6 +172,9 @@ impl MetricsEngine {
             };
             if parts.iter().any(touched) {
                 write_tenant(&mut writer, *tenant, parts, range, policy)?;
+            } else if let Some(entries) = homeless.remove(tenant) {
+                begin_tenant(&mut writer, *tenant, parts, policy)?;
+                write_metadata(&mut writer, entries)?;
             }
         }
         writer.finish()
@@ -170,28 +188,46 @@ fn write_tenant(
     range: TimeRange,
     policy: &Policy,
 ) -> Result<(), MetricsError> {
-    let of_parts = parts
-        .iter()
-        .map(|part| part.generation().read().version_max());
-    let version = of_parts.chain([policy.deletion_version(tenant)]).max();
-    writer.begin_tenant(tenant, version.unwrap_or_default())?;
+    begin_tenant(writer, tenant, parts, policy)?;
     let cut = TimeRange {
         start: range.start.max(policy.cut_off(tenant)),
         end: range.end,
     };
-    let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
-    for part in parts {
-        metadata.extend(part.generation().read().metadata().iter().cloned());
-    }
     if let [part] = parts {
         write_part(writer, part, cut, policy, tenant)?;
     } else {
         write_parts(writer, parts, cut, policy, tenant)?;
     }
-    if !metadata.is_empty() {
-        writer.add_metadata(&metadata.into_iter().collect::<Vec<_>>())?;
+    write_metadata(writer, declared(parts))
+}
+
+fn begin_tenant(
+    writer: &mut BlockWriter,
+    tenant: TenantId,
+    parts: &[HeadPart],
+    policy: &Policy,
+) -> Result<(), MetricsError> {
+    let of_parts = parts
+        .iter()
+        .map(|part| part.generation().read().version_max());
+    let version = of_parts.chain([policy.deletion_version(tenant)]).max();
+    writer.begin_tenant(tenant, version.unwrap_or_default())
+}
+
+/// What a tenant's generations declare.
+fn declared(parts: &[HeadPart]) -> Entries {
+    let mut entries = Entries::new();
+    for part in parts {
+        entries.extend(part.generation().read().metadata().iter().cloned());
     }
-    Ok(())
+    entries
+}
+
+fn write_metadata(writer: &mut BlockWriter, entries: Entries) -> Result<(), MetricsError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    writer.add_metadata(&entries.into_iter().collect::<Vec<_>>())
 }
 
 /// The common case, one generation: series go from the head to the block in the block's order.
@@ -242,7 +278,7 @@ fn write_parts(
     Ok(())
 }
 
-/// The manifest's entry for a finished block; `None` when nothing is in it.
+/// The manifest's entry for a finished block; `None` when nothing is in it. Metadata alone lies in the whole window.
 pub(super) fn block_meta(
     id: BlockId,
     window: TimeRange,
@@ -250,23 +286,24 @@ pub(super) fn block_meta(
     summary: BlockSummary,
 ) -> Option<BlockMeta> {
     let items: u64 = summary.tenants.iter().map(|tenant| tenant.samples).sum();
-    if items == 0 {
+    let all = |all: ShardSet, one: &ShardSet| all.union(one);
+    let shards = (summary.tenants.iter().map(|t| &t.shards)).fold(ShardSet::new(), all);
+    if shards.is_empty() {
         return None;
     }
-    let shards = |all: ShardSet, one: &ShardSet| all.union(one);
+    let (time_min, time_max) = match items {
+        0 => (window.start, window.end - 1),
+        _ => (summary.time_min, summary.time_max),
+    };
     Some(BlockMeta {
         id,
         signal: Signal::Metrics,
         window,
         level,
-        shards: summary
-            .tenants
-            .iter()
-            .map(|t| &t.shards)
-            .fold(ShardSet::new(), shards),
+        shards,
         tenants: summary.tenants.iter().map(tenant_summary).collect(),
-        time_min: summary.time_min,
-        time_max: summary.time_max,
+        time_min,
+        time_max,
         items,
         files: vec![summary.file],
         note: Vec::new(),

@@ -1,6 +1,8 @@
 //! The engine against a plain model: random writes in any order, duplicates, conflicts, deletions, dropped shards,
 //! flushes, merges, retention and crashes.
 
+mod metadata;
+
 use super::*;
 use crate::{BodyWriter, Matcher, STALE_MARKER_BITS, SeriesSamples};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -517,49 +519,6 @@ fn other_times_are_not_listed_and_not_copied() {
     engine.set_cut_off(tenant, later + WINDOW_MILLIS);
     let names = engine.view().label_names(tenant, &[], all(), &shards);
     assert_eq!(names.unwrap(), Vec::<String>::new());
-}
-
-#[test]
-fn metadata_survives_flush_and_merge() {
-    let engine = open(&Arc::new(SimulatedDisk::new(1)));
-    let entry = crate::MetricMetadata {
-        metric: "m0".into(),
-        metric_type: crate::MetricType::Counter,
-        help: "helps".into(),
-        unit: "bytes".into(),
-    };
-    let labels = series_labels(0);
-    for round in 1..=4 {
-        let mut writer = BodyWriter::new().unwrap();
-        writer.add_metadata(ShardId(1), &entry).unwrap();
-        writer
-            .add_series(ShardId(1), labels.canonical(), [(START, 1.0)])
-            .unwrap();
-        let body = writer.finish().unwrap();
-        let accepted = ShardSet::all(SHARDS);
-        engine
-            .apply(round, TenantId(0), DeletionVersion(0), &body, &accepted)
-            .unwrap();
-        let found = |shards: u16| {
-            engine
-                .view()
-                .metadata(TenantId(0), &ShardSet::all(shards))
-                .unwrap()
-        };
-        assert_eq!(found(2), BTreeSet::from([entry.clone()]));
-        assert_eq!(found(1), BTreeSet::new());
-        engine.flush(round, None).unwrap();
-        assert_eq!(found(2), BTreeSet::from([entry.clone()]));
-    }
-    engine
-        .merge_once(Millis::MIN)
-        .unwrap()
-        .expect("four blocks of one level");
-    let found = engine
-        .view()
-        .metadata(TenantId(0), &ShardSet::all(2))
-        .unwrap();
-    assert_eq!(found, BTreeSet::from([entry]));
 }
 
 #[test]
