@@ -29,9 +29,9 @@ pub(crate) use policy::Policy;
 pub(crate) use readers::BlockReaders;
 
 use crate::MetricsError;
-use crate::body::BodyReader;
+use crate::body::{Body, BodyReader};
 use crate::deletion::Deletion;
-use crate::head::{HeadPart, TenantHead};
+use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
 use crate::view::View;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -191,7 +191,7 @@ impl MetricsEngine {
         Arc::clone(&self.policy.read())
     }
 
-    /// What the engine holds now.
+    /// What the engine holds now. Waits for no flush, no merge and no body that is being applied.
     #[must_use]
     pub fn view(&self) -> View {
         // The head first: a flush that commits in between shows its samples twice, which the view merges. The
@@ -323,12 +323,12 @@ impl MetricsEngine {
         let heads = self.heads.read();
         let (mut series, mut samples) = (0, 0);
         for head in heads.tenants.values() {
-            series += u64::from(head.index.read().len());
-            samples += u64::from(head.samples.read().len());
+            series += u64::from(head.index.length());
+            samples += u64::from(head.samples.length());
         }
         let frozen = heads.frozen.iter();
         let waiting: u64 = frozen
-            .map(|(_, part)| u64::from(part.generation().read().len()))
+            .map(|(_, part)| u64::from(part.generation().length()))
             .sum();
         (series, samples + waiting)
     }
@@ -337,8 +337,12 @@ impl MetricsEngine {
     #[must_use]
     pub fn statistics(&self) -> MetricsStatistics {
         let mut statistics = MetricsStatistics::default();
-        let heads = self.heads.read();
-        for (tenant, head) in &heads.tenants {
+        // Copied, so that nobody waits for this while it waits for the applier.
+        let (tenants, frozen) = {
+            let heads = self.heads.read();
+            (heads.tenants.clone(), heads.frozen.clone())
+        };
+        for (tenant, head) in &tenants {
             let index = head.index.read();
             let samples = head.samples.read();
             statistics
@@ -347,12 +351,11 @@ impl MetricsEngine {
             statistics.head_samples += u64::from(samples.len());
             statistics.head_bytes += (index.memory_bytes() + samples.memory_bytes()) as u64;
         }
-        for (_, part) in &heads.frozen {
+        for (_, part) in &frozen {
             let samples = part.generation().read();
             statistics.head_samples += u64::from(samples.len());
             statistics.head_bytes += samples.memory_bytes() as u64;
         }
-        drop(heads);
         for block in self.blocks() {
             statistics.blocks += 1;
             statistics.block_bytes += block.meta.bytes();
@@ -371,7 +374,6 @@ fn apply_body(
 ) -> Result<Applied, MetricsError> {
     let mut body = reader.open(body)?;
     let metadata = body.metadata(accepted)?;
-    let mut applied = Applied::default();
     let mut index = head.index.write();
     let mut samples = head.samples.write();
     let before = index.len();
@@ -379,13 +381,29 @@ fn apply_body(
     for (shard, entry) in metadata {
         samples.add_metadata(shard, entry);
     }
+    let result = add_series(&mut body, &mut index, &mut samples, accepted);
+    // Also what came before a damage. The index first: a view takes them in the other order.
+    head.index.publish(index.len());
+    head.samples.publish(samples.len());
+    Ok(Applied {
+        samples: result?,
+        series_new: u64::from(index.len() - before),
+    })
+}
+
+/// Says how many samples were added.
+fn add_series(
+    body: &mut Body<'_>,
+    index: &mut HeadIndex,
+    samples: &mut Samples,
+    accepted: &ShardSet,
+) -> Result<u64, MetricsError> {
+    let before = samples.len();
     while let Some(series) = body.next_series(accepted)? {
         let number = index.find_or_add(series.canonical, series.shard);
         for (time, value) in series.samples {
             samples.append(number, time, value);
-            applied.samples += 1;
         }
     }
-    applied.series_new = u64::from(index.len() - before);
-    Ok(applied)
+    Ok(u64::from(samples.len() - before))
 }

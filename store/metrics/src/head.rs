@@ -4,48 +4,54 @@
 //! freezes the generation (a new one takes its place at once), writes it as blocks and drops it whole,
 //! together with the index when few of its series are still written to.
 //! Both only grow, so a reader needs no copy: it remembers how long they were ([`HeadPart`]) and
-//! ignores what came later, under read locks that it holds for one batch of series at a time. There is one writer.
+//! ignores what came later, under read locks that it holds for one batch of series at a time. There is one writer,
+//! which publishes the lengths behind each body: making a view waits for nobody.
 //!
 //! Nothing of the head is on disk. After a crash it is made again from the journal.
 
+mod growing;
 mod index;
 mod samples;
 
-pub(crate) use index::HeadIndex;
+pub(crate) use growing::Growing;
+pub(crate) use index::{BlockKeys, HeadIndex};
 use samples::Collected;
 pub(crate) use samples::Samples;
 
 use crate::Matcher;
 use crate::columns::Column;
 use crate::deletion::Deletion;
-use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange};
 
+/// Series whose keys are copied under one lock: well below a millisecond.
+const KEYS_AT_ONCE: usize = 1024;
+
 /// A tenant's present head.
 #[derive(Clone)]
 pub(crate) struct TenantHead {
-    pub(crate) index: Arc<RwLock<HeadIndex>>,
-    pub(crate) samples: Arc<RwLock<Samples>>,
+    pub(crate) index: Arc<Growing<HeadIndex>>,
+    pub(crate) samples: Arc<Growing<Samples>>,
 }
 
 impl TenantHead {
     pub(crate) fn new(tenant: TenantId) -> Self {
         Self {
-            index: Arc::new(RwLock::new(HeadIndex::new(tenant))),
-            samples: Arc::new(RwLock::new(Samples::default())),
+            index: Arc::new(Growing::new(HeadIndex::new(tenant))),
+            samples: Arc::new(Growing::new(Samples::default())),
         }
     }
 
-    /// The generation as it is now.
+    /// The generation as it is now, up to the last body that was applied whole. Takes no lock.
     pub(crate) fn part(&self) -> HeadPart {
-        let series = self.index.read().len();
+        // The writer publishes in the other order, so that the index knows the series of all records.
+        let records = self.samples.length();
         HeadPart {
             index: Arc::clone(&self.index),
             samples: Arc::clone(&self.samples),
-            series,
-            records: self.samples.read().len(),
+            series: self.index.length(),
+            records,
         }
     }
 }
@@ -53,8 +59,8 @@ impl TenantHead {
 /// A generation as a view sees it: what was there when the view was made.
 #[derive(Clone)]
 pub(crate) struct HeadPart {
-    index: Arc<RwLock<HeadIndex>>,
-    samples: Arc<RwLock<Samples>>,
+    index: Arc<Growing<HeadIndex>>,
+    samples: Arc<Growing<Samples>>,
     series: u32,
     records: u32,
 }
@@ -181,7 +187,7 @@ impl HeadPart {
     }
 
     /// The generation's content.
-    pub(crate) fn generation(&self) -> &RwLock<Samples> {
+    pub(crate) fn generation(&self) -> &Growing<Samples> {
         &self.samples
     }
 
@@ -195,12 +201,48 @@ impl HeadPart {
         2 * self.samples.read().series() < self.series as usize
     }
 
-    /// All series with samples here, in block order, from the order that the index keeps.
+    /// All series with samples here, in block order.
     pub(crate) fn in_block_order(&self) -> Vec<u32> {
-        let mut order = self.index.write().block_order();
+        let mut order = self.block_order();
         let samples = self.samples.read();
         order.retain(|series| samples.has(*series, self.records));
         order
+    }
+
+    /// All series of the index in block order. The index keeps the order for the next time, when only newer series
+    /// have to be sorted. Sorts copies of keys, so that the applier and queries wait for a batch of them at most.
+    fn block_order(&self) -> Vec<u32> {
+        let known = self.index.read().block_order().to_vec();
+        let new: Vec<u32> = (known.len() as u32..self.series).collect();
+        if new.is_empty() {
+            return known;
+        }
+        let mut new_keys = BlockKeys::default();
+        for some in new.chunks(KEYS_AT_ONCE) {
+            self.index.read().add_block_keys(some, &mut new_keys);
+        }
+        let mut places: Vec<usize> = (0..new.len()).collect();
+        places.sort_unstable_by(|a, b| new_keys.of(*a).cmp(new_keys.of(*b)));
+        let mut places = places.into_iter().peekable();
+        let mut merged = Vec::with_capacity(known.len() + new.len());
+        let mut keys = BlockKeys::default();
+        for some in known.chunks(KEYS_AT_ONCE) {
+            if places.peek().is_none() {
+                merged.extend_from_slice(some);
+                continue;
+            }
+            keys.clear();
+            self.index.read().add_block_keys(some, &mut keys);
+            for (at, series) in some.iter().enumerate() {
+                while let Some(place) = places.next_if(|new| new_keys.of(*new) < keys.of(at)) {
+                    merged.push(new[place]);
+                }
+                merged.push(*series);
+            }
+        }
+        merged.extend(places.map(|place| new[place]));
+        self.index.write().keep_block_order(merged.clone());
+        merged
     }
 }
 

@@ -11,9 +11,8 @@ use crate::MetricsError;
 use crate::block::{BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::Column;
-use crate::head::{Gathered, HeadPart, Samples, TenantHead};
+use crate::head::{Gathered, Growing, HeadPart, Samples, TenantHead};
 use crate::order::write_block_key;
-use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, ShardId, ShardSet, Signal, TenantId, TimeRange, Window};
@@ -89,7 +88,9 @@ impl MetricsEngine {
             bytes: edit.add.iter().map(BlockMeta::bytes).sum(),
         };
         self.commit(edit)?;
-        self.heads.write().frozen.clear();
+        // Freeing a generation takes a while, and nobody waits for it.
+        let flushed = std::mem::take(&mut self.heads.write().frozen);
+        drop(flushed);
         Ok(outcome)
     }
 
@@ -109,7 +110,7 @@ impl MetricsEngine {
             if part.is_mostly_idle() {
                 *head = TenantHead::new(*tenant);
             } else {
-                head.samples = Arc::new(RwLock::new(Samples::default()));
+                head.samples = Arc::new(Growing::new(Samples::default()));
             }
             heads.frozen.push((*tenant, part));
         }

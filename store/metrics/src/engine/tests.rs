@@ -329,6 +329,31 @@ fn a_view_is_pinned() {
     assert_shown(&shown(&view, &[], all(), &ShardSet::all(SHARDS)), &before);
 }
 
+/// The replication core makes views while it may not wait: neither for a body that is being applied nor for queries.
+#[test]
+fn a_view_waits_for_no_lock_of_the_head() {
+    let mut pair = Pair::new(2);
+    pair.write();
+    pair.write();
+    let heads: Vec<TenantHead> = pair.engine.heads.read().tenants.values().cloned().collect();
+    assert!(!heads.is_empty());
+    let (made, view) = std::sync::mpsc::channel();
+    let engine = &pair.engine;
+    std::thread::scope(|scope| {
+        let locks: Vec<_> = heads
+            .iter()
+            .map(|head| (head.index.write(), head.samples.write()))
+            .collect();
+        scope.spawn(move || made.send((engine.view(), engine.head_size())));
+        let made = view.recv_timeout(std::time::Duration::from_secs(10));
+        drop(locks);
+        let (view, (_, samples)) = made.expect("a view is made");
+        let found = shown(&view, &[], all(), &ShardSet::all(SHARDS));
+        assert!(!found.is_empty() && samples > 0);
+    });
+    pair.check();
+}
+
 #[test]
 fn closed_windows_become_one_block_each() {
     let mut pair = Pair::new(2);

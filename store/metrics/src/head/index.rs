@@ -229,35 +229,25 @@ impl HeadIndex {
         !series.is_disjoint(among)
     }
 
-    /// All series in block order. Only series that came since the last call are sorted.
-    pub(crate) fn block_order(&mut self) -> Vec<u32> {
-        let known = self.ordered.len() as u32;
-        let key = |series: u32| {
-            let mut canonical = Vec::new();
-            self.write_canonical(series, &mut canonical);
-            let mut key = Vec::with_capacity(2 * canonical.len());
-            write_block_key(&canonical, &mut key);
-            key
-        };
-        let mut new: Vec<(Vec<u8>, u32)> = (known..self.len()).map(|s| (key(s), s)).collect();
-        if new.is_empty() {
-            return self.ordered.clone();
+    /// Series in block order, as [`HeadIndex::keep_block_order`] was last told: the oldest series, all of them.
+    pub(crate) fn block_order(&self) -> &[u32] {
+        &self.ordered
+    }
+
+    /// Keeps the block order of the oldest series.
+    pub(crate) fn keep_block_order(&mut self, ordered: Vec<u32>) {
+        self.ordered = ordered;
+    }
+
+    /// Appends the block order keys of some series.
+    pub(crate) fn add_block_keys(&self, series: &[u32], keys: &mut BlockKeys) {
+        let mut canonical = Vec::new();
+        for &number in series {
+            canonical.clear();
+            self.write_canonical(number, &mut canonical);
+            write_block_key(&canonical, &mut keys.bytes);
+            keys.ends.push(keys.bytes.len());
         }
-        new.sort_unstable();
-        let mut merged = Vec::with_capacity(self.series.len());
-        let mut new = new.into_iter().peekable();
-        for &series in &self.ordered {
-            if new.peek().is_some() {
-                let key = key(series);
-                while let Some((_, newer)) = new.next_if(|(newer, _)| *newer < key) {
-                    merged.push(newer);
-                }
-            }
-            merged.push(series);
-        }
-        merged.extend(new.map(|(_, series)| series));
-        self.ordered.clone_from(&merged);
-        merged
     }
 
     /// Memory held, in bytes.
@@ -279,5 +269,28 @@ impl HeadIndex {
             + (self.labels.capacity() + self.ordered.capacity()) * 4
             + postings
             + names
+    }
+}
+
+/// Block order keys of some series, in one piece of memory.
+#[derive(Default)]
+pub(crate) struct BlockKeys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl BlockKeys {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// The key that was added at this place.
+    pub(crate) fn of(&self, place: usize) -> &[u8] {
+        let start = match place {
+            0 => 0,
+            _ => self.ends[place - 1],
+        };
+        &self.bytes[start..self.ends[place]]
     }
 }
