@@ -158,6 +158,7 @@ async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::R
         fresh,
         settings: settings.clone(),
         journal: JournalOptions::default(),
+        replication: trefoil_shard::Settings::default(),
         policy: follow::store_policy(&metadata.state(), node),
         sender,
         wishes,

@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     /// How the journal works; tests make it smaller. Its lineage and its bound are set here.
     pub(crate) journal: JournalOptions,
+    /// How the replication works; tests make its pieces smaller. What `settings` name is set here.
+    pub(crate) replication: trefoil_shard::Settings,
     /// Deletions and cut-offs as the metadata plane on this node knows them.
     pub(crate) policy: StorePolicy,
     pub(crate) sender: Arc<ReplicationSender>,
@@ -85,7 +87,12 @@ impl DataPlane {
         let policy = parts.policy;
         let epoch = policy.epoch;
         super::set_policy(&engine, policy.deletions, policy.cut_offs);
-        let mut recovery = begin_recovery(&parts.settings, parts.identity.node, pin.checkpoint())?;
+        let replication = trefoil_shard::Settings {
+            copy_bytes_per_second: parts.settings.movement_bytes_per_second,
+            journal_bytes_max: parts.settings.journal_bytes_max,
+            ..parts.replication
+        };
+        let mut recovery = begin_recovery(replication, parts.identity.node, pin.checkpoint())?;
         let target: Arc<OnceLock<Weak<DataPlane>>> = Arc::default();
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
@@ -186,15 +193,10 @@ impl DataPlane {
 
 /// A recovery from the checkpoint, or from nothing when there is none.
 fn begin_recovery(
-    settings: &Settings,
+    settings: trefoil_shard::Settings,
     node: NodeId,
     checkpoint: &[u8],
 ) -> anyhow::Result<Recovery> {
-    let settings = trefoil_shard::Settings {
-        copy_bytes_per_second: settings.movement_bytes_per_second,
-        journal_bytes_max: settings.journal_bytes_max,
-        ..trefoil_shard::Settings::default()
-    };
     let checkpoint = (!checkpoint.is_empty()).then(|| Bytes::copy_from_slice(checkpoint));
     Recovery::new(settings, Faults::default(), node, checkpoint.as_ref())
         .context("read the checkpoint of the replication")

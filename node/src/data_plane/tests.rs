@@ -1,5 +1,7 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
+mod copies;
+pub(super) mod history;
 mod lost_end;
 
 use super::*;
@@ -42,16 +44,20 @@ const ALL_TIME: TimeRange = TimeRange {
 
 /// The disk and the metadata plane of a node; both outlive its processes.
 struct Machine {
+    node: NodeId,
     disk: SimulatedDisk,
     table: PlacementTable,
     deletions: BTreeMap<TenantId, DeletionVersion>,
     journal_bytes_max: u64,
+    replication: trefoil_shard::Settings,
     runs: u128,
 }
 
 /// A process on it.
 struct Run {
     plane: Arc<DataPlane>,
+    local: Arc<LocalIdentity>,
+    directory: Arc<Directory>,
     wishes: Receiver<MetadataWish>,
     applier: Option<std::thread::JoinHandle<()>>,
 }
@@ -81,22 +87,26 @@ impl Machine {
             owners: owners.iter().map(record).collect(),
         };
         Self {
+            node: NODE,
             disk: SimulatedDisk::new(1),
             table: PlacementTable {
                 shards: vec![entry; usize::from(SHARDS)],
             },
             deletions: BTreeMap::new(),
             journal_bytes_max: 8 << 30,
+            replication: trefoil_shard::Settings::default(),
             runs: 0,
         }
     }
 
     fn start(&mut self) -> Run {
         self.runs += 1;
-        let incarnation = Incarnation(self.runs);
-        let local = Arc::new(LocalIdentity::new(NODE, incarnation, Some(ClusterId(1))));
+        let incarnation = Incarnation(u128::from(self.node.0) << 64 | self.runs);
+        let cluster = Some(ClusterId(1));
+        let local = Arc::new(LocalIdentity::new(self.node, incarnation, cluster));
         let key = PeerKey::new(None, local.clone());
-        let connections = Arc::new(Connections::new(local, Arc::new(Directory::default()), key));
+        let directory = Arc::new(Directory::default());
+        let connections = Connections::new(local.clone(), directory.clone(), key);
         let runtime = tokio::runtime::Handle::current();
         let (wishes, wanted) = tokio::sync::mpsc::channel(WISHES_WAITING_MAX);
         let args = crate::config::ServeArgs {
@@ -108,7 +118,7 @@ impl Machine {
             directory: "/data".into(),
             identity: Identity {
                 cluster: ClusterId(1),
-                node: NODE,
+                node: self.node,
                 incarnation,
             },
             lineage: LINEAGE,
@@ -121,8 +131,9 @@ impl Machine {
                 segment_bytes: SEGMENT_BYTES,
                 ..JournalOptions::default()
             },
+            replication: self.replication.clone(),
             policy: StorePolicy::default(),
-            sender: Arc::new(ReplicationSender::new(connections, runtime.clone())),
+            sender: Arc::new(ReplicationSender::new(connections.into(), runtime.clone())),
             wishes,
             runtime,
         })
@@ -132,6 +143,8 @@ impl Machine {
             std::thread::spawn(move || applier::run(&applying, &applying.applier.clone()));
         let mut run = Run {
             plane,
+            local,
+            directory,
             wishes: wanted,
             applier: Some(applier),
         };
@@ -150,7 +163,7 @@ impl Run {
             let shards = shards.unwrap_or_else(|| ShardSet::all(SHARDS));
             for shard in shards.iter() {
                 let entry = &mut machine.table.shards[usize::from(shard.0)];
-                let owner = entry.owners.get_mut(&NODE).expect("the owner");
+                let owner = entry.owners.get_mut(&machine.node).expect("the owner");
                 if owner.lineage != lineage {
                     owner.lineage = lineage;
                     entry.configuration.number.0 += 1;

@@ -1,28 +1,15 @@
 //! Whole copies through the chunks that peers get, compared with what was copied.
 
+use super::super::tests::history::{SHARDS, Step, content, history};
 use super::*;
-use std::{collections::BTreeSet, path::Path};
-use trefoil_model::{DeletionVersion, Labels, Millis, ShardId, TenantId, WINDOW_MILLIS};
+use std::path::Path;
+use trefoil_model::{DeletionVersion, ShardId, TenantId};
 use trefoil_store_blocks::{Manifest, ManifestOptions};
-use trefoil_store_metrics::{BodyWriter, MetricMetadata, MetricType, MetricsOptions};
+use trefoil_store_metrics::MetricsOptions;
 use trefoil_store_pages::SimulatedDisk;
 
-const SHARDS: u16 = 4;
-/// The beginning of a window.
-const START: Millis = 1_700_006_400_000;
-/// Far more samples than the smallest chunks of these tests have.
-const LONG: i64 = 500;
 /// Far more chunks than a copy of what is here can have.
 const CHUNKS_MAX: u64 = 20_000;
-
-/// A tenant that declares metrics and never sends a sample, before all others.
-const DECLARING_FIRST: TenantId = TenantId(0);
-/// Tenants with samples and declarations.
-const BUSY: [TenantId; 2] = [TenantId(1), TenantId(3)];
-/// A tenant that declares metrics and never sends a sample, between others.
-const DECLARING: TenantId = TenantId(2);
-/// A tenant with samples only.
-const QUIET: TenantId = TenantId(4);
 
 fn engine(seed: u64) -> MetricsEngine {
     let disk = Arc::new(SimulatedDisk::new(seed));
@@ -53,74 +40,14 @@ impl Writer {
             .expect("the body is sound");
     }
 
-    /// Declares `metrics` metrics, and writes `samples` samples from a time on to each of some series.
-    fn write(
-        &mut self,
-        tenant: TenantId,
-        metrics: u16,
-        series: &[u16],
-        from: Millis,
-        samples: i64,
-    ) {
-        let mut body = BodyWriter::new().expect("a writer");
-        for number in 0..metrics {
-            let entry = MetricMetadata {
-                metric: format!("m{number}"),
-                metric_type: MetricType::Gauge,
-                help: format!("What m{number} of tenant {} is.", tenant.0),
-                unit: String::new(),
-            };
-            let shard = ShardId(number % SHARDS);
-            body.add_metadata(shard, &entry).expect("it fits");
-        }
-        for number in series {
-            let labels = Labels::from_pairs([("__name__", format!("m{number:03}").as_str())]);
-            let times = (0..samples).map(|at| (from + at * 1000, f64::from(*number) + at as f64));
-            body.add_series(ShardId(number % SHARDS), labels.canonical(), times)
-                .expect("it fits");
-        }
-        self.apply(tenant, DeletionVersion(0), &body.finish().expect("a body"));
-    }
-
-    /// Several windows in blocks and in the head; long series first, in between, and last.
     fn write_history(&mut self) {
-        for window in 0..3 {
-            let from = START + window * WINDOW_MILLIS;
-            for tenant in BUSY {
-                self.write(tenant, 5, &[0, 7], from, LONG);
-                self.write(tenant, 0, &(1..20).collect::<Vec<_>>(), from, 3);
-            }
-            self.write(QUIET, 0, &[3, 99], from, LONG / (window + 1));
-            self.engine.flush(self.end, None).expect("a flush");
-        }
-        for (metrics, in_a_block) in [(9, true), (11, false)] {
-            for tenant in [DECLARING_FIRST, DECLARING] {
-                self.write(tenant, metrics, &[], START, 0);
-            }
-            if in_a_block {
-                self.engine.flush(self.end, None).expect("a flush");
+        for step in history() {
+            match step {
+                Step::Write(tenant, body) => self.apply(tenant, DeletionVersion(0), &body),
+                Step::Flush => drop(self.engine.flush(self.end, None).expect("a flush")),
             }
         }
-        self.write(BUSY[0], 7, &[0, 5, 19], START + 2 * WINDOW_MILLIS, LONG);
-        self.write(BUSY[1], 0, &[2], START + 3 * WINDOW_MILLIS, LONG);
     }
-}
-
-/// What a copy must have: every item, by its sum, and every declaration.
-type Content = (
-    Vec<(metrics::DigestKey, metrics::Digest)>,
-    Vec<(TenantId, MetricMetadata)>,
-);
-
-fn content(engine: &MetricsEngine, shards: &ShardSet) -> Content {
-    let view = engine.view();
-    let digests = view.digests(None, ALL_TIME, shards, 1, 0);
-    let mut declared = Vec::new();
-    for tenant in view.tenants() {
-        let entries: BTreeSet<_> = view.metadata(tenant, shards).expect("metadata");
-        declared.extend(entries.into_iter().map(|entry| (tenant, entry)));
-    }
-    (digests.expect("digests").into_iter().collect(), declared)
 }
 
 /// What a peer gets that asks for this chunk.
