@@ -20,6 +20,9 @@ pub struct Cluster {
     pub applied_index: u64,
     /// Owners per shard.
     pub replication_factor: u16,
+    /// How long metrics are kept, in hours; 0 for ever, absent before it was recorded.
+    #[serde(default)]
+    pub retention_hours: Option<u64>,
     /// Nodes, ascending by name.
     pub nodes: Vec<Node>,
     /// Shards with the same owners and states, together; ascending by their first shard.
@@ -193,6 +196,13 @@ pub struct Movement {
 pub struct NodeRequest {
     /// The node's name or id.
     pub node: String,
+}
+
+/// `POST retention`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionRequest {
+    /// How long metrics are kept, in hours; 0 for ever.
+    pub hours: u64,
 }
 
 /// The answer to a `POST`: what was begun.

@@ -125,6 +125,12 @@ pub trait Backend: Send + Sync + 'static {
     /// [`ApiError::Unavailable`] when the node cannot know them now.
     async fn movements(&self) -> Result<admin::Movements, ApiError>;
 
+    /// Changes how long the cluster keeps metrics, in hours; 0 for ever.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] for too many hours, [`ApiError::Unavailable`] when it cannot be recorded now.
+    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError>;
+
     /// Begins to move all replicas off a node.
     ///
     /// # Errors

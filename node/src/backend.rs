@@ -86,11 +86,10 @@ impl NodeBackend {
         Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline))
     }
 
-    fn acceptance(&self) -> Acceptance {
+    fn acceptance(&self, tenant: TenantId) -> Acceptance {
         let now = self.cluster.now();
-        let window = self.cluster.settings.out_of_order_window;
         Acceptance {
-            oldest: window.map_or(Millis::MIN, |window| now - window.as_millis() as Millis),
+            oldest: self.cluster.oldest_accepted(tenant, now),
             newest: now + CREATION_GRACE.as_millis() as Millis,
         }
     }
@@ -121,7 +120,7 @@ impl NodeBackend {
         let deletion = self.deletion_version(tenant);
         let encoded = self
             .encoder
-            .encode(tenant, request, &routing, self.acceptance())
+            .encode(tenant, request, &routing, self.acceptance(tenant))
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
         // One after the other, so that a large request does not fill the owners' windows at once. What was
@@ -325,6 +324,10 @@ impl Backend for NodeBackend {
 
     async fn movements(&self) -> Result<admin::Movements, ApiError> {
         Ok(self.cluster.describe_movements().await)
+    }
+
+    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
+        self.cluster.set_retention(hours).await
     }
 
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {

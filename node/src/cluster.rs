@@ -7,10 +7,12 @@ pub(crate) mod admin;
 pub(crate) mod clocks;
 pub(crate) mod follow;
 mod lead;
+mod retention;
 mod space;
 pub(crate) mod wishes;
 
 use crate::{
+    clock::ClusterClock,
     config::Settings,
     data_plane::DataPlane,
     gossip_driver::Gossip,
@@ -20,7 +22,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_gossip::Load;
-use trefoil_model::{Millis, NodeId, TenantId};
+use trefoil_model::{NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
 use wishes::NodeReport;
 
@@ -41,8 +43,8 @@ pub(crate) struct Cluster {
     dead_since: Mutex<BTreeMap<NodeId, Duration>>,
     /// What the last decision about movements waits for, in words.
     waiting: Mutex<Vec<String>>,
-    /// By how much the median of all clocks is ahead of this node's.
-    clock_offset: Mutex<Option<Millis>>,
+    /// What "now" is for acceptance, retention and queries.
+    pub(crate) clock: Arc<ClusterClock>,
 }
 
 impl Cluster {
@@ -55,6 +57,7 @@ impl Cluster {
         directory: Arc<Directory>,
         connections: Arc<Connections>,
     ) -> Arc<Self> {
+        let clock = plane.clock.clone();
         Arc::new(Self {
             evaluator: Evaluator::new(settings.part_concurrency),
             settings,
@@ -67,7 +70,7 @@ impl Cluster {
             reports: Mutex::default(),
             dead_since: Mutex::default(),
             waiting: Mutex::default(),
-            clock_offset: Mutex::default(),
+            clock,
         })
     }
 
@@ -80,6 +83,7 @@ impl Cluster {
         tokio::spawn(follow::peers(self.clone()));
         tokio::spawn(lead::run(self.clone()));
         tokio::spawn(clocks::run(self.clone()));
+        tokio::spawn(retention::compare(self.clone()));
         tokio::spawn(wishes::run(self.clone(), wishes));
     }
 

@@ -168,7 +168,8 @@ pub(crate) struct Settings {
     pub(crate) journal_bytes_max: u64,
     /// Pace of moving shards, per receiving node. Default 64 MiB/s.
     pub(crate) movement_bytes_per_second: u64,
-    /// Items older than this are dropped; `None` keeps them for ever. Default 15 days.
+    /// Items older than this are dropped; `None` keeps them for ever. Default 15 days. Counts only until the first
+    /// leader has recorded its own; see `cluster::retention`.
     pub(crate) retention: Option<Duration>,
     /// A write that has no majority after this is answered 503. Default 10 s.
     pub(crate) write_timeout: Duration,
@@ -184,7 +185,7 @@ pub(crate) struct Settings {
     /// Parts of queries that this node evaluates for its peers at once; more wait for half of their time, then
     /// another owner is asked. Default 40, twice `query_concurrency`.
     pub(crate) part_concurrency: usize,
-    /// Samples older than this are refused. Default: retention.
+    /// Samples older than this are refused; `None`, the default: only those older than the retention.
     pub(crate) out_of_order_window: Option<Duration>,
 }
 
@@ -421,10 +422,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         query_samples: file.limits.query_samples.unwrap_or(50_000_000),
         query_bytes: file.limits.query_bytes.unwrap_or(1 << 30),
         part_concurrency: file.limits.part_concurrency.unwrap_or(40),
-        out_of_order_window: file
-            .limits
-            .out_of_order_window_hours
-            .map_or(retention, hours),
+        out_of_order_window: file.limits.out_of_order_window_hours.and_then(hours),
     })
 }
 

@@ -25,13 +25,17 @@ mod verifier;
 mod waits;
 
 use crate::{
-    clock, cluster::admin::WindowDigest, config::Settings, data_dir::DataDir,
+    clock::{self, ClusterClock},
+    cluster::admin::WindowDigest,
+    config::Settings,
+    data_dir::DataDir,
     transport::replication::ReplicationSender,
 };
 use bytes::Bytes;
 use damage::Damages;
 use deletions::Deletions;
 use exports::Exports;
+use flusher::end_with_the_manifest;
 use parking_lot::Mutex;
 use port::Port;
 use std::{
@@ -122,6 +126,8 @@ pub(crate) struct DataPlane {
     runtime: tokio::runtime::Handle,
     next_id: AtomicU64,
     settings: Settings,
+    /// What the cluster's time is here; the member's tasks correct it.
+    pub(crate) clock: Arc<ClusterClock>,
     closed: AtomicBool,
     manifest: Arc<Manifest>,
     damages: Damages,
@@ -381,7 +387,10 @@ impl DataPlane {
     fn store_failed(&self, error: &MetricsError, doing: &str) {
         match damaged_block(error) {
             Some((block, piece)) => self.damaged(block, piece),
-            None => tracing::error!(%error, "{doing}"),
+            None => {
+                tracing::error!(%error, "{doing}");
+                end_with_the_manifest(error);
+            }
         }
     }
 

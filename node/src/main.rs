@@ -13,6 +13,7 @@ mod gossip_driver;
 mod http_client;
 mod ingest;
 mod logging;
+mod open_files;
 mod peer_handler;
 mod query;
 mod recover;

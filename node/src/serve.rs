@@ -14,7 +14,7 @@ use crate::{
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
     gossip_driver::Gossip,
-    logging,
+    logging, open_files,
     peer_handler::Handlers,
     seeds,
     telemetry::{Telemetry, collectors::NodeCollector},
@@ -75,8 +75,14 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
         .with_context(|| format!("start the {name} threads"))
 }
 
-async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
+async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
     let directory = DataDir::open(&settings.data_dir)?;
+    let journal = JournalOptions::default();
+    settings.journal_bytes_max = open_files::journal_bytes_within(
+        open_files::raise_limit(),
+        settings.journal_bytes_max,
+        journal.segment_bytes,
+    );
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let own = formation::Identity::open(disk.clone(), &directory.path().join("meta"))
         .context("read the node's identity")?;
@@ -156,8 +162,9 @@ async fn serve(settings: Settings, clients: tokio::runtime::Handle) -> anyhow::R
         },
         lineage,
         fresh,
+        clock: Arc::default(),
         settings: settings.clone(),
-        journal: JournalOptions::default(),
+        journal,
         replication: trefoil_shard::Settings::default(),
         policy: follow::store_policy(&metadata.state(), node),
         sender,

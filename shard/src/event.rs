@@ -117,7 +117,7 @@ pub enum Event {
         range: TimeRange,
     },
     /// Windows of which the store has a digest (one merged block, quiet). Advice for scrubbing; say it now
-    /// and then, at most [`crate::WINDOWS_MAX`].
+    /// and then, the newest first, at most [`crate::WINDOWS_MAX`].
     Windows(Vec<Window>),
     /// The answer to [`crate::Action::Digest`].
     Digests {

@@ -31,6 +31,8 @@ struct Visit {
     theirs: Option<Vec<ShardDigest>>,
 }
 
+/// How many windows count as the newest: a day and a half.
+const NEWEST: usize = 18;
 /// Most digests that are computed for peers at one time. More are not answered.
 const ANSWERS_MAX: usize = 4;
 
@@ -38,6 +40,16 @@ impl Scrub {
     pub(crate) fn offer(&mut self, mut windows: Vec<Window>) {
         windows.truncate(WINDOWS_MAX);
         self.windows = windows;
+    }
+
+    /// Whose turn it is: every second time one of the newest, in between all in their order, so that none waits
+    /// longer than the others and fresh ones do not wait for all.
+    fn window(&self, round: usize) -> Window {
+        let among = match round.is_multiple_of(2) {
+            true => self.windows.len().min(NEWEST),
+            false => self.windows.len(),
+        };
+        self.windows[(round / 2) % among]
     }
 }
 
@@ -55,7 +67,7 @@ impl Replication {
         let Some(peer) = peers.get(turn % peers.len().max(1)).copied() else {
             return;
         };
-        let window = self.scrub.windows[(turn / peers.len()) % self.scrub.windows.len()];
+        let window = self.scrub.window(turn / peers.len());
         let lags = self
             .peers
             .get(&peer)
@@ -147,5 +159,24 @@ impl Replication {
         self.scrub.visit = None;
         self.want_range(peer, differing, range);
         self.tick_copies(step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use trefoil_model::Millis;
+
+    #[test]
+    fn every_window_has_its_turn_and_the_newest_more_often() {
+        let mut scrub = Scrub::default();
+        let window = |day: Millis| Window::containing(day * 24 * 3_600_000);
+        scrub.offer((0..200).rev().map(window).collect());
+        let visited: Vec<Window> = (0..400).map(|round| scrub.window(round)).collect();
+        let all: BTreeSet<Window> = visited.iter().copied().collect();
+        assert_eq!(all.len(), 200);
+        let newest = visited.iter().filter(|visited| **visited == window(199));
+        assert!(newest.count() > 10);
     }
 }

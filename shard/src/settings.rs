@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Most windows that [`crate::Event::Windows`] may name; more are ignored.
-pub const WINDOWS_MAX: usize = 1024;
+pub const WINDOWS_MAX: usize = 16_384;
 
 /// Times and bounds. The defaults are for production; the simulation varies them.
 #[derive(Clone, Debug, PartialEq, Eq)]

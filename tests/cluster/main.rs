@@ -14,6 +14,7 @@ mod large_request;
 mod membership;
 mod peers;
 mod recovery;
+mod retention;
 mod start;
 
 use std::{sync::Arc, time::Duration};

@@ -8,13 +8,14 @@ use super::{
 };
 use crate::{
     ApiError,
-    admin::{DigestsRequest, NodeRequest},
+    admin::{DigestsRequest, NodeRequest, RetentionRequest},
 };
 use axum::{
     extract::{Request, State},
     http::HeaderMap,
     response::Response,
 };
+use serde::de::DeserializeOwned;
 
 /// Largest document of a `POST`.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
@@ -55,10 +56,23 @@ pub(super) async fn remove(State(app): Shared, request: Request) -> Response {
     document(outcome.await, false)
 }
 
+/// `POST retention` with `{"hours":N}`.
+pub(super) async fn set_retention(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let wanted: RetentionRequest = read(request, "{\"hours\":N}").await?;
+        app.backend.set_retention(wanted.hours).await
+    };
+    document(outcome.await, false)
+}
+
 async fn named_node(request: Request) -> Result<String, ApiError> {
+    let request: NodeRequest = read(request, "{\"node\":\"NAME\"}").await?;
+    Ok(request.node)
+}
+
+async fn read<T: DeserializeOwned>(request: Request, expected: &str) -> Result<T, ApiError> {
     let declared = declared_length(request.headers());
     let body = body::collect(request.into_body(), declared, DOCUMENT_BYTES_MAX, None).await?;
-    let request: NodeRequest = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::BadData(format!("expected {{\"node\":\"NAME\"}}: {error}")))?;
-    Ok(request.node)
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::BadData(format!("expected {expected}: {error}")))
 }

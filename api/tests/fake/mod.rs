@@ -304,6 +304,12 @@ impl Backend for FakeNode {
         })
     }
 
+    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
+        Ok(admin::Accepted {
+            message: format!("{hours} hours"),
+        })
+    }
+
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         Ok(admin::Accepted {
             message: format!("{node} is draining"),

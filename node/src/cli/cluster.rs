@@ -5,7 +5,7 @@ use crate::http_client::HttpClient;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{process::ExitCode, time::Duration};
 use trefoil_api::admin;
 
@@ -16,6 +16,8 @@ pub(crate) enum ClusterCommand {
     Status(StatusArgs),
     /// Move all replicas off a node
     Drain(NodeArgs),
+    /// Change how long the whole cluster keeps metrics
+    Retention(RetentionArgs),
     /// Take a node that is empty or gone for good out of the cluster
     Remove(NodeArgs),
     /// Compare the content of all replicas; exit code 3 when they differ
@@ -39,6 +41,15 @@ pub(crate) struct StatusArgs {
 pub(crate) struct NodeArgs {
     /// The node's name or id
     node: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What `retention` takes.
+#[derive(Args, Debug)]
+pub(crate) struct RetentionArgs {
+    /// Hours; 0 keeps metrics for ever. What is older is removed for good
+    hours: u64,
     #[command(flatten)]
     target: Target,
 }
@@ -68,8 +79,12 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     match command {
         ClusterCommand::Status(args) => status(&args).await.map(|()| ExitCode::SUCCESS),
         ClusterCommand::Verify(args) => verify(&args).await,
-        ClusterCommand::Drain(args) => post(&args, "drain").await.map(|()| ExitCode::SUCCESS),
-        ClusterCommand::Remove(args) => post(&args, "remove").await.map(|()| ExitCode::SUCCESS),
+        ClusterCommand::Drain(args) => change_node(&args, "drain").await,
+        ClusterCommand::Remove(args) => change_node(&args, "remove").await,
+        ClusterCommand::Retention(args) => {
+            let wanted = admin::RetentionRequest { hours: args.hours };
+            post(&args.target, "retention", &wanted).await
+        }
         ClusterCommand::Recover(args) => {
             crate::recover::run(&args).await.map(|()| ExitCode::SUCCESS)
         }
@@ -87,8 +102,13 @@ async fn status(args: &StatusArgs) -> anyhow::Result<()> {
 fn status_text(cluster: &admin::Cluster) -> String {
     let id = cluster.cluster_id.as_deref();
     let leader = cluster.leader.as_deref().unwrap_or("(none)");
+    let kept = match cluster.retention_hours {
+        Some(0) => "for ever".to_owned(),
+        Some(hours) => format!("{hours} h"),
+        None => "(not recorded yet)".to_owned(),
+    };
     let mut text = format!(
-        "Cluster  {}\nLeader   {leader}, term {}, applied {}\n",
+        "Cluster  {}\nLeader   {leader}, term {}, applied {}\nKeeps    metrics {kept}\n",
         id.unwrap_or("(has not begun)"),
         cluster.term,
         cluster.applied_index
@@ -207,18 +227,22 @@ fn digests_text(digests: &admin::Digests) -> String {
     text + &unequal.render() + &format!("{differ} of {} shard windows differ.\n", digests.compared)
 }
 
-async fn post(args: &NodeArgs, action: &str) -> anyhow::Result<()> {
-    let client = HttpClient::new(Duration::from_secs(15));
-    let url = args
-        .target
-        .path(&format!("/trefoil/api/v1/cluster/{action}"));
-    let body = serde_json::to_vec(&admin::NodeRequest {
+async fn change_node(args: &NodeArgs, action: &str) -> anyhow::Result<ExitCode> {
+    let wanted = admin::NodeRequest {
         node: args.node.clone(),
-    })?;
+    };
+    post(&args.target, &format!("cluster/{action}"), &wanted).await
+}
+
+async fn post(target: &Target, path: &str, wanted: &impl Serialize) -> anyhow::Result<ExitCode> {
+    let client = HttpClient::new(Duration::from_secs(15));
+    let url = target.path(&format!("/trefoil/api/v1/{path}"));
+    let body = serde_json::to_vec(wanted)?;
     let headers = [("content-type", "application/json")];
     let answer = client.post(&url, &headers, Bytes::from(body)).await?;
     let accepted: admin::Accepted = document(answer)?;
-    print(&format!("{}\n", accepted.message))
+    print(&format!("{}\n", accepted.message))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn fetch<T: DeserializeOwned>(

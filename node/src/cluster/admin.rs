@@ -1,6 +1,6 @@
 //! What operators ask about the cluster: every node's own account, put together by the one that is asked.
 
-use super::Cluster;
+use super::{Cluster, retention::Retention};
 use crate::{clock, query::question};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
@@ -121,6 +121,7 @@ impl Cluster {
             term: status.term,
             applied_index: status.last_applied.index,
             replication_factor: replication_factor(&state),
+            retention_hours: Retention::of(&state).map(Retention::hours),
             nodes,
             configurations: self.configurations(&state, &accounts),
             recoveries: state
@@ -400,7 +401,7 @@ impl Cluster {
         })
     }
 
-    async fn command(&self, command: Command) -> Result<(), ApiError> {
+    pub(super) async fn command(&self, command: Command) -> Result<(), ApiError> {
         match self.metadata.propose(command).await {
             Ok(_) => Ok(()),
             Err(MetadataError::Refused(refusal)) => Err(ApiError::Conflict(refusal.to_string())),

@@ -13,6 +13,8 @@ use trefoil_raft::MemberState;
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The same while nothing is known yet: the node takes no writes before.
+const FIRST_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an answer may take; a slower one says too little about the time.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// A clock that is further from the median than this is wrong, milliseconds.
@@ -20,27 +22,31 @@ pub(crate) const OFFSET_MAX: Millis = 60_000;
 
 /// Asks until the process ends.
 pub(super) async fn run(cluster: Arc<Cluster>) {
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
-        let Some(offset) = measure(&cluster).await else {
-            continue;
-        };
-        let before = cluster.clock_offset.lock().replace(offset);
-        if offset.abs() > OFFSET_MAX && before.is_none_or(|before| before.abs() <= OFFSET_MAX) {
-            tracing::error!(
-                offset_ms = offset,
-                "this node's clock is off; it takes no writes until the clock is set right"
-            );
+        if let Some(offset) = measure(&cluster).await {
+            note(&cluster, offset);
         }
+        let pause = cluster.clock.offset().map_or(FIRST_INTERVAL, |_| INTERVAL);
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// The median of all clocks, relative to this node's; none when most members did not answer.
+fn note(cluster: &Cluster, offset: Millis) {
+    let before = cluster.clock.correct(offset);
+    if offset.abs() > OFFSET_MAX && before.is_none_or(|before| before.abs() <= OFFSET_MAX) {
+        tracing::error!(
+            offset_ms = offset,
+            "this node's clock is off; it takes no writes until the clock is set right"
+        );
+    }
+}
+
+/// The median of all clocks, relative to this node's; none when most members did not answer, and before this
+/// node is a member: it does not know then whom to ask.
 async fn measure(cluster: &Cluster) -> Option<Millis> {
     let state = cluster.metadata.state();
     let me = cluster.identity.node;
+    state.member(me)?;
     let others: Vec<_> = state
         .members()
         .filter(|member| member.state != MemberState::Removed && member.node != me)
@@ -74,36 +80,43 @@ fn median(values: &mut [Millis]) -> Millis {
 impl Cluster {
     /// The cluster's time, as far as this node knows it, in milliseconds of UTC.
     pub(crate) fn now(&self) -> Millis {
-        clock::wall() + self.clock_offset().unwrap_or(0)
+        self.clock.now().unwrap_or_else(clock::wall)
     }
 
-    /// By how much the cluster's median clock is ahead of this node's, milliseconds; none before most
-    /// members have answered for the first time.
-    pub(crate) fn clock_offset(&self) -> Option<Millis> {
-        *self.clock_offset.lock()
-    }
-
-    /// Whether this node's clock may judge what is too old or too new.
+    /// Whether this node may judge what is too old or too new.
     ///
     /// # Errors
-    /// How far it is off, in words.
+    /// How far its clock is off, or that it is not known, in words.
     pub(crate) fn check_clock(&self) -> Result<(), String> {
-        match self.clock_offset() {
-            Some(offset) if offset.abs() > OFFSET_MAX => {
-                let way = if offset > 0 { "behind" } else { "ahead of" };
-                Err(format!(
-                    "this node's clock is {} s {way} the median of the cluster's clocks; set it right",
-                    offset.abs() / 1000
-                ))
-            }
-            _ => Ok(()),
-        }
+        judge(self.clock.offset())
     }
+}
+
+fn judge(offset: Option<Millis>) -> Result<(), String> {
+    let Some(offset) = offset else {
+        return Err("the clocks of most members are not known here yet, so nobody can say what is too old or too new".to_owned());
+    };
+    if offset.abs() <= OFFSET_MAX {
+        return Ok(());
+    }
+    let way = if offset > 0 { "behind" } else { "ahead of" };
+    Err(format!(
+        "this node's clock is {} s {way} the median of the cluster's clocks; set it right",
+        offset.abs() / 1000
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::{OFFSET_MAX, judge, median};
+
+    #[test]
+    fn a_clock_that_is_off_or_unknown_does_not_judge() {
+        assert!(judge(None).is_err());
+        assert!(judge(Some(OFFSET_MAX)).is_ok());
+        assert!(judge(Some(OFFSET_MAX + 1)).is_err());
+        assert!(judge(Some(-OFFSET_MAX - 1)).is_err());
+    }
 
     #[test]
     fn one_wrong_clock_does_not_move_the_median_of_three() {

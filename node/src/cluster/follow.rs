@@ -1,6 +1,6 @@
 //! Tells the replication core what the metadata plane and gossip say.
 
-use super::Cluster;
+use super::{Cluster, retention::cut_off};
 use crate::{clock, data_plane::StorePolicy, query::storage::engine_matchers};
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_gossip::MemberState;
@@ -51,13 +51,8 @@ pub(crate) fn store_policy(state: &State, node: NodeId) -> StorePolicy {
         policy
             .forgotten
             .insert(tenant.id, tenant.deletions_forgotten);
-        let whole = tenant
-            .cut_offs
-            .iter()
-            .filter(|c| c.signal == Signal::Metrics && c.selector.is_empty());
-        policy
-            .cut_offs
-            .extend(whole.map(|cut_off| (tenant.id, cut_off.before)).max());
+        let cut_off = cut_off(tenant).map(|before| (tenant.id, before));
+        policy.cut_offs.extend(cut_off);
     }
     policy.epoch = key_hash(TenantId(0), &epoch);
     policy

@@ -4,12 +4,12 @@
 //! and are proposed. Every node runs this task; it does nothing where the node does not lead.
 
 use super::{
-    Cluster,
+    Cluster, retention,
     space::{Space, has_space},
 };
 use crate::{clock, config};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use trefoil_model::{Millis, NodeId, ShardSet, Signal};
+use trefoil_model::{NodeId, ShardSet};
 use trefoil_raft::{
     Command, ConfigurationChange, Member, MemberState, MovementOutcome, Reply, State,
 };
@@ -21,8 +21,6 @@ use trefoil_shard::{
     placement::{PlacementNode, ZoneMode, plan, replication_factor},
 };
 
-/// Smallest step of a retention cut-off, milliseconds.
-const RETENTION_STEP_MIN: Millis = 10 * 60 * 1000;
 /// How long after its start a node believes that members live of which it has not heard yet.
 const UNHEARD_GRACE: Duration = Duration::from_secs(10);
 /// How often the leader looks.
@@ -60,7 +58,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
         } else {
             give_up_superseded(&cluster, &state).await;
             move_shards(&cluster, &state).await;
-            advance_retention(&cluster, &state).await;
+            retention::advance(&cluster, &state).await;
         }
     }
 }
@@ -100,40 +98,6 @@ async fn give_up_superseded(cluster: &Cluster, state: &State) {
         match cluster.metadata.propose(command).await {
             Ok(_) => tracing::info!(%node, owns, "gave up a member whose name a newer one has"),
             Err(error) => tracing::warn!(%error, "give up a member"),
-        }
-    }
-}
-
-/// Advances every tenant's cut-off in steps of a hundredth of the retention, at least ten minutes.
-async fn advance_retention(cluster: &Cluster, state: &State) {
-    let Some(retention) = cluster.settings.retention else {
-        return;
-    };
-    let retention = retention.as_millis() as Millis;
-    let step = (retention / 100).max(RETENTION_STEP_MIN);
-    // A cut-off cannot be taken back, so it follows the median of the clocks and never one alone.
-    if cluster.clock_offset().is_none() {
-        return;
-    }
-    let before = (cluster.now() - retention).div_euclid(step) * step;
-    for tenant in state.tenants() {
-        let present = tenant
-            .cut_offs
-            .iter()
-            .filter(|cut_off| cut_off.signal == Signal::Metrics && cut_off.selector.is_empty())
-            .map(|cut_off| cut_off.before)
-            .max();
-        if present.is_some_and(|present| present >= before) {
-            continue;
-        }
-        let command = Command::AdvanceRetention {
-            tenant: tenant.id,
-            signal: Signal::Metrics,
-            selector: String::new(),
-            before,
-        };
-        if let Err(error) = cluster.metadata.propose(command).await {
-            tracing::warn!(%error, "advance the retention");
         }
     }
 }

@@ -40,9 +40,11 @@ impl Queue {
         state.records.push_back((span, record));
     }
 
-    /// Says that the journal is durable up to `end`.
+    /// Says that the journal is durable up to `end`. Calls may come out of order.
     pub(super) fn wake(&self, end: u64) {
-        self.shared.state.lock().durable = end;
+        let mut state = self.shared.state.lock();
+        state.durable = state.durable.max(end);
+        drop(state);
         self.shared.changed.notify_all();
     }
 

@@ -11,6 +11,8 @@ use std::{
 };
 use trefoil_model::{Millis, Window};
 use trefoil_shard::{Event, Offset};
+use trefoil_store_blocks::BlocksError;
+use trefoil_store_metrics::MetricsError;
 
 /// How often the core is told that time passed.
 const TICK: Duration = Duration::from_millis(5);
@@ -23,8 +25,6 @@ const FLUSH_SAMPLES_PER_SERIES: u64 = 8;
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long after its end a window counts as closed: late samples have mostly come by then.
 const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
-/// Windows offered for comparison at once.
-const WINDOWS_OFFERED_MAX: usize = 64;
 /// How often a flush that keeps failing says so.
 const FAILURE_TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// How often quiet windows are offered for comparison with the other owners.
@@ -138,6 +138,9 @@ impl Flushing {
     }
 
     fn note_failure(&mut self, error: &anyhow::Error) {
+        if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref()) {
+            end_with_the_manifest(error);
+        }
         let now = clock::boot();
         let quiet = self
             .failure_told_at
@@ -149,13 +152,27 @@ impl Flushing {
     }
 }
 
+/// A manifest takes nothing more after a write of it has failed: its end on disk is not known. A restart
+/// reads what the disk has. To go on would let the head grow for ever.
+pub(super) fn end_with_the_manifest(error: &MetricsError) {
+    if matches!(error, MetricsError::Blocks(BlocksError::Ended)) {
+        tracing::error!("the manifest takes no more changes; this process ends");
+        std::process::abort();
+    }
+}
+
 fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> {
     plane.settle_damages();
     plane
         .engine
         .enforce_retention()
         .context("drop what is too old")?;
-    let closed_before = clock::wall() - CLOSED_AFTER.as_millis() as Millis;
+    // By a clock of its own that is ahead it would rewrite windows that are still written to. None is closed
+    // while the cluster's time is not known.
+    let closed_before = plane
+        .clock
+        .now()
+        .map_or(Millis::MIN, |now| now - CLOSED_AFTER.as_millis() as Millis);
     loop {
         match plane.engine.merge_once(closed_before) {
             Ok(Some(_)) if !plane.is_closed() => {}
@@ -176,7 +193,7 @@ fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The newest windows that nobody writes to any more.
+/// The windows that nobody writes to any more, the newest first.
 fn quiet_windows(plane: &DataPlane, closed_before: Millis) -> Vec<Window> {
     let view = plane.engine.view();
     let windows = view
@@ -186,7 +203,7 @@ fn quiet_windows(plane: &DataPlane, closed_before: Millis) -> Vec<Window> {
     let quiet: BTreeSet<Window> = windows
         .filter(|window| window.range().end <= closed_before)
         .collect();
-    quiet.into_iter().rev().take(WINDOWS_OFFERED_MAX).collect()
+    quiet.into_iter().rev().collect()
 }
 
 fn every(interval: Duration, plane: &Weak<DataPlane>, mut work: impl FnMut(&DataPlane)) {

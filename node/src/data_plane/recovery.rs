@@ -1,7 +1,11 @@
 //! Brings the data plane up: blocks, checkpoint, journal, and the state machine made of them.
 
 use super::{Core, DataPlane, MetadataWish, applier, exports::Exports, port::Port, waits::Waits};
-use crate::{clock, config::Settings, transport::replication::ReplicationSender};
+use crate::{
+    clock::{self, ClusterClock},
+    config::Settings,
+    transport::replication::ReplicationSender,
+};
 use anyhow::Context;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -40,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) lineage: LineageId,
     /// Whether the data directory was made in this run.
     pub(crate) fresh: bool,
+    pub(crate) clock: Arc<ClusterClock>,
     pub(crate) settings: Settings,
     /// How the journal works; tests make it smaller. Its lineage and its bound are set here.
     pub(crate) journal: JournalOptions,
@@ -162,6 +167,7 @@ impl DataPlane {
             runtime: parts.runtime,
             next_id: AtomicU64::new(1),
             settings: parts.settings,
+            clock: parts.clock,
             closed: AtomicBool::new(false),
             manifest,
             damages: super::Damages::default(),

@@ -123,6 +123,7 @@ impl Machine {
             },
             lineage: LINEAGE,
             fresh: self.runs == 1,
+            clock: Arc::default(),
             settings: Settings {
                 journal_bytes_max: self.journal_bytes_max,
                 ..Settings::load(&args).expect("the defaults are possible")

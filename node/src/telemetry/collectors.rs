@@ -187,7 +187,7 @@ impl NodeCollector {
     }
 
     fn membership(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
-        if let Some(offset) = self.cluster.clock_offset() {
+        if let Some(offset) = self.cluster.clock.offset() {
             writer.gauge(
                 "trefoil_clock_offset_seconds",
                 "By how much the median of the cluster's clocks is ahead of this node's",
