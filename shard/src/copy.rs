@@ -26,6 +26,8 @@ pub(crate) struct Copies {
     current: Option<Copy>,
     /// Shards that barriers could not list, by source.
     wanted: BTreeMap<NodeId, ShardSet>,
+    /// Sources that refused, and when they may be asked again. Bounded by the peers.
+    refused: BTreeMap<NodeId, Duration>,
     /// Ranges that scrubbing found to differ.
     differing: Vec<(NodeId, ShardSet, TimeRange)>,
     pub(crate) completed: u64,
@@ -54,13 +56,30 @@ struct Copy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Opening { asked_at: Option<Duration> },
-    Reading { cursor: u64, ask_at: Duration },
-    Settling { at: Offset },
+    Opening {
+        asked_at: Option<Duration>,
+    },
+    /// Asks for the chunk at the cursor when it is time and the chunk before is durable up to here: what waits for a
+    /// slow disk stays small.
+    Reading {
+        cursor: u64,
+        ask_at: Duration,
+        behind: Offset,
+    },
+    Settling {
+        at: Offset,
+    },
 }
 
 /// Most differing ranges that wait for a copy; more are found again by later scrubs.
 const DIFFERING_MAX: usize = 64;
+
+impl Copies {
+    /// Whether a copy has begun that has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        self.current.is_some()
+    }
+}
 
 impl Replication {
     /// A barrier could not list these shards: they have to be copied from the peer.
@@ -114,10 +133,15 @@ impl Replication {
                 let ask = CopyAskStep::Open { numbers, range };
                 self.send(step, source, Message::CopyAsk { session, step: ask });
             }
-            Phase::Reading { cursor, ask_at } if step.now >= ask_at => {
+            Phase::Reading {
+                cursor,
+                ask_at,
+                behind,
+            } if step.now >= ask_at && self.journal.durable >= behind => {
                 copy.phase = Phase::Reading {
                     cursor,
                     ask_at: step.now + retry,
+                    behind,
                 };
                 let ask = CopyAskStep::Next { cursor };
                 self.send(step, source, Message::CopyAsk { session, step: ask });
@@ -126,17 +150,25 @@ impl Replication {
         }
     }
 
-    /// Begins the copy that brings most: lost ranges first, then replicas, then what scrubbing found.
+    /// Begins the copy that brings most: lost ranges first, then replicas, then what scrubbing found. A source that
+    /// refused is left alone for a while.
     fn choose_copy(&mut self, now: Duration) {
+        self.copies.refused.retain(|_, again_at| *again_at > now);
         let chosen = self
             .lost_range()
             .or_else(|| {
+                let refused = &self.copies.refused;
                 let wanted = self.copies.wanted.iter();
+                let wanted = wanted.filter(|(source, _)| !refused.contains_key(source));
                 let most = wanted.max_by_key(|(_, shards)| shards.len())?;
                 Some((*most.0, most.1.clone(), None))
             })
             .or_else(|| {
-                let (source, shards, range) = self.copies.differing.pop()?;
+                let Copies {
+                    differing, refused, ..
+                } = &mut self.copies;
+                let last = differing.pop_if(|(source, ..)| !refused.contains_key(source));
+                let (source, shards, range) = last?;
                 Some((source, shards, Some(range)))
             });
         let Some((source, shards, range)) = chosen else {
@@ -167,7 +199,8 @@ impl Replication {
         for damage in &self.replicas.damages {
             let lost = damage.shards.difference(&unrecorded);
             for peer in self.rows.peers_of(self.me.node) {
-                if !self.peers.get(&peer).is_some_and(|peer| peer.up) {
+                let is_up = self.peers.get(&peer).is_some_and(|peer| peer.up);
+                if !is_up || self.copies.refused.contains_key(&peer) {
                     continue;
                 }
                 let shared = self.rows.shared_by(self.me.node, peer);
@@ -209,6 +242,7 @@ impl Replication {
                 copy.phase = Phase::Reading {
                     cursor: 0,
                     ask_at: step.now,
+                    behind: Offset(0),
                 };
                 self.tick_copies(step);
             }
@@ -225,6 +259,8 @@ impl Replication {
             (CopyAnswerStep::Refused, Phase::Opening { .. } | Phase::Reading { .. }) => {
                 // It begins again after a while; the next barrier says what is still missing.
                 self.copies.current = None;
+                let again_at = step.now + self.settings.fetch_retry;
+                self.copies.refused.insert(from, again_at);
             }
             _ => {}
         }
@@ -278,6 +314,7 @@ impl Replication {
                 Some(cursor) => Phase::Reading {
                     cursor,
                     ask_at: step.now + pause,
+                    behind: at,
                 },
                 None => Phase::Settling {
                     at: at.max(self.journal.end),

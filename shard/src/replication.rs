@@ -167,6 +167,9 @@ impl Replication {
         self.say_repaired(step);
         self.settle_barriers(step);
         self.settle_copies(step);
+        if self.copies.is_running() {
+            self.tick_copies(step);
+        }
         if self.gate_is_open() {
             for (envelope, message) in std::mem::take(&mut self.parked) {
                 self.dispatch(step, envelope, message);

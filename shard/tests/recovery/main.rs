@@ -1,6 +1,8 @@
 //! What one node's core says to its driver around a restart and around a lost block: one replica, no peers, a
 //! journal that is durable when the test says so.
 
+mod copying;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_model::{
     ClusterId, Configuration, ConfigurationNumber, DeletionVersion, Incarnation, LineageId, NodeId,
@@ -45,6 +47,7 @@ struct Node {
     core: Replication,
     journal: Journal,
     actions: Vec<Action>,
+    now: Duration,
 }
 
 impl Node {
@@ -66,6 +69,7 @@ impl Node {
             core,
             journal,
             actions,
+            now: Duration::from_secs(1),
         }
     }
 
@@ -75,9 +79,8 @@ impl Node {
     }
 
     fn feed(&mut self, event: Event) {
-        let now = Duration::from_secs(1);
         self.core
-            .step(now, event, &mut self.journal, &mut self.actions);
+            .step(self.now, event, &mut self.journal, &mut self.actions);
     }
 
     fn sync(&mut self) {
@@ -88,11 +91,19 @@ impl Node {
 
     /// The metadata plane says that the node owns one shard alone, and which deletion is the newest.
     fn learn(&mut self, number: u64, lineage: LineageId, deletion: u64) {
-        let owners: OwnerSet = [NODE].into_iter().collect();
-        let record = OwnerRecord {
-            lineage,
-            counts_from: ConfigurationNumber(number),
-            born_serving: number == 1,
+        self.learn_owners(&[NODE], number, lineage, deletion);
+    }
+
+    fn learn_owners(&mut self, nodes: &[NodeId], number: u64, lineage: LineageId, deletion: u64) {
+        let owners: OwnerSet = nodes.iter().copied().collect();
+        let record = |node: &NodeId| {
+            let own = *node == NODE;
+            let record = OwnerRecord {
+                lineage: if own { lineage } else { LINEAGE },
+                counts_from: ConfigurationNumber(if own { number } else { 1 }),
+                born_serving: !own || number == 1,
+            };
+            (*node, record)
         };
         let entry = ShardEntry {
             configuration: Configuration {
@@ -100,7 +111,7 @@ impl Node {
                 old: owners.clone(),
                 new: owners,
             },
-            owners: BTreeMap::from([(NODE, record)]),
+            owners: nodes.iter().map(record).collect(),
         };
         self.feed(Event::Metadata {
             table: Arc::new(PlacementTable {
