@@ -21,6 +21,7 @@ mod port;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod ticker;
 mod verifier;
 mod waits;
 
@@ -142,6 +143,7 @@ pub(crate) struct DataPlane {
     journal_unreadable: Mutex<BTreeSet<u64>>,
     /// Stands for the deletions and cut-offs that the store applies: digests compare only when it is equal.
     policy_epoch: Mutex<u64>,
+    ticker: Arc<ticker::Ticker>,
     /// Held by a flush, from its checkpoint to its end.
     flushing: Mutex<()>,
     this: Weak<DataPlane>,
@@ -157,6 +159,7 @@ impl DataPlane {
             actions,
         } = &mut *core;
         replication.step(clock::boot(), event, port, actions);
+        self.ticker.wake_at(replication.next_tick());
         let mut actions: VecDeque<Action> = actions.drain(..).collect();
         while let Some(action) = actions.pop_front() {
             self.carry_out(action);

@@ -603,6 +603,32 @@ impl Replication {
         }
     }
 
+    /// When a tick has something to do for barriers.
+    pub(crate) fn barriers_due(&self) -> Option<Duration> {
+        let (interval, timeout) = (
+            self.settings.barrier_interval,
+            self.settings.barrier_timeout,
+        );
+        let due = |pair: &Pair| match &pair.flight {
+            Some(flight) => {
+                let overdue = flight.moved_at.max(flight.begun_at) + timeout;
+                match flight.phase {
+                    Phase::Asked => Some(overdue),
+                    Phase::Grace { until } => Some(overdue.min(until)),
+                    Phase::Fetching { asked_at } => {
+                        Some(overdue.min(asked_at + self.settings.fetch_retry))
+                    }
+                    Phase::Settling { .. } => None,
+                }
+            }
+            None if pair.wanted => Some(Duration::ZERO),
+            None => Some(pair.last_begun.map_or(Duration::ZERO, |at| at + interval)),
+        };
+        let peers = self.rows.peers_of(self.me.node);
+        let pairs = peers.iter().filter_map(|peer| self.peers.get(peer));
+        pairs.filter_map(|peer| due(&peer.pair)).min()
+    }
+
     pub(crate) fn tick_barriers(&mut self, step: &mut Step<'_>) {
         for node in self.rows.peers_of(self.me.node) {
             let peer = self.peers.entry(node).or_default();

@@ -294,6 +294,13 @@ impl Replication {
         }
     }
 
+    /// When a tick has something to do for writes.
+    pub(crate) fn writes_due(&self) -> Option<Duration> {
+        let deadline = self.writes.deadlines.first().map(|(at, _)| *at);
+        let retry = self.writes.retries.front().map(|(at, _)| *at);
+        deadline.into_iter().chain(retry).min()
+    }
+
     pub(crate) fn tick_writes(&mut self, step: &mut Step<'_>) {
         while let Some((deadline, sequence)) = self.writes.deadlines.first().copied() {
             if deadline > step.now {

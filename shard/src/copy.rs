@@ -105,6 +105,24 @@ impl Replication {
             .collect()
     }
 
+    /// When a tick has something to do for copies.
+    pub(crate) fn copies_due(&self) -> Option<Duration> {
+        let retry = self.settings.fetch_retry;
+        let Some(copy) = &self.copies.current else {
+            let waits = !self.replicas.damages.is_empty()
+                || !self.copies.wanted.is_empty()
+                || !self.copies.differing.is_empty();
+            return waits.then_some(Duration::ZERO);
+        };
+        let silent = copy.heard_at + self.settings.export_idle;
+        let due = match copy.phase {
+            Phase::Opening { asked_at } => asked_at.map_or(Duration::ZERO, |at| at + retry),
+            Phase::Reading { ask_at, behind, .. } if self.journal.durable >= behind => ask_at,
+            Phase::Reading { .. } | Phase::Settling { .. } => silent,
+        };
+        Some(due.min(silent))
+    }
+
     pub(crate) fn tick_copies(&mut self, step: &mut Step<'_>) {
         let silent = self.settings.export_idle;
         if self

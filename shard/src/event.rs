@@ -14,7 +14,7 @@ use trefoil_model::{
 /// One thing that happened. The driver feeds them one at a time, in the order in which it saw them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time passed. Feed one every [`crate::Settings::tick`] (5 ms): all deadlines and retries hang on it.
+    /// Time passed. Feed one when [`crate::Replication::next_tick`] says: all deadlines and retries hang on it.
     Tick,
 
     // --- clients ---

@@ -227,6 +227,12 @@ impl Replication {
         }
     }
 
+    /// When a tick has something to do for exports.
+    pub(crate) fn exports_due(&self) -> Option<Duration> {
+        let heard = self.exports.open.values().map(|export| export.heard_at);
+        heard.min().map(|at| at + self.settings.export_idle)
+    }
+
     pub(crate) fn tick_exports(&mut self, step: &mut Step<'_>) {
         let idle = self.settings.export_idle;
         let overdue: Vec<ExportId> = self

@@ -14,6 +14,7 @@ mod answer;
 mod barrier;
 mod coordinator;
 mod copy;
+mod deadlines;
 mod envelope;
 mod error;
 mod event;

@@ -241,6 +241,11 @@ impl Replication {
         }
     }
 
+    /// When a tick has something to do for parts of queries: they are few, and all of them are in a hurry.
+    pub(crate) fn queries_due(&self) -> Option<Duration> {
+        (!self.queries.open.is_empty()).then_some(Duration::ZERO)
+    }
+
     pub(crate) fn tick_queries(&mut self, step: &mut Step<'_>) {
         let hedge_after = self.settings.hedge_after;
         let due: Vec<QueryId> = self

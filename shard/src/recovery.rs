@@ -294,6 +294,7 @@ impl Replication {
             parked: Vec::new(),
             last_id: 0,
             repeated_at: None,
+            ticked_at: None,
             misdirected: 0,
             fetched: 0,
         }

@@ -69,6 +69,7 @@ pub struct Replication {
     /// The last id that was given to anything.
     pub(crate) last_id: u64,
     pub(crate) repeated_at: Option<Duration>,
+    pub(crate) ticked_at: Option<Duration>,
     pub(crate) misdirected: u64,
     pub(crate) fetched: u64,
 }
@@ -142,6 +143,7 @@ impl Replication {
     }
 
     fn on_tick(&mut self, step: &mut Step<'_>) {
+        self.ticked_at = Some(step.now);
         self.tick_writes(step);
         self.tick_barriers(step);
         self.tick_queries(step);

@@ -54,6 +54,13 @@ impl Scrub {
 }
 
 impl Replication {
+    /// When a tick has something to do for scrubbing.
+    pub(crate) fn scrub_due(&self) -> Option<Duration> {
+        let interval = self.settings.scrub_interval;
+        let last = self.scrub.last.map_or(Duration::ZERO, |at| at + interval);
+        (!self.scrub.windows.is_empty()).then_some(last)
+    }
+
     pub(crate) fn tick_scrub(&mut self, step: &mut Step<'_>) {
         let interval = self.settings.scrub_interval;
         let due = self.scrub.last.is_none_or(|at| step.now >= at + interval);

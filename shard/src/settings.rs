@@ -8,8 +8,10 @@ pub const WINDOWS_MAX: usize = 16_384;
 /// Times and bounds. The defaults are for production; the simulation varies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How often the driver says [`crate::Event::Tick`].
+    /// The least time between two [`crate::Event::Tick`]s: the grain of all other times.
     pub tick: Duration,
+    /// The most time between two of them. An idle node does nothing else.
+    pub tick_max: Duration,
     /// Between background barriers of a pair. Keeps the gap that a query's barrier has to close small.
     pub barrier_interval: Duration,
     /// How long a barrier may take before it is given up and another may begin.
@@ -64,6 +66,7 @@ impl Default for Settings {
         let millis = Duration::from_millis;
         Self {
             tick: millis(5),
+            tick_max: millis(250),
             barrier_interval: millis(1000),
             barrier_timeout: millis(500),
             push_grace: millis(5),

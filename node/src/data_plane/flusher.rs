@@ -1,6 +1,6 @@
 //! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
 
-use super::{DataPlane, applier, verifier::Verifier};
+use super::{DataPlane, applier, ticker, verifier::Verifier};
 use crate::clock;
 use anyhow::{Context, bail};
 use std::{
@@ -14,8 +14,6 @@ use trefoil_shard::{Event, Offset};
 use trefoil_store_blocks::BlocksError;
 use trefoil_store_metrics::MetricsError;
 
-/// How often the core is told that time passed.
-const TICK: Duration = Duration::from_millis(5);
 /// How often the head's size is looked at. A busy node adds some 100,000 samples (2 MB) meanwhile.
 const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// A head with fewer samples per series is not flushed for its size. Bounds what a restart replays to some
@@ -36,9 +34,8 @@ impl DataPlane {
         let plane = self.clone();
         spawn("applier", move || applier::run(&plane, &plane.applier));
         let plane = Arc::downgrade(self);
-        spawn("ticker", move || {
-            every(TICK, &plane, |plane| plane.feed(Event::Tick))
-        });
+        let clock = self.ticker.clone();
+        spawn("ticker", move || ticker::run(&plane, &clock));
         let plane = Arc::downgrade(self);
         let mut flushing = Flushing {
             flushed_at: clock::boot(),

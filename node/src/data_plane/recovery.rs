@@ -177,6 +177,7 @@ impl DataPlane {
             flushed_to: AtomicU64::new(harmless),
             journal_unreadable: Mutex::default(),
             policy_epoch: Mutex::new(epoch),
+            ticker: Arc::default(),
             flushing: Mutex::new(()),
             this: this.clone(),
         });

@@ -2,6 +2,7 @@
 //! journal that is durable when the test says so.
 
 mod copying;
+mod deadlines;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_model::{

@@ -107,6 +107,8 @@ pub(crate) struct SimNode {
     pub(crate) syncing: Option<Offset>,
     pub(crate) loss: Loss,
     pub(crate) backup: Option<Backup>,
+    /// When the core is told that time passed.
+    pub(crate) tick_at: Option<Duration>,
     /// How often replicas of this node ended.
     pub(crate) ended: u64,
     /// The newest deletion that this run has learnt.
@@ -128,6 +130,7 @@ impl SimNode {
             syncing: None,
             loss: Loss::Fresh(lineage),
             backup: None,
+            tick_at: None,
             ended: 0,
             known_deletion: DeletionVersion(0),
         }

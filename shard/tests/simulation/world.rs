@@ -216,9 +216,12 @@ impl World {
     fn happen(&mut self, what: What) {
         match what {
             What::Tick(index, run) => {
-                if self.runs(index, run) {
+                if self.runs(index, run) && self.nodes[index].tick_at == Some(self.now) {
+                    self.nodes[index].tick_at = None;
                     self.feed(index, Event::Tick);
-                    self.after(self.setup.settings.tick, What::Tick(index, run));
+                    if self.nodes[index].paused.is_some() {
+                        self.tick_at(index, self.now + self.setup.settings.tick);
+                    }
                 }
             }
             What::Feed(index, run, event) => {
@@ -310,7 +313,8 @@ impl World {
             self.feed(index, Event::Damaged { shards, range });
         }
         let jitter = self.micros(1, 10_000);
-        self.after(jitter, What::Tick(index, run));
+        self.nodes[index].tick_at = None;
+        self.tick_at(index, self.now + jitter);
         for other in 0..self.nodes.len() {
             if other != index && self.nodes[other].is_up() {
                 self.meet(index, other);
@@ -427,8 +431,21 @@ impl World {
         }
         let before = node.journal.end;
         core.step(self.now, event, &mut node.journal, &mut out);
+        let next_tick = core.next_tick();
         self.tell_step(index, before, &out);
         self.act(index, out);
+        self.tick_at(index, next_tick);
+    }
+
+    /// The driver wakes then, unless it wakes sooner.
+    fn tick_at(&mut self, index: usize, at: Duration) {
+        let at = at.max(self.now + Duration::from_micros(1));
+        let node = &mut self.nodes[index];
+        if node.tick_at.is_none_or(|known| at < known) {
+            node.tick_at = Some(at);
+            let run = node.incarnation;
+            self.after(at - self.now, What::Tick(index, run));
+        }
     }
 
     /// Tells what a step did.
