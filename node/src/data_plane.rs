@@ -17,6 +17,7 @@ mod damage;
 mod deletions;
 mod exports;
 mod flusher;
+mod panics;
 mod port;
 mod recovery;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use damage::Damages;
 use deletions::Deletions;
 use exports::Exports;
 use flusher::end_with_the_manifest;
+use panics::EndsWithProcess;
 use parking_lot::Mutex;
 use port::Port;
 use std::{
@@ -153,6 +155,8 @@ impl DataPlane {
     /// Feeds one event and carries out what follows from it.
     pub(crate) fn feed(&self, event: Event) {
         let mut core = self.core.lock();
+        // Half a step is no state that anybody has thought about.
+        let _ends = EndsWithProcess("the replication core");
         let Core {
             replication,
             port,

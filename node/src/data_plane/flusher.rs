@@ -1,6 +1,6 @@
 //! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
 
-use super::{DataPlane, applier, ticker, verifier::Verifier};
+use super::{DataPlane, applier, panics::EndsWithProcess, ticker, verifier::Verifier};
 use crate::clock;
 use anyhow::{Context, bail};
 use std::{
@@ -215,8 +215,11 @@ fn every(interval: Duration, plane: &Weak<DataPlane>, mut work: impl FnMut(&Data
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
-    let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+pub(super) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) {
+    let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _ends = EndsWithProcess(name);
+        work();
+    });
     // A process that cannot start its threads cannot run a node.
     assert!(started.is_ok(), "start the {name} thread");
 }

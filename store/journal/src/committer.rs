@@ -253,6 +253,14 @@ impl Shared {
         error
     }
 
+    /// The thread has panicked: what it was about to make durable is in doubt, as after a failed write.
+    pub(crate) fn end_by_panic(&self) {
+        self.pending.lock().state = State::Ended;
+        let why = "its thread has failed by a bug".to_owned();
+        self.events.post(DurableEvent::Ended { why });
+        self.events.deliver();
+    }
+
     /// No append and no commit from now on; no event.
     pub(crate) fn close(&self) {
         let mut pending = self.pending.lock();

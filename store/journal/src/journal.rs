@@ -41,7 +41,10 @@ impl Journal {
             CommitMode::Thread => {
                 let shared = shared.clone();
                 let builder = std::thread::Builder::new().name("journal".to_owned());
-                let thread = builder.spawn(move || shared.run());
+                let thread = builder.spawn(move || {
+                    let _ends = EndsByPanic(&shared);
+                    shared.run();
+                });
                 Some(thread.map_err(JournalError::Thread)?)
             }
         };
@@ -196,6 +199,17 @@ impl Journal {
         let end = files.segments.writer.end();
         files.segments.writer.append(&mut RecordGroup::new(end))?;
         Ok(())
+    }
+}
+
+/// Ends the journal when it is dropped by a panic.
+struct EndsByPanic<'a>(&'a Shared);
+
+impl Drop for EndsByPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end_by_panic();
+        }
     }
 }
 

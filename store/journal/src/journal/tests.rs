@@ -1,6 +1,7 @@
 //! Group commit, restarts, trimming, damage, full disks, failing disks, and crash loops under seeds.
 
 mod known_end;
+mod panics;
 
 use super::*;
 use crate::{DamagedRange, DurableEvent};
