@@ -2,12 +2,18 @@
 
 use super::DataPlane;
 use parking_lot::{Condvar, Mutex};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use trefoil_shard::{Event, Record, Span};
-use trefoil_store_metrics::MetricsEngine;
+use trefoil_store_metrics::{MetricsEngine, MetricsError};
 
 /// How often somebody who waits looks whether the journal still moves.
 const STALL_CHECK: Duration = Duration::from_millis(50);
+/// How long after a failure a drop is tried again. A full disk is the likely cause.
+const DROP_RETRY: Duration = Duration::from_millis(500);
 
 /// Records between journal and store. Bounded by the journal's pending bytes and the applier's speed:
 /// what is not applied is not acknowledged to queries, and writes are refused when it grows too long.
@@ -72,6 +78,23 @@ impl Queue {
         true
     }
 
+    /// Waits for a while; `false` when the thread should end.
+    fn pause(&self, time: Duration) -> bool {
+        let mut state = self.shared.state.lock();
+        let until = Instant::now() + time;
+        while !state.stopped {
+            if self
+                .shared
+                .changed
+                .wait_until(&mut state, until)
+                .timed_out()
+            {
+                break;
+            }
+        }
+        !state.stopped
+    }
+
     fn applied(&self, end: u64) {
         self.shared.state.lock().applied = end;
         self.shared.changed.notify_all();
@@ -111,15 +134,41 @@ pub(super) fn run(plane: &DataPlane, queue: &Queue) {
         };
         let end = last.end;
         for (span, record) in &records {
-            apply(&plane.engine, *span, record);
+            if !apply_surely(plane, queue, *span, record) {
+                // The next start replays it.
+                return;
+            }
         }
         queue.applied(end.0);
         plane.feed(Event::Applied { end });
     }
 }
 
+/// Applies a record, however often it takes: were a later one applied first, the replica could have come back by
+/// then, and a drop would erase it. `false` when the queue was stopped before it was applied.
+fn apply_surely(plane: &DataPlane, queue: &Queue, span: Span, record: &Record) -> bool {
+    let mut told = false;
+    while let Err(error) = apply(&plane.engine, span, record) {
+        if !told {
+            told = true;
+            tracing::error!(%error, "drop the replicas of shards; nothing is applied before that");
+        }
+        if !queue.pause(DROP_RETRY) {
+            return false;
+        }
+    }
+    true
+}
+
 /// Applies what a durable record does to the store.
-pub(super) fn apply(engine: &MetricsEngine, span: Span, record: &Record) {
+///
+/// # Errors
+/// When the store could not drop what the record says; nothing has changed, and it may be tried again.
+pub(super) fn apply(
+    engine: &MetricsEngine,
+    span: Span,
+    record: &Record,
+) -> Result<(), MetricsError> {
     match record {
         Record::Parcel {
             accepted, parcel, ..
@@ -140,10 +189,9 @@ pub(super) fn apply(engine: &MetricsEngine, span: Span, record: &Record) {
         }
         Record::Drop { shards } => {
             // Everything in front of this record is applied, so the head may go into blocks with it.
-            if let Err(error) = engine.drop_shards(shards, engine.applied_position(), None) {
-                tracing::error!(%error, "drop the replicas of shards");
-            }
+            engine.drop_shards(shards, engine.applied_position(), None)?;
         }
         _ => {}
     }
+    Ok(())
 }

@@ -19,6 +19,10 @@ const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// A head with fewer samples per series is not flushed for its size. Bounds what a restart replays to some
 /// seconds for a million series.
 const FLUSH_SAMPLES_PER_SERIES: u64 = 8;
+/// How long a flush waits for the journal and the applier before it gives up; the next one tries again.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the last flush may wait: nothing that was acknowledged depends on it.
+const LAST_FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the blocks are looked at.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long after its end a window counts as closed: late samples have mostly come by then.
@@ -65,7 +69,7 @@ impl DataPlane {
         self.closed
             .store(true, std::sync::atomic::Ordering::Relaxed);
         self.settle_damages();
-        if let Err(error) = self.flush() {
+        if let Err(error) = self.flush_within(LAST_FLUSH_PATIENCE) {
             tracing::warn!(error = format!("{error:#}"), "flush before the stop");
         }
         self.applier.stop();
@@ -76,16 +80,23 @@ impl DataPlane {
 
     /// Writes what is applied into blocks, with a checkpoint of the core.
     pub(super) fn flush(&self) -> anyhow::Result<()> {
+        self.flush_within(FLUSH_PATIENCE)
+    }
+
+    fn flush_within(&self, patience: Duration) -> anyhow::Result<()> {
+        let until = clock::boot() + patience;
         // Alone, so that no older checkpoint comes behind a newer one whose records may be trimmed already.
-        let _flushing = self.flushing.lock();
+        let Some(_flushing) = self.flushing.try_lock_for(patience) else {
+            bail!("another flush does not end");
+        };
         let Some((checkpoint, covers)) = self.core.lock().replication.checkpoint() else {
             // A block would claim deletions that the store has not been told of yet.
             bail!("the metadata plane has not said yet what was deleted");
         };
         // The checkpoint speaks of records up to `covers`: they are durable before it is.
-        let stalled = || self.journal.stalled_by().is_some();
+        let stalled = || self.journal.stalled_by().is_some() || clock::boot() >= until;
         if !self.applier.wait_until_applied(covers.0, stalled) {
-            bail!("the journal does not move");
+            bail!("the journal or the applier does not move");
         }
         // What else stands there is in the checkpoint.
         self.engine.passed(covers.0);

@@ -262,7 +262,8 @@ fn replay(
                 .with_context(|| format!("read the journal's record at {}", record.start))?;
             recovery.replay(span, &decoded);
             if record.end > flushed_to {
-                applier::apply(engine, span, &decoded);
+                applier::apply(engine, span, &decoded)
+                    .context("drop the replicas of shards that have left")?;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
 mod copies;
+mod dropping;
 pub(super) mod history;
 mod lost_end;
 
