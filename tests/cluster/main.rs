@@ -12,6 +12,7 @@ mod faults;
 mod full_disk;
 mod large_request;
 mod membership;
+mod partial;
 mod peers;
 mod recovery;
 mod retention;

@@ -11,7 +11,7 @@ const MOVED_WAIT_MAX: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_node_takes_its_share_and_another_is_drained() -> anyhow::Result<()> {
-    let mut run = Scenario::begin().await?;
+    let mut run = Scenario::under_load().await?;
     run.load.go_on(SETTLE).await;
 
     let begun = Instant::now();

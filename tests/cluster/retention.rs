@@ -37,7 +37,7 @@ async fn an_operator_changes_it_and_a_restart_does_not() -> anyhow::Result<()> {
 }
 
 async fn write_at(cluster: &Cluster, writer: &str, at: i64) -> anyhow::Result<u16> {
-    let (_, body) = Ledger::new(writer, 1).begin(at);
+    let body = Ledger::new(writer, 1).begin(at).body;
     let answer = cluster.client().remote_write(&cluster.url(0), body).await?;
     Ok(answer.status)
 }

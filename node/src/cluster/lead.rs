@@ -53,12 +53,12 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
                 .for_each(|since| *since = now);
         }
         let state = cluster.metadata.state();
+        retention::advance(&cluster, &state).await;
         if state.placement().is_empty() {
             create_placement(&cluster, &state).await;
         } else {
             give_up_superseded(&cluster, &state).await;
             move_shards(&cluster, &state).await;
-            retention::advance(&cluster, &state).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Replicas that have left, on a disk that is full.
 
 use super::*;
+use trefoil_shard::Span;
 
 /// What a drop could not do is done as soon as the disk lets it, before anything that comes behind.
 #[tokio::test(flavor = "multi_thread")]
