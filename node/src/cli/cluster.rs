@@ -20,7 +20,7 @@ pub(crate) enum ClusterCommand {
     Retention(RetentionArgs),
     /// Take a node that is empty or gone for good out of the cluster
     Remove(NodeArgs),
-    /// Compare the content of all replicas; exit code 3 when they differ
+    /// Compare the content of all replicas; exit code 3 unless all are known to be equal
     Verify(StatusArgs),
     /// Make this stopped node the only voter of its cluster, after a majority was lost for good
     Recover(RecoverArgs),
@@ -206,6 +206,13 @@ fn digests_text(digests: &admin::Digests) -> String {
     if digests.equal {
         let compared = digests.compared;
         return text + &format!("All replicas of {compared} shard windows are equal.\n");
+    }
+    if digests.unequal.is_empty() {
+        let compared = digests.compared;
+        return text
+            + &format!(
+                "Nothing differs in {compared} shard windows, but not every owner has answered.\n"
+            );
     }
     let mut unequal = Table::new(&[
         "TENANT", "SIGNAL", "SHARD", "WINDOW", "NODE", "ITEMS", "DIGEST",

@@ -1,6 +1,6 @@
 //! Applies durable records to the store, in journal order, on a thread of its own.
 
-use super::DataPlane;
+use super::{DataPlane, flusher::end_with_the_manifest};
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
@@ -149,6 +149,7 @@ pub(super) fn run(plane: &DataPlane, queue: &Queue) {
 fn apply_surely(plane: &DataPlane, queue: &Queue, span: Span, record: &Record) -> bool {
     let mut told = false;
     while let Err(error) = apply(&plane.engine, span, record) {
+        end_with_the_manifest(&error);
         if !told {
             told = true;
             tracing::error!(%error, "drop the replicas of shards; nothing is applied before that");
