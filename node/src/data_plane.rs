@@ -156,7 +156,7 @@ impl DataPlane {
     pub(crate) fn feed(&self, event: Event) {
         let mut core = self.core.lock();
         // Half a step is no state that anybody has thought about.
-        let _ends = EndsWithProcess("the replication core");
+        let _ends = EndsWithProcess::new("the replication core");
         let Core {
             replication,
             port,

@@ -49,7 +49,8 @@ async fn measure(cluster: &Cluster) -> Option<Millis> {
     state.member(me)?;
     let others: Vec<_> = state
         .members()
-        .filter(|member| member.state != MemberState::Removed && member.node != me)
+        // One that is drained may have been given up; the others are enough to ask.
+        .filter(|member| member.state == MemberState::Active && member.node != me)
         .map(|member| member.node)
         .collect();
     let asked = others.iter().map(|node| async {

@@ -228,7 +228,7 @@ fn every(interval: Duration, plane: &Weak<DataPlane>, mut work: impl FnMut(&Data
 
 pub(super) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) {
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let _ends = EndsWithProcess(name);
+        let _ends = EndsWithProcess::new(name);
         work();
     });
     // A process that cannot start its threads cannot run a node.

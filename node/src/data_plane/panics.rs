@@ -3,13 +3,27 @@
 //! The runtime survives the panic of a thread or a task. A node whose core, applier or flusher is gone would go on
 //! answering its peers with less and less; a restart replays what is durable.
 
-/// Ends the process when it is dropped by a panic. The panic's own message stands before.
-pub(super) struct EndsWithProcess(pub(super) &'static str);
+/// Ends the process when it is dropped by a panic that began while it was there. The panic's own message stands
+/// before.
+pub(super) struct EndsWithProcess {
+    what: &'static str,
+    /// It was made while something else was failing already, by a drop of that.
+    in_another: bool,
+}
+
+impl EndsWithProcess {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            in_another: std::thread::panicking(),
+        }
+    }
+}
 
 impl Drop for EndsWithProcess {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("{} has failed by a bug; this process ends", self.0);
+        if std::thread::panicking() && !self.in_another {
+            tracing::error!("{} has failed by a bug; this process ends", self.what);
             std::process::abort();
         }
     }
@@ -34,6 +48,21 @@ mod tests {
             waits.recv_timeout(deadline).ok();
             drop(never);
         }
+    }
+
+    #[test]
+    fn what_begins_inside_another_panic_ends_nothing() {
+        struct Fed;
+        impl Drop for Fed {
+            fn drop(&mut self) {
+                let _ends = super::EndsWithProcess::new("the replication core");
+            }
+        }
+        let failed = std::panic::catch_unwind(|| {
+            let _fed = Fed;
+            panic!("a bug elsewhere");
+        });
+        assert!(failed.is_err());
     }
 
     #[test]
