@@ -17,7 +17,11 @@ async fn an_operator_changes_it_and_a_restart_does_not() -> anyhow::Result<()> {
     let taken = write_at(&cluster, "before", old).await?;
     ensure!(taken == 204, "a sample inside the retention: {taken}");
 
-    let changed = cluster.command(0, &["cluster", "retention", "100"])?;
+    let asks = cluster.command(0, &["cluster", "retention", "100"])?;
+    ensure!(!asks.status.success(), "data is removed without --yes");
+    let kept = cluster.admin(0, "cluster").await?;
+    ensure!(hours(&kept) == Some(15 * 24), "{kept}");
+    let changed = cluster.command(0, &["cluster", "retention", "100", "--yes"])?;
     ensure!(
         changed.status.success(),
         "{}",

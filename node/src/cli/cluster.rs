@@ -50,6 +50,9 @@ pub(crate) struct NodeArgs {
 pub(crate) struct RetentionArgs {
     /// Hours; 0 keeps metrics for ever. What is older is removed for good
     hours: u64,
+    /// Do it also when metrics are removed by it
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -81,10 +84,7 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Verify(args) => verify(&args).await,
         ClusterCommand::Drain(args) => change_node(&args, "drain").await,
         ClusterCommand::Remove(args) => change_node(&args, "remove").await,
-        ClusterCommand::Retention(args) => {
-            let wanted = admin::RetentionRequest { hours: args.hours };
-            post(&args.target, "retention", &wanted).await
-        }
+        ClusterCommand::Retention(args) => retention(&args).await,
         ClusterCommand::Recover(args) => {
             crate::recover::run(&args).await.map(|()| ExitCode::SUCCESS)
         }
@@ -232,6 +232,20 @@ fn digests_text(digests: &admin::Digests) -> String {
     }
     let differ = digests.unequal.len();
     text + &unequal.render() + &format!("{differ} of {} shard windows differ.\n", digests.compared)
+}
+
+async fn retention(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
+    let cluster: admin::Cluster = fetch(&args.target, "cluster", 10).await?;
+    let present = cluster.retention_hours.filter(|hours| *hours > 0);
+    let shorter = args.hours > 0 && present.is_none_or(|present| args.hours < present);
+    if shorter && !args.yes {
+        bail!(
+            "all metrics older than {} hours would be removed from all nodes for good; add --yes to do it",
+            args.hours
+        );
+    }
+    let wanted = admin::RetentionRequest { hours: args.hours };
+    post(&args.target, "retention", &wanted).await
 }
 
 async fn change_node(args: &NodeArgs, action: &str) -> anyhow::Result<ExitCode> {

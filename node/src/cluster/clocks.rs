@@ -8,8 +8,8 @@ use super::{Cluster, admin::KIND_CLOCK};
 use crate::clock;
 use futures::future::join_all;
 use std::{sync::Arc, time::Duration};
-use trefoil_model::Millis;
-use trefoil_raft::MemberState;
+use trefoil_model::{Millis, NodeId};
+use trefoil_raft::{MemberState, State};
 
 /// How often the others are asked.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -47,11 +47,14 @@ async fn measure(cluster: &Cluster) -> Option<Millis> {
     let state = cluster.metadata.state();
     let me = cluster.identity.node;
     state.member(me)?;
+    // One that is drained may have been given up, and one that is dead and owns nothing forgotten.
+    let dead = cluster.dead_since.lock().clone();
+    let counts = |node: NodeId| !dead.contains_key(&node) || owns_shards(&state, node);
     let others: Vec<_> = state
         .members()
-        // One that is drained may have been given up; the others are enough to ask.
         .filter(|member| member.state == MemberState::Active && member.node != me)
         .map(|member| member.node)
+        .filter(|node| counts(*node))
         .collect();
     let asked = others.iter().map(|node| async {
         let sent = clock::wall();
@@ -65,6 +68,11 @@ async fn measure(cluster: &Cluster) -> Option<Millis> {
     let mut offsets: Vec<Millis> = join_all(asked).await.into_iter().flatten().collect();
     offsets.push(0);
     (offsets.len() * 2 > others.len() + 1).then(|| median(&mut offsets))
+}
+
+fn owns_shards(state: &State, node: NodeId) -> bool {
+    let mut entries = state.placement().iter();
+    entries.any(|(_, entry)| entry.configuration.has_owner(node))
 }
 
 /// The middle value; of an even number, the mean of the two in the middle.

@@ -73,7 +73,10 @@ pub(super) async fn advance(cluster: &Cluster, state: &State) {
         }
         return;
     };
-    // A cut-off cannot be taken back, so it follows the median of the clocks and never one alone.
+    // A cut-off cannot be taken back, so it follows the median of the clocks, and nobody's who is far from it.
+    if cluster.check_clock().is_err() {
+        return;
+    }
     let Some(too_old) = cluster
         .clock
         .now()

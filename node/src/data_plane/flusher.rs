@@ -174,6 +174,7 @@ fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> 
     plane
         .engine
         .enforce_retention()
+        .inspect_err(end_with_the_manifest)
         .context("drop what is too old")?;
     // By a clock of its own that is ahead it would rewrite windows that are still written to. None is closed
     // while the cluster's time is not known.

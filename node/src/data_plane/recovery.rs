@@ -99,10 +99,11 @@ impl DataPlane {
         };
         let mut recovery = begin_recovery(replication, parts.identity.node, pin.checkpoint())?;
         let target: Arc<OnceLock<Weak<DataPlane>>> = Arc::default();
+        // Its blocks and its checkpoint name offsets up to here.
+        let known_end = flushed_to.max(recovery.covers().0);
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
-            // Its blocks and its checkpoint name offsets up to here.
-            known_end: flushed_to.max(recovery.covers().0),
+            known_end,
             pending_bytes_max: PENDING_BYTES_MAX,
             ..parts.journal
         };
@@ -126,6 +127,13 @@ impl DataPlane {
         let harmless = flushed_to.min(recovery.covers().0);
         let lost = found.damage.iter().chain(&replayed.unreadable);
         let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
+        // A journal that is gone has no damage, only a later beginning.
+        let gone = found.fresh && known_end > 0;
+        let lost_to = if gone {
+            lost_to.max(found.floor)
+        } else {
+            lost_to
+        };
         // The same places, seen twice: by the journal as it opened, and on the way through the records.
         let journal_damages = found.damage.len().max(replayed.unreadable.len()) as u64;
         let loss = match () {
@@ -262,8 +270,9 @@ fn replay(
                 .with_context(|| format!("read the journal's record at {}", record.start))?;
             recovery.replay(span, &decoded);
             if record.end > flushed_to {
-                applier::apply(engine, span, &decoded)
-                    .context("drop the replicas of shards that have left")?;
+                applier::apply(engine, span, &decoded).context(
+                    "drop the replicas of shards that have left, which takes space on the disk",
+                )?;
             }
         }
     }

@@ -77,7 +77,8 @@ mod tests {
             sleeper.wait();
             clock::boot()
         });
-        let soon = begun + Duration::from_millis(20);
+        // Late enough for this thread to say the rest before.
+        let soon = begun + Duration::from_secs(1);
         ticker.wake_at(soon);
         ticker.wake_at(begun + Duration::from_secs(60));
         let woken = waits.join().expect("it wakes");
