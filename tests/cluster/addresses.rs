@@ -1,7 +1,7 @@
 //! Restarts with new addresses, and with each other's: identity is in the data, not in the address.
 
 use crate::{SETTLE, Scenario, check_end, stations};
-use trefoil_tests::{Load, LoadPlan};
+use trefoil_jepsen::{Load, LoadPlan};
 
 /// Peers must first notice that an old address no longer answers.
 const MOVED_READY_SECONDS_MAX: u64 = 20;

@@ -4,8 +4,8 @@
 use crate::Scenario;
 use anyhow::ensure;
 use trefoil_api::remote_write::encode;
+use trefoil_jepsen::Clock;
 use trefoil_model::Labels;
-use trefoil_tests::Clock;
 
 /// A request that must be refused: what it is, its body, the allowed statuses, and a word that the
 /// message must contain (in any case).

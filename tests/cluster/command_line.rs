@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
-use trefoil_tests::{Cluster, Exclusive, FreePort, ready_seconds_max, trefoil_binary};
+use trefoil_jepsen::{Cluster, Exclusive, FreePort, ready_seconds_max, trefoil_binary};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_print_tables_and_json_and_end_with_the_right_code() -> anyhow::Result<()> {

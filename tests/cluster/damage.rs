@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 use trefoil_api::remote_write::encode;
+use trefoil_jepsen::{Answer, Clock, Cluster, Exclusive, percent_encode, wait_until};
 use trefoil_model::Labels;
-use trefoil_tests::{Answer, Clock, Cluster, Exclusive, percent_encode, wait_until};
 
 /// Bytes that are overwritten: more than one page, less than a segment.
 const DAMAGED_BYTES: usize = 64;
@@ -170,7 +170,7 @@ async fn loaded() -> anyhow::Result<Scenario> {
 /// Answers are complete all the time, node 2 reports and counts the damage, and in the end all are equal again.
 async fn check_repaired(run: &mut Scenario) -> anyhow::Result<()> {
     run.load.check_honesty()?;
-    trefoil_tests::check_answers(&run.cluster, &run.load.ledgers()).await?;
+    trefoil_jepsen::check_answers(&run.cluster, &run.load.ledgers()).await?;
     let url = format!("{}/metrics", run.cluster.url(1));
     let counted = wait_until("the damage is counted", Duration::from_secs(30), || async {
         let page = run.cluster.client().get(&url).await?;

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use trefoil_tests::{Exclusive, HttpClient, trefoil_binary, wait_until};
+use trefoil_jepsen::{Exclusive, HttpClient, trefoil_binary, wait_until};
 
 /// How long anything of the demo may take.
 const STEP_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use crate::{FAULT, SETTLE, Scenario};
 use std::time::{Duration, Instant};
-use trefoil_tests::{check_answers, ready_seconds_max};
+use trefoil_jepsen::{check_answers, ready_seconds_max};
 
 /// No request may fail for longer than this at a node that nothing happened to.
 const ERROR_WINDOW_MAX: Duration = Duration::from_secs(1);

@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 use trefoil_api::remote_write::encode;
-use trefoil_model::Labels;
-use trefoil_tests::{
+use trefoil_jepsen::{
     Clock, Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until,
 };
+use trefoil_model::Labels;
 
 /// Room for some of the journal's segments: what it reserves for each (4 MiB, or a large group).
 const SMALL: &str = "24m";

@@ -4,8 +4,8 @@
 use crate::Scenario;
 use anyhow::ensure;
 use trefoil_api::remote_write::encode;
+use trefoil_jepsen::Clock;
 use trefoil_model::Labels;
-use trefoil_tests::Clock;
 
 /// Series of the request.
 const SERIES: usize = 60_000;

@@ -19,7 +19,7 @@ mod retention;
 mod start;
 
 use std::{sync::Arc, time::Duration};
-use trefoil_tests::{
+use trefoil_jepsen::{
     Cluster, Exclusive, Ledger, Load, LoadPlan, Node, check_answers, measure_capacity,
     ready_seconds_max, wait_until_equal,
 };

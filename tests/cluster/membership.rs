@@ -4,7 +4,7 @@ use crate::{SETTLE, Scenario};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use trefoil_tests::{Cluster, wait_until};
+use trefoil_jepsen::{Cluster, wait_until};
 
 /// How long a movement of little data may take.
 const MOVED_WAIT_MAX: Duration = Duration::from_secs(90);

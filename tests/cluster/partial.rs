@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::time::Duration;
 use trefoil_api::remote_write::encode;
+use trefoil_jepsen::{Clock, Cluster, Exclusive, wait_until};
 use trefoil_model::Labels;
-use trefoil_tests::{Clock, Cluster, Exclusive, wait_until};
 
 /// Addresses of the query API, each with what its answer must hold.
 const QUESTIONS: [(&str, &str); 5] = [

@@ -7,10 +7,8 @@
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use trefoil_tests::{
-    Clock, Cluster, Exclusive, Exporter, HttpClient, Peer, Prometheus, peer_program,
-    ready_seconds_max, wait_until,
-};
+use trefoil_jepsen::{Clock, Cluster, Exclusive, HttpClient, ready_seconds_max, wait_until};
+use trefoil_tests::{Exporter, Peer, Prometheus, peer_program};
 
 /// From the start of Prometheus to equal answers of all nodes.
 const EQUAL_WAIT_MAX: Duration = Duration::from_secs(30);

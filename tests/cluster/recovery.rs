@@ -4,7 +4,7 @@
 use crate::{SETTLE, Scenario, check_end, stations};
 use anyhow::{Context, bail, ensure};
 use std::{process::Output, time::Duration};
-use trefoil_tests::{Cluster, Load, LoadPlan, check_answers, wait_until, wait_until_equal};
+use trefoil_jepsen::{Cluster, Load, LoadPlan, check_answers, wait_until, wait_until_equal};
 
 /// How long copies of little data to two new nodes may take, with the changes of owners around them.
 const GROWN_WAIT_MAX: Duration = Duration::from_secs(90);

@@ -1,7 +1,7 @@
 //! How long metrics are kept is a fact of the cluster: not of a file, and not of whoever leads.
 
 use anyhow::ensure;
-use trefoil_tests::{Clock, Cluster, Exclusive, Ledger, ready_seconds_max};
+use trefoil_jepsen::{Clock, Cluster, Exclusive, Ledger, ready_seconds_max};
 
 const HOUR: i64 = 3_600_000;
 

@@ -2,7 +2,7 @@
 
 use crate::{EQUAL_WAIT_MAX, SETTLE, stations};
 use anyhow::{Context, ensure};
-use trefoil_tests::{
+use trefoil_jepsen::{
     Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until_equal,
 };
 

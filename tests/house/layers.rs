@@ -8,7 +8,7 @@ use crate::{Finding, tree::Package};
 /// Crate, and the crates of ours that it may import, without the `trefoil-` of their names.
 /// Development dependencies count as well. Ordered from the bottom to the top: a crate may name
 /// only crates above its own line.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("store-pages", &[]),
     ("store-journal", &["model", "store-pages"]),
@@ -36,7 +36,23 @@ const ARROWS: [(&str, &[&str]); 13] = [
             "api",
         ],
     ),
-    ("tests", &["model", "query-promql", "api"]),
+    // Its simulation of whole nodes puts the real parts together, below the binary.
+    (
+        "jepsen",
+        &[
+            "model",
+            "store-pages",
+            "store-journal",
+            "store-blocks",
+            "store-metrics",
+            "gossip",
+            "raft",
+            "query-promql",
+            "shard",
+            "api",
+        ],
+    ),
+    ("tests", &["model", "query-promql", "api", "jepsen"]),
 ];
 
 /// Findings for every arrow between our crates that the table does not have.

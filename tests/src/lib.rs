@@ -1,34 +1,7 @@
-//! What the tests of the whole product share: they start real `trefoil` processes on loopback, load
-//! them with numbered samples, disturb them, and look for every acknowledged sample in every answer.
+//! What several test programs of this crate share: other products that Trefoil is compared with.
 //!
-//! Nothing here knows the inside of the product: only its command line, its HTTP interfaces and its
-//! files. Whatever is started is ended with the test, also when the test fails; logs are kept in
-//! memory of nobody but files, whose tails are printed at a failure.
-//!
-//! Tests that start clusters run one at a time (see [`Exclusive`]), because they measure times.
+//! Nodes, loads and checks come from the crate `trefoil-jepsen`.
 
-mod binary;
-mod cluster;
-mod exclusive;
-mod http;
-mod ledger;
-mod load;
 mod peers;
-mod process;
-mod quota;
-mod verify;
-mod wait;
-mod windows;
 
-pub use binary::trefoil_binary;
-pub use cluster::{Cluster, Node, ready_seconds_max};
-pub use exclusive::Exclusive;
-pub use http::{Answer, HttpClient, percent_encode};
-pub use ledger::{Fate, Ledger, Request};
-pub use load::{Load, LoadPlan, measure_capacity};
 pub use peers::{Exporter, Peer, Prometheus, peer_program};
-pub use process::{FreePort, Process};
-pub use quota::CpuQuota;
-pub use verify::{check_answers, wait_until_equal};
-pub use wait::{Clock, wait_until};
-pub use windows::{Attempt, longest_error_window};

@@ -1,6 +1,5 @@
 //! Other products that tests compare with, from Debian's packages, started by the test itself.
 
-use crate::{FreePort, HttpClient, Process, wait_until};
 use anyhow::bail;
 use std::{
     env, fs,
@@ -8,6 +7,7 @@ use std::{
     process::Command,
     time::Duration,
 };
+use trefoil_jepsen::{FreePort, HttpClient, Process, wait_until};
 
 /// How long a peer may take to start.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,33 @@
+//! Attacks on the whole product: real `trefoil` processes, numbered samples, faults, and checkers that
+//! look for every acknowledged sample in every answer.
+//!
+//! Nothing here knows the inside of the product: only its command line, its HTTP interfaces and its
+//! files. Whatever is started is ended with its owner, also at a failure; logs are kept in
+//! memory of nobody but files, whose tails are printed at a failure.
+//!
+//! Runs that start clusters go one at a time (see [`Exclusive`]), because they measure times.
+
+mod binary;
+mod cluster;
+mod exclusive;
+pub mod history;
+mod http;
+mod ledger;
+mod load;
+mod process;
+mod quota;
+mod verify;
+mod wait;
+mod windows;
+
+pub use binary::trefoil_binary;
+pub use cluster::{Cluster, Node, ready_seconds_max};
+pub use exclusive::Exclusive;
+pub use http::{Answer, HttpClient, percent_encode};
+pub use ledger::{Fate, Ledger, Request};
+pub use load::{Load, LoadPlan, measure_capacity};
+pub use process::{FreePort, Process};
+pub use quota::CpuQuota;
+pub use verify::{check_answers, wait_until_equal};
+pub use wait::{Clock, wait_until};
+pub use windows::{Attempt, longest_error_window};
