@@ -205,6 +205,38 @@ pub struct RetentionRequest {
     pub hours: u64,
 }
 
+/// `GET values?key=K`: what a key of the metadata plane holds, read linearizably.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyValue {
+    /// The key.
+    pub key: String,
+    /// Names the write that put the value; 0 when the key does not exist.
+    pub version: u64,
+    /// The value; absent when the key does not exist.
+    pub value: Option<String>,
+}
+
+/// `POST values`: puts or deletes a value, if a condition holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutValue {
+    /// The key: 1 to 256 bytes.
+    pub key: String,
+    /// What it shall hold, at most 32 KiB; absent to delete it.
+    #[serde(default)]
+    pub value: Option<String>,
+    /// The version that it must have, 0 when it must not exist; absent for whatever it holds.
+    #[serde(default)]
+    pub expected_version: Option<u64>,
+}
+
+/// The answer to `POST values`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenValue {
+    /// The version that the key has now.
+    pub version: u64,
+}
+
 /// The answer to a `POST`: what was begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {

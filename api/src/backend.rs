@@ -131,6 +131,19 @@ pub trait Backend: Send + Sync + 'static {
     /// [`ApiError::BadData`] for too many hours, [`ApiError::Unavailable`] when it cannot be recorded now.
     async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError>;
 
+    /// What a key of the metadata plane holds, read linearizably.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] for a key that cannot be, [`ApiError::Unavailable`] when no leader answers.
+    async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError>;
+
+    /// Puts or deletes a value, if its condition holds.
+    ///
+    /// # Errors
+    /// [`ApiError::PreconditionFailed`] when it does not hold: nothing changed. [`ApiError::Unavailable`] when no leader
+    /// answered: it may have happened, once. [`ApiError::BadData`] and [`ApiError::Conflict`] for what cannot be kept.
+    async fn put_value(&self, put: admin::PutValue) -> Result<admin::WrittenValue, ApiError>;
+
     /// Begins to move all replicas off a node.
     ///
     /// # Errors

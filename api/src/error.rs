@@ -33,6 +33,9 @@ pub enum ApiError {
     /// 409: the state of the cluster does not allow it now.
     #[error("{0}")]
     Conflict(String),
+    /// 412: the condition that the request names does not hold.
+    #[error("{0}")]
+    PreconditionFailed(String),
     /// 413: the request is larger than a limit.
     #[error("{what} is {size}, more than {size_max}")]
     TooLarge {
@@ -87,6 +90,7 @@ impl ApiError {
             | Self::PartlyRefused(_) => 400,
             Self::NotFound(_) => 404,
             Self::Conflict(_) => 409,
+            Self::PreconditionFailed(_) => 412,
             Self::TooLarge { .. } => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::TooManyRequests { .. } => 429,
@@ -108,6 +112,7 @@ impl ApiError {
         match self {
             Self::Query(error) => error.error_type(),
             Self::NotFound(_) => "not_found",
+            Self::PreconditionFailed(_) => "precondition_failed",
             Self::Unavailable { .. } => "unavailable",
             Self::Internal(_) => "internal",
             Self::TooManyRequests { .. } => "too_many_requests",

@@ -98,7 +98,11 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route("/trefoil/api/v1/cluster/remove", post(admin::remove))
         .route("/trefoil/api/v1/digests", get(admin::digests))
         .route("/trefoil/api/v1/movements", get(admin::movements))
-        .route("/trefoil/api/v1/retention", post(admin::set_retention));
+        .route("/trefoil/api/v1/retention", post(admin::set_retention))
+        .route(
+            "/trefoil/api/v1/values",
+            get(admin::value).post(admin::put_value),
+        );
     let ends = Router::new()
         .route("/prometheus", get(status::root))
         .route("/prometheus/", get(status::root))

@@ -649,6 +649,22 @@ async fn administration() {
     assert_eq!(drained.text(), r#"{"message":"n1 is draining"}"#);
     let unknown = post("/trefoil/api/v1/cluster/remove", r#"{"node":"n9"}"#).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let held = ask(&node, get("/trefoil/api/v1/values?key=k")).await;
+    assert_eq!(held.text(), r#"{"key":"k","version":7,"value":"v"}"#);
+    let put = post(
+        "/trefoil/api/v1/values",
+        r#"{"key":"k","value":"w","expected_version":7}"#,
+    );
+    assert_eq!(put.await.text(), r#"{"version":8}"#);
+    let late = post(
+        "/trefoil/api/v1/values",
+        r#"{"key":"k","value":"w","expected_version":6}"#,
+    );
+    assert_eq!(late.await.status, 412);
+    let without = ask(&node, get("/trefoil/api/v1/values")).await;
+    assert_eq!(without.status, 400);
+    let misspelt = post("/trefoil/api/v1/values", r#"{"key":"k","vlaue":"w"}"#);
+    assert!(misspelt.await.text().contains("vlaue"));
     let wrong = post("/trefoil/api/v1/cluster/drain", "n1").await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert!(

@@ -330,6 +330,14 @@ impl Backend for NodeBackend {
         self.cluster.set_retention(hours).await
     }
 
+    async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError> {
+        self.cluster.value(key).await
+    }
+
+    async fn put_value(&self, put: admin::PutValue) -> Result<admin::WrittenValue, ApiError> {
+        self.cluster.put_value(put).await
+    }
+
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         self.cluster.drain(node).await
     }

@@ -9,6 +9,7 @@ pub(crate) mod follow;
 mod lead;
 mod retention;
 mod space;
+mod values;
 pub(crate) mod wishes;
 
 use crate::{

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    admin::{DigestsRequest, NodeRequest, RetentionRequest},
+    admin::{DigestsRequest, NodeRequest, PutValue, RetentionRequest},
 };
 use axum::{
     extract::{Request, State},
@@ -61,6 +61,31 @@ pub(super) async fn set_retention(State(app): Shared, request: Request) -> Respo
     let outcome = async {
         let wanted: RetentionRequest = read(request, "{\"hours\":N}").await?;
         app.backend.set_retention(wanted.hours).await
+    };
+    document(outcome.await, false)
+}
+
+/// `GET values?key=K`.
+pub(super) async fn value(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let parameters = Parameters::of(request, &app).await?;
+        let key = parameters
+            .get("key")
+            .ok_or_else(|| ApiError::parameter("key", "name the key: values?key=K"))?;
+        app.backend.value(key).await
+    };
+    document(outcome.await, false)
+}
+
+/// `POST values` with `{"key":"K","value":"V","expected_version":N}`.
+pub(super) async fn put_value(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let put: PutValue = read(
+            request,
+            "{\"key\":\"K\",\"value\":\"V\",\"expected_version\":N}",
+        )
+        .await?;
+        app.backend.put_value(put).await
     };
     document(outcome.await, false)
 }

@@ -310,6 +310,21 @@ impl Backend for FakeNode {
         })
     }
 
+    async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError> {
+        Ok(admin::KeyValue {
+            key: key.to_owned(),
+            version: 7,
+            value: Some("v".to_owned()),
+        })
+    }
+
+    async fn put_value(&self, put: admin::PutValue) -> Result<admin::WrittenValue, ApiError> {
+        match put.expected_version {
+            None | Some(7) => Ok(admin::WrittenValue { version: 8 }),
+            Some(_) => Err(ApiError::PreconditionFailed("it has version 7".to_owned())),
+        }
+    }
+
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         Ok(admin::Accepted {
             message: format!("{node} is draining"),

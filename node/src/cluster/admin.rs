@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tonic::Status;
 use trefoil_api::{ApiError, admin};
 use trefoil_model::{NodeId, ShardEntry, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
-use trefoil_raft::{Command, Member, MemberState, MetadataError, Role, State};
+use trefoil_raft::{Command, Member, MemberState, MetadataError, Refusal, Reply, Role, State};
 
 /// The kind of [`NodeAccount`] among the calls of the `Queries` service.
 pub(crate) const KIND_ACCOUNT: u32 = 2;
@@ -401,15 +401,8 @@ impl Cluster {
         })
     }
 
-    pub(super) async fn command(&self, command: Command) -> Result<(), ApiError> {
-        match self.metadata.propose(command).await {
-            Ok(_) => Ok(()),
-            Err(MetadataError::Refused(refusal)) => Err(ApiError::Conflict(refusal.to_string())),
-            Err(error) => Err(ApiError::Unavailable {
-                message: error.to_string(),
-                retry_after: Duration::from_secs(1),
-            }),
-        }
+    pub(super) async fn command(&self, command: Command) -> Result<Reply, ApiError> {
+        self.metadata.propose(command).await.map_err(refused)
     }
 
     /// Whether this node's replicas serve; the reason when they do not.
@@ -617,6 +610,23 @@ impl Comparison {
                 .map(|(node, total)| describe(node, total))
                 .collect(),
         }
+    }
+}
+
+/// What a client is told when the metadata plane did not do as it wished.
+pub(super) fn refused(error: MetadataError) -> ApiError {
+    match error {
+        MetadataError::Refused(Refusal::ConditionFailed { present, .. }) => {
+            let present = present.map_or("the key does not exist".to_owned(), |version| {
+                format!("the key has version {version}")
+            });
+            ApiError::PreconditionFailed(format!("nothing was changed: {present}"))
+        }
+        MetadataError::Refused(refusal) => ApiError::Conflict(refusal.to_string()),
+        error => ApiError::Unavailable {
+            message: error.to_string(),
+            retry_after: Duration::from_secs(1),
+        },
     }
 }
 

@@ -182,6 +182,9 @@ mod tests {
             assert_eq!(Retention::decode(&retention.encode()), retention);
         }
         assert_eq!(Retention::decode(b"forever"), Retention(None));
+        let day = Retention(Some(Duration::from_secs(86_400)));
+        assert_eq!(day.encode(), [0x00, 0x5c, 0x26, 0x05, 0, 0, 0, 0]);
+        assert_eq!(Retention(None).encode(), [0; 8]);
     }
 
     #[test]
