@@ -39,6 +39,8 @@ pub struct Ledger {
 #[derive(Default)]
 struct Requests {
     fates: BTreeMap<Millis, (u64, Fate)>,
+    /// The times of the requests, by their numbers.
+    times: Vec<Millis>,
     acknowledged: usize,
     refused: Option<String>,
 }
@@ -91,6 +93,7 @@ impl Ledger {
         let timestamp = last.map_or(now, |(last, _)| now.max(last + 1));
         let number = requests.fates.len() as u64;
         requests.fates.insert(timestamp, (number, Fate::Unknown));
+        requests.times.push(timestamp);
         drop(requests);
         let samples: Vec<[(Millis, f64); 1]> = (0..self.series.len())
             .map(|series| [(timestamp, self.value(number, series))])
@@ -125,6 +128,29 @@ impl Ledger {
             acknowledged: requests.acknowledged,
             begun: requests.fates.len(),
         }
+    }
+
+    /// How many requests were begun, and so the number of the next.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.requests().times.len() as u64
+    }
+
+    /// The time of the request of this number, if it was begun.
+    #[must_use]
+    pub fn time_of(&self, number: u64) -> Option<Millis> {
+        self.requests()
+            .times
+            .get(usize::try_from(number).ok()?)
+            .copied()
+    }
+
+    /// Which request a sample of a series belongs to; none if no request ever had such a sample.
+    #[must_use]
+    pub fn request_of(&self, series: usize, (at, value): (Millis, f64)) -> Option<u64> {
+        let (number, _) = *self.requests().fates.get(&at)?;
+        // Bit for bit: what was stored is what was sent.
+        (self.value(number, series).to_bits() == value.to_bits()).then_some(number)
     }
 
     /// What a server said when it refused a request for good, if one did.

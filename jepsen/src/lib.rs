@@ -16,9 +16,11 @@ mod ledger;
 mod load;
 mod process;
 mod quota;
+mod samples;
 mod verify;
 mod wait;
 mod windows;
+pub mod workload;
 
 pub use binary::trefoil_binary;
 pub use cluster::{Cluster, Node, ready_seconds_max};

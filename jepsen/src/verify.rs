@@ -1,9 +1,8 @@
 //! The final checks: every acknowledged sample in every node's answer, none that was never sent, and
 //! equal replicas.
 
-use crate::{Clock, Cluster, Ledger, ledger::METRIC, wait_until};
+use crate::{Clock, Cluster, Ledger, samples::read_samples, wait_until};
 use anyhow::{Context, ensure};
-use serde::Deserialize;
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -17,35 +16,6 @@ const PAGE_SAMPLES: usize = 500_000;
 const BEFORE: Millis = 2 * 3_600_000;
 /// How far behind the present: clocks may differ.
 const BEHIND: Millis = 10_000;
-
-/// An answer with raw samples, as far as it matters.
-#[derive(Deserialize)]
-struct Page<'a> {
-    status: &'a str,
-    #[serde(default)]
-    warnings: Vec<String>,
-    #[serde(borrow)]
-    data: Matrix<'a>,
-}
-
-#[derive(Deserialize)]
-struct Matrix<'a> {
-    #[serde(borrow)]
-    result: Vec<RawSeries<'a>>,
-}
-
-#[derive(Deserialize)]
-struct RawSeries<'a> {
-    #[serde(borrow)]
-    metric: Metric<'a>,
-    #[serde(borrow)]
-    values: Vec<(f64, &'a str)>,
-}
-
-#[derive(Deserialize)]
-struct Metric<'a> {
-    series: &'a str,
-}
 
 /// Holds every running node's raw samples of all ledgers against the ledgers.
 ///
@@ -86,24 +56,14 @@ async fn check_page(
     due: &BTreeSet<Millis>,
     (from, to): (Millis, Millis),
 ) -> anyhow::Result<usize> {
-    let (writer, range) = (ledger.writer(), to - from);
-    let query = format!("{METRIC}{{writer=\"{writer}\"}}[{range}ms]");
-    let time = format!("{:.3}", to as f64 / 1000.0);
-    let parameters = [("query", query.as_str()), ("time", time.as_str())];
-    let url = format!("{url}/api/v1/query");
-    let answer = cluster.client().post_form(&url, &parameters).await?;
-    ensure!(answer.is_success(), "{}: {}", answer.status, answer.text());
-    let page: Page<'_> = serde_json::from_slice(&answer.body).context("read raw samples")?;
-    let complete = page.status == "success" && page.warnings.is_empty();
-    ensure!(complete, "{}", answer.text());
-
+    let answer = read_samples(cluster.client(), url, ledger.writer(), (from, to), false).await?;
+    ensure!(answer.warnings.is_empty(), "{:?}", answer.warnings);
     let mut found: Vec<Option<Vec<(Millis, f64)>>> = vec![None; ledger.series_count()];
-    for series in page.data.result {
-        let number: usize = series.metric.series.parse()?;
+    for (number, samples) in answer.series {
         let place = found.get_mut(number);
         let place = place.with_context(|| format!("series {number} was never sent"))?;
         ensure!(place.is_none(), "series {number} is there twice");
-        *place = Some(samples(&series.values)?);
+        *place = Some(samples);
     }
     let mut count = 0;
     for (number, samples) in found.into_iter().enumerate() {
@@ -113,14 +73,6 @@ async fn check_page(
         checked.map_err(|reason| anyhow::anyhow!("series {number}: {reason}"))?;
     }
     Ok(count)
-}
-
-fn samples(values: &[(f64, &str)]) -> anyhow::Result<Vec<(Millis, f64)>> {
-    let samples = values.iter().map(|(seconds, value)| {
-        let timestamp = (seconds * 1000.0).round() as Millis;
-        Ok((timestamp, value.parse()?))
-    });
-    samples.collect()
 }
 
 /// Waits until `trefoil cluster verify` finds all replicas equal; how long that took.
