@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io::{BufRead, BufReader, BufWriter, Write},
+    ops::Deref,
     path::Path,
 };
 
@@ -207,17 +208,34 @@ impl Recorder {
     }
 }
 
+/// Something with the number of its line, so that a person finds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbered<T> {
+    /// From 1.
+    pub line: usize,
+    /// What stands there.
+    pub item: T,
+}
+
+impl<T> Deref for Numbered<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.item
+    }
+}
+
 /// A whole history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     /// What was asked for.
     pub run: Run,
     /// All operations, in the order of their lines.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<Numbered<Operation>>,
     /// All faults, in the order of their lines.
-    pub faults: Vec<Fault>,
-    /// All comparisons.
-    pub digests: Vec<Digests>,
+    pub faults: Vec<Numbered<Fault>>,
+    /// All comparisons, in the order of their lines.
+    pub digests: Vec<Numbered<Digests>>,
 }
 
 impl History {
@@ -250,17 +268,66 @@ impl History {
             faults: Vec::new(),
             digests: Vec::new(),
         };
-        for line in lines {
-            match line? {
+        for (before, text) in lines.enumerate() {
+            // The first line is taken already.
+            let line = before + 2;
+            match text? {
                 Line::Run(_) => {
                     anyhow::bail!("a history has one line that says what was asked for")
                 }
-                Line::Operation(operation) => history.operations.push(operation),
-                Line::Fault(fault) => history.faults.push(fault),
-                Line::Digests(digests) => history.digests.push(digests),
+                Line::Operation(item) => history.operations.push(Numbered { line, item }),
+                Line::Fault(item) => history.faults.push(Numbered { line, item }),
+                Line::Digests(item) => history.digests.push(Numbered { line, item }),
             }
         }
         Ok(history)
+    }
+
+    /// The latest time that any line names: when the run was over.
+    #[must_use]
+    pub fn end(&self) -> Micros {
+        let operations = self
+            .operations
+            .iter()
+            .map(|operation| operation.completed.unwrap_or(operation.invoked));
+        let faults = self
+            .faults
+            .iter()
+            .map(|fault| fault.recovered.unwrap_or(fault.ended).max(fault.ended));
+        let digests = self
+            .digests
+            .iter()
+            .map(|digests| digests.equal_at.unwrap_or(digests.rest_since));
+        operations.chain(faults).chain(digests).max().unwrap_or(0)
+    }
+
+    /// The name of a node, as the run gave it.
+    #[must_use]
+    pub fn node_name(&self, node: usize) -> &str {
+        self.run.nodes.get(node).map_or("no such node", |name| name)
+    }
+}
+
+impl Operation {
+    /// The workload that it belongs to.
+    #[must_use]
+    pub fn workload(&self) -> &'static str {
+        match self.action {
+            Action::Add { .. } | Action::Read { .. } => "set",
+            Action::Get { .. } | Action::CompareAndSet { .. } => "register",
+        }
+    }
+
+    /// Whether the client got what it asked for: an acknowledgement or an answer that does not call itself
+    /// incomplete. A compare-and-set that found another value is answered, too.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        let answered = match &self.outcome {
+            Outcome::Done | Outcome::Value(_) | Outcome::Mismatch => true,
+            Outcome::Found(found) => !found.declared_incomplete,
+            Outcome::Failed(_) | Outcome::Unknown(_) => false,
+        };
+        answered && self.completed.is_some()
     }
 }
 
@@ -301,7 +368,11 @@ mod tests {
         }
         recorder.flush().expect("all of it");
         let history = History::read(&path).expect("a history");
-        assert_eq!((history.run, history.operations), (run, vec![operation]));
+        let numbered = Numbered {
+            line: 2,
+            item: operation,
+        };
+        assert_eq!((history.run, history.operations), (run, vec![numbered]));
         let text = "{\"operation\":1}\n";
         assert!(History::from_lines(text.as_bytes()).is_err());
     }

@@ -8,6 +8,7 @@
 //! Runs that start clusters go one at a time (see [`Exclusive`]), because they measure times.
 
 mod binary;
+pub mod checker;
 mod cluster;
 mod exclusive;
 pub mod history;
