@@ -15,6 +15,7 @@ pub mod history;
 mod http;
 mod ledger;
 mod load;
+pub mod net;
 mod process;
 mod quota;
 mod samples;
