@@ -86,6 +86,14 @@ impl Process {
         }
     }
 
+    /// How the process has ended, if it has.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("look at a process")
+    }
+
     /// SIGKILL, and waits until the process is gone.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The final checks: every acknowledged sample in every node's answer, none that was never sent, and
 //! equal replicas.
 
-use crate::{Clock, Cluster, Ledger, samples::read_samples, wait_until};
+use crate::{Clock, Cluster, HttpClient, Ledger, samples::read_samples, wait_until};
 use anyhow::{Context, ensure};
 use std::{
     collections::BTreeSet,
@@ -22,27 +22,42 @@ const BEHIND: Millis = 10_000;
 /// # Errors
 /// Says at which node which series lacks what, or has what was never sent.
 pub async fn check_answers(cluster: &Cluster, ledgers: &[Arc<Ledger>]) -> anyhow::Result<()> {
-    let (begun, mut samples) = (Instant::now(), 0);
     for node in cluster.nodes().iter().filter(|node| node.is_running()) {
-        for ledger in ledgers {
-            let place = || format!("{}, writer {}", node.name, ledger.writer());
-            let checked = check_ledger(cluster, &node.url(), ledger).await;
-            samples += checked.with_context(place)?;
-        }
+        check_answers_of(cluster.client(), &node.name, &node.url(), ledgers).await?;
     }
-    eprintln!("{samples} samples checked in {:.1?}", begun.elapsed());
+    Ok(())
+}
+
+/// Holds one node's raw samples of all ledgers against the ledgers.
+///
+/// # Errors
+/// Says which series lacks what, or has what was never sent.
+pub async fn check_answers_of(
+    client: &HttpClient,
+    name: &str,
+    url: &str,
+    ledgers: &[Arc<Ledger>],
+) -> anyhow::Result<()> {
+    let (begun, mut samples) = (Instant::now(), 0);
+    for ledger in ledgers {
+        let place = || format!("{name}, writer {}", ledger.writer());
+        let checked = check_ledger(client, url, ledger).await;
+        samples += checked.with_context(place)?;
+    }
+    let took = begun.elapsed();
+    eprintln!("{name}: {samples} samples checked in {took:.1?}");
     Ok(())
 }
 
 /// How many samples were there.
-async fn check_ledger(cluster: &Cluster, url: &str, ledger: &Ledger) -> anyhow::Result<usize> {
+async fn check_ledger(client: &HttpClient, url: &str, ledger: &Ledger) -> anyhow::Result<usize> {
     // A load that goes on has requests under way whose fate changes meanwhile.
     let due = ledger.acknowledged();
     let mut ends = ledger.page_ends(PAGE_SAMPLES / ledger.series_count());
     ends.push(Clock::now_millis() + BEHIND);
     let (mut from, mut samples) = (ends[0] - BEFORE, 0);
     for to in ends {
-        samples += check_page(cluster, url, ledger, &due, (from, to)).await?;
+        samples += check_page(client, url, ledger, &due, (from, to)).await?;
         from = to;
     }
     Ok(samples)
@@ -50,13 +65,13 @@ async fn check_ledger(cluster: &Cluster, url: &str, ledger: &Ledger) -> anyhow::
 
 /// Checks all series of a ledger after `from` and up to `to`; how many samples they have there.
 async fn check_page(
-    cluster: &Cluster,
+    client: &HttpClient,
     url: &str,
     ledger: &Ledger,
     due: &BTreeSet<Millis>,
     (from, to): (Millis, Millis),
 ) -> anyhow::Result<usize> {
-    let answer = read_samples(cluster.client(), url, ledger.writer(), (from, to), false).await?;
+    let answer = read_samples(client, url, ledger.writer(), (from, to), false).await?;
     ensure!(answer.warnings.is_empty(), "{:?}", answer.warnings);
     let mut found: Vec<Option<Vec<(Millis, f64)>>> = vec![None; ledger.series_count()];
     for (number, samples) in answer.series {

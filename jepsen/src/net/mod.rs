@@ -13,6 +13,7 @@ mod switch;
 mod tun;
 mod wire;
 
+pub(crate) use namespace::inside;
 pub use namespace::{enter_namespace, namespaces_missing};
 pub use switch::{Switch, SwitchPort};
 
