@@ -9,6 +9,7 @@
 //! a router.
 
 mod namespace;
+pub mod shapes;
 mod switch;
 mod tun;
 mod wire;
