@@ -109,6 +109,8 @@ impl ReadyPart {
 }
 
 struct Core {
+    /// The journal is being closed: what happens from now on happens to nobody, as after a crash.
+    closed: bool,
     replication: Replication,
     port: Port,
     actions: Vec<Action>,
@@ -158,10 +160,14 @@ impl DataPlane {
         // Half a step is no state that anybody has thought about.
         let _ends = EndsWithProcess::new("the replication core");
         let Core {
+            closed,
             replication,
             port,
             actions,
         } = &mut *core;
+        if *closed {
+            return;
+        }
         replication.step(clock::boot(), event, port, actions);
         self.ticker.wake_at(replication.next_tick());
         let mut actions: VecDeque<Action> = actions.drain(..).collect();

@@ -207,7 +207,12 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     });
     tracing::info!(http = %info.http, peer = %info.peer, "serving");
 
-    signal().await;
+    tokio::select! {
+        () = signal() => {}
+        // Nothing that it promised is lost, but it can promise nothing more. What a restart finds on the disk is
+        // the truth.
+        error = metadata.failed() => return Err(error.into()),
+    }
     tracing::info!("stopping");
     tokio::spawn(async {
         signal().await;

@@ -73,6 +73,8 @@ impl DataPlane {
             tracing::warn!(error = format!("{error:#}"), "flush before the stop");
         }
         self.applier.stop();
+        // Peers go on sending: what the core does about it would find no journal.
+        self.core.lock().closed = true;
         if let Err(error) = self.journal.close() {
             tracing::warn!(%error, "close the journal");
         }

@@ -159,6 +159,7 @@ impl DataPlane {
         let routing = replication.routing().clone();
         let plane = Arc::new_cyclic(|this| Self {
             core: Mutex::new(Core {
+                closed: false,
                 replication,
                 port,
                 actions: Vec::new(),

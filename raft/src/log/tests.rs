@@ -228,3 +228,36 @@ fn another_nodes_log_and_damage_are_refused() {
     assert!(disk.flip_bit(&path, 2 * 4096 + 50, 3));
     assert!(matches!(open(&disk), Err(MetadataError::Damaged { .. })));
 }
+
+#[test]
+fn a_full_disk_makes_the_log_wait_and_loses_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let disk = SimulatedDisk::new(3);
+    let mut log = open(&disk).unwrap();
+    runtime
+        .block_on(log.blocking_append([entry(1, 0)]))
+        .unwrap();
+    let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
+    disk.set_capacity(used);
+    let (appended, waits) = std::sync::mpsc::channel();
+    let appending = std::thread::spawn(move || {
+        // A page each: more than was reserved ahead.
+        for index in 1..=100 {
+            let appended = log.blocking_append([entry(1, index)]);
+            runtime.block_on(appended).unwrap();
+        }
+        appended.send(()).unwrap();
+        log.close();
+    });
+    let early = waits.recv_timeout(std::time::Duration::from_millis(300));
+    assert!(early.is_err(), "there is no space for it");
+    disk.set_capacity(u64::MAX);
+    waits
+        .recv_timeout(std::time::Duration::from_secs(10))
+        .unwrap();
+    appending.join().unwrap();
+    disk.crash(CrashLoss::Everything);
+    assert_eq!(Model::of(&open(&disk).unwrap()).entries.len(), 101);
+}

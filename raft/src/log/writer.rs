@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use trefoil_model::NodeId;
 use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup};
@@ -23,6 +25,10 @@ const NEXT: &str = "next";
 const JOBS_WAITING_MAX: usize = 256;
 /// A file below this size is not worth copying, however little of it is still true.
 const COPY_BYTES_MIN: u64 = 16 << 20;
+/// Space that is reserved ahead of what is written.
+const RESERVE_BYTES: u64 = 256 << 10;
+/// How often a log without space looks for some.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
 
 /// Whom to tell that a job is durable.
 pub(super) enum Done {
@@ -56,11 +62,13 @@ impl Job {
 pub(super) struct Writer {
     jobs: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub(super) fn start(file: LogFile, memory: Arc<Mutex<Memory>>) -> Result<Self, MetadataError> {
         let (sender, receiver) = sync_channel(JOBS_WAITING_MAX);
+        let closing = Arc::clone(&file.closing);
         let thread = std::thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || run(file, &memory, &receiver))
@@ -68,6 +76,7 @@ impl Writer {
         Ok(Self {
             jobs: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
+            closing,
         })
     }
 
@@ -83,6 +92,7 @@ impl Writer {
     }
 
     pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         drop(self.jobs.lock().take());
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
@@ -160,10 +170,15 @@ pub(super) struct LogFile {
     writer: PageWriter,
     /// The file is copied when it has grown beyond this.
     copy_at_bytes: u64,
+    /// Up to here the file has its space on the disk.
+    reserved_bytes: u64,
+    /// Nobody waits for what is being written any more.
+    closing: Arc<AtomicBool>,
 }
 
 impl LogFile {
     fn append(&mut self, group: &mut RecordGroup, memory: &Mutex<Memory>) -> Result<(), String> {
+        self.wait_for_space(group.disk_bytes() as u64)?;
         self.writer
             .append(group)
             .map_err(|error| error.to_string())?;
@@ -183,13 +198,67 @@ impl LogFile {
         match next {
             Ok(file) => {
                 let old = self.directory.join(name(self.generation));
-                *self = file;
+                let closing = Arc::clone(&self.closing);
+                *self = LogFile { closing, ..file };
                 remove(&*self.disk, &old);
+                Ok(())
+            }
+            // The file is only longer than it need be.
+            Err(error) if is_full_disk(&error) => {
+                tracing::warn!(%error, "the Raft log is copied later");
+                self.copy_at_bytes = self.writer.used_bytes() + COPY_BYTES_MIN;
                 Ok(())
             }
             Err(error) => Err(error.to_string()),
         }
     }
+
+    /// Makes sure that so many bytes more fit. A full disk is no failure: what waits is not durable, and nobody has been
+    /// told that it is, so this node is only a slow voter until there is space again.
+    fn wait_for_space(&mut self, bytes: u64) -> Result<(), String> {
+        let used = self.writer.used_bytes();
+        if used + bytes <= self.reserved_bytes {
+            return Ok(());
+        }
+        let wanted = bytes.max(RESERVE_BYTES);
+        let mut told = false;
+        loop {
+            let error = match self.writer.reserve(wanted) {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            if !is_full_disk(&error) || self.closing.load(Ordering::Relaxed) {
+                return Err(error.to_string());
+            }
+            if !told {
+                tracing::error!(%error, "the Raft log waits for space");
+                told = true;
+            }
+            std::thread::sleep(FULL_DISK_RETRY);
+        }
+        if told {
+            tracing::info!("the Raft log has space again");
+        }
+        self.reserved_bytes = used + wanted;
+        Ok(())
+    }
+}
+
+/// Whether the disk is full (or over quota), as opposed to broken.
+fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+            // What pages say of a disk may be wrapped once more.
+            return match error.get_ref() {
+                Some(inner) => is_full_disk(inner),
+                None => full.contains(&error.kind()),
+            };
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The numbers of the generations in a directory, ascending.
@@ -310,8 +379,10 @@ fn begin(
         directory: directory.to_owned(),
         node,
         generation,
+        reserved_bytes: writer.used_bytes(),
         writer,
         copy_at_bytes,
+        closing: Arc::default(),
     })
 }
 

@@ -234,6 +234,19 @@ impl MetadataPlane {
         }
     }
 
+    /// Waits until the plane has stopped by itself, because a disk failed; the reason. Only a restart helps.
+    pub async fn failed(&self) -> MetadataError {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(error) = self.check_running() {
+                return error;
+            }
+            if let Err(error) = metrics.changed().await {
+                return stopped(&error);
+            }
+        }
+    }
+
     /// The newest version of the state on this node; it may lack what others have acknowledged.
     #[must_use]
     pub fn state(&self) -> Arc<State> {
