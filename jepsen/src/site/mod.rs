@@ -107,6 +107,34 @@ impl SitePlan {
     }
 }
 
+impl SiteKind {
+    /// Its name in histories.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Loopback => "loopback",
+        }
+    }
+}
+
+/// The way to where the clients of a site are.
+#[derive(Clone, Debug)]
+pub struct Door(Option<PathBuf>);
+
+impl Door {
+    /// Moves the calling thread there. Runtimes call it when a thread starts.
+    ///
+    /// # Errors
+    /// When it cannot go there.
+    pub fn enter(&self) -> anyhow::Result<()> {
+        match &self.0 {
+            Some(namespace) => enter_namespace(namespace),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Hosts and what joins them.
 ///
 /// Fields are dropped in their order: processes, then their network, then what the record names.
@@ -266,15 +294,18 @@ impl Site {
         Some(network)
     }
 
+    /// The way to where clients are, for threads that live longer than this borrow.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        Door(self.clients.clone())
+    }
+
     /// Moves the calling thread to where clients are. Runtimes call it when a thread starts.
     ///
     /// # Errors
     /// When it cannot go there.
     pub fn enter(&self) -> anyhow::Result<()> {
-        match &self.clients {
-            Some(namespace) => enter_namespace(namespace),
-            None => Ok(()),
-        }
+        self.door().enter()
     }
 
     /// The namespace of the clients, for runtimes whose threads outlive a borrow; `None` on loopback.
