@@ -1,6 +1,6 @@
 // Faults of one host, switched while its process runs: a wall clock that is wrong, and syncs that fail or are slow.
 //
-// Preloaded into a glibc program. The harness writes one page, the control file named by TREFOIL_FAULTS, which is
+// Preloaded into a glibc program. The harness writes one page, the control file named by FAULTS_CONTROL, which is
 // mapped here; its layout is that of jepsen/src/site/faults.rs. CLOCK_MONOTONIC stays honest, and so do the times that
 // the kernel gives to files. A program that cannot map its control file ends: a fault that is asked for and does
 // not happen would make a run say more than it saw.
@@ -54,9 +54,9 @@ static void refuse(const char *why, size_t length) {
 #define REFUSE(why) refuse(why "\n", sizeof(why "\n") - 1)
 
 __attribute__((constructor)) static void map_control(void) {
-    const char *path = getenv("TREFOIL_FAULTS");
+    const char *path = getenv("FAULTS_CONTROL");
     if (path == NULL) {
-        REFUSE("faults: TREFOIL_FAULTS is not set");
+        REFUSE("faults: FAULTS_CONTROL is not set");
     }
     int file = open(path, O_RDWR | O_CLOEXEC);
     if (file < 0) {

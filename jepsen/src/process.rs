@@ -120,11 +120,14 @@ impl Process {
         self.signal("CONT")
     }
 
-    /// SIGTERM; waits for the process to end by itself.
+    /// SIGTERM; waits for the process to end by itself. One that has ended already did so.
     ///
     /// # Errors
     /// When it does not end within 30 s (it is killed then).
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
         self.signal("TERM")?;
         let begun = Instant::now();
         while begun.elapsed() < STOP_WAIT_MAX {

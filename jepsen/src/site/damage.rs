@@ -34,7 +34,7 @@ impl DamagePlace {
         match self {
             Self::Journal => ("journal", ".segment"),
             Self::Blocks => ("blocks", "-data"),
-            Self::RaftLog => ("raft", ".segment"),
+            Self::RaftLog => ("meta/raft-log", ""),
         }
     }
 }
@@ -201,4 +201,75 @@ fn last_group(bytes: &[u8]) -> Option<Group> {
 fn number_at(page: &[u8], at: usize) -> usize {
     let bytes = [page[at], page[at + 1], page[at + 2], page[at + 3]];
     u32::from_le_bytes(bytes) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page file: a header, a group of two pages, one of one page, a mark, and room that is reserved.
+    fn page_file() -> Vec<u8> {
+        let salt = [9; 8];
+        let mut bytes = vec![0; 8 * PAGE_BYTES];
+        // Of each page: its number, the first of its group, and the bytes in use.
+        for (number, first, used) in [
+            (0, 0, 50),
+            (1, 1, 4056),
+            (2, 1, 100),
+            (3, 3, 700),
+            (4, 4, 0),
+        ] {
+            let page = &mut bytes[number * PAGE_BYTES..][..PAGE_BYTES];
+            page.fill(u8::try_from(number + 1).unwrap_or_default());
+            page[..4].copy_from_slice(PAGE_MAGIC);
+            page[6..8].copy_from_slice(&u16::to_le_bytes(used));
+            page[8..16].copy_from_slice(&salt);
+            page[16..20].copy_from_slice(&u32::to_le_bytes(number as u32));
+            page[20..24].copy_from_slice(&u32::to_le_bytes(first));
+        }
+        // What an earlier use of the file left: the right number, another salt.
+        let (used, stale) = bytes.split_at_mut(5 * PAGE_BYTES);
+        stale[..PAGE_BYTES].copy_from_slice(&used[PAGE_BYTES..2 * PAGE_BYTES]);
+        stale[8] = 0;
+        bytes
+    }
+
+    /// The pages that differ after something was done to a file of a place.
+    fn changed(
+        place: DamagePlace,
+        path: &str,
+        work: impl Fn(&Path) -> anyhow::Result<Option<String>>,
+    ) -> anyhow::Result<Vec<usize>> {
+        let data = tempfile::tempdir()?;
+        let path = data.path().join(path);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        assert_eq!(work(data.path())?, None, "{place:?}");
+        fs::write(&path, page_file())?;
+        work(data.path())?.context("nothing was done")?;
+        let (before, after) = (page_file(), fs::read(&path)?);
+        let pages = before.chunks(PAGE_BYTES).zip(after.chunks(PAGE_BYTES));
+        let differ = pages
+            .enumerate()
+            .filter(|(_, (before, after))| before != after);
+        Ok(differ.map(|(number, _)| number).collect())
+    }
+
+    #[test]
+    fn a_tail_is_torn_behind_or_at_the_end() -> anyhow::Result<()> {
+        for (place, path) in [
+            (DamagePlace::Journal, "journal/0000000000000000.segment"),
+            (DamagePlace::RaftLog, "meta/raft-log/0000000000000001"),
+        ] {
+            for seed in 0..10 {
+                let tear = |tear| move |data: &Path| tear_tail(data, place, tear, seed);
+                assert_eq!(changed(place, path, tear(Tear::Unsynced))?, [5]);
+                // The mark goes with the group: it says that the group was durable.
+                assert_eq!(changed(place, path, tear(Tear::Synced))?, [3, 4]);
+                let flip = |data: &Path| flip_bits(data, place, seed);
+                let flipped = changed(place, path, flip)?;
+                assert!(flipped.iter().all(|page| *page < 3), "{flipped:?}");
+            }
+        }
+        Ok(())
+    }
 }

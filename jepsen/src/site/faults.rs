@@ -41,7 +41,7 @@ const SYNC_ERRNO: u64 = 48;
 const COUNTS: u64 = 56;
 
 /// The variable that names the page to the library.
-pub(super) const CONTROL_VARIABLE: &str = "TREFOIL_FAULTS";
+pub(super) const CONTROL_VARIABLE: &str = "FAULTS_CONTROL";
 
 /// What the library did, over all processes of a host since the site was made. A run that asked for a fault checks
 /// here that it happened.

@@ -235,6 +235,11 @@ impl Host {
         let preload = self.environment.library.as_ref().ok();
         let record = &self.environment.record;
         let mut command = launch(record, preload.map(PathBuf::as_path), &self.groups, program);
+        // What is set for the harness is not meant for the nodes.
+        let settings = std::env::vars_os().map(|(name, _)| name);
+        for name in settings.filter(|name| name.to_string_lossy().starts_with("TREFOIL_")) {
+            command.env_remove(name);
+        }
         command.env(CONTROL_VARIABLE, self.faults.path());
         command.process_group(0);
         command

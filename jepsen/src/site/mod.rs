@@ -91,13 +91,14 @@ pub struct SitePlan {
 }
 
 impl SitePlan {
-    /// So many hosts with disks of 512 MiB, without limits and zones.
+    /// So many hosts with disks of 2 GiB, without limits and zones. On a disk with less than 512 MiB free a node takes
+    /// over nobody's shards.
     #[must_use]
     pub fn new(kind: SiteKind, hosts: usize, folder: &Path) -> Self {
         Self {
             kind,
             hosts,
-            disk_bytes: 512 << 20,
+            disk_bytes: 2 << 30,
             cores_per_host: None,
             memory_bytes: None,
             zones: Vec::new(),
