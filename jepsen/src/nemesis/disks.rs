@@ -1,11 +1,16 @@
 //! Faults of disks and clocks: power cuts, full and failing disks, damaged files, wrong time.
 
 use super::{Fleet, Kind, Step, strike::Struck};
-use crate::site::{DamagePlace, Tear};
+use crate::{
+    Clock,
+    site::{DamagePlace, Tear},
+};
 use anyhow::Context;
 use rand::RngExt;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
+use trefoil_api::remote_write::encode;
+use trefoil_model::{Labels, Millis};
 
 /// What a full disk has left.
 const LEFT_BYTES: u64 = 64 << 10;
@@ -17,6 +22,12 @@ const JUMP_SECONDS_MAX: i64 = 900;
 const JUMP_SECONDS_MIN: i64 = 120;
 /// How much too fast a drifting clock is, in billionths: at the end of its fault it is seconds ahead.
 const DRIFT_PPB: i64 = 500_000_000;
+/// Who writes what only takes space.
+const BULK_TENANT: &str = "jepsen-bulk";
+/// Series of such a request.
+const BULK_SERIES: usize = 2_000;
+/// Such requests in one fault, about 25 kB each.
+const BULK_REQUESTS_MAX: usize = 1_500;
 /// Between two looks at what a fault does.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -33,9 +44,12 @@ pub(super) async fn strike(fleet: &mut Fleet, step: &Step) -> anyhow::Result<Str
         }
         Kind::DiskFull => {
             fleet.host(node).fill_disk(LEFT_BYTES)?;
-            let looks = watch_unready(fleet, step, node).await;
+            let looks = tokio::join!(
+                watch_unready(fleet, step, node),
+                use_space(fleet, step, node)
+            );
             fleet.host(node).free_disk()?;
-            (looks, format!("{LEFT_BYTES} bytes left"))
+            (looks.0, format!("{LEFT_BYTES} bytes left"))
         }
         Kind::DiskReadOnly => {
             fleet.host(node).make_read_only()?;
@@ -69,13 +83,40 @@ async fn cut_all(fleet: &mut Fleet, step: &Step) -> anyhow::Result<Struck> {
 }
 
 /// Waits until the fault is over; how often the node said meanwhile that it is not ready, or was gone.
-async fn watch_unready(fleet: &mut Fleet, step: &Step, node: usize) -> u64 {
+async fn watch_unready(fleet: &Fleet, step: &Step, node: usize) -> u64 {
     let (begun, mut unready) = (Instant::now(), 0);
     while begun.elapsed() < step.lasts() {
         unready += u64::from(fleet.readiness(node).await.is_err());
         sleep(LOOK_EVERY).await;
     }
     unready
+}
+
+/// Writes through another node until the fault is over: what a node has reserved ahead would last for longer than
+/// that under the clients alone.
+async fn use_space(fleet: &Fleet, step: &Step, node: usize) {
+    let url = fleet.site().host((node + 1) % fleet.nodes()).url();
+    let http = fleet.http().clone().with_tenant(BULK_TENANT);
+    let series: Vec<Labels> = (0..BULK_SERIES)
+        .map(|number| {
+            let number = number.to_string();
+            Labels::from_pairs([("__name__", "trefoil_test_bulk"), ("series", &number)])
+        })
+        .collect();
+    let (begun, mut dice) = (Instant::now(), step.dice());
+    for _ in 0..BULK_REQUESTS_MAX {
+        if begun.elapsed() >= step.lasts() {
+            return;
+        }
+        let now = Clock::now_millis();
+        // Nothing compresses them.
+        let samples: Vec<[(Millis, f64); 1]> =
+            (0..BULK_SERIES).map(|_| [(now, dice.random())]).collect();
+        let samples = samples.iter().map(|samples| samples.as_slice());
+        let body = encode(series.iter().zip(samples));
+        // What becomes of it is not asked: no check looks at this tenant's samples but the comparison of replicas.
+        drop(http.remote_write(&url, body).await);
+    }
 }
 
 /// How often the clock was read, or syncs were slow or failed, is the proof.
