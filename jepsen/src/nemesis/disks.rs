@@ -27,7 +27,9 @@ const BULK_TENANT: &str = "jepsen-bulk";
 /// Series of such a request.
 const BULK_SERIES: usize = 2_000;
 /// Such requests in one fault, about 25 kB each.
-const BULK_REQUESTS_MAX: usize = 1_500;
+const BULK_REQUESTS_MAX: usize = 4_000;
+/// A full disk that nobody noticed until then is given back.
+const STRIKES_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at what a fault does.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -44,12 +46,12 @@ pub(super) async fn strike(fleet: &mut Fleet, step: &Step) -> anyhow::Result<Str
         }
         Kind::DiskFull => {
             fleet.host(node).fill_disk(LEFT_BYTES)?;
-            let looks = tokio::join!(
-                watch_unready(fleet, step, node),
-                use_space(fleet, step, node)
-            );
+            let looks = tokio::select! {
+                looks = watch_unready(fleet, step, node) => looks,
+                () = use_space(fleet, step, node) => 0,
+            };
             fleet.host(node).free_disk()?;
-            (looks.0, format!("{LEFT_BYTES} bytes left"))
+            (looks, format!("{LEFT_BYTES} bytes left"))
         }
         Kind::DiskReadOnly => {
             fleet.host(node).make_read_only()?;
@@ -82,18 +84,19 @@ async fn cut_all(fleet: &mut Fleet, step: &Step) -> anyhow::Result<Struck> {
     })
 }
 
-/// Waits until the fault is over; how often the node said meanwhile that it is not ready, or was gone.
+/// Waits until the fault is over, which is not before it has struck, but at last; how often the node said meanwhile that
+/// it is not ready, or was gone.
 async fn watch_unready(fleet: &Fleet, step: &Step, node: usize) -> u64 {
     let (begun, mut unready) = (Instant::now(), 0);
-    while begun.elapsed() < step.lasts() {
+    while begun.elapsed() < step.lasts() || (unready == 0 && begun.elapsed() < STRIKES_MAX) {
         unready += u64::from(fleet.readiness(node).await.is_err());
         sleep(LOOK_EVERY).await;
     }
     unready
 }
 
-/// Writes through another node until the fault is over: what a node has reserved ahead would last for longer than
-/// that under the clients alone.
+/// Writes through another node: what a node has reserved ahead would last for long under the clients alone. Ends when
+/// far more is used than any node reserves.
 async fn use_space(fleet: &Fleet, step: &Step, node: usize) {
     let url = fleet.site().host((node + 1) % fleet.nodes()).url();
     let http = fleet.http().clone().with_tenant(BULK_TENANT);
@@ -103,11 +106,8 @@ async fn use_space(fleet: &Fleet, step: &Step, node: usize) {
             Labels::from_pairs([("__name__", "trefoil_test_bulk"), ("series", &number)])
         })
         .collect();
-    let (begun, mut dice) = (Instant::now(), step.dice());
+    let mut dice = step.dice();
     for _ in 0..BULK_REQUESTS_MAX {
-        if begun.elapsed() >= step.lasts() {
-            return;
-        }
         let now = Clock::now_millis();
         // Nothing compresses them.
         let samples: Vec<[(Millis, f64); 1]> =
