@@ -22,26 +22,49 @@ pub(crate) fn wall() -> Millis {
     }
 }
 
-/// The cluster's time: this node's wall clock, corrected by how far the median of all clocks is ahead of it.
+/// The cluster's time: the median of all clocks when it was last measured, carried on by the boot clock. A wall clock
+/// that is set wrong meanwhile moves nothing, and is seen at once.
 #[derive(Default)]
 pub(crate) struct ClusterClock {
-    offset: Mutex<Option<Millis>>,
+    /// The cluster's time when the boot clock began, milliseconds of UTC.
+    begin: Mutex<Option<Millis>>,
 }
 
 impl ClusterClock {
-    /// Notes by how much the median is ahead, in milliseconds; returns what was known before.
-    pub(crate) fn correct(&self, offset: Millis) -> Option<Millis> {
-        self.offset.lock().replace(offset)
+    /// Notes by how much the median is ahead of this node's wall clock, in milliseconds.
+    pub(crate) fn correct(&self, offset: Millis) {
+        *self.begin.lock() = Some(wall() + offset - boot().as_millis() as Millis);
     }
 
-    /// By how much the median is ahead of this node's clock, milliseconds; none before most members have
+    /// By how much the cluster's time is ahead of this node's wall clock, milliseconds; none before most members have
     /// answered for the first time.
     pub(crate) fn offset(&self) -> Option<Millis> {
-        *self.offset.lock()
+        self.now().map(|now| now - wall())
     }
 
     /// The cluster's time in milliseconds of UTC; none while it is not known.
     pub(crate) fn now(&self) -> Option<Millis> {
-        self.offset().map(|offset| wall() + offset)
+        let begin = *self.begin.lock();
+        begin.map(|begin| begin + boot().as_millis() as Millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clusters_time_is_the_wall_clock_corrected_and_unknown_before() {
+        let clock = ClusterClock::default();
+        assert_eq!((clock.now(), clock.offset()), (None, None));
+        for offset in [5_000, -90_000] {
+            clock.correct(offset);
+            let (now, measured) = (clock.now(), clock.offset());
+            let near = |value: Option<Millis>, wanted: Millis| {
+                value.is_some_and(|value| (value - wanted).abs() <= 1_000)
+            };
+            assert!(near(now, wall() + offset), "{now:?}");
+            assert!(near(measured, offset), "{measured:?}");
+        }
     }
 }

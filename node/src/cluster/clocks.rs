@@ -22,22 +22,21 @@ pub(crate) const OFFSET_MAX: Millis = 60_000;
 
 /// Asks until the process ends.
 pub(super) async fn run(cluster: Arc<Cluster>) {
+    let mut was_off = false;
     loop {
         if let Some(offset) = measure(&cluster).await {
-            note(&cluster, offset);
+            cluster.clock.correct(offset);
+            let is_off = offset.abs() > OFFSET_MAX;
+            if is_off && !was_off {
+                tracing::error!(
+                    offset_ms = offset,
+                    "this node's clock is off; it takes no writes until the clock is set right"
+                );
+            }
+            was_off = is_off;
         }
         let pause = cluster.clock.offset().map_or(FIRST_INTERVAL, |_| INTERVAL);
         tokio::time::sleep(pause).await;
-    }
-}
-
-fn note(cluster: &Cluster, offset: Millis) {
-    let before = cluster.clock.correct(offset);
-    if offset.abs() > OFFSET_MAX && before.is_none_or(|before| before.abs() <= OFFSET_MAX) {
-        tracing::error!(
-            offset_ms = offset,
-            "this node's clock is off; it takes no writes until the clock is set right"
-        );
     }
 }
 
