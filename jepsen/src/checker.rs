@@ -12,9 +12,12 @@
 //!
 //! [`Verdict`] holds all of them and the table of a run.
 
+pub mod availability;
+pub mod coverage;
 pub mod digests;
 pub mod form;
 mod ranges;
+pub mod register;
 pub mod set;
 mod timeline;
 mod verdict;

@@ -1,10 +1,12 @@
 //! All checkers together: what is wrong with a run, and the table of what it did per kind of fault.
 
 use super::{
-    Seconds, Span, Timeline, Violation, Violations, digests, form,
+    Seconds, Span, Timeline, Violation, Violations,
+    availability::{self, AvailabilityFindings},
+    coverage, digests, form, register,
     set::{self, SetFindings, Sighting},
 };
-use crate::history::{Action, Fault, History, Numbered, Operation, Outcome, Run};
+use crate::history::{Action, Fault, History, Micros, Numbered, Operation, Outcome, Run};
 use anyhow::Context;
 use serde::Serialize;
 use std::{collections::HashMap, fmt, path::Path};
@@ -32,6 +34,11 @@ pub struct Row {
     pub incomplete_silent: u64,
     /// Answers that said that they are incomplete.
     pub incomplete_declared: u64,
+    /// The longest error window at a node that was not struck, microseconds; of the time without faults: before the
+    /// first one; of the total: over all kinds.
+    pub window_untouched: Micros,
+    /// The longest error window at any node.
+    pub window_anywhere: Micros,
 }
 
 /// Whether a run kept all promises, and what it did.
@@ -54,14 +61,19 @@ pub struct Verdict {
 pub fn check(history: &History) -> Verdict {
     let timeline = Timeline::new(history);
     let found = set::check(history);
+    let windows = availability::check(history, &timeline);
     let mut table = Table::new(history, &timeline);
     table.count_operations(history);
     table.count_set(&found);
+    table.measure(&windows);
     let (rows, total) = table.finish();
     let all = [
         form::check(history),
         found.violations,
+        register::check(history),
         digests::check(history),
+        windows.violations,
+        coverage::check(history, &timeline),
     ];
     Verdict {
         run: history.run.clone(),
@@ -139,16 +151,18 @@ impl fmt::Display for Verdict {
     }
 }
 
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 10;
 const HEADS: [&str; COLUMNS] = [
     "fault",
-    "struck",
+    "times",
     "operations",
     "acknowledged",
     "lost",
     "phantom",
     "incomplete",
     "declared",
+    "untouched",
+    "anywhere",
 ];
 
 impl Row {
@@ -162,6 +176,8 @@ impl Row {
             self.phantom.to_string(),
             self.incomplete_silent.to_string(),
             self.incomplete_declared.to_string(),
+            Seconds(self.window_untouched).to_string(),
+            Seconds(self.window_anywhere).to_string(),
         ]
     }
 }
@@ -248,6 +264,18 @@ impl<'a> Table<'a> {
         for span in &found.incomplete_declared {
             self.count(self.in_force(*span), |row| row.incomplete_declared += 1);
         }
+    }
+
+    fn measure(&mut self, windows: &AvailabilityFindings) {
+        for ((_, fault), seen) in self.timeline.faults().iter().zip(&windows.by_fault) {
+            for row in [&mut self.rows[self.places[&fault.kind]], &mut self.total] {
+                row.window_untouched = row.window_untouched.max(seen.untouched);
+                row.window_anywhere = row.window_anywhere.max(seen.anywhere);
+            }
+        }
+        let quiet = &mut self.rows[self.places[QUIET]];
+        (quiet.window_untouched, quiet.window_anywhere) = (windows.quiet, windows.quiet);
+        self.total.window_anywhere = windows.longest;
     }
 
     fn in_force(&self, span: Span) -> Vec<usize> {
