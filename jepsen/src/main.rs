@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 use trefoil_jepsen::{
-    Exclusive,
-    checker::{self, Verdict},
+    Exclusive, checker,
+    history::History,
     nemesis::{Kind, Schedule},
+    report,
     run::{Progress, RunPlan, possible, run},
     site::{Site, SiteKind, SitePlan},
     trefoil_binary,
@@ -40,6 +41,9 @@ enum Command {
         /// How to print the verdict.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
+        /// Draws it into this HTML file, too.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
     },
     /// Lists the nemeses, and whether they can be done here.
     List,
@@ -107,7 +111,11 @@ impl Progress for Told {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => attack(&args),
-        Command::Check { history, output } => judge(&history, output),
+        Command::Check {
+            history,
+            output,
+            report,
+        } => judge(&history, output, report.as_deref()),
         Command::List => list().map(|()| true),
     };
     match outcome {
@@ -169,7 +177,8 @@ fn attack(args: &RunArgs) -> anyhow::Result<bool> {
         eprintln!("error: {error:#}");
     }
 
-    let kept = judge(&history, args.output)?;
+    let kept = judge(&history, args.output, Some(&folder.join("report.html")))?;
+    eprintln!("report: {}", args.out.join("report.html").display());
     eprintln!(
         "again:  trefoil-jepsen run --replay {}",
         args.out.join("schedule.json").display()
@@ -232,8 +241,12 @@ fn possible_kinds(site: &Site, kinds: &[Kind], only: bool) -> anyhow::Result<Vec
     Ok(can)
 }
 
-fn judge(history: &Path, output: Output) -> anyhow::Result<bool> {
-    let verdict: Verdict = checker::check_file(history)?;
+fn judge(history: &Path, output: Output, report: Option<&Path>) -> anyhow::Result<bool> {
+    let history = History::read(history)?;
+    let verdict = checker::check(&history);
+    if let Some(file) = report {
+        report::write(file, &history, &verdict)?;
+    }
     match output {
         Output::Table => println!("{verdict}"),
         Output::Json => println!("{}", verdict.to_json()?),
