@@ -15,6 +15,8 @@ use trefoil_model::{ClusterId, NodeId};
 const ROUND: Duration = Duration::from_millis(100);
 /// How long a peer may take to answer one.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(800);
+/// What a node expects that must not found a cluster: no founding has so few founders.
+const FOUNDS_NOTHING: usize = 0;
 
 impl MetadataPlane {
     /// Makes this node part of a cluster: goes on with the one it belongs to, joins one of which a
@@ -22,21 +24,24 @@ impl MetadataPlane {
     /// the others what it says of itself; without enough peers it goes on trying, and
     /// [`MetadataPlane::forming_reason`] says why.
     ///
+    /// Settings under which two clusters could begin keep it from founding one, and from nothing else:
+    /// behind a name with all addresses of the cluster, a cluster that has grown looks like that to
+    /// its own members.
+    ///
     /// # Errors
-    /// [`MetadataError::Settings`]; [`MetadataError::Refused`] when the node was removed or is too
-    /// old; [`MetadataError::Disk`] and [`MetadataError::Stopped`]. Nothing of this passes by
-    /// trying again.
+    /// [`MetadataError::Refused`] when the node was removed or is too old; [`MetadataError::Disk`] and
+    /// [`MetadataError::Stopped`]. Nothing of this passes by trying again.
     pub async fn form(
         &self,
         settings: BootstrapSettings,
         description: MemberDescription,
     ) -> Result<ClusterId, MetadataError> {
-        settings.check()?;
-        self.inner
-            .agreement
-            .lock()
-            .await
-            .expect_founders(settings.expect);
+        let unsound = settings.check().err();
+        let founders = match unsound {
+            None => settings.expect,
+            Some(_) => FOUNDS_NOTHING,
+        };
+        self.inner.agreement.lock().await.expect_founders(founders);
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut joined = false;
@@ -49,7 +54,16 @@ impl MetadataPlane {
                 });
             }
             self.ask_peers().await;
-            self.take_step(&description, &mut joined).await?;
+            let (step, standing) = {
+                let agreement = self.inner.agreement.lock().await;
+                (agreement.step(), agreement.standing())
+            };
+            match (&step, standing, &unsound) {
+                (Step::Wait(_), Standing::Blank, Some(error)) => self.note_reason(format!(
+                    "{error}; this node founds no cluster and joins the one that it finds"
+                )),
+                _ => self.take_step(step, &description, &mut joined).await?,
+            }
         }
     }
 
@@ -125,10 +139,10 @@ impl MetadataPlane {
     /// `joined` says whether a member has committed this node's membership in this run.
     async fn take_step(
         &self,
+        step: Step,
         description: &MemberDescription,
         joined: &mut bool,
     ) -> Result<(), MetadataError> {
-        let step = self.inner.agreement.lock().await.step();
         match step {
             Step::Wait(reason) | Step::Stuck(reason) => self.note_reason(reason),
             Step::Propose(founders) => {

@@ -481,6 +481,43 @@ async fn two_nodes_of_three_wait() {
     assert_eq!(plane.cluster(), None);
 }
 
+/// Behind one name with all addresses, six nodes that began as three have settings that could found two
+/// clusters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_outgrew_its_bootstrap_settings_takes_and_restarts_nodes() {
+    let mut cluster = Cluster::empty(|_| ());
+    for _ in 0..3 {
+        cluster.add_machine().await;
+    }
+    cluster.everybody_sees_all();
+    let founders = cluster.nodes();
+    let settings = BootstrapSettings {
+        expect: 3,
+        seed_addresses: 6,
+    };
+    // While there is no cluster, none begins.
+    let plane = cluster.plane(founders[0]);
+    let description = cluster.description(founders[0]);
+    let (forming, asked) = (plane.clone(), description.clone());
+    let early = tokio::spawn(async move { forming.form(settings, asked).await });
+    eventually("the reason", || {
+        let reason = plane.forming_reason()?;
+        reason.contains("must exceed half").then_some(())
+    })
+    .await;
+    early.abort();
+    assert_eq!(plane.cluster(), None);
+
+    let formed = cluster.form(&founders, 3).await;
+    let newcomer = cluster.add_machine().await;
+    cluster.everybody_sees_all();
+    for node in [newcomer, founders[0]] {
+        let description = cluster.description(node);
+        let cluster_of = cluster.plane(node).form(settings, description).await;
+        assert_eq!(cluster_of.unwrap(), formed[0]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_majority_is_recovered_from_one_node() {
     let mut cluster = Cluster::empty(|_| ());
