@@ -237,6 +237,13 @@ pub struct WrittenValue {
     pub version: u64,
 }
 
+/// `POST node/prepare-stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareStopRequest {
+    /// How long to wait for the other owners, seconds.
+    pub wait_seconds: u64,
+}
+
 /// The answer to a `POST`: what was begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {

@@ -144,6 +144,13 @@ pub trait Backend: Send + Sync + 'static {
     /// answered: it may have happened, once. [`ApiError::BadData`] and [`ApiError::Conflict`] for what cannot be kept.
     async fn put_value(&self, put: admin::PutValue) -> Result<admin::WrittenValue, ApiError>;
 
+    /// Makes ready to stop: takes this node out of readiness, then waits, at most so long, until the other
+    /// owners of its shards can go on without it. The answer says whether they can.
+    ///
+    /// # Errors
+    /// None today; the outcome is in the answer.
+    async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError>;
+
     /// Begins to move all replicas off a node.
     ///
     /// # Errors

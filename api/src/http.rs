@@ -15,6 +15,7 @@ mod body;
 mod metrics;
 mod parameters;
 mod prometheus;
+mod starting;
 mod status;
 mod write;
 
@@ -29,6 +30,7 @@ use axum::{
 };
 use body::ByteBudget;
 use metrics::{HttpMetrics, InWork};
+pub use starting::{StartingReason, starting_router};
 use std::{
     sync::{
         Arc,
@@ -39,6 +41,13 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use trefoil_query_promql::QueryError;
 use write::Decoders;
+
+/// Whether the process answers.
+pub const HEALTHY_PATH: &str = "/-/healthy";
+/// Whether the node's replicas serve.
+pub const READY_PATH: &str = "/-/ready";
+/// The node's own metrics.
+pub const METRICS_PATH: &str = "/metrics";
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -90,14 +99,18 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route("/api/v1/status/buildinfo", get(status::build_info));
     let own = Router::new()
         .route("/", get(status::root))
-        .route("/-/healthy", get(status::healthy))
-        .route("/-/ready", get(status::ready))
-        .route("/metrics", get(status::metrics))
+        .route(HEALTHY_PATH, get(status::healthy))
+        .route(READY_PATH, get(status::ready))
+        .route(METRICS_PATH, get(status::metrics))
         .route("/trefoil/api/v1/cluster", get(admin::cluster))
         .route("/trefoil/api/v1/cluster/drain", post(admin::drain))
         .route("/trefoil/api/v1/cluster/remove", post(admin::remove))
         .route("/trefoil/api/v1/digests", get(admin::digests))
         .route("/trefoil/api/v1/movements", get(admin::movements))
+        .route(
+            "/trefoil/api/v1/node/prepare-stop",
+            post(admin::prepare_stop),
+        )
         .route("/trefoil/api/v1/retention", post(admin::set_retention))
         .route(
             "/trefoil/api/v1/values",

@@ -22,6 +22,6 @@ pub use backend::{
     WriteOutcome,
 };
 pub use error::ApiError;
-pub use http::router;
+pub use http::{HEALTHY_PATH, METRICS_PATH, READY_PATH, StartingReason, router, starting_router};
 pub use limits::{ApiLimits, WriteLimits};
 pub use tenant::{TENANT_DEFAULT, TenantName};

@@ -585,6 +585,32 @@ async fn state_of_the_node() {
 }
 
 #[tokio::test]
+async fn a_starting_node_lives_and_refuses_everything_else() {
+    let starting = trefoil_api::starting_router(Arc::new(|| "1 of 3 nodes are there".to_owned()));
+    let ask = async |path: &str| {
+        let response = starting.clone().oneshot(get(path)).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (head, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (head, text) = ask(trefoil_api::HEALTHY_PATH).await;
+    assert_eq!(
+        (head.status, text.as_str()),
+        (StatusCode::OK, "Trefoil is Healthy.\n")
+    );
+    let (head, text) = ask(trefoil_api::READY_PATH).await;
+    assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(text, "Trefoil is not ready: 1 of 3 nodes are there\n");
+    let (head, text) = ask("/api/v1/query?query=up").await;
+    assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(head.headers["retry-after"], "1");
+    assert!(
+        text.contains("this node is starting: 1 of 3 nodes"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn metrics_about_the_server() {
     let node = FakeNode::new();
     let router = router(Arc::<FakeNode>::clone(&node), ApiLimits::default());
@@ -645,6 +671,8 @@ async fn administration() {
         let request = Request::post(path).body(Body::from(body)).unwrap();
         ask(&node, request).await
     };
+    let prepared = post("/trefoil/api/v1/node/prepare-stop", r#"{"wait_seconds":7}"#).await;
+    assert_eq!(prepared.text(), r#"{"message":"waited 7 s"}"#);
     let drained = post("/trefoil/api/v1/cluster/drain", r#"{"node":"n1"}"#).await;
     assert_eq!(drained.text(), r#"{"message":"n1 is draining"}"#);
     let unknown = post("/trefoil/api/v1/cluster/remove", r#"{"node":"n9"}"#).await;

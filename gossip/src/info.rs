@@ -27,8 +27,8 @@ pub enum NodePhase {
     Bootstrapping = 1,
     /// Its replicas serve.
     Ready = 2,
-    /// An operator or a stop signal is emptying it.
-    Draining = 3,
+    /// It is about to stop and come back; requests should go elsewhere.
+    Stopping = 3,
     /// It said goodbye: its silence is not a failure.
     Left = 4,
 }
@@ -162,7 +162,7 @@ fn phase_from_byte(byte: u8) -> Result<NodePhase, GossipError> {
     match byte {
         1 => Ok(NodePhase::Bootstrapping),
         2 => Ok(NodePhase::Ready),
-        3 => Ok(NodePhase::Draining),
+        3 => Ok(NodePhase::Stopping),
         4 => Ok(NodePhase::Left),
         _ => Err(GossipError::malformed("node phase")),
     }

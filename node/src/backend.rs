@@ -338,6 +338,10 @@ impl Backend for NodeBackend {
         self.cluster.put_value(put).await
     }
 
+    async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError> {
+        Ok(self.cluster.prepare_stop(wait).await)
+    }
+
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         self.cluster.drain(node).await
     }

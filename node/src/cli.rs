@@ -2,6 +2,7 @@
 //! messages and progress go to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 pub(crate) mod cluster;
+pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod table;
 
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Look at a cluster and change it
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Tell one node something
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// Ask a question
     #[command(subcommand)]
     Query(query::QueryCommand),
@@ -94,7 +98,7 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
 pub(crate) const URL_VARIABLE: &str = "TREFOIL_URL";
 
 /// Where the cluster is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Target {
     /// HTTP address of any node
     #[arg(

@@ -9,6 +9,7 @@ pub(crate) mod follow;
 mod lead;
 mod retention;
 mod space;
+mod stopping;
 mod values;
 pub(crate) mod wishes;
 
@@ -21,8 +22,13 @@ use crate::{
     transport::{client::Connections, directory::Directory, identity::LocalIdentity},
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use trefoil_gossip::Load;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use trefoil_gossip::{Load, NodePhase};
 use trefoil_model::{NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
 use wishes::NodeReport;
@@ -44,6 +50,10 @@ pub(crate) struct Cluster {
     dead_since: Mutex<BTreeMap<NodeId, Duration>>,
     /// What the last decision about movements waits for, in words.
     waiting: Mutex<Vec<String>>,
+    /// Until when this node is about to stop, if somebody has said so.
+    stopping_until: Mutex<Option<Instant>>,
+    /// Wakes who describes this node to the others.
+    pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
     pub(crate) clock: Arc<ClusterClock>,
 }
@@ -71,6 +81,8 @@ impl Cluster {
             reports: Mutex::default(),
             dead_since: Mutex::default(),
             waiting: Mutex::default(),
+            stopping_until: Mutex::default(),
+            described_anew: Notify::new(),
             clock,
         })
     }
@@ -155,6 +167,15 @@ impl Cluster {
     /// Takes a node's report; only the leader uses it.
     pub(crate) fn take_report(&self, node: NodeId, report: NodeReport) {
         self.reports.lock().insert(node, report);
+    }
+
+    /// What this node is doing, for the others.
+    pub(crate) fn phase(&self) -> NodePhase {
+        match self.readiness() {
+            _ if self.is_stopping() => NodePhase::Stopping,
+            Ok(()) => NodePhase::Ready,
+            Err(_) => NodePhase::Bootstrapping,
+        }
     }
 
     /// How much this node holds, for the others.

@@ -9,6 +9,7 @@ mod config;
 mod data_dir;
 mod data_plane;
 mod demo;
+mod front;
 mod gossip_driver;
 mod http_client;
 mod ingest;
@@ -19,6 +20,7 @@ mod query;
 mod recover;
 mod seeds;
 mod serve;
+mod stop_signal;
 mod telemetry;
 mod transport;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             block_on(async { demo::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
         Command::Cluster(command) => block_on(cli::cluster::run(command)),
+        Command::Node(command) => block_on(cli::node::run(command)),
         Command::Query(command) => {
             block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
         }

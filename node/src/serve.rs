@@ -1,8 +1,9 @@
 //! `trefoil serve`: brings a node up, keeps it running, and takes it down in the reverse order.
 //!
 //! ```text
-//! data directory -> identity -> gossip, peers' server, metadata plane -> cluster (formed or joined)
-//!   -> data plane recovered from blocks and journal -> member's tasks -> HTTP
+//! data directory -> identity -> HTTP that says why the node is not ready
+//!   -> gossip, peers' server, metadata plane -> cluster (formed or joined)
+//!   -> data plane recovered from blocks and journal -> member's tasks -> HTTP with all routes
 //! ```
 //! SIGTERM and SIGINT: say goodbye, refuse new work, flush, stop. A second signal ends the process at once;
 //! nothing that was acknowledged depends on a clean stop.
@@ -13,10 +14,12 @@ use crate::{
     config::{self, ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
+    front::{Front, until_true},
     gossip_driver::Gossip,
     logging, open_files,
     peer_handler::Handlers,
     seeds,
+    stop_signal::StopSignal,
     telemetry::{Telemetry, collectors::NodeCollector},
     transport::{
         client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
@@ -76,6 +79,7 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 }
 
 async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let mut stop_signal = StopSignal::listen()?;
     let directory = DataDir::open(&settings.data_dir)?;
     let journal = JournalOptions::default();
     settings.journal_bytes_max = open_files::journal_bytes_within(
@@ -100,7 +104,10 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         .map(|s| s.parse())
         .collect::<Result<_, _>>()?;
     let bound = bind(&settings).await?;
-    let info = describe(&settings, &identity, &bound, &seeds).await?;
+    let http_address = bound.http.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let front = Front::start(bound.http, &clients, stopping.clone());
+    let info = describe(&settings, &identity, &bound.peer, http_address, &seeds).await?;
     let peers = Arc::new(Directory::default());
     let key = PeerKey::new(settings.cluster_key, identity.clone());
     let connections = Arc::new(Connections::new(
@@ -110,13 +117,12 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     ));
     let handlers = Arc::new(Handlers::default());
     handlers.evaluators.set(clients.clone()).ok();
-    let (stop, stopping) = watch::channel(false);
     let peer_server = tokio::spawn(server::serve(
         bound.peer,
         identity.clone(),
         key,
         handlers.clone(),
-        until_true(stopping.clone()),
+        until_true(stopping),
     ));
     let gossip = Gossip::start(
         bound.gossip,
@@ -140,9 +146,14 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     .context("start the metadata plane")?;
     handlers.metadata.set(metadata.clone()).ok();
 
+    let forming = metadata.clone();
+    front.is_starting(move || {
+        let reason = forming.forming_reason();
+        reason.unwrap_or_else(|| "it is not part of a cluster yet".to_owned())
+    });
     let cluster_id = tokio::select! {
         joined = join(&settings, &metadata, &seeds, &info, lineage) => joined?,
-        () = signal() => return Ok(()),
+        () = stop_signal.come() => return Ok(()),
     };
     identity.set_cluster(cluster_id);
     tracing::info!(cluster = %cluster_id, "belongs to a cluster");
@@ -171,7 +182,11 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         wishes,
         runtime: clients.clone(),
     };
-    let plane = tokio::task::spawn_blocking(move || DataPlane::recover(parts)).await??;
+    front.is_starting(|| "it reads its blocks and its journal".to_owned());
+    let plane = tokio::select! {
+        recovered = tokio::task::spawn_blocking(move || DataPlane::recover(parts)) => recovered??,
+        () = stop_signal.come() => return Ok(()),
+    };
     handlers.plane.set(plane.clone()).ok();
     let cluster = Cluster::new(
         settings.clone(),
@@ -199,28 +214,26 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         queries_at_once_max: settings.query_concurrency,
         ..ApiLimits::default()
     };
-    let router = trefoil_api::router(backend, limits);
-    let http = clients.spawn(async move {
-        axum::serve(bound.http, router)
-            .with_graceful_shutdown(until_true(stopping))
-            .await
-    });
+    front.serve(trefoil_api::router(backend, limits));
     tracing::info!(http = %info.http, peer = %info.peer, "serving");
 
     tokio::select! {
-        () = signal() => {}
+        () = stop_signal.come() => {}
         // Nothing that it promised is lost, but it can promise nothing more. What a restart finds on the disk is
         // the truth.
         error = metadata.failed() => return Err(error.into()),
     }
     tracing::info!("stopping");
-    tokio::spawn(async {
-        signal().await;
+    tokio::spawn(async move {
+        stop_signal.come().await;
         std::process::exit(130);
     });
     gossip.leave().await;
     stop.send_replace(true);
-    if tokio::time::timeout(STOP_TIMEOUT, http).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, front.ended())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests that were under way are cut off");
     }
     let closing = plane.clone();
@@ -298,12 +311,12 @@ async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
 async fn describe(
     settings: &Settings,
     identity: &LocalIdentity,
-    bound: &Bound,
+    peer: &TcpListener,
+    mut http: SocketAddr,
     seeds: &[Seed],
 ) -> anyhow::Result<NodeInfo> {
     let advertise = settings.advertise.as_deref();
-    let peer = seeds::reachable_address(bound.peer.local_addr()?, advertise, seeds).await?;
-    let mut http = bound.http.local_addr()?;
+    let peer = seeds::reachable_address(peer.local_addr()?, advertise, seeds).await?;
     if http.ip().is_unspecified() {
         http.set_ip(peer.ip());
     }
@@ -348,12 +361,12 @@ fn follow_view(gossip: &Gossip) -> watch::Receiver<PeerView> {
 async fn keep_described(cluster: Arc<Cluster>, gossip: Gossip, mut info: NodeInfo) {
     let mut interval = tokio::time::interval(DESCRIBE_INTERVAL);
     loop {
-        interval.tick().await;
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = cluster.described_anew.notified() => {}
+        }
         let account = cluster.load();
-        let phase = match cluster.readiness() {
-            Ok(()) => NodePhase::Ready,
-            Err(_) => NodePhase::Bootstrapping,
-        };
+        let phase = cluster.phase();
         let new = NodeInfo {
             cluster: cluster.identity.cluster(),
             load: account,
@@ -364,25 +377,5 @@ async fn keep_described(cluster: Arc<Cluster>, gossip: Gossip, mut info: NodeInf
             info = new;
             gossip.update(info.clone()).await;
         }
-    }
-}
-
-/// Resolves when the channel says true or is gone.
-async fn until_true(mut stopping: watch::Receiver<bool>) {
-    stopping.wait_for(|stop| *stop).await.ok();
-}
-
-/// Resolves at SIGTERM or SIGINT.
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let wait = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
     }
 }

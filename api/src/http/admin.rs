@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    admin::{DigestsRequest, NodeRequest, PutValue, RetentionRequest},
+    admin::{DigestsRequest, NodeRequest, PrepareStopRequest, PutValue, RetentionRequest},
 };
 use axum::{
     extract::{Request, State},
@@ -16,9 +16,12 @@ use axum::{
     response::Response,
 };
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 /// Largest document of a `POST`.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+/// The longest that a node puts off its stop, seconds; longer wishes are cut.
+const PREPARE_STOP_SECONDS_MAX: u64 = 3600;
 
 /// `GET cluster`.
 pub(super) async fn cluster(State(app): Shared, headers: HeaderMap) -> Response {
@@ -53,6 +56,16 @@ pub(super) async fn drain(State(app): Shared, request: Request) -> Response {
 /// `POST cluster/remove` with `{"node":"name or id"}`.
 pub(super) async fn remove(State(app): Shared, request: Request) -> Response {
     let outcome = async { app.backend.remove(&named_node(request).await?).await };
+    document(outcome.await, false)
+}
+
+/// `POST node/prepare-stop` with `{"wait_seconds":N}`.
+pub(super) async fn prepare_stop(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let wanted: PrepareStopRequest = read(request, "{\"wait_seconds\":N}").await?;
+        let wait = Duration::from_secs(wanted.wait_seconds.min(PREPARE_STOP_SECONDS_MAX));
+        app.backend.prepare_stop(wait).await
+    };
     document(outcome.await, false)
 }
 

@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 20] = [
+const HANDLERS: [&str; 21] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -33,6 +33,7 @@ const HANDLERS: [&str; 20] = [
     "/trefoil/api/v1/cluster/remove",
     "/trefoil/api/v1/digests",
     "/trefoil/api/v1/movements",
+    "/trefoil/api/v1/node/prepare-stop",
     "/trefoil/api/v1/retention",
     "/trefoil/api/v1/values",
     "/api/v1/label/:name/values",

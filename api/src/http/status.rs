@@ -19,7 +19,8 @@ const PROMETHEUS_VERSION: &str = "3.5.0";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// `GET /-/healthy`: the process answers.
+/// `GET /-/healthy`: the process answers. Nothing else is asked: a restart helps a process that hangs, and makes
+/// everything worse for one that waits for a leader, a disk or its peers.
 pub(super) async fn healthy() -> Response {
     respond(
         StatusCode::OK,
@@ -38,11 +39,14 @@ pub(super) async fn ready(State(app): Shared) -> Response {
             Body::from("Trefoil is Ready.\n"),
             false,
         ),
-        Err(reason) => {
-            let body = Body::from(format!("Trefoil is not ready: {reason}\n"));
-            respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, body, false)
-        }
+        Err(reason) => not_ready(&reason),
     }
+}
+
+/// The answer of a node that should get no requests now.
+pub(super) fn not_ready(reason: &str) -> Response {
+    let body = Body::from(format!("Trefoil is not ready: {reason}\n"));
+    respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, body, false)
 }
 
 /// `GET /metrics`: the node's metrics and those of this server.

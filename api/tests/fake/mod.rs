@@ -325,6 +325,12 @@ impl Backend for FakeNode {
         }
     }
 
+    async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError> {
+        Ok(admin::Accepted {
+            message: format!("waited {} s", wait.as_secs()),
+        })
+    }
+
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         Ok(admin::Accepted {
             message: format!("{node} is draining"),

@@ -74,6 +74,8 @@ pub(crate) struct RecoverArgs {
     pub(crate) yes: bool,
 }
 
+/// How long the cluster may take to record a change.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Exit code of `verify` when replicas differ.
 const EXIT_DIFFERENT: u8 = 3;
 
@@ -245,18 +247,28 @@ async fn retention(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let wanted = admin::RetentionRequest { hours: args.hours };
-    post(&args.target, "retention", &wanted).await
+    post(&args.target, "retention", &wanted, CHANGE_TIMEOUT).await
 }
 
 async fn change_node(args: &NodeArgs, action: &str) -> anyhow::Result<ExitCode> {
     let wanted = admin::NodeRequest {
         node: args.node.clone(),
     };
-    post(&args.target, &format!("cluster/{action}"), &wanted).await
+    let path = format!("cluster/{action}");
+    post(&args.target, &path, &wanted, CHANGE_TIMEOUT).await
 }
 
-async fn post(target: &Target, path: &str, wanted: &impl Serialize) -> anyhow::Result<ExitCode> {
-    let client = HttpClient::new(Duration::from_secs(15));
+/// Sends a document to the administration API and prints what it accepted.
+///
+/// # Errors
+/// When no answer comes in time, or it is a refusal.
+pub(super) async fn post(
+    target: &Target,
+    path: &str,
+    wanted: &impl Serialize,
+    timeout: Duration,
+) -> anyhow::Result<ExitCode> {
+    let client = HttpClient::new(timeout);
     let url = target.path(&format!("/trefoil/api/v1/{path}"));
     let body = serde_json::to_vec(wanted)?;
     let headers = [("content-type", "application/json")];

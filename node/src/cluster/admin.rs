@@ -93,12 +93,7 @@ impl Cluster {
                 if member.node == self.identity.node {
                     "alive".clone_into(&mut node.state);
                     node.incarnation = self.identity.incarnation.to_string();
-                    let phase = if self.readiness().is_ok() {
-                        "ready"
-                    } else {
-                        "bootstrapping"
-                    };
-                    phase.clone_into(&mut node.phase);
+                    node.phase = format!("{:?}", self.phase()).to_lowercase();
                 } else if let Some(known) = known {
                     node.state = format!("{:?}", known.state).to_lowercase();
                     node.phase = format!("{:?}", known.info.phase).to_lowercase();
@@ -196,6 +191,20 @@ impl Cluster {
             ..group
         };
         groups.into_iter().map(ranged).collect()
+    }
+
+    /// The shards that each member that answers says it serves.
+    pub(super) async fn replicas_serving(&self) -> BTreeMap<NodeId, ShardSet> {
+        let state = self.metadata.state();
+        let members: Vec<Member> = state
+            .members()
+            .map(|member| (**member).clone())
+            .filter(is_present)
+            .collect();
+        let accounts = self.accounts(&members).await.into_iter();
+        accounts
+            .map(|(node, account)| (node, account.serving))
+            .collect()
     }
 
     async fn accounts(&self, members: &[Member]) -> BTreeMap<NodeId, NodeAccount> {
@@ -412,6 +421,9 @@ impl Cluster {
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if matches!(self.metadata.status().role, Role::Stopped) {
             return Err("the metadata plane has stopped".to_owned());
+        }
+        if self.is_stopping() {
+            return Err("this node is about to stop".to_owned());
         }
         if !*self.metadata.caught_up().borrow() {
             return Err(
