@@ -6,7 +6,7 @@ pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod table;
 
-use crate::{bench, config::ServeArgs, demo::DemoArgs};
+use crate::{bench, config::ServeArgs, demo::DemoArgs, kubernetes::KubernetesCommand};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{
@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Ask a question
     #[command(subcommand)]
     Query(query::QueryCommand),
+    /// Run a cluster on Kubernetes
+    #[command(subcommand)]
+    K8s(KubernetesCommand),
     /// Load a server and measure it
     #[command(subcommand)]
     Bench(BenchCommand),

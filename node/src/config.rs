@@ -10,6 +10,11 @@ use clap::Args;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+/// Where HTTP listens unless told otherwise.
+pub(crate) const HTTP_PORT: u16 = 9190;
+/// Where peers meet unless told otherwise: TCP, and UDP for gossip.
+pub(crate) const PEER_PORT: u16 = 9191;
+
 /// What `trefoil serve` takes on the command line or from `TREFOIL_*` variables.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
@@ -309,6 +314,41 @@ impl Settings {
     }
 }
 
+/// Checks a configuration file's text, with the arguments that nodes will have beside it.
+///
+/// # Errors
+/// As [`Settings::load`].
+pub(crate) fn check_text(
+    args: &ServeArgs,
+    path: &std::path::Path,
+    text: &str,
+) -> Result<(), ConfigError> {
+    merge(args, parse(path, text)?)?.check()
+}
+
+/// The variable of the flag with this name.
+///
+/// # Panics
+/// When there is none. Use [`variable_of`], with which that does not compile.
+pub(crate) fn variable_named(flag: &str) -> String {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let argument = command.get_arguments().find(|a| a.get_id() == flag);
+    let variable = argument.and_then(|argument| argument.get_env()?.to_str());
+    assert!(variable.is_some(), "no variable says what --{flag} says");
+    variable.unwrap_or_default().to_owned()
+}
+
+/// The `TREFOIL_*` variable of a field of [`ServeArgs`]; a field that does not exist does not compile.
+macro_rules! variable_of {
+    ($field:ident) => {{
+        const _: fn(&$crate::config::ServeArgs) = |args| {
+            let _ = &args.$field;
+        };
+        $crate::config::variable_named(stringify!($field))
+    }};
+}
+pub(crate) use variable_of;
+
 fn parse(path: &std::path::Path, text: &str) -> Result<File, ConfigError> {
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet();
@@ -390,8 +430,8 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .unwrap_or_else(|| "trefoil-data".into()),
         node_name: args.node_name.or(file.node_name).unwrap_or_else(host_name),
         zone: args.zone.or(file.zone).unwrap_or_default(),
-        http: args.http.or(file.http).unwrap_or(address(9190)),
-        peer: args.peer.or(file.peer).unwrap_or(address(9191)),
+        http: args.http.or(file.http).unwrap_or(address(HTTP_PORT)),
+        peer: args.peer.or(file.peer).unwrap_or(address(PEER_PORT)),
         advertise: args.advertise.or(file.advertise),
         seeds,
         bootstrap_expect: args
@@ -432,7 +472,11 @@ fn host_name() -> String {
         .unwrap_or_default()
 }
 
-fn read_key(path: PathBuf) -> Result<[u8; 32], ConfigError> {
+/// The key in a file.
+///
+/// # Errors
+/// When it cannot be read, or does not hold 64 hexadecimal digits.
+pub(crate) fn read_key(path: PathBuf) -> Result<[u8; 32], ConfigError> {
     let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
         path: path.clone(),
         source,

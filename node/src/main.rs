@@ -13,6 +13,7 @@ mod front;
 mod gossip_driver;
 mod http_client;
 mod ingest;
+mod kubernetes;
 mod logging;
 mod open_files;
 mod peer_handler;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Query(command) => {
             block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
         }
+        Command::K8s(command) => kubernetes::run(command).map(|()| ExitCode::SUCCESS),
         Command::Bench(command) => block_on(cli::bench(command)),
     };
     match outcome {

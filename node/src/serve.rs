@@ -41,6 +41,8 @@ use trefoil_store_pages::{Disk, RealDisk};
 
 /// How long requests that are under way may take to end at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop may take in all: [`STOP_TIMEOUT`], then a last flush and sync of the disk.
+pub(crate) const STOP_SECONDS_MAX: u64 = 30;
 /// The highest level of the cluster's formats that this program reads and writes.
 const FORMAT_LEVEL: u32 = 1;
 /// How often the node describes itself anew to the others.
