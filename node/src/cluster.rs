@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod clocks;
 pub(crate) mod follow;
 mod lead;
+mod readiness;
 mod retention;
 mod space;
 mod stopping;
@@ -24,7 +25,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
@@ -50,6 +51,8 @@ pub(crate) struct Cluster {
     dead_since: Mutex<BTreeMap<NodeId, Duration>>,
     /// What the last decision about movements waits for, in words.
     waiting: Mutex<Vec<String>>,
+    /// Whether this node was ready since it started.
+    was_ready: AtomicBool,
     /// Until when this node is about to stop, if somebody has said so.
     stopping_until: Mutex<Option<Instant>>,
     /// Wakes who describes this node to the others.
@@ -81,6 +84,7 @@ impl Cluster {
             reports: Mutex::default(),
             dead_since: Mutex::default(),
             waiting: Mutex::default(),
+            was_ready: AtomicBool::new(false),
             stopping_until: Mutex::default(),
             described_anew: Notify::new(),
             clock,

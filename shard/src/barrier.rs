@@ -20,6 +20,8 @@ use trefoil_model::{ConfigurationNumber, Incarnation, LineageId, NodeId, ShardSe
 pub(crate) struct Pair {
     /// How many barriers have begun.
     pub(crate) begun: u64,
+    /// Whether one has ended since the start: all that the peer's journal had then is here, durable and applied.
+    pub(crate) has_ended: bool,
     flight: Option<Flight>,
     /// Another one is to begin when the one in flight ends.
     wanted: bool,
@@ -494,6 +496,7 @@ impl Replication {
         let (barrier, wanted) = (pair.begun, pair.wanted);
         let whole = flight.found.as_ref().is_some_and(|found| found.whole);
         if whole {
+            pair.has_ended = true;
             self.prove(step, peer, barrier, flight);
         }
         if wanted || !whole {

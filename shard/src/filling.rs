@@ -316,6 +316,11 @@ impl Replication {
             lag_bytes: peers
                 .map(|(node, peer)| (*node, peer.pair.lag_bytes))
                 .collect(),
+            caught_up_with: self
+                .peers
+                .iter()
+                .filter_map(|(node, peer)| peer.pair.has_ended.then_some(*node))
+                .collect(),
             misdirected: self.misdirected,
             open_writes: self.writes.open_count(),
             open_queries: self.queries.open_count(),

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tonic::Status;
 use trefoil_api::{ApiError, admin};
 use trefoil_model::{NodeId, ShardEntry, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
-use trefoil_raft::{Command, Member, MemberState, MetadataError, Refusal, Reply, Role, State};
+use trefoil_raft::{Command, Member, MemberState, MetadataError, Refusal, Reply, State};
 
 /// The kind of [`NodeAccount`] among the calls of the `Queries` service.
 pub(crate) const KIND_ACCOUNT: u32 = 2;
@@ -413,65 +413,9 @@ impl Cluster {
     pub(super) async fn command(&self, command: Command) -> Result<Reply, ApiError> {
         self.metadata.propose(command).await.map_err(refused)
     }
-
-    /// Whether this node's replicas serve; the reason when they do not.
-    ///
-    /// # Errors
-    /// The reason, in words.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
-        if matches!(self.metadata.status().role, Role::Stopped) {
-            return Err("the metadata plane has stopped".to_owned());
-        }
-        if self.is_stopping() {
-            return Err("this node is about to stop".to_owned());
-        }
-        if !*self.metadata.caught_up().borrow() {
-            return Err(
-                "what was decided before this node started is not known here yet".to_owned(),
-            );
-        }
-        let state = self.metadata.state();
-        if state.placement().is_empty() {
-            return Err("the cluster has no placement yet".to_owned());
-        }
-        self.check_clock()?;
-        let me = self.identity.node;
-        if state.member(me).is_none() {
-            return Err("this node is not a member yet".to_owned());
-        }
-        if let Some(why) = self.plane.refuses_items() {
-            return Err(format!("this node takes no writes: {why}"));
-        }
-        let status = self.plane.status();
-        let filling = status.filling.union(&status.damaged);
-        if !filling.is_empty() {
-            return Err(format!("{} replicas are being filled", filling.len()));
-        }
-        let owned = state
-            .placement()
-            .iter()
-            .filter(|(_, e)| e.configuration.new.contains(me));
-        let missing = owned
-            .filter(|(shard, _)| !status.serving.contains(*shard))
-            .count();
-        if missing > 0 {
-            return Err(format!("{missing} replicas do not serve yet"));
-        }
-        // A node that lost its disk is there again when what it had is there again.
-        let predecessor = state
-            .members()
-            .find(|member| member.superseded_by == Some(me) && is_present(member));
-        if let Some(lost) = predecessor {
-            return Err(format!(
-                "it takes over from {}, which lost its data directory",
-                lost.node
-            ));
-        }
-        Ok(())
-    }
 }
 
-fn is_present(member: &Member) -> bool {
+pub(super) fn is_present(member: &Member) -> bool {
     member.state != MemberState::Removed
 }
 
