@@ -58,11 +58,13 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let end = args
         .exit_after
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    // From the first instant on, so that an early end cleans up like a late one.
+    // From the first instant on, so that an early end cleans up like a late one: signals are listened for before
+    // anything is started or said.
     let outcome = tokio::select! {
-        outcome = demo.live(&args) => outcome,
+        biased;
         () = stopped() => Ok(()),
         () = until(end) => Ok(()),
+        outcome = demo.live(&args) => outcome,
     };
     demo.stop().await?;
     if args.keep || args.data_dir.is_some() {
