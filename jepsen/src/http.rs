@@ -52,15 +52,38 @@ impl Answer {
         }
         serde_json::from_slice(&self.body).context("read the answer as JSON")
     }
+
+    /// The `data` of a successful answer of Prometheus' query API.
+    ///
+    /// # Errors
+    /// When it is not a success, or has warnings other than PromQL's own about the query's text: a test asks
+    /// for complete answers.
+    pub fn complete_data(&self) -> anyhow::Result<Value> {
+        let mut json = self.json()?;
+        let incomplete = json["warnings"].as_array().is_some_and(|warnings| {
+            let of_the_text = |w: &Value| w.as_str().is_some_and(|w| w.starts_with("PromQL "));
+            !warnings.iter().all(of_the_text)
+        });
+        if json["status"] != "success" || incomplete {
+            bail!("{}", self.text());
+        }
+        Ok(json["data"].take())
+    }
 }
 
 impl HttpClient {
     /// A client that waits at most `timeout` for a whole answer.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
+        Self::with_connect_timeout(timeout, timeout)
+    }
+
+    /// A client that also waits at most `connect` for a connection: nobody answers at an address that is gone.
+    #[must_use]
+    pub fn with_connect_timeout(timeout: Duration, connect: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(timeout));
+        connector.set_connect_timeout(Some(connect));
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Self {
             client,
@@ -131,19 +154,9 @@ impl HttpClient {
     /// The `data` of a successful answer of Prometheus' query API.
     ///
     /// # Errors
-    /// When there is no answer, or one that is not a success, or one with warnings other than PromQL's
-    /// own about the query's text: a test asks for complete answers.
+    /// When there is no answer, and as [`Answer::complete_data`].
     pub async fn query(&self, url: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Value> {
-        let answer = self.post_form(url, parameters).await?;
-        let mut json = answer.json()?;
-        let incomplete = json["warnings"].as_array().is_some_and(|warnings| {
-            let of_the_text = |w: &Value| w.as_str().is_some_and(|w| w.starts_with("PromQL "));
-            !warnings.iter().all(of_the_text)
-        });
-        if json["status"] != "success" || incomplete {
-            bail!("{}", answer.text());
-        }
-        Ok(json["data"].take())
+        self.post_form(url, parameters).await?.complete_data()
     }
 
     async fn send(

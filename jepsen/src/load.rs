@@ -7,14 +7,19 @@
 //! does.
 
 mod capacity;
+mod destination;
 mod querier;
 mod seen;
 mod writer;
 
 pub use capacity::measure_capacity;
 
-use crate::{HttpClient, Ledger, longest_error_window};
+use crate::{
+    Ledger, Service, longest_error_window,
+    service::{Habit, ServiceClient},
+};
 use anyhow::{Context, bail};
+use destination::Destination;
 use querier::Querier;
 use seen::Seen;
 use std::{
@@ -29,6 +34,8 @@ use writer::Writer;
 
 /// Longer than the deadline of the nodes' own writes, so that their answers are seen.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+/// How long a client of a service waits for a connection before it asks another node.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a load does.
 #[derive(Clone, Debug)]
@@ -102,6 +109,38 @@ impl Load {
     /// writers unique when a cluster gets several loads.
     #[must_use]
     pub fn start(round: &str, nodes: &[(usize, String)], plan: &LoadPlan) -> Self {
+        let numbers: Vec<usize> = nodes.iter().map(|(node, _)| *node).collect();
+        Self::start_towards(round, &numbers, plan, |station| {
+            Destination::Node(nodes[station].1.clone())
+        })
+    }
+
+    /// Starts as many clients of a service, each with its writers and a querier. Every second one stays with one
+    /// node as long as that takes requests, the others take turns.
+    #[must_use]
+    pub fn start_at_service(
+        round: &str,
+        service: &Service,
+        clients: usize,
+        plan: &LoadPlan,
+    ) -> Self {
+        let numbers: Vec<usize> = (0..clients).collect();
+        Self::start_towards(round, &numbers, plan, |client| {
+            let habit = match client % 2 {
+                0 => Habit::Faithful,
+                _ => Habit::Roaming,
+            };
+            Destination::Service(ServiceClient::new(service, habit, client))
+        })
+    }
+
+    /// `destination` is asked with places in `numbers`.
+    fn start_towards(
+        round: &str,
+        numbers: &[usize],
+        plan: &LoadPlan,
+        destination: impl Fn(usize) -> Destination,
+    ) -> Self {
         let mut load = Self {
             ledgers: Vec::new(),
             stations: Vec::new(),
@@ -109,10 +148,11 @@ impl Load {
             stopping: Arc::new(AtomicBool::new(false)),
             begun: Instant::now(),
         };
-        for (node, url) in nodes {
+        for (place, node) in numbers.iter().enumerate() {
             let writes = (0..plan.writers_per_node).map(|number| {
                 let name = format!("{round}-{}-{number}", node + 1);
-                load.start_writer(Ledger::new(&name, plan.series), url, number, plan)
+                let ledger = Ledger::new(&name, plan.series);
+                load.start_writer(ledger, destination(place), number, plan)
             });
             let station = Station {
                 node: *node,
@@ -121,10 +161,11 @@ impl Load {
             };
             load.stations.push(station);
         }
-        for (station, (_, url)) in load.stations.iter().zip(nodes) {
+        for (place, station) in load.stations.iter().enumerate() {
+            let destination = destination(place);
             let querier = Querier {
-                client: HttpClient::new(ANSWER_WAIT_MAX),
-                url: url.clone(),
+                client: destination.client(),
+                destination,
                 writers: format!("{round}-.*"),
                 ledgers: load.ledgers.clone(),
                 seen: station.queries.clone(),
@@ -136,12 +177,18 @@ impl Load {
     }
 
     /// The writers of a node take turns: the first requests are spread over the time between two.
-    fn start_writer(&mut self, ledger: Ledger, url: &str, number: usize, plan: &LoadPlan) -> Seen {
+    fn start_writer(
+        &mut self,
+        ledger: Ledger,
+        destination: Destination,
+        number: usize,
+        plan: &LoadPlan,
+    ) -> Seen {
         let ledger = Arc::new(ledger);
         let seen = Seen::default();
         let writer = Writer {
-            client: HttpClient::new(ANSWER_WAIT_MAX),
-            url: url.to_owned(),
+            client: destination.client(),
+            destination,
             ledger: Arc::clone(&ledger),
             seen: seen.clone(),
         };
@@ -201,6 +248,26 @@ impl Load {
             check_station(&name, "queries", queries, (from, to), longest)?;
         }
         Ok(())
+    }
+
+    /// Fails when any request was not answered with a complete success; how many there were.
+    ///
+    /// # Errors
+    /// Says how many were not, and why the first ones.
+    pub fn check_no_failures(&self) -> anyhow::Result<usize> {
+        let (mut attempts, mut failed, mut reasons) = (0, 0, Vec::new());
+        for station in &self.stations {
+            for seen in station.writes.iter().chain([&station.queries]) {
+                let seen = seen.get();
+                attempts += seen.attempts.len();
+                failed += seen.attempts.iter().filter(|a| !a.success).count();
+                reasons.extend(seen.reasons.iter().take(3).cloned());
+            }
+        }
+        if failed > 0 {
+            bail!("{failed} of {attempts} requests failed: {reasons:?}");
+        }
+        Ok(attempts)
     }
 
     /// Fails when an answer was wrong, a request was refused for good, or nothing was acknowledged.

@@ -12,7 +12,7 @@ mod processes;
 mod schedule;
 mod strike;
 
-pub use fleet::Fleet;
+pub use fleet::{Fleet, check_owner};
 pub use schedule::{Schedule, Step};
 pub use strike::strike;
 

@@ -1,6 +1,6 @@
-//! A querier: counts a group of all ledgers' series at one node, another group each time.
+//! A querier: counts a group of all ledgers' series, another group each time.
 
-use super::seen::Seen;
+use super::{destination::Destination, seen::Seen};
 use crate::{
     Clock, HttpClient, Ledger,
     ledger::{Counts, METRIC},
@@ -16,10 +16,10 @@ use std::{
 };
 use tokio::time::MissedTickBehavior;
 
-/// Asks one node about all ledgers.
+/// Asks about all ledgers.
 pub(super) struct Querier {
     pub(super) client: HttpClient,
-    pub(super) url: String,
+    pub(super) destination: Destination,
     /// Matches the writers of the ledgers and no others.
     pub(super) writers: String,
     pub(super) ledgers: Vec<Arc<Ledger>>,
@@ -56,9 +56,13 @@ impl Querier {
             "count_over_time({METRIC}{{group=\"{group}\",writer=~\"{}\"}}[1h])",
             self.writers
         );
-        let url = format!("{}/api/v1/query", self.url);
-        let parameters = [("query", query.as_str()), ("time", &format!("{time:.3}"))];
-        let data = self.client.query(&url, &parameters).await?;
+        let time = format!("{time:.3}");
+        let parameters = &[("query", query.as_str()), ("time", time.as_str())];
+        let send = |url: String| async move {
+            let url = format!("{url}/api/v1/query");
+            self.client.post_form(&url, parameters).await
+        };
+        let data = self.destination.ask(send).await?.complete_data()?;
         let mut found: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for series in data["result"].as_array().context("a result list")? {
             let writer = series["metric"]["writer"].as_str().context("a writer")?;

@@ -1,6 +1,6 @@
 //! A writer: one request under way at a time, at its pace; after a failure at once again.
 
-use super::seen::Seen;
+use super::{destination::Destination, seen::Seen};
 use crate::{Clock, Fate, HttpClient, Ledger, ledger::Request};
 use std::{
     sync::{
@@ -16,10 +16,10 @@ use tokio::time::{MissedTickBehavior, sleep};
 const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(25);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// Writes a ledger to one node.
+/// Writes a ledger.
 pub(super) struct Writer {
     pub(super) client: HttpClient,
-    pub(super) url: String,
+    pub(super) destination: Destination,
     pub(super) ledger: Arc<Ledger>,
     pub(super) seen: Seen,
 }
@@ -52,11 +52,11 @@ impl Writer {
     /// Sends a request once; whether it was acknowledged.
     async fn send(&self, request: &Request) -> bool {
         let begun = Instant::now();
-        let (fate, text) = match self
-            .client
-            .remote_write(&self.url, request.body.clone())
-            .await
-        {
+        let send = |url: String| async move {
+            let body = request.body.clone();
+            self.client.remote_write(&url, body).await
+        };
+        let (fate, text) = match self.destination.ask(send).await {
             Ok(answer) if answer.is_success() => (Fate::Acknowledged, String::new()),
             Ok(answer) => {
                 let text = format!("{} {}", answer.status, answer.text());

@@ -206,29 +206,7 @@ impl Fleet {
         let what = format!("{name} is an owner: {owner}");
         let done = wait_until(&what, RECOVERY_MAX, || async {
             let document = self.describe().await?;
-            let configurations = document["configurations"].as_array();
-            let configurations = configurations.context("no configurations")?;
-            let names = |list: &Value| {
-                list.as_array()
-                    .is_some_and(|list| list.iter().any(|n| n == name.as_str()))
-            };
-            let owns = configurations
-                .iter()
-                .any(|c| names(&c["old"]) || names(&c["new"]));
-            let moving = configurations.iter().any(|c| c["old"] != c["new"]);
-            let filling = configurations
-                .iter()
-                .flat_map(|c| c["replicas"].as_array())
-                .flatten();
-            let filling = filling
-                .filter(|replica| replica["state"] != "serving")
-                .count();
-            ensure!(owns == owner, "it is not so yet");
-            ensure!(
-                !moving && filling == 0,
-                "replicas are moving, {filling} do not serve"
-            );
-            Ok(())
+            check_owner(&document, name, owner)
         });
         done.await.map(drop)
     }
@@ -253,4 +231,34 @@ impl Fleet {
     pub fn http(&self) -> &HttpClient {
         &self.http
     }
+}
+
+/// Fails unless nothing moves in a description of the cluster, and a node owns replicas (`true`) or none (`false`).
+///
+/// # Errors
+/// Says what is not so.
+pub fn check_owner(document: &Value, name: &str, owner: bool) -> anyhow::Result<()> {
+    let configurations = document["configurations"].as_array();
+    let configurations = configurations.context("no configurations")?;
+    let names = |list: &Value| {
+        let list = list.as_array();
+        list.is_some_and(|list| list.iter().any(|n| n == name))
+    };
+    let owns = configurations
+        .iter()
+        .any(|c| names(&c["old"]) || names(&c["new"]));
+    let moving = configurations.iter().any(|c| c["old"] != c["new"]);
+    let replicas = configurations
+        .iter()
+        .flat_map(|c| c["replicas"].as_array())
+        .flatten();
+    let filling = replicas
+        .filter(|replica| replica["state"] != "serving")
+        .count();
+    ensure!(owns == owner, "it is not so yet");
+    ensure!(
+        !moving && filling == 0,
+        "replicas are moving, {filling} do not serve"
+    );
+    Ok(())
 }

@@ -309,6 +309,12 @@ impl Site {
         self.door().enter()
     }
 
+    /// The address where hosts reach what runs beside the clients; `None` on loopback.
+    #[must_use]
+    pub fn clients_address(&self) -> Option<Ipv4Addr> {
+        self.clients.as_ref().map(|_| CLIENTS)
+    }
+
     /// The namespace of the clients, for runtimes whose threads outlive a borrow; `None` on loopback.
     #[must_use]
     pub fn clients_namespace(&self) -> Option<&Path> {
