@@ -93,6 +93,10 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let own = formation::Identity::open(disk.clone(), &directory.path().join("meta"))
         .context("read the node's identity")?;
     let fresh = own.is_fresh();
+    if own.cluster().is_none() {
+        // Before anybody can count on this node.
+        DataPlane::prepare(&disk, directory.path(), own.lineage())?;
+    }
     let (node, lineage) = (own.node(), own.lineage());
     let identity = Arc::new(LocalIdentity::new(node, own.incarnation(), own.cluster()));
     tracing::info!(

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64},
@@ -71,6 +71,32 @@ pub(crate) struct StorePolicy {
 }
 
 impl DataPlane {
+    /// Makes an empty manifest and an empty journal where there are none, durably. Done before the node belongs to a
+    /// cluster: from then on a journal that is missing was lost, and one that is empty was never written to.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn prepare(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        lineage: LineageId,
+    ) -> anyhow::Result<()> {
+        let options = ManifestOptions {
+            lineage_if_new: lineage,
+            ..ManifestOptions::default()
+        };
+        Manifest::open(disk.clone(), &directory.join("blocks"), options)
+            .context("make the manifest")?;
+        let options = JournalOptions {
+            lineage_if_new: lineage,
+            ..JournalOptions::default()
+        };
+        let unheard: OnDurable = Arc::new(|_| ());
+        Journal::open(disk.clone(), &directory.join("journal"), options, unheard)
+            .context("make the journal")?;
+        Ok(())
+    }
+
     /// Recovers from what the data directory holds. Blocks while it reads.
     ///
     /// # Errors
@@ -136,8 +162,14 @@ impl DataPlane {
         };
         // The same places, seen twice: by the journal as it opened, and on the way through the records.
         let journal_damages = found.damage.len().max(replayed.unreadable.len()) as u64;
+        // Prepared before the node belonged to a cluster, and never written to: nothing was ever acknowledged. So a
+        // process that ended before its first record lost nothing.
+        let untouched = !found.fresh
+            && (replayed.end.max(found.end), known_end) == (0, 0)
+            && found.damage.is_empty()
+            && [found.lineage, pin.lineage()] == [parts.lineage; 2];
         let loss = match () {
-            () if parts.fresh => Loss::Fresh(parts.lineage),
+            () if parts.fresh || untouched => Loss::Fresh(parts.lineage),
             // A node that ran before had a journal; where it is gone, so is what it acknowledged.
             () if found.fresh || found.lineage != pin.lineage() => Loss::Possible,
             // What is in blocks and in the checkpoint was not lost with its page.

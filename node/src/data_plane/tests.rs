@@ -311,6 +311,20 @@ fn damage_the_block(machine: &Machine, run: &Run) -> BlockId {
 /// The core must know of a loss before the first view lacks the block, and the block must stay in the manifest until
 /// the loss is durable: a crash in between finds it again.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_prepared_and_ended_before_its_first_record_has_lost_nothing() {
+    let mut machine = Machine::new();
+    let disk: Arc<dyn trefoil_store_pages::Disk> = Arc::new(machine.disk.clone());
+    DataPlane::prepare(&disk, "/data".as_ref(), LINEAGE).expect("it is prepared");
+    machine.disk.crash(CrashLoss::Everything);
+    // Not the first run of this identity.
+    machine.runs = 1;
+    let run = machine.start();
+    assert_eq!(run.plane.status().serving, everything());
+    assert_eq!(machine.table.shards[0].configuration.number.0, 1);
+    run.kill(&machine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_block_stays_until_its_loss_is_recorded() {
     let mut machine = Machine::new();
     let mut run = machine.start();
