@@ -18,6 +18,7 @@
 //! ([`Transport`]), or who is alive (it is told).
 
 mod codec;
+mod disk_work;
 mod engine;
 mod error;
 mod files;
@@ -32,9 +33,10 @@ pub mod state;
 mod transport;
 mod voters;
 
+pub use disk_work::DiskWork;
 pub use error::{MetadataError, TransportError};
 pub use formation::{BootstrapSettings, Identity};
-pub use plane::{MetadataPlane, PeerView, PlaneOptions, Role, Status};
+pub use plane::{MetadataPlane, PeerView, PlaneFaults, PlaneOptions, Role, Status};
 pub use state::{
     Addresses, Change, Command, Condition, ConfigurationChange, CutOff, Deletion, Lease,
     LogPosition, Member, MemberDescription, MemberState, Movement, MovementOutcome, Proposal,

@@ -17,7 +17,7 @@ use crate::formation::Identity;
 use crate::machine::{SnapshotFiles, Version};
 use crate::plane::{PlaneOptions, stores};
 use crate::state::{LogPosition, MemberState, Recovery, ShardLoss, State};
-use crate::{MetadataError, log::LogStore};
+use crate::{DiskWork, MetadataError, PlaneFaults, log::LogStore};
 use openraft::storage::RaftLogStorage;
 use openraft::{CommittedLeaderId, Membership, RaftLogReader};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +148,8 @@ pub fn forget_group(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(), Metada
         Arc::clone(disk),
         &directory.join(stores::LOG_DIRECTORY),
         identity.node(),
+        &DiskWork::Threads,
+        PlaneFaults::default(),
     )?;
     log.close();
     crate::formation::promise::withdraw(&**disk, directory)

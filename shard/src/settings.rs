@@ -158,6 +158,8 @@ pub struct Faults {
     pub position_before_parcels: bool,
     /// A query does not wait until the own journal is applied.
     pub unapplied_evaluated: bool,
+    /// The journal behind a view that is being copied is trimmed.
+    pub pinned_trimmed: bool,
     /// Imports are skipped by everybody who has any position in the source's journal.
     pub import_skipped_always: bool,
 }

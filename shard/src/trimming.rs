@@ -14,7 +14,8 @@ impl Replication {
             below = below.min(kept.unwrap_or(self.journal.floor));
         }
         below = below.max(over_budget).min(self.journal.flushed);
-        if let Some(pinned) = self.exports.needs_behind() {
+        let pinned = self.exports.needs_behind();
+        if let Some(pinned) = pinned.filter(|_| !self.faults.pinned_trimmed) {
             below = below.min(pinned);
         }
         if below > self.journal.floor {

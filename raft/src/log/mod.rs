@@ -17,7 +17,8 @@ mod writer;
 mod tests;
 
 use crate::engine::{Entry, LogId, StorageError, Types, Vote, storage_error};
-use crate::{MetadataError, codec};
+use crate::machine::DurableEnd;
+use crate::{DiskWork, MetadataError, PlaneFaults, codec};
 use memory::Memory;
 pub(crate) use memory::Record;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
@@ -28,13 +29,16 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
 use trefoil_model::NodeId;
 use trefoil_store_pages::Disk;
 use writer::{Done, Job, Writer};
 
 /// Entries of one `AppendEntries` message, in encoded bytes, unless a single one is larger.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// How long a snapshot that was received may take to become durable: the largest one on a slow disk.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A handle of the Raft log. Clones are handles of the same log; when the last one goes, the writer
 /// ends after it has written what it was given.
@@ -42,6 +46,8 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct LogStore {
     memory: Arc<Mutex<Memory>>,
     writer: Arc<Writer>,
+    /// Up to where durable snapshots reach, where there are any.
+    snapshots: Option<watch::Receiver<DurableEnd>>,
 }
 
 impl LogStore {
@@ -63,13 +69,42 @@ impl LogStore {
         disk: Arc<dyn Disk>,
         directory: &Path,
         node: NodeId,
+        disk_work: &DiskWork,
+        faults: PlaneFaults,
     ) -> Result<Self, MetadataError> {
         let (memory, file) = writer::open(disk, directory, node)?;
         let memory = Arc::new(Mutex::new(memory));
-        let writer = Writer::start(file, Arc::clone(&memory))?;
+        let writer = Writer::start(file, Arc::clone(&memory), disk_work, faults)?;
         Ok(Self {
             memory,
             writer: Arc::new(writer),
+            snapshots: None,
+        })
+    }
+
+    /// The same log, which is purged only as far as these snapshots reach.
+    pub(crate) fn behind(self, snapshots: watch::Receiver<DurableEnd>) -> Self {
+        Self {
+            snapshots: Some(snapshots),
+            ..self
+        }
+    }
+
+    /// Waits until a durable snapshot has the effect of everything up to here. openraft asks for a purge as soon as it
+    /// has handed a snapshot that it received to the state machine; a power cut in between must leave the log as it was.
+    async fn covered(&self, upto: LogId) -> Result<(), MetadataError> {
+        let Some(mut snapshots) = self.snapshots.clone() else {
+            return Ok(());
+        };
+        let reached = snapshots.wait_for(|durable| durable.failed || durable.last >= Some(upto));
+        let covered = match tokio::time::timeout(SNAPSHOT_PATIENCE, reached).await {
+            Ok(Ok(durable)) => !durable.failed,
+            Ok(Err(_)) | Err(_) => false,
+        };
+        covered.then_some(()).ok_or_else(|| MetadataError::Stopped {
+            reason: format!(
+                "no durable snapshot reaches {upto}, up to which the log is to be purged"
+            ),
         })
     }
 
@@ -226,7 +261,11 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
-        self.write(Record::Purge(upto), "purge Raft log")
+        let purged = async {
+            self.covered(upto).await?;
+            self.write(Record::Purge(upto), "purge Raft log").await
+        };
+        purged
             .await
             .map_err(|error| storage_error(ErrorSubject::Logs, ErrorVerb::Delete, &error))
     }

@@ -23,7 +23,13 @@ fn entry(term: u64, index: u64) -> Entry {
 }
 
 fn open(disk: &SimulatedDisk) -> Result<LogStore, MetadataError> {
-    LogStore::open(Arc::new(disk.clone()), Path::new("/log"), NODE)
+    LogStore::open(
+        Arc::new(disk.clone()),
+        Path::new("/log"),
+        NODE,
+        &DiskWork::Threads,
+        PlaneFaults::default(),
+    )
 }
 
 /// What the log should say.
@@ -222,7 +228,13 @@ fn another_nodes_log_and_damage_are_refused() {
             .unwrap();
     }
     log.close();
-    let other = LogStore::open(Arc::new(disk.clone()), Path::new("/log"), NodeId(8));
+    let other = LogStore::open(
+        Arc::new(disk.clone()),
+        Path::new("/log"),
+        NodeId(8),
+        &DiskWork::Threads,
+        PlaneFaults::default(),
+    );
     assert!(matches!(other, Err(MetadataError::Damaged { .. })));
     let (path, _) = disk.files().pop().unwrap();
     assert!(disk.flip_bit(&path, 2 * 4096 + 50, 3));
@@ -260,4 +272,25 @@ fn a_full_disk_makes_the_log_wait_and_loses_nothing() {
     appending.join().unwrap();
     disk.crash(CrashLoss::Everything);
     assert_eq!(Model::of(&open(&disk).unwrap()).entries.len(), 101);
+}
+
+#[tokio::test]
+async fn a_log_is_purged_only_behind_a_durable_snapshot() {
+    let disk = SimulatedDisk::new(1);
+    let files: Arc<dyn Disk> = Arc::new(disk.clone());
+    let snapshots = crate::machine::SnapshotFiles::open(files, "/snapshots".into()).unwrap();
+    let mut log = open(&disk).unwrap().behind(snapshots.follow(None));
+    log.blocking_append([entry(1, 0), entry(1, 1)])
+        .await
+        .unwrap();
+    let mut purging = log.clone();
+    let purge = tokio::spawn(async move { purging.purge(log_id(1, 1)).await });
+    // Whatever else is written meanwhile does not carry the purge along.
+    log.save_vote(&Vote::new(2, 1)).await.unwrap();
+    assert_eq!(log.purged(), None);
+    snapshots
+        .store(Some(log_id(1, 1)), &Default::default())
+        .unwrap();
+    purge.await.unwrap().unwrap();
+    assert_eq!(log.purged(), Some(log_id(1, 1)));
 }

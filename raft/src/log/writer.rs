@@ -1,8 +1,8 @@
-//! The thread that writes the log file, and the file's generations.
+//! The thread (in simulations a task) that writes the log file, and the file's generations.
 
 use super::memory::{Memory, Record};
 use crate::engine::Types;
-use crate::{MetadataError, codec};
+use crate::{DiskWork, MetadataError, PlaneFaults, codec};
 use openraft::storage::LogFlushed;
 use parking_lot::Mutex;
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use trefoil_model::NodeId;
 use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup};
@@ -47,6 +48,20 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Tells whoever waits before anything is written; for a planted mistake.
+    fn complete_early(self) -> Self {
+        let (nobody, _) = oneshot::channel();
+        let records = self.records.clone();
+        if let Done::Hint = self.done {
+            return self;
+        }
+        self.complete(&Ok(()));
+        Self {
+            records,
+            done: Done::Signal(nobody),
+        }
+    }
+
     fn complete(self, result: &Result<(), String>) {
         let result = result.clone().map_err(io::Error::other);
         match self.done {
@@ -58,32 +73,61 @@ impl Job {
     }
 }
 
-/// The writer thread.
+/// Who writes.
+enum Hand {
+    Thread(SyncSender<Job>, JoinHandle<()>),
+    Task(tokio::sync::mpsc::Sender<Job>),
+}
+
+/// The writer: a thread of its own, or a task in simulations.
 pub(super) struct Writer {
-    jobs: Mutex<Option<SyncSender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    hand: Mutex<Option<Hand>>,
     closing: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(super) fn start(file: LogFile, memory: Arc<Mutex<Memory>>) -> Result<Self, MetadataError> {
-        let (sender, receiver) = sync_channel(JOBS_WAITING_MAX);
+    pub(super) fn start(
+        file: LogFile,
+        memory: Arc<Mutex<Memory>>,
+        disk_work: &DiskWork,
+        faults: PlaneFaults,
+    ) -> Result<Self, MetadataError> {
         let closing = Arc::clone(&file.closing);
-        let thread = std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || run(file, &memory, &receiver))
-            .map_err(|source| MetadataError::disk("start writer of the Raft log", source))?;
+        let writing = Writing {
+            file,
+            memory,
+            hint: None,
+            failed: None,
+            faults,
+        };
+        let hand = match disk_work {
+            DiskWork::Threads => {
+                let (sender, receiver) = sync_channel(JOBS_WAITING_MAX);
+                let thread = std::thread::Builder::new()
+                    .name("raft-log".to_owned())
+                    .spawn(move || writing.run(&receiver))
+                    .map_err(|source| {
+                        MetadataError::disk("start writer of the Raft log", source)
+                    })?;
+                Hand::Thread(sender, thread)
+            }
+            DiskWork::Tasks(pause) => {
+                let (sender, receiver) = tokio::sync::mpsc::channel(JOBS_WAITING_MAX);
+                tokio::spawn(writing.run_as_task(receiver, Arc::clone(pause)));
+                Hand::Task(sender)
+            }
+        };
         Ok(Self {
-            jobs: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
+            hand: Mutex::new(Some(hand)),
             closing,
         })
     }
 
     /// Hands a job over; called in the order of the log. After `close` the job fails.
     pub(super) fn submit(&self, job: Job) {
-        let rejected = match &*self.jobs.lock() {
-            Some(sender) => sender.send(job).map_err(|error| error.0),
+        let rejected = match &*self.hand.lock() {
+            Some(Hand::Thread(sender, _)) => sender.send(job).map_err(|error| error.0),
+            Some(Hand::Task(sender)) => sender.try_send(job).map_err(TrySendError::into_inner),
             None => Err(job),
         };
         if let Err(job) = rejected {
@@ -93,10 +137,11 @@ impl Writer {
 
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        drop(self.jobs.lock().take());
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
+        let Some(Hand::Thread(sender, thread)) = self.hand.lock().take() else {
+            return;
+        };
+        drop(sender);
+        if thread.join().is_err() {
             tracing::error!("the writer of the Raft log panicked");
         }
     }
@@ -108,56 +153,94 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut file: LogFile, memory: &Mutex<Memory>, jobs: &Receiver<Job>) {
-    // Hints that wait for company: at most the newest one matters.
-    let mut hint: Option<Vec<u8>> = None;
-    while let Ok(first) = jobs.recv() {
-        let mut batch = vec![first];
-        batch.extend(jobs.try_iter().take(JOBS_WAITING_MAX));
-        let mut group = RecordGroup::new(file.writer.end());
+/// What the writer works on.
+struct Writing {
+    file: LogFile,
+    memory: Arc<Mutex<Memory>>,
+    /// Hints that wait for company: at most the newest one matters.
+    hint: Option<Vec<u8>>,
+    /// After a failed write nothing more is written; every job is told so.
+    failed: Option<String>,
+    faults: PlaneFaults,
+}
+
+impl Writing {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut batch = vec![first];
+            batch.extend(jobs.try_iter().take(JOBS_WAITING_MAX));
+            self.write(batch);
+        }
+        self.write_hint();
+    }
+
+    async fn run_as_task(
+        mut self,
+        mut jobs: tokio::sync::mpsc::Receiver<Job>,
+        pause: Arc<dyn Fn() -> Duration + Send + Sync>,
+    ) {
+        let mut batch = Vec::new();
+        while jobs.recv_many(&mut batch, JOBS_WAITING_MAX).await > 0 {
+            let mut batch = std::mem::take(&mut batch);
+            if self.faults.log_acknowledges_early {
+                batch = batch.into_iter().map(Job::complete_early).collect();
+            }
+            tokio::time::sleep(pause()).await;
+            self.write(batch);
+        }
+        self.write_hint();
+    }
+
+    /// Writes what arrived together, with one sync, and tells those who wait.
+    fn write(&mut self, batch: Vec<Job>) {
+        let result = match &self.failed {
+            Some(why) => Err(why.clone()),
+            None => self.write_records(&batch),
+        };
+        if let (Err(why), None) = (&result, &self.failed) {
+            tracing::error!(
+                why,
+                "the Raft log cannot be written; the node must be restarted"
+            );
+            self.failed = Some(why.clone());
+        }
+        for job in batch {
+            job.complete(&result);
+        }
+    }
+
+    fn write_records(&mut self, batch: &[Job]) -> Result<(), String> {
+        let mut group = RecordGroup::new(self.file.writer.end());
         let mut wanted = false;
-        for job in &batch {
+        for job in batch {
             if let Done::Hint = job.done {
-                hint = job.records.last().cloned().or(hint);
+                self.hint = job.records.last().cloned().or(self.hint.take());
                 continue;
             }
             wanted = true;
-            if let Some(bytes) = hint.take() {
+            if let Some(bytes) = self.hint.take() {
                 group.push(&[&bytes]);
             }
             for bytes in &job.records {
                 group.push(&[bytes]);
             }
         }
-        let result = match wanted {
-            true => file.append(&mut group, memory),
+        match wanted {
+            true => self.file.append(&mut group, &self.memory),
             false => Ok(()),
-        };
-        let failed = result.is_err();
-        for job in batch {
-            job.complete(&result);
-        }
-        if failed {
-            return fail_all(jobs, &result);
         }
     }
-    if let Some(bytes) = hint {
-        let mut group = RecordGroup::new(file.writer.end());
+
+    /// Writes the last hint, when nobody comes any more.
+    fn write_hint(&mut self) {
+        let Some(bytes) = self.hint.take().filter(|_| self.failed.is_none()) else {
+            return;
+        };
+        let mut group = RecordGroup::new(self.file.writer.end());
         group.push(&[&bytes]);
-        if let Err(reason) = file.append(&mut group, memory) {
+        if let Err(reason) = self.file.append(&mut group, &self.memory) {
             tracing::warn!(reason, "the last hint of the Raft log was not written");
         }
-    }
-}
-
-/// After a failed write nothing more is written; every job is told so.
-fn fail_all(jobs: &Receiver<Job>, result: &Result<(), String>) {
-    tracing::error!(
-        ?result,
-        "the Raft log cannot be written; the node must be restarted"
-    );
-    while let Ok(job) = jobs.recv() {
-        job.complete(result);
     }
 }
 

@@ -16,9 +16,8 @@ pub(crate) use materialised::Materialised;
 pub(crate) use snapshot::SnapshotBytes;
 #[cfg(test)]
 pub(crate) use snapshot::head_of;
-pub(crate) use snapshot_files::SnapshotFiles;
+pub(crate) use snapshot_files::{DurableEnd, SnapshotFiles};
 
-use crate::MetadataError;
 use crate::engine::{
     Batch, Entry, LogId, Replies, Snapshot, SnapshotMeta, StorageError, StoredMembership, Types,
     storage_error,
@@ -26,6 +25,7 @@ use crate::engine::{
 #[cfg(test)]
 pub(crate) use crate::state::rows::all as rows_of;
 use crate::state::{LogPosition, State};
+use crate::{DiskWork, MetadataError};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
@@ -56,6 +56,7 @@ pub(crate) struct Machine {
     snapshots: SnapshotFiles,
     published: Arc<watch::Sender<Arc<State>>>,
     materialised: Option<Arc<Materialised>>,
+    disk_work: DiskWork,
 }
 
 impl Machine {
@@ -64,6 +65,7 @@ impl Machine {
         version: Version,
         snapshots: SnapshotFiles,
         materialised: Option<Materialised>,
+        disk_work: DiskWork,
     ) -> Self {
         let (published, _) = watch::channel(Arc::new(version.state.clone()));
         Self {
@@ -71,6 +73,7 @@ impl Machine {
             snapshots,
             published: Arc::new(published),
             materialised: materialised.map(Arc::new),
+            disk_work,
         }
     }
 
@@ -186,7 +189,7 @@ impl RaftStateMachine<Types> for Machine {
         };
         let files = self.snapshots.clone();
         let last = meta.last_log_id;
-        let state = blocking(move || {
+        let state = self.blocking(move || {
             let (_, state) = snapshot::decode(&snapshot.0)?;
             files.store(last, &snapshot)?;
             Ok(state)
@@ -204,9 +207,12 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let files = self.snapshots.clone();
-        let newest = blocking(move || files.newest()).await.map_err(|error| {
-            storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Read, &error)
-        })?;
+        let newest = self
+            .blocking(move || files.newest())
+            .await
+            .map_err(|error| {
+                storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Read, &error)
+            })?;
         Ok(newest.map(|stored| Snapshot {
             meta: stored.meta,
             snapshot: Box::new(stored.bytes),
@@ -218,21 +224,19 @@ impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let version = self.version.lock().clone();
         let files = self.snapshots.clone();
-        let built = blocking(move || version.store(&files));
+        let built = self.blocking(move || version.store(&files));
         built
             .await
             .map_err(|error| storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Write, &error))
     }
 }
 
-/// Runs what waits for the disk where it does not hold up the Raft task.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, MetadataError> + Send + 'static,
-) -> Result<T, MetadataError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(MetadataError::Stopped {
-            reason: error.to_string(),
-        }),
+impl Machine {
+    /// Runs what waits for the disk where it does not hold up the Raft task.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, MetadataError> + Send + 'static,
+    ) -> Result<T, MetadataError> {
+        self.disk_work.run(work).await?
     }
 }

@@ -9,6 +9,7 @@ use crate::state::State;
 use crate::{MetadataError, files};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 use trefoil_store_pages::Disk;
 
 /// How many snapshots are kept.
@@ -19,6 +20,16 @@ const KEPT: usize = 2;
 pub(crate) struct SnapshotFiles {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
+    durable: Arc<watch::Sender<DurableEnd>>,
+}
+
+/// Up to where durable snapshots reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DurableEnd {
+    /// The last entry in the newest one.
+    pub(crate) last: Option<LogId>,
+    /// A snapshot could not be written: there will be no later one.
+    pub(crate) failed: bool,
 }
 
 /// A snapshot that was read.
@@ -32,7 +43,11 @@ impl SnapshotFiles {
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> Result<Self, MetadataError> {
         disk.create_dir_all(&directory)
             .map_err(|source| MetadataError::disk("create snapshot directory", source))?;
-        Ok(Self { disk, directory })
+        Ok(Self {
+            disk,
+            directory,
+            durable: Arc::default(),
+        })
     }
 
     /// Writes a snapshot durably, then removes those that are no longer needed.
@@ -41,7 +56,12 @@ impl SnapshotFiles {
         last: Option<LogId>,
         bytes: &SnapshotBytes,
     ) -> Result<(), MetadataError> {
-        files::replace(&*self.disk, &self.directory, &name(last), &bytes.0)?;
+        let written = files::replace(&*self.disk, &self.directory, &name(last), &bytes.0);
+        self.durable.send_modify(|durable| match written {
+            Ok(()) => durable.last = durable.last.max(last),
+            Err(_) => durable.failed = true,
+        });
+        written?;
         let names = self.names()?;
         for old in names.iter().rev().skip(KEPT) {
             if let Err(error) = self.disk.remove(&self.directory.join(old)) {
@@ -71,6 +91,13 @@ impl SnapshotFiles {
             state,
             bytes: SnapshotBytes(bytes.into()),
         }))
+    }
+
+    /// Follows up to where durable snapshots reach, from one that was read at the start.
+    pub(crate) fn follow(&self, read: Option<LogId>) -> watch::Receiver<DurableEnd> {
+        self.durable
+            .send_modify(|durable| durable.last = durable.last.max(read));
+        self.durable.subscribe()
     }
 
     /// Complete snapshots, oldest first.

@@ -41,7 +41,7 @@ impl MetadataPlane {
 
     async fn propose_until(
         &self,
-        proposal: Proposal,
+        mut proposal: Proposal,
         deadline: Instant,
     ) -> Result<Reply, MetadataError> {
         let mut leader = self.leader();
@@ -68,6 +68,9 @@ impl MetadataPlane {
             self.leader_news().await;
             leader = self.leader();
             hints = 0;
+            if self.inner.options.faults.retries_renumbered {
+                proposal.client = rand::random();
+            }
         }
     }
 

@@ -9,8 +9,9 @@ use crate::voters::{self, Candidate, Change, View};
 use openraft::ChangeMembers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use trefoil_model::NodeId;
 
 type Metrics = openraft::RaftMetrics<u64, openraft::EmptyNode>;
@@ -70,6 +71,7 @@ impl Task {
         self.let_time_begin(plane, metrics.current_term).await;
         let membership = metrics.membership_config.membership();
         if membership.get_joint_config().len() > 1 {
+            finish_change(raft).await;
             return;
         }
         let view = self.view(plane, &metrics);
@@ -171,6 +173,20 @@ async fn bound_log_bytes(plane: &MetadataPlane, metrics: &Metrics) {
     };
     if let Err(error) = begun {
         tracing::warn!(%error, "the Raft log cannot be made smaller");
+    }
+}
+
+/// Ends a change of the voters that is half done. Its two halves are two entries, and the leader that wrote the first may
+/// have ended before the second: then both groups would have to agree for ever, and no other change could begin.
+async fn finish_change(raft: &Raft) {
+    let nothing_more = ChangeMembers::AddVoterIds(BTreeSet::new());
+    let finished = raft.change_membership(nothing_more, true);
+    match tokio::time::timeout(CHANGE_DEADLINE, finished).await {
+        Ok(Ok(_)) => tracing::info!("finished a change of the Raft group that was half done"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the change of the Raft group is not finished yet")
+        }
+        Err(_) => tracing::warn!("the end of a change of the Raft group takes long"),
     }
 }
 

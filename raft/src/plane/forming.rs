@@ -212,9 +212,12 @@ impl MetadataPlane {
             let disk = Arc::clone(&self.inner.disk);
             let directory = self.inner.options.directory.clone();
             let written = founding.clone();
-            let written =
-                tokio::task::spawn_blocking(move || promise::write(&*disk, &directory, &written));
-            written.await.map_err(|error| stopped(&error))??;
+            let lost = self.inner.options.faults.promise_not_written;
+            let work = move || match lost {
+                true => Ok(()),
+                false => promise::write(&*disk, &directory, &written),
+            };
+            self.inner.options.disk_work.run(work).await??;
             *self.inner.cluster.lock() = Some(founding.cluster);
             agreement.promised(founding);
         }

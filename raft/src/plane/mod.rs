@@ -19,7 +19,7 @@ pub(crate) mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use options::{PeerView, PlaneOptions, Role, Status};
+pub use options::{PeerView, PlaneFaults, PlaneOptions, Role, Status};
 
 use crate::engine::Raft;
 use crate::formation::{Agreement, Identity, promise};
@@ -97,14 +97,14 @@ impl MetadataPlane {
         let opened = {
             let options = options.clone();
             let disk = Arc::clone(&disk);
-            tokio::task::spawn_blocking(move || {
+            move || {
                 let promise = promise::read(&*disk, &options.directory)?;
                 let may_begin = belongs_to.is_none() && promise.is_none();
                 let stores = stores::open(&disk, &options, node, may_begin)?;
                 Ok::<_, MetadataError>((promise, stores))
-            })
+            }
         };
-        let (promise, stores) = opened.await.map_err(|error| stopped(&error))??;
+        let (promise, stores) = options.disk_work.run(opened).await??;
         let promised_to = promise.as_ref().map(|founding| founding.cluster);
         let cluster = Arc::new(Mutex::new(belongs_to.or(promised_to)));
         let peers = Peers::new(node, Arc::clone(&cluster), transport);
@@ -219,8 +219,8 @@ impl MetadataPlane {
     /// Writes the cluster into the identity, durably.
     pub(crate) async fn belong_to(&self, cluster: ClusterId) -> Result<(), MetadataError> {
         let identity = Arc::clone(&self.inner.identity);
-        let joined = tokio::task::spawn_blocking(move || identity.lock().join_cluster(cluster));
-        joined.await.map_err(|error| stopped(&error))??;
+        let joined = move || identity.lock().join_cluster(cluster);
+        self.inner.options.disk_work.run(joined).await??;
         *self.inner.cluster.lock() = Some(cluster);
         self.inner.agreement.lock().await.joined(cluster);
         Ok(())
@@ -339,11 +339,11 @@ impl MetadataPlane {
             tracing::warn!(%error, "the Raft task ended badly");
         }
         let inner = Arc::clone(&self.inner);
-        let closed = tokio::task::spawn_blocking(move || {
+        let close = move || {
             inner.stores.log.close();
             inner.stores.machine.close();
-        });
-        if let Err(error) = closed.await {
+        };
+        if let Err(error) = self.inner.options.disk_work.run(close).await {
             tracing::warn!(%error, "the metadata stores were not closed");
         }
     }

@@ -1,6 +1,6 @@
 //! What the facade is started with, and what it tells about itself.
 
-use crate::{LogPosition, MetadataError};
+use crate::{DiskWork, LogPosition, MetadataError};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +36,21 @@ pub struct PlaneOptions {
     pub automation_interval: Duration,
     /// How long a voter must be dead before another node takes its place. Default 10 min.
     pub replace_after: Duration,
+    /// Who waits for the disk. Default: threads. No setting: simulations choose.
+    pub disk_work: DiskWork,
+    /// Mistakes that tests plant. No setting reaches them.
+    pub faults: PlaneFaults,
+}
+
+/// Mistakes that a test can plant, to show that a simulation finds them. All are false in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlaneFaults {
+    /// The Raft log says that entries and votes are durable before they are written.
+    pub log_acknowledges_early: bool,
+    /// A promise is told and not written, so that a restarted node promises another founding.
+    pub promise_not_written: bool,
+    /// A proposal that is tried again carries a number of its own, so that it may have two effects.
+    pub retries_renumbered: bool,
 }
 
 impl PlaneOptions {
@@ -54,6 +69,8 @@ impl PlaneOptions {
             read_deadline: Duration::from_secs(5),
             automation_interval: Duration::from_millis(500),
             replace_after: Duration::from_secs(600),
+            disk_work: DiskWork::default(),
+            faults: PlaneFaults::default(),
         }
     }
 

@@ -10,8 +10,9 @@ use crate::plane::wire::ProposeAnswer;
 use crate::state::{Command, Proposal, Reply, limits::PROPOSAL_BYTES_MAX};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use trefoil_model::NodeId;
 
 /// Proposals of one node that are under way at a time.

@@ -40,7 +40,13 @@ pub(crate) fn open(
             reason: "the node belongs to a cluster, but its Raft log is gone".to_owned(),
         });
     }
-    let log = LogStore::open(Arc::clone(disk), &log_directory, node)?;
+    let log = LogStore::open(
+        Arc::clone(disk),
+        &log_directory,
+        node,
+        &options.disk_work,
+        options.faults,
+    )?;
     let snapshots =
         SnapshotFiles::open(Arc::clone(disk), options.directory.join(SNAPSHOT_DIRECTORY))?;
     let stored = snapshots.newest()?;
@@ -49,6 +55,7 @@ pub(crate) fn open(
         last: stored.meta.last_log_id,
         membership: stored.meta.last_membership,
     });
+    let log = log.behind(snapshots.follow(from_snapshot.last));
     if log.purged() > from_snapshot.last {
         return Err(MetadataError::Damaged {
             reason: format!(
@@ -67,7 +74,7 @@ pub(crate) fn open(
         false => (None, from_snapshot),
     };
     Ok(Stores {
-        machine: Machine::new(version, snapshots, materialised),
+        machine: Machine::new(version, snapshots, materialised, options.disk_work.clone()),
         log,
     })
 }

@@ -36,7 +36,7 @@ mod view;
 pub use error::JournalError;
 pub use journal::Journal;
 pub use options::{
-    AppendedRecord, CommitMode, DurableEvent, JournalOptions, JournalStatistics, OnDurable,
-    Recovery,
+    AppendedRecord, CommitMode, DurableEvent, JournalFaults, JournalOptions, JournalStatistics,
+    OnDurable, Recovery,
 };
 pub use trefoil_store_pages::{DamagedRange, Record};

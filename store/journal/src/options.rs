@@ -41,6 +41,15 @@ pub struct JournalOptions {
     pub known_end: u64,
     /// Who commits.
     pub mode: CommitMode,
+    /// Mistakes that tests plant. No setting reaches them.
+    pub faults: JournalFaults,
+}
+
+/// Mistakes that a test can plant, to show that a simulation finds them. All are false in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalFaults {
+    /// Pages are taken for whole whatever their checksums say.
+    pub torn_pages_applied: bool,
 }
 
 impl Default for JournalOptions {
@@ -54,6 +63,7 @@ impl Default for JournalOptions {
             verify_from: 0,
             known_end: 0,
             mode: CommitMode::Thread,
+            faults: JournalFaults::default(),
         }
     }
 }

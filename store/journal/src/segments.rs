@@ -6,7 +6,7 @@
 //! overwritten; a segment has its header before its name, and its name before its first group;
 //! trimmed segments go one by one from the lowest, so that no gap can appear.
 
-use crate::{DamagedRange, JournalError, JournalOptions, Recovery};
+use crate::{DamagedRange, JournalError, JournalFaults, JournalOptions, Recovery};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trefoil_model::LineageId;
@@ -43,6 +43,7 @@ struct Directory {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
+    faults: JournalFaults,
     spares_max: usize,
     next_number: u64,
     spares: Vec<Spare>,
@@ -74,6 +75,7 @@ impl SegmentFiles {
             disk,
             dir: dir.to_owned(),
             segment_bytes: options.segment_bytes,
+            faults: options.faults,
             spares_max: options.spares_max.max(1),
             next_number: 1,
             spares: Vec::new(),
@@ -229,7 +231,10 @@ impl Directory {
         match PageReader::open(&*self.disk, path, PURPOSE) {
             Ok(reader) => {
                 self.next_number = self.next_number.max(reader.header().number + 1);
-                Ok(Some(reader))
+                Ok(Some(match self.faults.torn_pages_applied {
+                    true => reader.unchecked(),
+                    false => reader,
+                }))
             }
             Err(PagesError::NoHeader { .. }) => Ok(None),
             Err(error) => Err(error.into()),

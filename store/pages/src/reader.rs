@@ -50,6 +50,8 @@ pub struct PageReader {
     path: PathBuf,
     header: FileHeader,
     salt: u64,
+    /// Whether pages must have their checksum; only a test may not want that.
+    checked: bool,
 }
 
 impl PageReader {
@@ -88,6 +90,16 @@ impl PageReader {
             path,
             header,
             salt,
+            checked: true,
+        }
+    }
+
+    /// The same file, whose pages are taken for whole whatever their checksums say: a mistake that tests plant.
+    #[must_use]
+    pub fn unchecked(self) -> Self {
+        Self {
+            checked: false,
+            ..self
         }
     }
 
@@ -273,7 +285,7 @@ impl PageReader {
             .map_err(PagesError::io("read", &self.path))?;
         Ok(chunk
             .bytes(number)
-            .and_then(|bytes| read_data(bytes, self.salt, number)))
+            .and_then(|bytes| read_data(bytes, self.salt, number, self.checked)))
     }
 }
 

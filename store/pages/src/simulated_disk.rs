@@ -160,6 +160,31 @@ impl SimulatedDisk {
         }
     }
 
+    /// A disk of its own that holds, durably, what programs see on this one now: the copy that somebody made of a
+    /// directory. Its crashes follow the seed.
+    #[must_use]
+    pub fn copy(&self, seed: u64) -> Self {
+        let copy = Self::new(seed);
+        {
+            let from = self.state.lock();
+            let mut to = copy.state.lock();
+            for (path, &id) in &from.names {
+                let content = from.files[id].live.clone();
+                let file = FileState {
+                    live: content.clone(),
+                    durable: content,
+                    pending: Vec::new(),
+                };
+                let id = to.files.len();
+                to.files.push(file);
+                to.names.insert(path.clone(), id);
+            }
+            to.durable_names = to.names.clone();
+            to.directories.clone_from(&from.directories);
+        }
+        copy
+    }
+
     /// The files as programs see them now: path and length in bytes.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
@@ -568,6 +593,17 @@ mod tests {
             content(&disk, "d/f").unwrap().is_empty()
         });
         assert!(lost, "a sync after a failed one proves nothing");
+    }
+
+    #[test]
+    fn a_copy_is_durable_and_apart() {
+        let (disk, file) = disk_with_file(1);
+        file.write_at(b"unsynced", 0).unwrap();
+        let copy = disk.copy(2);
+        file.write_at(b"later...", 0).unwrap();
+        copy.crash(CrashLoss::Everything);
+        assert_eq!(content(&copy, "d/f").unwrap(), b"unsynced");
+        assert_eq!(content(&disk, "d/f").unwrap(), b"later...");
     }
 
     #[test]

@@ -354,6 +354,47 @@ async fn a_joining_node_becomes_a_learner_and_a_lost_voter_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_voters_that_nobody_ends_is_ended_by_the_leader() {
+    let mut cluster = Cluster::begin(3, |_| ()).await;
+    let newcomer = cluster.add_machine().await;
+    cluster.everybody_sees_all();
+    let description = cluster.description(newcomer);
+    let plane = cluster.plane(newcomer);
+    plane.join(cluster.nodes()[0], description).await.unwrap();
+    let follows = || plane.status().learners.contains(&newcomer);
+    eventually("a place as learner", || follows().then_some(())).await;
+
+    let leader = cluster.plane(cluster.leader().await);
+    let voters = leader.status().voters;
+    let leaves = *voters.iter().find(|node| **node != leader.node()).unwrap();
+    let expected: BTreeSet<NodeId> = voters
+        .into_iter()
+        .filter(|node| *node != leaves)
+        .chain([newcomer])
+        .collect();
+    let raft = leader.inner.raft.clone();
+    let mut metrics = raft.metrics();
+    let both = metrics.wait_for(|metrics| {
+        let membership = metrics.membership_config.membership();
+        membership.get_joint_config().len() > 1
+    });
+    let change = raft.change_membership(
+        expected.iter().map(|node| node.0).collect::<BTreeSet<_>>(),
+        true,
+    );
+    tokio::select! {
+        biased;
+        begun = both => assert!(begun.is_ok()),
+        ended = change => panic!("both halves were written: {ended:?}"),
+    }
+    // Whoever asked for the change is gone between its halves.
+    eventually("the second half", || {
+        (leader.status().voters == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_vote_is_gone_does_not_come_back() {
     let cluster = Cluster::begin(3, |_| ()).await;
     let victim = cluster.nodes()[0];
@@ -382,10 +423,9 @@ async fn a_failed_disk_stops_the_node_and_the_others_go_on() {
         .unwrap();
     create_tenant(&other, "t").await.unwrap();
     let failed = cluster.plane(leader);
-    eventually("the stop", || {
-        (failed.status().role == Role::Stopped).then_some(())
-    })
-    .await;
+    let noticed = tokio::time::timeout(PATIENCE, failed.failed()).await;
+    assert!(matches!(noticed, Ok(MetadataError::Stopped { .. })));
+    assert_eq!(failed.status().role, Role::Stopped);
     let stopped = create_tenant(&failed, "u").await;
     assert!(stopped.is_ok() || matches!(stopped, Err(MetadataError::Stopped { .. })));
 }
