@@ -289,9 +289,11 @@ async fn replicas_become_equal(world: &Arc<World>) -> Result<(), String> {
     }
 }
 
+/// Digests and numbers of items of one shard, by the starts of windows.
+type Windows = BTreeMap<i64, (u128, u64)>;
+
 fn difference(world: &World) -> Option<String> {
-    let mut first: BTreeMap<trefoil_model::ShardId, (String, BTreeMap<i64, (u128, u64)>)> =
-        BTreeMap::new();
+    let mut first: BTreeMap<trefoil_model::ShardId, (String, Windows)> = BTreeMap::new();
     for process in world.processes() {
         let plane = process.plane.get()?;
         let serving = plane.status().serving;

@@ -77,7 +77,7 @@ impl Ledger {
         place: (TenantId, u16),
         shards: &ShardSet,
         range: TimeRange,
-        answer: &[(Vec<u8>, Vec<(i64, u64)>)],
+        answer: &[crate::plane::Series],
     ) -> Result<(), String> {
         let (tenant, count) = place;
         let shard = |canonical: &[u8]| -> ShardId { shard_of(key_hash(tenant, canonical), count) };

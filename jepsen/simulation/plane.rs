@@ -51,12 +51,15 @@ pub(crate) struct ReadyPart {
     pub(crate) gaps: ShardSet,
 }
 
+/// Canonical labels with their samples: times, and values as bits.
+pub(crate) type Series = (Vec<u8>, Vec<(i64, u64)>);
+
 /// What of a part an evaluator could promise, and all that it found of that.
 pub(crate) struct Part {
     pub(crate) complete: ShardSet,
     pub(crate) gaps: ShardSet,
-    /// Canonical labels with their samples, the values as bits.
-    pub(crate) series: Vec<(Vec<u8>, Vec<(i64, u64)>)>,
+    /// All series that it found.
+    pub(crate) series: Vec<Series>,
 }
 
 struct Core {

@@ -389,9 +389,7 @@ impl Transport for Peers {
         };
         let asked = own.world.ask(own, (machine, target), move |process| {
             Box::pin(async move {
-                let Some(metadata) = process.metadata.get().cloned() else {
-                    return None;
-                };
+                let metadata = process.metadata.get().cloned()?;
                 process.world.trace(format_args!(
                     "{} takes {:?} of {} bytes",
                     process.name(),

@@ -156,9 +156,8 @@ async fn form(world: &Arc<World>, plan: &Plan) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     world.tell(format_args!("the cluster has begun"));
-    match plan.quiet {
-        true => world.tell(format_args!("nothing will go wrong")),
-        false => {}
+    if plan.quiet {
+        world.tell(format_args!("nothing will go wrong"));
     }
     Ok(())
 }
