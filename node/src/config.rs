@@ -33,7 +33,8 @@ pub(crate) struct ServeArgs {
     /// Address of all HTTP interfaces [default: 0.0.0.0:9190]
     #[arg(long, value_name = "ADDR", env = "TREFOIL_HTTP")]
     pub(crate) http: Option<SocketAddr>,
-    /// Address for the other nodes: gRPC over TCP and gossip over UDP [default: 0.0.0.0:9191]
+    /// Address for the other nodes, gRPC over TCP and gossip over UDP, also the one that this node calls them
+    /// from [default: 0.0.0.0:9191]
     #[arg(long, value_name = "ADDR", env = "TREFOIL_PEER")]
     pub(crate) peer: Option<SocketAddr>,
     /// Host or address that the other nodes reach this one at [default: found from the route to the seeds]

@@ -116,11 +116,9 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let info = describe(&settings, &identity, &bound.peer, http_address, &seeds).await?;
     let peers = Arc::new(Directory::default());
     let key = PeerKey::new(settings.cluster_key, identity.clone());
-    let connections = Arc::new(Connections::new(
-        identity.clone(),
-        peers.clone(),
-        key.clone(),
-    ));
+    let listening = bound.peer.local_addr()?.ip();
+    let connections = Connections::new(identity.clone(), peers.clone(), key.clone());
+    let connections = Arc::new(connections.leaving_from(listening));
     let handlers = Arc::new(Handlers::default());
     handlers.evaluators.set(clients.clone()).ok();
     let peer_server = tokio::spawn(server::serve(

@@ -12,7 +12,12 @@ use super::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint},
@@ -39,6 +44,8 @@ pub(crate) struct Connections {
     identity: Arc<LocalIdentity>,
     directory: Arc<Directory>,
     key: Arc<PeerKey>,
+    /// Where connections leave from; the system chooses when there is none.
+    source: Option<IpAddr>,
     channels: Mutex<BTreeMap<(NodeId, Class), (SocketAddr, ProvenChannel)>>,
 }
 
@@ -52,8 +59,16 @@ impl Connections {
             identity,
             directory,
             key,
+            source: None,
             channels: Mutex::default(),
         }
+    }
+
+    /// Lets connections leave from the address that this node listens at, when that is one address: on a
+    /// host with several networks they stay in the one that was chosen for peers.
+    pub(crate) fn leaving_from(mut self, listening: IpAddr) -> Self {
+        self.source = (!listening.is_unspecified()).then_some(listening);
+        self
     }
 
     /// The connection to a peer, opened anew when gossip has moved the peer elsewhere.
@@ -72,7 +87,7 @@ impl Connections {
         {
             return Ok(channel.clone());
         }
-        let channel = connect(whereabouts.peer)?;
+        let channel = connect(whereabouts.peer, self.source)?;
         let channel = ProvenChannel::new(channel, self.key.prover(target));
         channels.insert((target, class), (whereabouts.peer, channel.clone()));
         Ok(channel)
@@ -150,10 +165,11 @@ impl Connections {
     }
 }
 
-fn connect(address: SocketAddr) -> Result<Channel, Status> {
+fn connect(address: SocketAddr, source: Option<IpAddr>) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::new(Code::Internal, error.to_string()))?
         .connect_timeout(CONNECT_TIMEOUT)
+        .local_address(source)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -172,5 +188,38 @@ async fn within<T>(
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no answer within {deadline:?}"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_model::Incarnation;
+
+    #[tokio::test]
+    async fn calls_leave_from_the_address_that_the_node_listens_at() {
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (listening, source) in [("127.0.0.9", "127.0.0.9"), ("0.0.0.0", "127.0.0.1")] {
+            let identity = Arc::new(LocalIdentity::new(NodeId(1), Incarnation(1), None));
+            let directory = Arc::new(Directory::default());
+            let whereabouts = crate::transport::directory::Whereabouts {
+                peer: peer.local_addr().unwrap(),
+                incarnation: None,
+                alive: true,
+            };
+            directory.set(NodeId(2), whereabouts);
+            let key = PeerKey::new(None, identity.clone());
+            let connections = Connections::new(identity, directory, key);
+            let connections = connections.leaving_from(listening.parse().unwrap());
+            let deadline = Duration::from_secs(10);
+            let called = connections.metadata(NodeId(2), 0, Bytes::new(), deadline);
+            tokio::select! {
+                answer = called => panic!("nobody answers, but {answer:?} came"),
+                accepted = peer.accept() => {
+                    let (_, address) = accepted.unwrap();
+                    assert_eq!(address.ip().to_string(), source);
+                }
+            }
+        }
     }
 }
