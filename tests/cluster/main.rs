@@ -15,6 +15,7 @@ mod membership;
 mod partial;
 mod peers;
 mod recovery;
+mod relay;
 mod retention;
 mod start;
 

@@ -9,6 +9,7 @@
 //! a router.
 
 mod namespace;
+mod proxy;
 pub mod shapes;
 mod switch;
 mod tun;
@@ -16,6 +17,7 @@ mod wire;
 
 pub(crate) use namespace::inside;
 pub use namespace::{enter_namespace, namespaces_missing};
+pub use proxy::{Proxy, ProxyHost};
 pub use switch::{Switch, SwitchPort};
 
 use std::time::Duration;
@@ -61,7 +63,8 @@ impl LinkQuality {
 }
 
 /// What a link has done since the network's start. Every packet that it took is forwarded, dropped or
-/// still under way; the other numbers say what happened to some of them on top.
+/// still under way; the other numbers say what happened to some of them on top. For the relay, a piece of
+/// a stream counts as a packet, and one that was lost counts when it is lost and when it arrives after all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
     /// Packets that were handed to the receiver, copies not counted.

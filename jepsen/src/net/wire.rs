@@ -21,6 +21,10 @@ pub(crate) const REORDER_HOLD: Duration = Duration::from_millis(10);
 pub(crate) const UNDER_WAY_BYTES_MAX: usize = 8 << 20;
 /// What a queued packet costs besides its own bytes, so that tiny packets are bounded too.
 const PACKET_OVERHEAD_BYTES: usize = 128;
+/// What the first loss of a piece of a stream costs: the least time after which Linux sends again.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// Losses in a row that a piece of a stream suffers at most; they cost 51 s together.
+const RETRANSMISSIONS_MAX: u32 = 8;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,15 @@ pub(crate) enum Fate {
     Now { copies: usize },
     /// It is handed over later, so many times, if [`Wire::deliver`] agrees then.
     Later { due: Duration, copies: usize },
+}
+
+/// When a piece of a stream arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// When it is handed over.
+    pub(crate) due: Duration,
+    /// When the wire takes the next one: later than now when a rate is exhausted.
+    pub(crate) next: Duration,
 }
 
 /// One direction of a link.
@@ -121,6 +134,47 @@ impl Wire {
         true
     }
 
+    /// Takes a piece of a stream, which is never lost: a loss delays it, as TCP would send it again. Pieces
+    /// of one stream keep their order; `stream_due` is when its last one is due.
+    pub(crate) fn take_piece(
+        &mut self,
+        now: Duration,
+        bytes: usize,
+        stream_due: Duration,
+        random: &mut StdRng,
+    ) -> Piece {
+        let mut sent = now;
+        if let Some(rate) = self.quality.bytes_per_second {
+            self.line_free = now.max(self.line_free) + time_at(rate, bytes);
+            sent = self.line_free;
+        }
+        let mut losses = 0;
+        while losses < RETRANSMISSIONS_MAX && happens(self.quality.loss, random) {
+            losses += 1;
+        }
+        let arrival = sent + self.quality.delay + up_to(self.quality.jitter, random);
+        let due = stream_due.max(arrival + RETRANSMISSION * ((1 << losses) - 1));
+        self.counts.dropped += u64::from(losses);
+        self.counts.delayed += u64::from(due > now);
+        Piece {
+            due,
+            next: sent.saturating_sub(RATE_QUEUE_MAX),
+        }
+    }
+
+    /// Counts a piece of a stream that was handed over.
+    pub(crate) fn count_piece(&mut self) {
+        self.counts.forwarded += 1;
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.quality.blocked
+    }
+
+    pub(crate) fn delay(&self) -> Duration {
+        self.quality.delay
+    }
+
     /// When the rate limit has let so many bytes through, or `None` when they would wait for too long.
     fn pass_rate(&mut self, now: Duration, bytes: usize) -> Option<Duration> {
         let Some(rate) = self.quality.bytes_per_second else {
@@ -130,8 +184,7 @@ impl Wire {
         if begin - now > RATE_QUEUE_MAX {
             return None;
         }
-        let seconds = bytes as f64 / rate.max(1) as f64;
-        self.line_free = begin + Duration::from_secs_f64(seconds);
+        self.line_free = begin + time_at(rate, bytes);
         Some(self.line_free)
     }
 
@@ -144,6 +197,11 @@ impl Wire {
         self.counts.forwarded += 1;
         self.counts.duplicated += copies as u64 - 1;
     }
+}
+
+/// What so many bytes take at a rate.
+fn time_at(bytes_per_second: u64, bytes: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(1) as f64)
 }
 
 /// Whether something that happens so often happens now. Draws nothing for 0, so that a wire without
