@@ -10,6 +10,8 @@
 
 mod namespace;
 mod proxy;
+#[cfg(test)]
+mod scripts;
 pub mod shapes;
 mod switch;
 mod tun;
