@@ -156,6 +156,10 @@ fn lacks_at(process: &Arc<Process>, state: &State, running: &BTreeSet<NodeId>) -
             "{name}: filling {filling:?}, damaged {damaged:?}, leaving {leaving:?}"
         ));
     }
+    // A mark that is still there comes back as a loss with the next start.
+    if let Some(marked) = plane.manifest.pin().damaged().next() {
+        return Some(format!("{name} has block {} marked", marked.meta.id));
+    }
     let owned = state.placement().iter().filter(|(_, entry)| {
         let node = process.who().node;
         entry.configuration.has_owner(node)

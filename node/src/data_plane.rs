@@ -230,7 +230,8 @@ impl DataPlane {
                 plane.feed(Event::Digests { id, digests });
             }),
             Action::Repaired { shards, range } => {
-                // The mark in the manifest goes with the next look at the damages.
+                // At once: a start that still finds the marks takes them for a new loss, and asks for all owners again.
+                self.spawn(|plane| plane.settle_damages());
                 let (start, end) = (range.start, range.end);
                 tracing::info!(
                     shards = shards.len(),
