@@ -34,7 +34,10 @@ impl Fleet {
     /// When a node cannot be started or is not ready in time.
     pub async fn start(site: Site, addresses: &Addresses) -> anyhow::Result<Self> {
         let nodes = site.hosts().len() - 1;
-        let seeds = site.hosts()[..nodes].iter().map(|host| host.peer).collect();
+        let seeds = site.hosts()[..nodes]
+            .iter()
+            .map(|host| host.advertised)
+            .collect();
         let mut fleet = Self {
             site,
             nodes,

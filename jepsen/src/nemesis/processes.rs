@@ -15,9 +15,9 @@ pub(super) async fn strike(fleet: &mut Fleet, step: &Step) -> anyhow::Result<Str
         Kind::AddressChange => {
             fleet.host(node).kill()?;
             sleep(step.lasts()).await;
-            fleet.site_mut().readdress(node)?;
+            tokio::task::block_in_place(|| fleet.site_mut().readdress(node))?;
             fleet.start_node(node)?;
-            let now = fleet.site().host(node).peer;
+            let now = fleet.site().host(node).advertised;
             Ok(struck(vec![node], 1, format!("came back at {now}")))
         }
         _ => {

@@ -36,6 +36,7 @@ pub(super) struct Environment {
 pub(super) struct Place {
     pub(super) http: SocketAddr,
     pub(super) peer: SocketAddr,
+    pub(super) advertised: SocketAddr,
     pub(super) namespace: Option<PathBuf>,
     pub(super) disk: Option<Disk>,
     pub(super) groups: Groups,
@@ -66,6 +67,8 @@ pub struct Host {
     pub http: SocketAddr,
     /// Where it listens for its peers.
     pub peer: SocketAddr,
+    /// Where its peers look for it: the same but on loopback, where a relay listens there.
+    pub advertised: SocketAddr,
     /// Its failure zone, where it has one.
     pub zone: Option<String>,
     /// How many other addresses it has had.
@@ -102,6 +105,7 @@ impl Host {
             name,
             http: place.http,
             peer: place.peer,
+            advertised: place.advertised,
             zone,
             generation: 0,
             environment,
@@ -193,7 +197,7 @@ impl Host {
         flag("--node-name", self.name.clone());
         flag("--http", self.http.to_string());
         flag("--peer", self.peer.to_string());
-        flag("--advertise", self.peer.ip().to_string());
+        flag("--advertise", self.advertised.ip().to_string());
         flag("--bootstrap-expect", expect.to_string());
         if let Some(zone) = &self.zone {
             flag("--zone", zone.clone());

@@ -25,7 +25,7 @@ pub use host::{Host, HostFault};
 
 use crate::{
     FreePort,
-    net::{Network, Switch, SwitchPort, enter_namespace, namespaces_missing},
+    net::{Network, Proxy, ProxyHost, Switch, SwitchPort, enter_namespace, namespaces_missing},
 };
 use anyhow::{Context, ensure};
 use commands::run;
@@ -65,7 +65,7 @@ const PROGRAMS: [(&str, &str); 6] = [
 pub enum SiteKind {
     /// Network namespaces, loop-mounted disks and control groups. Needs root.
     Namespaces,
-    /// Folders and loopback ports. Needs nothing.
+    /// Folders and loopback addresses, with a relay between the nodes. Needs nothing.
     Loopback,
 }
 
@@ -136,12 +136,19 @@ impl Door {
     }
 }
 
+/// What joins hosts.
+enum Joint {
+    Switch(Switch),
+    Proxy(Proxy),
+}
+
 /// Hosts and what joins them.
 ///
 /// Fields are dropped in their order: processes, then their network, then what the record names.
 pub struct Site {
     hosts: Vec<Host>,
-    network: Option<Switch>,
+    /// `None` while the hosts are made.
+    joint: Option<Joint>,
     clients: Option<PathBuf>,
     record: Record,
 }
@@ -194,7 +201,7 @@ impl Site {
         });
         let mut site = Self {
             hosts: Vec::new(),
-            network: None,
+            joint: None,
             clients: None,
             record,
         };
@@ -202,8 +209,15 @@ impl Site {
             let host = site.create_host(plan, &folder, number, &environment)?;
             site.hosts.push(host);
         }
-        if plan.kind == SiteKind::Namespaces {
-            site.join(plan.seed)?;
+        match plan.kind {
+            SiteKind::Namespaces => site.join(plan.seed)?,
+            SiteKind::Loopback => {
+                let places = site.hosts.iter().map(|host| ProxyHost {
+                    node: host.peer,
+                    advertised: host.advertised,
+                });
+                site.joint = Some(Joint::Proxy(Proxy::start(places.collect(), plan.seed)?));
+            }
         }
         Ok(site)
     }
@@ -218,19 +232,13 @@ impl Site {
         let name = format!("node-{}", number + 1);
         let full_name = format!("{}-{name}", self.record.name());
         let at = folder.join(&name);
-        let mut place = Place {
-            http: FreePort::find()?,
-            peer: FreePort::find()?,
-            namespace: None,
-            disk: None,
-            groups: Groups::default(),
-        };
-        if plan.kind == SiteKind::Namespaces {
+        let place = if plan.kind == SiteKind::Namespaces {
             let address = address_of(number, 0);
             let image = folder.join(format!("{name}.image"));
-            place = Place {
+            Place {
                 http: SocketAddr::from((address, HTTP_PORT)),
                 peer: SocketAddr::from((address, PEER_PORT)),
+                advertised: SocketAddr::from((address, PEER_PORT)),
                 namespace: Some(self.create_namespace(&full_name)?),
                 disk: Some(Disk::create(&self.record, &image, &at, plan.disk_bytes)?),
                 groups: Groups::create(
@@ -239,10 +247,19 @@ impl Site {
                     plan.cores_per_host,
                     plan.memory_bytes,
                 )?,
-            };
+            }
         } else {
             fs::create_dir(&at)?;
-        }
+            let relayed = ProxyHost::find()?;
+            Place {
+                http: FreePort::find()?,
+                peer: relayed.node,
+                advertised: relayed.advertised,
+                namespace: None,
+                disk: None,
+                groups: Groups::default(),
+            }
+        };
         let zone = match plan.zones.len() {
             0 => None,
             zones => Some(plan.zones[number % zones].clone()),
@@ -283,16 +300,18 @@ impl Site {
         }
         ports.push(port("clients", &clients, CLIENTS));
         self.clients = Some(clients);
-        self.network = Some(Switch::start(ports, seed)?);
+        self.joint = Some(Joint::Switch(Switch::start(ports, seed)?));
         Ok(())
     }
 
-    /// The links between the hosts, which have the hosts' numbers; clients are the number after the last host.
-    /// `None` on loopback.
+    /// The links between the hosts, which have the hosts' numbers. With namespaces clients are the number after the last
+    /// host; on loopback they do not come through here.
     #[must_use]
     pub fn network(&self) -> Option<&dyn Network> {
-        let network = self.network.as_ref()?;
-        Some(network)
+        Some(match self.joint.as_ref()? {
+            Joint::Switch(switch) => switch,
+            Joint::Proxy(proxy) => proxy,
+        })
     }
 
     /// The way to where clients are, for threads that live longer than this borrow.
@@ -363,22 +382,30 @@ impl Site {
     ///
     /// # Errors
     /// When it runs, or has had 250 addresses already, or no port is free.
+    ///
+    /// # Panics
+    /// On loopback inside an asynchronous task: it waits for the relay.
     pub fn readdress(&mut self, number: usize) -> anyhow::Result<()> {
         let host = &mut self.hosts[number];
         ensure!(!host.is_running(), "{} runs", host.name);
-        if let Some(network) = &self.network {
-            host.generation = host
-                .generation
-                .checked_add(1)
-                .context("too many addresses")?;
-            ensure!(host.generation < 250, "{} had 250 addresses", host.name);
-            let address = address_of(number, host.generation);
-            network.readdress(number, address)?;
-            host.http = SocketAddr::from((address, HTTP_PORT));
-            host.peer = SocketAddr::from((address, PEER_PORT));
-        } else {
-            host.http = FreePort::find()?;
-            host.peer = FreePort::find()?;
+        match self.joint.as_ref().context("a site that is not joined")? {
+            Joint::Switch(switch) => {
+                let generation = host.generation.checked_add(1);
+                host.generation = generation.context("too many addresses")?;
+                ensure!(host.generation < 250, "{} had 250 addresses", host.name);
+                let address = address_of(number, host.generation);
+                switch.readdress(number, address)?;
+                host.http = SocketAddr::from((address, HTTP_PORT));
+                host.peer = SocketAddr::from((address, PEER_PORT));
+                host.advertised = host.peer;
+            }
+            Joint::Proxy(proxy) => {
+                let relayed = ProxyHost::find()?;
+                proxy.readdress(number, relayed)?;
+                host.http = FreePort::find()?;
+                host.peer = relayed.node;
+                host.advertised = relayed.advertised;
+            }
         }
         Ok(())
     }
