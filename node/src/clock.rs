@@ -14,6 +14,11 @@ pub(crate) fn boot() -> Duration {
     )
 }
 
+/// [`boot`] in milliseconds.
+pub(crate) fn boot_millis() -> Millis {
+    boot().as_millis() as Millis
+}
+
 /// The wall clock, in milliseconds of UTC.
 pub(crate) fn wall() -> Millis {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -31,9 +36,9 @@ pub(crate) struct ClusterClock {
 }
 
 impl ClusterClock {
-    /// Notes by how much the median is ahead of this node's wall clock, in milliseconds.
-    pub(crate) fn correct(&self, offset: Millis) {
-        *self.begin.lock() = Some(wall() + offset - boot().as_millis() as Millis);
+    /// Notes what the cluster's time was when the boot clock began, milliseconds of UTC: the median of what all clocks say.
+    pub(crate) fn set_begin(&self, begin: Millis) {
+        *self.begin.lock() = Some(begin);
     }
 
     /// By how much the cluster's time is ahead of this node's wall clock, milliseconds; none before most members have
@@ -45,7 +50,7 @@ impl ClusterClock {
     /// The cluster's time in milliseconds of UTC; none while it is not known.
     pub(crate) fn now(&self) -> Option<Millis> {
         let begin = *self.begin.lock();
-        begin.map(|begin| begin + boot().as_millis() as Millis)
+        begin.map(|begin| begin + boot_millis())
     }
 }
 
@@ -58,7 +63,7 @@ mod tests {
         let clock = ClusterClock::default();
         assert_eq!((clock.now(), clock.offset()), (None, None));
         for offset in [5_000, -90_000] {
-            clock.correct(offset);
+            clock.set_begin(wall() + offset - boot_millis());
             let (now, measured) = (clock.now(), clock.offset());
             let near = |value: Option<Millis>, wanted: Millis| {
                 value.is_some_and(|value| (value - wanted).abs() <= 1_000)

@@ -24,8 +24,9 @@ pub(crate) const OFFSET_MAX: Millis = 60_000;
 pub(super) async fn run(cluster: Arc<Cluster>) {
     let mut was_off = false;
     loop {
-        if let Some(offset) = measure(&cluster).await {
-            cluster.clock.correct(offset);
+        if let Some(begin) = measure(&cluster).await {
+            cluster.clock.set_begin(begin);
+            let offset = cluster.clock.offset().unwrap_or_default();
             let is_off = offset.abs() > OFFSET_MAX;
             if is_off && !was_off {
                 tracing::error!(
@@ -40,7 +41,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     }
 }
 
-/// The median of all clocks, relative to this node's; none when most members did not answer, and before this
+/// When this node's boot clock began, by the median of all clocks; none when most members did not answer, and before this
 /// node is a member: it does not know then whom to ask.
 async fn measure(cluster: &Cluster) -> Option<Millis> {
     let state = cluster.metadata.state();
@@ -55,18 +56,20 @@ async fn measure(cluster: &Cluster) -> Option<Millis> {
         .map(|member| member.node)
         .filter(|node| counts(*node))
         .collect();
+    // By the boot clock: a wall clock that is set while the others are asked is only this node's own word.
+    let own = clock::wall() - clock::boot_millis();
     let asked = others.iter().map(|node| async {
-        let sent = clock::wall();
+        let sent = clock::boot_millis();
         let theirs: Millis = cluster
             .ask(*node, KIND_CLOCK, &(), ANSWER_TIMEOUT)
             .await
             .ok()?;
-        let received = clock::wall();
+        let received = clock::boot_millis();
         Some(theirs - (sent + received) / 2)
     });
-    let mut offsets: Vec<Millis> = join_all(asked).await.into_iter().flatten().collect();
-    offsets.push(0);
-    (offsets.len() * 2 > others.len() + 1).then(|| median(&mut offsets))
+    let mut begins: Vec<Millis> = join_all(asked).await.into_iter().flatten().collect();
+    begins.push(own);
+    (begins.len() * 2 > others.len() + 1).then(|| median(&mut begins))
 }
 
 fn owns_shards(state: &State, node: NodeId) -> bool {

@@ -128,6 +128,11 @@ impl LogStore {
         self.memory.lock().purged
     }
 
+    /// Lets what waits for space on a full disk fail.
+    pub(crate) fn stop_waiting(&self) {
+        self.writer.stop_waiting();
+    }
+
     /// Ends the writer after everything that it was given. Blocks.
     pub(crate) fn close(&self) {
         self.writer.close();

@@ -135,8 +135,13 @@ impl Writer {
         }
     }
 
-    pub(super) fn close(&self) {
+    /// From now on a full disk is a failure: nobody will make space in time.
+    pub(super) fn stop_waiting(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn close(&self) {
+        self.stop_waiting();
         let Some(Hand::Thread(sender, thread)) = self.hand.lock().take() else {
             return;
         };

@@ -335,6 +335,8 @@ impl MetadataPlane {
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
+        // The Raft task hears of its end only between two writes.
+        self.inner.stores.log.stop_waiting();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the Raft task ended badly");
         }
