@@ -37,8 +37,9 @@ use writer::{Done, Job, Writer};
 
 /// Entries of one `AppendEntries` message, in encoded bytes, unless a single one is larger.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// How long a snapshot that was received may take to become durable: the largest one on a slow disk.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a purge waits for the snapshot that it was asked for behind. Not for ever: after a recovery, and when a
+/// purge has another reason, there is none to come.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A handle of the Raft log. Clones are handles of the same log; when the last one goes, the writer
 /// ends after it has written what it was given.
@@ -90,22 +91,27 @@ impl LogStore {
         }
     }
 
-    /// Waits until a durable snapshot has the effect of everything up to here. openraft asks for a purge as soon as it
-    /// has handed a snapshot that it received to the state machine; a power cut in between must leave the log as it was.
+    /// Waits until a durable snapshot has the effect of everything up to here, within [`SNAPSHOT_PATIENCE`]. openraft asks
+    /// for a purge as soon as it has handed a snapshot that it received to the state machine; a power cut in between
+    /// should find the log as it was.
     async fn covered(&self, upto: LogId) -> Result<(), MetadataError> {
         let Some(mut snapshots) = self.snapshots.clone() else {
             return Ok(());
         };
         let reached = snapshots.wait_for(|durable| durable.failed || durable.last >= Some(upto));
-        let covered = match tokio::time::timeout(SNAPSHOT_PATIENCE, reached).await {
-            Ok(Ok(durable)) => !durable.failed,
-            Ok(Err(_)) | Err(_) => false,
-        };
-        covered.then_some(()).ok_or_else(|| MetadataError::Stopped {
-            reason: format!(
-                "no durable snapshot reaches {upto}, up to which the log is to be purged"
-            ),
-        })
+        match tokio::time::timeout(SNAPSHOT_PATIENCE, reached).await {
+            Ok(Ok(durable)) if durable.failed => Err(MetadataError::Stopped {
+                reason: format!("the snapshot behind which the log is purged to {upto} failed"),
+            }),
+            Ok(Err(_)) => Err(MetadataError::Stopped {
+                reason: "the state machine has ended".to_owned(),
+            }),
+            Ok(Ok(_)) => Ok(()),
+            Err(_) => {
+                tracing::warn!(%upto, "no durable snapshot reaches what is purged");
+                Ok(())
+            }
+        }
     }
 
     /// Encoded bytes of the entries that are not purged.
