@@ -42,6 +42,7 @@ pub(crate) struct Gossip {
 
 enum Command {
     Update(Box<NodeInfo>),
+    Announce(SocketAddr),
     Leave,
 }
 
@@ -97,6 +98,11 @@ impl Gossip {
             .send(Command::Update(Box::new(info)))
             .await
             .ok();
+    }
+
+    /// Makes this node known at an address where a member may be.
+    pub(crate) async fn announce(&self, address: SocketAddr) {
+        self.updates.send(Command::Announce(address)).await.ok();
     }
 
     /// Says goodbye, so that the others need not suspect this node.
@@ -158,6 +164,7 @@ impl Driver {
                             tracing::warn!(%error, "own description was refused");
                         }
                     }
+                    Some(Command::Announce(address)) => self.membership.announce(address),
                     Some(Command::Leave) => self.membership.leave(self.epoch.elapsed()),
                     None => return,
                 },

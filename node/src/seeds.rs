@@ -4,7 +4,7 @@
 //! A name counts with all of its addresses. One that does not resolve costs the others no time and is
 //! told once, until it resolves again. Resolving is passed in, so that tests need no name server.
 
-use crate::gossip_driver::View;
+use crate::gossip_driver::{Gossip, View};
 use anyhow::Context;
 use futures::{StreamExt, stream::FuturesUnordered};
 use std::{
@@ -16,11 +16,15 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use trefoil_gossip::seeds::Seed;
+use trefoil_model::NodeId;
+use trefoil_raft::{MemberState, State};
 
 /// How often the seeds are asked while no member is known.
 const INTERVAL_ALONE: Duration = Duration::from_millis(250);
 /// How often the seeds are asked once members are known: heals a cluster whose halves forgot each other.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// How often members are looked for where they last were, while none is known.
+const RECALL_INTERVAL_ALONE: Duration = Duration::from_secs(1);
 /// How long a name may take to resolve. System resolvers give up after 5 to 30 s.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are used; the largest cluster has fewer nodes.
@@ -91,6 +95,41 @@ pub(crate) async fn look_for<F, R>(
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Looks for members that gossip does not know where the metadata plane last had them, as long as this node runs: after
+/// many changes of addresses a fixed seed list may lead nowhere.
+pub(crate) async fn recall(node: NodeId, metadata: watch::Receiver<Arc<State>>, gossip: Gossip) {
+    loop {
+        let view = gossip.view();
+        let active: BTreeSet<NodeId> = view
+            .members
+            .iter()
+            .filter(|member| member.state.is_active())
+            .map(|member| member.identity.node)
+            .collect();
+        let absent = absent_members(&metadata.borrow(), node, &active);
+        for seed in absent {
+            for address in resolve(seed).await.unwrap_or_default() {
+                gossip.announce(address).await;
+            }
+        }
+        let pause = match active.is_empty() {
+            true => RECALL_INTERVAL_ALONE,
+            false => INTERVAL,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Where the members that are not active were when they last said so.
+fn absent_members(state: &State, node: NodeId, active: &BTreeSet<NodeId>) -> Vec<Seed> {
+    state
+        .members()
+        .filter(|member| member.state != MemberState::Removed)
+        .filter(|member| member.node != node && !active.contains(&member.node))
+        .filter_map(|member| member.description.addresses.peer.parse().ok())
+        .collect()
 }
 
 /// Logs a seed that stops or begins to resolve.

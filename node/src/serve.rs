@@ -149,6 +149,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     .await
     .context("start the metadata plane")?;
     handlers.metadata.set(metadata.clone()).ok();
+    tokio::spawn(seeds::recall(node, metadata.watch(), gossip.clone()));
 
     let forming = metadata.clone();
     front.is_starting(move || {
