@@ -38,7 +38,8 @@ pub(crate) enum MetadataWish {
 /// What the metadata plane says of what the store must not show.
 #[derive(Default)]
 pub(crate) struct StorePolicy {
-    pub(crate) deletions: Vec<(TenantId, Vec<Deletion>)>,
+    /// By tenant, the newest deletion and those that are not forgotten.
+    pub(crate) deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
     /// Equal on two nodes only when all of this is.
     pub(crate) epoch: u64,
 }
@@ -109,7 +110,8 @@ pub(crate) fn store_policy(state: &State) -> StorePolicy {
         });
         epoch.extend_from_slice(&tenant.id.0.to_le_bytes());
         epoch.extend_from_slice(&tenant.deletions_newest.0.to_le_bytes());
-        policy.deletions.push((tenant.id, deletions.collect()));
+        let newest = tenant.deletions_newest;
+        (policy.deletions).push((tenant.id, newest, deletions.collect()));
     }
     policy.epoch = key_hash(TenantId(0), &epoch);
     policy

@@ -35,7 +35,6 @@ use crate::{
 };
 use bytes::Bytes;
 use damage::Damages;
-use deletions::Deletions;
 use exports::Exports;
 use flusher::end_with_the_manifest;
 use panics::EndsWithProcess;
@@ -136,7 +135,8 @@ pub(crate) struct DataPlane {
     closed: AtomicBool,
     manifest: Arc<Manifest>,
     damages: Damages,
-    deletions: Deletions,
+    /// Whether this node knows what it has confirmed of deletions.
+    takes_items: AtomicBool,
     /// Places of the journal that the start could not read.
     journal_damages: u64,
     /// Where the last of them ends.
@@ -287,8 +287,9 @@ impl DataPlane {
     pub(crate) fn receive(&self, bytes: &Bytes) {
         match decode_message(bytes) {
             Ok((envelope, message)) => {
-                let refused = brings_items(&message) && self.refuses_items().is_some();
-                if refused || self.deletions.are_forgotten_for(&message) {
+                let takes_items =
+                    || self.takes_items.load(Ordering::Relaxed) && self.refuses_items().is_none();
+                if brings_items(&message) && !takes_items() {
                     // Whoever sent it goes on without this owner, or is asked again later.
                     return;
                 }
@@ -410,10 +411,10 @@ impl DataPlane {
 
     /// Gives the store what the metadata plane says of deletions and retention.
     pub(crate) fn set_policy(&self, policy: StorePolicy) {
-        let (unconfirmed, forgotten) = (policy.unconfirmed, policy.forgotten);
-        self.deletions.learn(clock::boot(), &unconfirmed, forgotten);
         set_policy(&self.engine, policy.deletions, policy.cut_offs);
         *self.policy_epoch.lock() = policy.epoch;
+        let deletions = policy.confirmed;
+        self.feed(Event::Confirmed { deletions });
     }
 
     /// Why this owner takes no items at present: its disk is full, or too far behind.
@@ -544,11 +545,11 @@ impl DataPlane {
 
 fn set_policy(
     engine: &MetricsEngine,
-    deletions: Vec<(TenantId, Vec<Deletion>)>,
+    deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
     cut_offs: Vec<(TenantId, Millis)>,
 ) {
-    for (tenant, deletions) in deletions {
-        engine.set_deletions(tenant, deletions);
+    for (tenant, newest, pending) in deletions {
+        engine.set_deletions(tenant, newest, pending);
     }
     for (tenant, cut_off) in cut_offs {
         engine.set_cut_off(tenant, cut_off);

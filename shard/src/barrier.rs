@@ -415,6 +415,11 @@ impl Replication {
             if self.presupposes_more(step, &record.parcel) {
                 continue;
             }
+            let header = record.parcel.header();
+            if self.is_closed_for(header.tenant, header.deletion) {
+                self.copy_instead(peer, id, record.end, &listed);
+                continue;
+            }
             // Shards that moved away meanwhile are not stored; they do not count at the end either.
             let wanted = record.accepted.intersection(&listed);
             let wanted = wanted.intersection(&self.rows.owned_by(self.me.node));
@@ -440,6 +445,19 @@ impl Replication {
             }
         }
         self.advance_barrier(step, peer);
+    }
+
+    /// A listed parcel is too old to be taken: its shards are not covered by this barrier, and are copied.
+    fn copy_instead(&mut self, peer: NodeId, id: u64, end: Offset, shards: &ShardSet) {
+        let Some(found) = self.found_in_flight(peer, id) else {
+            return;
+        };
+        found.lacking.remove(&end);
+        found.covered = found.covered.difference(shards);
+        let copied = found.serving.intersection(shards);
+        found.serving = found.serving.difference(shards);
+        found.joining = found.joining.difference(shards);
+        self.want_copy_too(peer, &copied);
     }
 
     fn flight(&mut self, peer: NodeId, id: u64) -> Option<&mut Flight> {

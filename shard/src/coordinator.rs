@@ -62,7 +62,9 @@ impl Writes {
 
 impl Replication {
     pub(crate) fn on_write(&mut self, step: &mut Step<'_>, request: WriteRequest) {
-        if self.writes.open.len() >= self.settings.writes_max || request.deadline <= step.now {
+        let outdated = self.is_closed_for(request.tenant, request.deletion);
+        let full = self.writes.open.len() >= self.settings.writes_max;
+        if outdated || full || request.deadline <= step.now {
             step.out.push(Action::FinishWrite {
                 request: request.request,
                 outcome: WriteOutcome::Unavailable,
@@ -191,7 +193,7 @@ impl Replication {
             }
             // The retry comes by itself.
             PushOutcome::DeletionUnknown | PushOutcome::NotStoring => {}
-            PushOutcome::BelowKept => {
+            PushOutcome::BelowKept | PushOutcome::Outdated => {
                 self.close_push(ack.id);
             }
         }

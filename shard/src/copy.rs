@@ -88,6 +88,13 @@ impl Replication {
         self.tick_copies(step);
     }
 
+    /// A parcel of these shards, listed by the peer, is too old to be taken: the peer's view of them has what a deletion
+    /// has left of it.
+    pub(crate) fn want_copy_too(&mut self, source: NodeId, shards: &ShardSet) {
+        let wanted = self.copies.wanted.entry(source).or_default();
+        *wanted = wanted.union(shards);
+    }
+
     /// Scrubbing found a difference.
     pub(crate) fn want_range(&mut self, source: NodeId, shards: ShardSet, range: TimeRange) {
         if self.copies.differing.len() < DIFFERING_MAX && !shards.is_empty() {
@@ -275,12 +282,17 @@ impl Replication {
                 },
             ) if cursor == expected => self.import_chunk(step, items, next),
             (CopyAnswerStep::Refused, Phase::Opening { .. } | Phase::Reading { .. }) => {
-                // It begins again after a while; the next barrier says what is still missing.
-                self.copies.current = None;
-                let again_at = step.now + self.settings.fetch_retry;
-                self.copies.refused.insert(from, again_at);
+                self.give_up_copy(step);
             }
             _ => {}
+        }
+    }
+
+    /// It begins again after a while; the next barrier says what is still missing.
+    fn give_up_copy(&mut self, step: &mut Step<'_>) {
+        if let Some(copy) = self.copies.current.take() {
+            let again_at = step.now + self.settings.fetch_retry;
+            self.copies.refused.insert(copy.source, again_at);
         }
     }
 
@@ -291,6 +303,12 @@ impl Replication {
             .any(|item| item.deletion > self.known_deletion(item.tenant));
         if unknown && !self.faults.deletion_not_learnt {
             step.out.push(crate::Action::RefreshMetadata);
+            return;
+        }
+        let outdated = |item: &ExportedItems| self.is_closed_for(item.tenant, item.deletion);
+        if items.iter().any(outdated) {
+            // The source does not know the deletion yet, or its view is older. A later one is not.
+            self.give_up_copy(step);
             return;
         }
         let Some((source, shards, Some(covered))) = self

@@ -55,6 +55,13 @@ pub enum Event {
         deletions: Arc<BTreeMap<TenantId, DeletionVersion>>,
     },
 
+    /// Deletions that this node has confirmed, by the metadata plane's word, and those that are forgotten: items of lower
+    /// versions are not taken. Said before [`Event::Metadata`] of the same state.
+    Confirmed {
+        /// By tenant: all up to this one.
+        deletions: BTreeMap<TenantId, DeletionVersion>,
+    },
+
     // --- own journal and store ---
     /// The journal is durable up to here. Said after every group commit.
     Durable {

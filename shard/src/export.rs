@@ -38,6 +38,11 @@ impl Exports {
         open.find(|(_, export)| same(export)).map(|(id, _)| *id)
     }
 
+    /// Whether an export is open whose id is not above this one.
+    pub(crate) fn has_up_to(&self, id: u64) -> bool {
+        self.open.range(..=ExportId(id)).next().is_some()
+    }
+
     /// The journal is needed behind this for the views that are pinned.
     pub(crate) fn needs_behind(&self) -> Option<Offset> {
         self.open
@@ -108,7 +113,9 @@ impl Replication {
             givable = agreed.equal.intersection(&self.replicas.all());
         }
         let full = self.exports.open.len() >= self.settings.exports_max;
-        if !asked.is_subset(&givable) || asked.is_empty() || full {
+        // A view says which deletions it has applied: those that this node knows now.
+        let unknown = !self.deletions_are_known();
+        if !asked.is_subset(&givable) || asked.is_empty() || full || unknown {
             self.teach(step, receiver, numbers);
             self.refuse_copy(step, &receiver, session);
             return;

@@ -69,6 +69,12 @@ impl JournalState {
         }
     }
 
+    /// The end of the last parcel that is in the journal; the floor when there is none.
+    pub(crate) fn last_parcel_end(&self) -> Offset {
+        let last = self.index.back();
+        last.map_or(self.floor, |entry| entry.span.end)
+    }
+
     pub(crate) fn note_parcel(
         &mut self,
         span: Span,

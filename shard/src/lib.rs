@@ -21,6 +21,7 @@ mod event;
 mod export;
 mod filling;
 mod following;
+mod forgetting;
 mod held;
 mod journal_state;
 mod leaving;

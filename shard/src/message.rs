@@ -146,6 +146,9 @@ pub enum PushOutcome {
     NotStoring,
     /// The number is below those that the owner remembers. Pushing again does not help.
     BelowKept,
+    /// The request is older than a deletion that the owner has applied to everything it stores. Pushing again does not
+    /// help; a new request carries a newer version.
+    Outdated,
 }
 
 /// What the asker of a barrier knows of the answerer's journal.

@@ -84,6 +84,9 @@ impl Replication {
             if self.presupposes_more(step, parcel) {
                 return Err(PushOutcome::DeletionUnknown);
             }
+            if self.is_closed_for(header.tenant, header.deletion) {
+                return Err(PushOutcome::Outdated);
+            }
             if self.held.is_below_kept(header.number) {
                 return Err(PushOutcome::BelowKept);
             }

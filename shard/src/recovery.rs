@@ -281,6 +281,7 @@ impl Replication {
             positions_dirty: false,
             deletions: Arc::default(),
             deletions_durable: BTreeMap::new(),
+            forgetting: crate::forgetting::Forgetting::default(),
             peers: BTreeMap::new(),
             writes: Writes::default(),
             acknowledgements: Acknowledgements::default(),

@@ -6,9 +6,10 @@
 
 use crate::{
     Action, Envelope, Event, Faults, JournalPort, Message, Offset, Record, Settings, Span,
-    answer::Reads, coordinator::Writes, copy::Copies, export::Exports, held::Held,
-    journal_state::JournalState, leaving::Leaving, owner::Acknowledgements, peers::Peers,
-    position::Positions, query::Queries, replicas::Replicas, rows::Rows, scrub::Scrub,
+    answer::Reads, coordinator::Writes, copy::Copies, export::Exports, forgetting::Forgetting,
+    held::Held, journal_state::JournalState, leaving::Leaving, owner::Acknowledgements,
+    peers::Peers, position::Positions, query::Queries, replicas::Replicas, rows::Rows,
+    scrub::Scrub,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -53,6 +54,7 @@ pub struct Replication {
     pub(crate) deletions: Arc<BTreeMap<TenantId, DeletionVersion>>,
     /// Deletions that were known before the restart; queries wait until they are known again.
     pub(crate) deletions_durable: BTreeMap<TenantId, DeletionVersion>,
+    pub(crate) forgetting: Forgetting,
     pub(crate) peers: Peers,
     pub(crate) writes: Writes,
     pub(crate) acknowledgements: Acknowledgements,
@@ -111,6 +113,7 @@ impl Replication {
                 }
             }
             Event::Metadata { table, deletions } => self.on_metadata(step, &table, deletions),
+            Event::Confirmed { deletions } => self.on_confirmed(&deletions),
             Event::Durable { end } => self.on_durable(step, end),
             Event::Applied { end } => {
                 self.journal.applied = self.journal.applied.max(end);
@@ -159,6 +162,7 @@ impl Replication {
             self.confirm_leaving(step);
             self.report(step);
             self.trim(step);
+            self.tick_forgetting(step);
         }
         self.tick_scrub(step);
     }

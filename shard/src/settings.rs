@@ -28,6 +28,9 @@ pub struct Settings {
     pub repeat_interval: Duration,
     /// How long a source keeps a pinned view without hearing of the receiver.
     pub export_idle: Duration,
+    /// How long requests may be under way that were stamped before their coordinator learnt of a deletion. Older ones
+    /// are refused, and their clients send them again.
+    pub deletion_grace: Duration,
     /// Between two windows that are scrubbed.
     pub scrub_interval: Duration,
     /// Most bytes of parcels that wait for one peer's acknowledgement. Beyond them pushes to it are skipped,
@@ -75,6 +78,7 @@ impl Default for Settings {
             fetch_retry: millis(500),
             repeat_interval: millis(1000),
             export_idle: millis(30_000),
+            deletion_grace: millis(30_000),
             scrub_interval: millis(10_000),
             window_bytes_max: 32 << 20,
             window_pushes_max: 2048,
@@ -140,6 +144,8 @@ pub struct Faults {
     pub restored_copy_ignored: bool,
     /// Batches are stored although they presuppose an unknown deletion.
     pub deletion_not_learnt: bool,
+    /// Items are stored although they are older than a deletion that this owner has confirmed.
+    pub closed_taken: bool,
     /// Imports claim the deletions that the receiver knows instead of those that the source applied.
     pub import_claims_deletions: bool,
     /// A damaged block changes nothing.

@@ -260,7 +260,7 @@ fn on_durable(target: Arc<OnceLock<Weak<Plane>>>) -> OnDurable {
 
 /// Gives the store what the metadata plane says of deletions and retention.
 pub(super) fn set_policy(engine: &MetricsEngine, policy: &StorePolicy) {
-    for (tenant, deletions) in &policy.deletions {
-        engine.set_deletions(*tenant, deletions.clone());
+    for (tenant, newest, pending) in &policy.deletions {
+        engine.set_deletions(*tenant, *newest, pending.clone());
     }
 }

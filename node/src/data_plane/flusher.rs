@@ -187,7 +187,8 @@ fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> 
     loop {
         match plane.engine.merge_once(closed_before) {
             Ok(Some(_)) if !plane.is_closed() => {}
-            Ok(_) => break,
+            // It is told soon, unless this node cannot reach the metadata plane.
+            Ok(_) | Err(MetricsError::UnknownDeletion { .. }) => break,
             Err(error) => {
                 // A damaged block is chosen again until it has left the manifest.
                 plane.store_failed(&error, "merge blocks");

@@ -60,14 +60,13 @@ pub(crate) struct Parts {
 /// What the metadata plane says of what the store must not show.
 #[derive(Default)]
 pub(crate) struct StorePolicy {
-    pub(crate) deletions: Vec<(TenantId, Vec<Deletion>)>,
+    /// By tenant, the newest deletion and those that are not forgotten.
+    pub(crate) deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
     pub(crate) cut_offs: Vec<(TenantId, Millis)>,
     /// Equal on two nodes only when all of this is.
     pub(crate) epoch: u64,
-    /// The newest deletion of each tenant that this node has not confirmed.
-    pub(crate) unconfirmed: BTreeMap<TenantId, DeletionVersion>,
-    /// Up to where deletions are forgotten, by tenant.
-    pub(crate) forgotten: BTreeMap<TenantId, DeletionVersion>,
+    /// By tenant, up to where this node has confirmed deletions, or all owners have.
+    pub(crate) confirmed: BTreeMap<TenantId, DeletionVersion>,
 }
 
 impl DataPlane {
@@ -212,7 +211,7 @@ impl DataPlane {
             closed: AtomicBool::new(false),
             manifest,
             damages: super::Damages::default(),
-            deletions: super::Deletions::default(),
+            takes_items: AtomicBool::new(false),
             journal_damages,
             journal_lost_to: lost_to,
             flushed_to: AtomicU64::new(harmless),

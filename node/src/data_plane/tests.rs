@@ -172,10 +172,18 @@ impl Run {
                 }
             }
         }
+        let deletions = machine.deletions.iter();
+        self.plane.set_policy(StorePolicy {
+            deletions: deletions
+                .map(|(t, newest)| (*t, *newest, Vec::new()))
+                .collect(),
+            ..StorePolicy::default()
+        });
         self.plane.feed(Event::Metadata {
             table: Arc::new(machine.table.clone()),
             deletions: Arc::new(machine.deletions.clone()),
         });
+        self.plane.take_items();
     }
 
     async fn write(&self, shard: u16, at: i64, value: f64) -> WriteOutcome {

@@ -249,6 +249,7 @@ fn push_messages() -> Vec<(&'static str, Message)> {
         ),
         ("push-not-storing", outcome(PushOutcome::NotStoring)),
         ("push-below-kept", outcome(PushOutcome::BelowKept)),
+        ("push-outdated", outcome(PushOutcome::Outdated)),
     ]
 }
 

@@ -164,5 +164,5 @@ impl World {
 }
 
 fn content(store: &Store, shards: &ShardSet) -> BTreeSet<Item> {
-    store.read(shards, EVER).map(|(item, _)| item).collect()
+    store.read(shards, EVER).collect()
 }

@@ -130,6 +130,10 @@ impl World {
         let Some(core) = &self.nodes[index].core else {
             return request;
         };
+        if !self.nodes[index].takes_items {
+            // It would stamp the request with deletions from before its stop, so it refuses it.
+            return request;
+        }
         let groups = core.routing().groups().to_vec();
         let known = self.nodes[index].known_deletion;
         let mut parcels = Vec::new();

@@ -35,6 +35,7 @@ pub(crate) enum Seen {
     ParcelFetched,
     WindowScrubbed,
     Deletion,
+    DeletionForgotten,
     Flush,
     Trim,
     WriteHeld,
@@ -44,7 +45,7 @@ pub(crate) enum Seen {
 }
 
 /// Every kind.
-const ALL: [Seen; 35] = [
+const ALL: [Seen; 36] = [
     Seen::MessageLost,
     Seen::MessageRepeated,
     Seen::MessageLate,
@@ -74,6 +75,7 @@ const ALL: [Seen; 35] = [
     Seen::ParcelFetched,
     Seen::WindowScrubbed,
     Seen::Deletion,
+    Seen::DeletionForgotten,
     Seen::Flush,
     Seen::Trim,
     Seen::WriteHeld,

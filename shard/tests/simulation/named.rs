@@ -503,6 +503,31 @@ fn an_import_claims_what_its_source_applied() {
 }
 
 #[test]
+fn nothing_older_comes_after_a_deletion_is_forgotten() {
+    check(
+        |faults| faults.closed_taken = true,
+        "D3: deleted",
+        4,
+        |world| {
+            // D owns nothing, so nobody waits for it, and it does not hear of the deletions.
+            world.run(300);
+            world.without_plane(D);
+            world.delete_every_class();
+            world.run(700);
+            for index in [A, B, C] {
+                world.flush(index);
+            }
+            world.run(500);
+            assert!(world.coverage.of(Seen::DeletionForgotten) > 0);
+            for _ in 0..4 {
+                world.write_one(D, 0, 500);
+            }
+            world.run(700);
+        },
+    );
+}
+
+#[test]
 fn a_damaged_block_is_not_answered_from() {
     check(
         |faults| faults.damage_ignored = true,
@@ -557,6 +582,8 @@ fn an_adoption_survives_a_crash() {
             world.without_plane(A);
             world.kill(A);
             world.start(A);
+            // The core must not rely on what keeps a restarted node from taking items before it has caught up.
+            world.nodes[A].takes_items = true;
             world.join(A, C);
             world.run(50);
             world.write_one(C, 0, 500);

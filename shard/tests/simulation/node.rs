@@ -113,6 +113,8 @@ pub(crate) struct SimNode {
     pub(crate) ended: u64,
     /// The newest deletion that this run has learnt.
     pub(crate) known_deletion: DeletionVersion,
+    /// Whether this run knows what the node has confirmed of deletions: before, it takes no items.
+    pub(crate) takes_items: bool,
 }
 
 impl SimNode {
@@ -133,6 +135,7 @@ impl SimNode {
             tick_at: None,
             ended: 0,
             known_deletion: DeletionVersion(0),
+            takes_items: false,
         }
     }
 
@@ -159,6 +162,7 @@ impl SimNode {
         self.journal.durable = self.journal.end;
         self.exports.clear();
         self.known_deletion = DeletionVersion(0);
+        self.takes_items = false;
         self.syncing = None;
         self.apply_durable();
         let mut loss = std::mem::replace(&mut self.loss, Loss::None);
@@ -384,24 +388,27 @@ impl SimNode {
         records
     }
 
-    /// Pins a view: few items to a piece, and one deletion version each.
+    /// The deletions that everything on this node's disk has applied, of those that the core would confirm.
+    pub(crate) fn applied_deletion(&self) -> Option<DeletionVersion> {
+        let to_confirm = self.core.as_ref()?.deletions_to_confirm();
+        let (_, version) = to_confirm.into_iter().next()?;
+        let mut blocks = self.manifest.blocks.iter();
+        blocks
+            .all(|block| block.version() >= version)
+            .then_some(version)
+    }
+
+    /// Pins a view: few items to a piece. It has applied all deletions that the store knows.
     pub(crate) fn pin(&mut self, export: ExportId, shards: &ShardSet, range: Option<TimeRange>) {
-        let mut by_version: BTreeMap<DeletionVersion, Vec<Item>> = BTreeMap::new();
-        for (item, version) in self.store.read(shards, range.unwrap_or(EVER)) {
-            by_version.entry(version).or_default().push(item);
-        }
-        let mut pieces = Vec::new();
-        for (deletion, items) in by_version {
-            for items in items.chunks(4) {
-                pieces.push(ExportedItems {
-                    tenant: TENANT,
-                    signal: Signal::Metrics,
-                    deletion,
-                    shards: items.iter().map(|item| item.shard).collect(),
-                    body: Bytes::from(encode(items)),
-                });
-            }
-        }
+        let items: Vec<Item> = self.store.read(shards, range.unwrap_or(EVER)).collect();
+        let piece = |items: &[Item]| ExportedItems {
+            tenant: TENANT,
+            signal: Signal::Metrics,
+            deletion: self.store.newest(),
+            shards: items.iter().map(|item| item.shard).collect(),
+            body: Bytes::from(encode(items)),
+        };
+        let pieces = items.chunks(4).map(piece).collect();
         self.exports.insert(export, pieces);
     }
 }

@@ -19,6 +19,10 @@ pub(crate) struct Metadata {
     pub(crate) deletions: Arc<BTreeMap<TenantId, DeletionVersion>>,
     /// The class that each deletion deletes, the first at index 0.
     pub(crate) classes: Arc<Vec<u8>>,
+    /// Up to which deletion each node has confirmed.
+    pub(crate) confirmed: Arc<BTreeMap<NodeId, DeletionVersion>>,
+    /// Deletions up to this one were confirmed by everybody and are forgotten.
+    pub(crate) forgotten: DeletionVersion,
 }
 
 /// The plane.
@@ -61,6 +65,8 @@ impl Plane {
                 table: Arc::new(table),
                 deletions: Arc::default(),
                 classes: Arc::default(),
+                confirmed: Arc::default(),
+                forgotten: DeletionVersion(0),
             },
             lineages,
             reports: BTreeMap::new(),
@@ -151,6 +157,20 @@ impl Plane {
         classes.push(class);
         let version = DeletionVersion(classes.len() as u64);
         Arc::make_mut(&mut self.now.deletions).insert(tenant, version);
+    }
+
+    /// Notes what a node has confirmed. Says whether something is forgotten by it.
+    pub(crate) fn confirm(&mut self, node: NodeId, version: DeletionVersion) -> bool {
+        let confirmed = Arc::make_mut(&mut self.now.confirmed);
+        let known = confirmed.entry(node).or_default();
+        *known = version.max(*known);
+        let storing = self.now.table.shards.iter();
+        let storing = storing.flat_map(|entry| entry.owners.keys());
+        let of_all = storing.map(|node| confirmed.get(node).copied().unwrap_or_default());
+        let forgotten = of_all.min().unwrap_or_default();
+        let risen = forgotten > self.now.forgotten;
+        self.now.forgotten = forgotten.max(self.now.forgotten);
+        risen
     }
 
     /// Ends the changes that can end. Says how many were finished and how many abandoned.

@@ -74,6 +74,10 @@ impl Block {
         !self.readable && touched && self.range.overlaps(&range)
     }
 
+    pub(crate) fn version(&self) -> DeletionVersion {
+        self.version
+    }
+
     pub(crate) fn break_it(&mut self) {
         self.readable = false;
     }
@@ -105,6 +109,8 @@ pub(crate) struct Store {
     last_block: u64,
     /// Which class each deletion deletes.
     deletions: BTreeMap<DeletionVersion, u8>,
+    /// The newest deletion that was known, forgotten or not.
+    newest: DeletionVersion,
 }
 
 impl Store {
@@ -135,7 +141,19 @@ impl Store {
         }
     }
 
+    /// The newest deletion that everything here has applied.
+    pub(crate) fn newest(&self) -> DeletionVersion {
+        self.newest
+    }
+
+    /// Takes the newest deletion, and that those up to `forgotten` are not to be applied any more.
+    pub(crate) fn forget(&mut self, newest: DeletionVersion, forgotten: DeletionVersion) {
+        self.newest = newest.max(self.newest);
+        self.deletions.retain(|version, _| *version > forgotten);
+    }
+
     pub(crate) fn learn(&mut self, version: DeletionVersion, class: u8) {
+        self.newest = version.max(self.newest);
         if self.deletions.insert(version, class).is_some() {
             return;
         }
@@ -160,12 +178,7 @@ impl Store {
 
     /// The head becomes blocks, one per window.
     pub(crate) fn flush(&mut self) {
-        let known = self
-            .deletions
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or_default();
+        let known = self.newest;
         let mut windows: BTreeMap<Millis, (BTreeSet<Item>, DeletionVersion)> = BTreeMap::new();
         for (item, version) in self.head.drain(..) {
             let window = windows.entry(item.window().start).or_default();
@@ -220,15 +233,11 @@ impl Store {
         })
     }
 
-    /// All readable items of these shards and times, with what deletions they have seen.
-    pub(crate) fn read(
-        &self,
-        shards: &ShardSet,
-        range: TimeRange,
-    ) -> impl Iterator<Item = (Item, DeletionVersion)> {
+    /// All readable items of these shards and times.
+    pub(crate) fn read(&self, shards: &ShardSet, range: TimeRange) -> impl Iterator<Item = Item> {
         let readable = self.blocks.iter().filter(|block| block.readable);
-        let blocks = readable.flat_map(|b| b.items.iter().map(|item| (*item, b.version)));
-        let all = blocks.chain(self.head.iter().copied());
-        all.filter(move |(item, _)| shards.contains(item.shard) && range.contains(item.at))
+        let blocks = readable.flat_map(|block| block.items.iter().copied());
+        let all = blocks.chain(self.head.iter().map(|(item, _)| *item));
+        all.filter(move |item| shards.contains(item.shard) && range.contains(item.at))
     }
 }

@@ -18,8 +18,8 @@ use trefoil_model::{
     DeletionVersion, Incarnation, LineageId, NodeId, OwnerSet, ShardSet, TimeRange, Window,
 };
 use trefoil_shard::{
-    Action, Alarm, Envelope, Event, Faults, Message, Offset, Proposal, QueryReady, Settings,
-    ShardDigest, movement::MovementSettings,
+    Action, Alarm, CopyAnswerStep, Envelope, Event, Faults, Message, Offset, Proposal, QueryReady,
+    Settings, ShardDigest, movement::MovementSettings,
 };
 
 /// How the network treats messages.
@@ -110,6 +110,7 @@ impl Setup {
                 repeat_interval: millis(100),
                 export_idle: millis(1500),
                 scrub_interval: millis(300),
+                deletion_grace: millis(400),
                 ..Settings::default()
             },
             faults: Faults::default(),
@@ -219,6 +220,7 @@ impl World {
                 if self.runs(index, run) && self.nodes[index].tick_at == Some(self.now) {
                     self.nodes[index].tick_at = None;
                     self.feed(index, Event::Tick);
+                    self.confirm_deletions(index);
                     if self.nodes[index].paused.is_some() {
                         self.tick_at(index, self.now + self.setup.settings.tick);
                     }
@@ -230,7 +232,9 @@ impl World {
                 }
             }
             What::Deliver(index, envelope, message) => {
-                self.feed(index, Event::Message(envelope, message));
+                if self.nodes[index].takes_items || !brings_items(&message) {
+                    self.feed(index, Event::Message(envelope, message));
+                }
             }
             What::Meet(here, there) => {
                 let event = Event::PeerUp {
@@ -606,10 +610,7 @@ impl World {
     fn digests(&self, index: usize, shards: &ShardSet, window: Window) -> Vec<ShardDigest> {
         let store = &self.nodes[index].store;
         let mut sums: BTreeMap<_, u128> = shards.iter().map(|shard| (shard, 0)).collect();
-        let items: BTreeSet<_> = store
-            .read(shards, window.range())
-            .map(|(item, _)| item)
-            .collect();
+        let items: BTreeSet<_> = store.read(shards, window.range()).collect();
         for item in items {
             let sum = sums.entry(item.shard).or_default();
             *sum = sum.wrapping_add(u128::from(Dice::new(u64::from(item.id)).next()));
@@ -655,7 +656,7 @@ impl World {
         let ticket = Ticket::Part {
             query: ready.query,
             evaluator: self.nodes[index].id,
-            items: items.map(|(item, _)| item).collect(),
+            items: items.collect(),
             complete,
             refused,
         };
@@ -727,9 +728,19 @@ impl World {
         if self.nodes[index].paused.is_some() {
             return;
         }
+        let newest = DeletionVersion(metadata.classes.len() as u64);
+        let node = &mut self.nodes[index];
+        node.store.forget(newest, metadata.forgotten);
+        node.takes_items = true;
+        let confirmed = metadata.confirmed.get(&node.id).copied();
+        let confirmed = confirmed.unwrap_or_default().max(metadata.forgotten);
+        let deletions = [(TENANT, confirmed)].into();
+        self.feed(index, Event::Confirmed { deletions });
         for (number, class) in metadata.classes.iter().enumerate() {
             let version = DeletionVersion(number as u64 + 1);
-            self.nodes[index].store.learn(version, *class);
+            if version > metadata.forgotten {
+                self.nodes[index].store.learn(version, *class);
+            }
             let known = &mut self.nodes[index].known_deletion;
             *known = version.max(*known);
         }
@@ -740,9 +751,34 @@ impl World {
         self.feed(index, event);
     }
 
+    fn confirm_deletions(&mut self, index: usize) {
+        let node = &self.nodes[index];
+        if node.paused.is_some() || self.without_plane.contains(&node.id) {
+            return;
+        }
+        let (id, applied) = (node.id, node.applied_deletion());
+        if let Some(version) = applied {
+            let before = self.plane.now.confirmed.get(&id).copied();
+            if self.plane.confirm(id, version) {
+                self.coverage.note(Seen::DeletionForgotten);
+            }
+            if before < Some(version) {
+                self.publish();
+            }
+        }
+    }
+
     pub(crate) fn delete(&mut self, class: u8) {
         self.coverage.note(Seen::Deletion);
         self.plane.delete(TENANT, class);
         self.publish();
+    }
+}
+
+fn brings_items(message: &Message) -> bool {
+    match message {
+        Message::Push(_) | Message::FetchAnswer { .. } => true,
+        Message::CopyAnswer { step, .. } => matches!(step, CopyAnswerStep::Chunk { .. }),
+        _ => false,
     }
 }

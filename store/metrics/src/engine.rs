@@ -175,10 +175,11 @@ impl MetricsEngine {
         self.applied.fetch_max(position, Ordering::Release);
     }
 
-    /// Sets a tenant's deletions: all that the metadata plane holds, in any order.
-    pub fn set_deletions(&self, tenant: TenantId, deletions: Vec<Deletion>) {
+    /// Sets a tenant's deletions: the newest one that is known, and those that the metadata plane still holds, in any
+    /// order. What it has forgotten of those up to `newest` is applied to everything that is stored here.
+    pub fn set_deletions(&self, tenant: TenantId, newest: DeletionVersion, pending: Vec<Deletion>) {
         let mut policy = self.policy.write();
-        *policy = Arc::new(policy.with_deletions(tenant, deletions));
+        *policy = Arc::new(policy.with_deletions(tenant, newest, pending));
     }
 
     /// Sets a tenant's retention cut-off: samples before it are gone. Cut-offs only grow.

@@ -1,6 +1,7 @@
 //! What can go wrong in the metrics engine, by what the caller has to do about it.
 
 use thiserror::Error;
+use trefoil_model::{DeletionVersion, TenantId};
 use trefoil_store_blocks::{BlockId, BlocksError};
 
 /// An error of the metrics engine. No variant leaves the engine's state changed unless it says so.
@@ -53,6 +54,15 @@ pub enum MetricsError {
         found: u8,
         /// The newest version that this program reads.
         supported: u8,
+    },
+    /// Items presuppose a deletion that the store has not been told of, as after a restart that began with an old state of
+    /// the metadata plane. Tell it and try again.
+    #[error("tenant {tenant} has items of deletion {version}, which is not known yet")]
+    UnknownDeletion {
+        /// Whose items.
+        tenant: TenantId,
+        /// The deletion.
+        version: DeletionVersion,
     },
     /// A matcher's regular expression is malformed or compiles to something too large.
     #[error("regular expression {pattern:?}: {source}")]

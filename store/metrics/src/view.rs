@@ -26,7 +26,7 @@ use selection::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
 use trefoil_store_blocks::VisibleBlock;
 
 /// What the engine held at one moment. Cheap to make and to keep for as long as a query runs.
@@ -63,6 +63,16 @@ impl View {
 
     fn deletions(&self, tenant: TenantId) -> &[Deletion] {
         self.policy.deletions(tenant)
+    }
+
+    /// The newest deletion that everything in the view has applied.
+    fn applied_deletions(&self, tenant: TenantId) -> Result<DeletionVersion, MetricsError> {
+        let blocks = self.blocks.iter();
+        let of_blocks = blocks.filter_map(|block| block.meta.tenant(tenant));
+        let of_blocks = of_blocks.map(|summary| summary.deletion_version);
+        let heads = self.heads.get(&tenant).into_iter().flatten();
+        let of_heads = heads.map(|part| part.generation().read().version_max());
+        self.policy.claim(tenant, of_blocks.chain(of_heads))
     }
 
     /// The range without what the tenant's retention has cut off.

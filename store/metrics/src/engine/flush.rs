@@ -47,7 +47,8 @@ impl MetricsEngine {
     /// is when another flush has brought it further: whoever waited for that one could not know.
     ///
     /// # Errors
-    /// [`MetricsError::Blocks`]; the samples stay in the head and the next flush takes them along.
+    /// [`MetricsError::Blocks`], [`MetricsError::UnknownDeletion`]; the samples stay in the head and the next flush takes
+    /// them along.
     ///
     /// # Panics
     /// When `position` has not been applied.
@@ -211,8 +212,7 @@ fn begin_tenant(
     let of_parts = parts
         .iter()
         .map(|part| part.generation().read().version_max());
-    let version = of_parts.chain([policy.deletion_version(tenant)]).max();
-    writer.begin_tenant(tenant, version.unwrap_or_default())
+    writer.begin_tenant(tenant, policy.claim(tenant, of_parts)?)
 }
 
 /// What a tenant's generations declare.

@@ -39,8 +39,8 @@ impl MetricsEngine {
     /// Does the most useful merge, if any is useful. Windows that end at or before `closed_before` are closed.
     ///
     /// # Errors
-    /// [`MetricsError::DamagedBlock`] names the block to be marked damaged; [`MetricsError::Blocks`]. Nothing has
-    /// changed, unless the manifest has ended.
+    /// [`MetricsError::DamagedBlock`] names the block to be marked damaged; [`MetricsError::Blocks`],
+    /// [`MetricsError::UnknownDeletion`]. Nothing has changed, unless the manifest has ended.
     pub fn merge_once(&self, closed_before: Millis) -> Result<Option<MergeOutcome>, MetricsError> {
         let _merging = self.merging.lock();
         let pin = self.manifest.pin();
@@ -181,13 +181,13 @@ fn merge_tenant(
     };
     let mut scans: Vec<(Scan, Vec<Deletion>)> = Vec::new();
     let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
-    let mut version = policy.deletion_version(tenant);
+    let mut presupposed = Vec::with_capacity(readers.len());
     for (block, shards) in readers {
         let Some(reader) = block.tenant(tenant)? else {
             continue;
         };
         let applied: DeletionVersion = reader.entry().deletion_version;
-        version = version.max(applied);
+        presupposed.push(applied);
         metadata.extend(reader.metadata(shards)?);
         let pending = policy
             .deletions(tenant)
@@ -196,7 +196,7 @@ fn merge_tenant(
         let pending = pending.cloned().collect();
         scans.push((Scan::new(reader, shards.clone(), range)?, pending));
     }
-    writer.begin_tenant(tenant, version)?;
+    writer.begin_tenant(tenant, policy.claim(tenant, presupposed)?)?;
     merge_series(writer, &mut scans)?;
     if !metadata.is_empty() {
         writer.add_metadata(&metadata.into_iter().collect::<Vec<_>>())?;

@@ -1,19 +1,33 @@
 //! What the metadata plane wants gone: deletions and retention cut-offs. Replaced whole, so that a view
 //! keeps the one that it began with.
 
+use crate::MetricsError;
 use crate::deletion::Deletion;
 use std::collections::BTreeMap;
 use trefoil_model::{DeletionVersion, Millis, TenantId};
 
+/// What is known of a tenant's deletions.
+#[derive(Clone, Default)]
+struct Deletions {
+    newest: DeletionVersion,
+    pending: Vec<Deletion>,
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
-    deletions: BTreeMap<TenantId, Vec<Deletion>>,
+    deletions: BTreeMap<TenantId, Deletions>,
     cut_offs: BTreeMap<TenantId, Millis>,
 }
 
 impl Policy {
-    pub(crate) fn with_deletions(&self, tenant: TenantId, deletions: Vec<Deletion>) -> Self {
+    pub(crate) fn with_deletions(
+        &self,
+        tenant: TenantId,
+        newest: DeletionVersion,
+        pending: Vec<Deletion>,
+    ) -> Self {
         let mut policy = self.clone();
+        let deletions = Deletions { newest, pending };
         policy.deletions.insert(tenant, deletions);
         policy
     }
@@ -26,16 +40,29 @@ impl Policy {
     }
 
     pub(crate) fn deletions(&self, tenant: TenantId) -> &[Deletion] {
-        self.deletions.get(&tenant).map_or(&[], Vec::as_slice)
+        let deletions = self.deletions.get(&tenant);
+        deletions.map_or(&[], |deletions| deletions.pending.as_slice())
     }
 
-    /// The newest deletion of a tenant.
-    pub(crate) fn deletion_version(&self, tenant: TenantId) -> DeletionVersion {
-        let versions = self
-            .deletions(tenant)
-            .iter()
-            .map(|deletion| deletion.version);
-        versions.max().unwrap_or_default()
+    /// The newest deletion of a tenant that is known, forgotten ones too: what is written, merged or exported by this
+    /// policy has all up to this one applied.
+    ///
+    /// # Errors
+    /// [`MetricsError::UnknownDeletion`] when an item presupposes a newer one. It must not be claimed: those between
+    /// would never be applied.
+    pub(crate) fn claim(
+        &self,
+        tenant: TenantId,
+        presupposed: impl IntoIterator<Item = DeletionVersion>,
+    ) -> Result<DeletionVersion, MetricsError> {
+        let deletions = self.deletions.get(&tenant);
+        let newest = deletions.map_or(DeletionVersion(0), |deletions| deletions.newest);
+        match presupposed.into_iter().max() {
+            Some(version) if version > newest => {
+                Err(MetricsError::UnknownDeletion { tenant, version })
+            }
+            _ => Ok(newest),
+        }
     }
 
     /// Samples before this are gone.

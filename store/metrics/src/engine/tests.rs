@@ -1,6 +1,7 @@
 //! The engine against a plain model: random writes in any order, duplicates, conflicts, deletions, dropped shards,
 //! flushes, merges, retention and crashes.
 
+mod deletions;
 mod metadata;
 
 use super::*;
@@ -148,7 +149,8 @@ impl Pair {
         self.disk.crash(CrashLoss::Dice);
         self.engine = open(&self.disk);
         for (tenant, deletions) in &self.deletions {
-            self.engine.set_deletions(*tenant, deletions.clone());
+            let newest = DeletionVersion(deletions.len() as u64);
+            (self.engine).set_deletions(*tenant, newest, deletions.clone());
         }
         for (tenant, cut_off) in &self.cut_offs {
             self.engine.set_cut_off(*tenant, *cut_off);
@@ -183,7 +185,8 @@ impl Pair {
                 end: start + self.random.random_range(1..20) * 15_000,
             },
         });
-        self.engine.set_deletions(tenant, deletions.clone());
+        let newest = DeletionVersion(deletions.len() as u64);
+        (self.engine).set_deletions(tenant, newest, deletions.clone());
     }
 
     fn cut_off(&mut self) {

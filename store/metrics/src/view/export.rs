@@ -72,6 +72,8 @@ pub struct Export {
 /// What is left of a tenant that has begun.
 struct OpenTenant {
     tenant: TenantId,
+    /// The deletions that the view has applied.
+    applied: DeletionVersion,
     metadata: VecDeque<(ShardId, MetricMetadata)>,
     series: SeriesCursor,
     /// The series in which the export stands.
@@ -120,7 +122,7 @@ impl Export {
     /// The next body, or `None` when nothing is left. Every body has a sample or an entry of metadata.
     ///
     /// # Errors
-    /// [`MetricsError::DamagedBlock`]; the export must not be used further.
+    /// [`MetricsError::DamagedBlock`], [`MetricsError::UnknownDeletion`]; the export must not be used further.
     pub fn next_body(&mut self) -> Result<Option<ExportedBody>, MetricsError> {
         loop {
             let Some(open) = &mut self.open else {
@@ -130,7 +132,7 @@ impl Export {
                 }
                 continue;
             };
-            let tenant = open.tenant;
+            let (tenant, deletion_version) = (open.tenant, open.applied);
             let Some(place) = open.fill(&mut self.writer, self.samples_max)? else {
                 self.open = None;
                 continue;
@@ -138,7 +140,7 @@ impl Export {
             let samples = self.writer.samples();
             return Ok(Some(ExportedBody {
                 tenant,
-                deletion_version: self.view.policy.deletion_version(tenant),
+                deletion_version,
                 body: self.writer.finish()?,
                 samples,
                 end: ExportCursor { tenant, place },
@@ -148,6 +150,7 @@ impl Export {
 
     fn begin(&mut self, tenant: TenantId) -> Result<OpenTenant, MetricsError> {
         let (view, range, shards) = (&self.view, self.range, &self.shards);
+        let applied = view.applied_deletions(tenant)?;
         let mut series = view.cursor_with_shards(tenant, range, shards)?;
         series.read_in_batches_of(BATCH_SAMPLES);
         let mut metadata = VecDeque::new();
@@ -168,6 +171,7 @@ impl Export {
         }
         Ok(OpenTenant {
             tenant,
+            applied,
             metadata,
             series,
             rest: None,

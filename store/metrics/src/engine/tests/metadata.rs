@@ -113,7 +113,7 @@ fn metadata_survives_the_samples_that_came_with_it() {
         matchers: vec![Matcher::equal("__name__", "m0")],
         range: all(),
     };
-    engine.set_deletions(tenant, vec![deletion]);
+    engine.set_deletions(tenant, DeletionVersion(1), vec![deletion]);
     engine.flush(1, None).unwrap();
     while engine.merge_once(Millis::MAX).unwrap().is_some() {}
     let found = engine.view().metadata(tenant, &shards).unwrap();
