@@ -24,6 +24,8 @@ use tokio::task::JoinHandle;
 
 /// Longer than the nodes' own deadlines, so that their answers are seen.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+/// Nobody answers at an address that a node has left; a client that waits there asks nobody else.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What clients can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,7 +152,7 @@ impl Office {
         Client {
             office: self.clone(),
             number: self.clients.fetch_add(1, Ordering::Relaxed),
-            http: HttpClient::new(ANSWER_WAIT_MAX),
+            http: HttpClient::with_connect_timeout(ANSWER_WAIT_MAX, CONNECT_WAIT_MAX),
         }
     }
 
