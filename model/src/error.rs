@@ -39,4 +39,10 @@ pub enum ModelError {
         /// How many digits the id has.
         digits: usize,
     },
+    /// A native histogram has a shape that no operation could work with.
+    #[error("{0}")]
+    Histogram(&'static str),
+    /// A histogram with custom buckets meets one with exponential buckets.
+    #[error("histograms with exponential and with custom buckets cannot be combined")]
+    HistogramKinds,
 }

@@ -1,18 +1,22 @@
-//! The nouns of Trefoil: ids, time, labels, hashes, the placement table.
+//! The nouns of Trefoil: ids, time, labels, hashes, native histograms, the placement table.
 //!
 //! Everything here is plain data that every other crate may name. This crate imports no other crate
 //! of the project, does no input or output, reads no clock and starts no task.
 
+mod compensated;
 mod error;
 mod hash;
+pub mod histogram;
 mod ids;
 mod labels;
 mod placement;
 mod ranges;
 mod time;
 
+pub use compensated::add_compensated;
 pub use error::ModelError;
 pub use hash::{SeriesHash, key_hash, shard_of};
+pub use histogram::{Histogram, ResetHint};
 pub use ids::{
     ClusterId, ConfigurationNumber, DeletionVersion, Incarnation, LineageId, NodeId, NodeName,
     RequestSequence, ShardId, Signal, TenantId, Zone,
