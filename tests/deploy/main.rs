@@ -2,12 +2,13 @@
 //! the binary's own flags, variables, ports and answers, and with each other.
 //!
 //! No cluster of Kubernetes is needed. Other programs check what they know: `kubernetes-validate` the schemas,
-//! `kubectl` the overlays, Go's templates the chart, `systemd-analyze` the unit, `buildah` the image. One that is
+//! `kubectl` the overlays (which are built here as well), Go's templates the chart, `systemd-analyze` the unit, `buildah` the image. One that is
 //! absent is told and skipped, or fails the test where `TREFOIL_REQUIRE_PEERS` is set.
 
 mod chart;
 mod compose;
 mod image;
+mod kustomize;
 mod manifests;
 mod probes;
 mod unit;
@@ -76,10 +77,15 @@ fn manifests_text(arguments: &[&str]) -> anyhow::Result<String> {
 /// The documents of a YAML text, in an order and with lists in an order that do not depend on who printed them.
 fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
-    let mut documents: Vec<Value> = documents.into_iter().filter(|d| !d.is_null()).collect();
+    let documents = documents.into_iter().filter(|d| !d.is_null()).collect();
+    Ok(in_order(documents))
+}
+
+/// Documents in the order that does not depend on who printed them.
+fn in_order(mut documents: Vec<Value>) -> Vec<Value> {
     documents.iter_mut().for_each(sort_named);
     documents.sort_by_key(|d| format!("{}/{}", d["kind"], d["metadata"]["name"]));
-    Ok(documents)
+    documents
 }
 
 /// Sorts lists whose elements are known by a name: their order means nothing to Kubernetes.

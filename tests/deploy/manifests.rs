@@ -1,6 +1,6 @@
 //! The manifests: as they are kept, as overlays change them, and as the schemas of Kubernetes want them.
 
-use crate::{documents, manifests_text, output, project, read};
+use crate::{documents, in_order, kustomize, manifests_text, output, project, read};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{env, fs, process::Command};
@@ -56,10 +56,10 @@ fn overlays_are_what_the_program_prints_with_their_arguments() -> anyhow::Result
     // Never demanded: the one of Debian 12 is too old for overlays like these.
     let folders = env::var_os("PATH").unwrap_or_default();
     let mut candidates = env::split_paths(&folders).map(|folder| folder.join("kubectl"));
-    let Some(kubectl) = candidates.find(|path| path.is_file()) else {
-        eprintln!("kubectl is not installed; this test did not run");
-        return Ok(());
-    };
+    let kubectl = candidates.find(|path| path.is_file());
+    if kubectl.is_none() {
+        eprintln!("kubectl is not installed; the overlays are only built by this test itself");
+    }
     for name in ["dev", "three-zones"] {
         let folder = format!("deploy/kubernetes/overlays/{name}");
         let text = read(&format!("{folder}/kustomization.yaml"))?;
@@ -70,17 +70,14 @@ fn overlays_are_what_the_program_prints_with_their_arguments() -> anyhow::Result
             .context("the line with its arguments")?
             .split(' ')
             .collect();
-        let built = output(
-            Command::new(&kubectl)
-                .arg("kustomize")
-                .arg(project(&folder)),
-            "",
-        )?;
-        compare(
-            &documents(&built)?,
-            &documents(&manifests_text(&arguments)?)?,
-        )
-        .with_context(|| format!("{folder} and {arguments:?}"))?;
+        let printed = documents(&manifests_text(&arguments)?)?;
+        let said = || format!("{folder} and {arguments:?}");
+        compare(&in_order(kustomize::build(&folder)?), &printed).with_context(said)?;
+        if let Some(kubectl) = &kubectl {
+            let build = ["kustomize".into(), project(&folder)];
+            let built = output(Command::new(kubectl).args(build), "")?;
+            compare(&documents(&built)?, &printed).with_context(said)?;
+        }
     }
     Ok(())
 }
