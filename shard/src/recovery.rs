@@ -41,7 +41,7 @@ pub const CHECKPOINT_VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveredJournal {
     /// The lowest offset from which records could be replayed. It is 0 only if nothing was ever trimmed *or lost*: a
-    /// journal that replaces a lost one in a directory that has blocks begins above 0. Above `flushed`, what
+    /// journal that replaces a lost one begins above 0. Above `flushed`, what
     /// lies between was lost.
     pub floor: Offset,
     /// Where the journal goes on: the end of the last record, or more. Never below `flushed` or

@@ -103,6 +103,7 @@ impl Plane {
         let options = JournalOptions {
             lineage_if_new: parts.who.lineage,
             known_end,
+            begin_if_new: u64::from(!parts.who.fresh),
             segment_bytes: SEGMENT_BYTES,
             mode: CommitMode::Manual,
             faults: JournalFaults {
@@ -122,7 +123,7 @@ impl Plane {
         let harmless = flushed_to.min(recovery.covers().0);
         let lost = found.damage.iter().chain(&replayed.unreadable);
         let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
-        let gone = found.fresh && known_end > 0;
+        let gone = found.fresh && !parts.who.fresh;
         let lost_to = if gone {
             lost_to.max(found.floor)
         } else {

@@ -129,6 +129,9 @@ impl DataPlane {
         let options = JournalOptions {
             lineage_if_new: parts.lineage,
             known_end,
+            // Were a journal that replaces a lost one to begin at 0, the next start would take it for one that was
+            // never written to, should this process end before its first record.
+            begin_if_new: u64::from(!parts.fresh),
             pending_bytes_max: PENDING_BYTES_MAX,
             ..parts.journal
         };
@@ -153,7 +156,7 @@ impl DataPlane {
         let lost = found.damage.iter().chain(&replayed.unreadable);
         let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
         // A journal that is gone has no damage, only a later beginning.
-        let gone = found.fresh && known_end > 0;
+        let gone = found.fresh && !parts.fresh;
         let lost_to = if gone {
             lost_to.max(found.floor)
         } else {

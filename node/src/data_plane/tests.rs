@@ -26,7 +26,7 @@ use trefoil_model::{
 use trefoil_query_promql::{EvalOptions, Grid, Part, PartBody, PartOutput, Span};
 use trefoil_shard::{Identity, Proposal};
 use trefoil_store_blocks::BlockId;
-use trefoil_store_journal::JournalOptions;
+use trefoil_store_journal::{CommitMode, JournalOptions};
 use trefoil_store_metrics::{BodyReader, BodyWriter};
 use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
 
@@ -51,6 +51,8 @@ struct Machine {
     deletions: BTreeMap<TenantId, DeletionVersion>,
     journal_bytes_max: u64,
     replication: trefoil_shard::Settings,
+    /// Who commits what is journalled; by hand: nobody.
+    commit: CommitMode,
     runs: u128,
 }
 
@@ -96,6 +98,7 @@ impl Machine {
             deletions: BTreeMap::new(),
             journal_bytes_max: 8 << 30,
             replication: trefoil_shard::Settings::default(),
+            commit: CommitMode::Thread,
             runs: 0,
         }
     }
@@ -131,6 +134,7 @@ impl Machine {
             },
             journal: JournalOptions {
                 segment_bytes: SEGMENT_BYTES,
+                mode: self.commit,
                 ..JournalOptions::default()
             },
             replication: self.replication.clone(),
@@ -316,8 +320,6 @@ fn damage_the_block(machine: &Machine, run: &Run) -> BlockId {
     block
 }
 
-/// The core must know of a loss before the first view lacks the block, and the block must stay in the manifest until
-/// the loss is durable: a crash in between finds it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_prepared_and_ended_before_its_first_record_has_lost_nothing() {
     let mut machine = Machine::new();
@@ -332,6 +334,8 @@ async fn a_node_that_was_prepared_and_ended_before_its_first_record_has_lost_not
     run.kill(&machine);
 }
 
+/// The core must know of a loss before the first view lacks the block, and the block must stay in the manifest until
+/// the loss is durable: a crash in between finds it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_block_stays_until_its_loss_is_recorded() {
     let mut machine = Machine::new();

@@ -39,6 +39,9 @@ pub struct JournalOptions {
     /// checkpoint). A journal that ends below has lost its end; it goes on *behind* this offset, so that no offset
     /// is used twice, and what lies between is reported as damage. Default 0.
     pub known_end: u64,
+    /// Where a journal begins that does not exist yet, if `known_end` does not say more. Above 0 where one must have
+    /// been lost: a journal that begins at 0 is one of which nothing ever was lost. Default 0.
+    pub begin_if_new: u64,
     /// Who commits.
     pub mode: CommitMode,
     /// Mistakes that tests plant. No setting reaches them.
@@ -62,6 +65,7 @@ impl Default for JournalOptions {
             spares_max: 2,
             verify_from: 0,
             known_end: 0,
+            begin_if_new: 0,
             mode: CommitMode::Thread,
             faults: JournalFaults::default(),
         }

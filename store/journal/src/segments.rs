@@ -92,7 +92,10 @@ impl SegmentFiles {
         });
         let (mut writer, last) = match segments.pop() {
             Some(last) => place.replace_last(last, lineage, &mut recovery)?,
-            None => place.begin_empty(behind(options.known_end), lineage)?,
+            None => {
+                let begin = behind(options.known_end).max(options.begin_if_new);
+                place.begin_empty(begin, lineage)?
+            }
         };
         segments.extend(last);
         if writer.end() < options.known_end {

@@ -84,6 +84,35 @@ async fn a_journal_that_is_gone_begins_behind_the_blocks() {
     check_goes_on(&mut machine, known).await;
 }
 
+/// Prepared and then gone is lost, however often a process ends before its first record is durable.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_gone_before_its_first_record_stays_lost() {
+    let mut machine = Machine::new();
+    let disk: Arc<dyn Disk> = Arc::new(machine.disk.clone());
+    DataPlane::prepare(&disk, "/data".as_ref(), LINEAGE).expect("it is prepared");
+    for (path, _) in machine.disk.files() {
+        if path.starts_with("/data/journal") {
+            machine.disk.remove(&path).expect("the file goes");
+        }
+    }
+    // Not the first run of this identity.
+    machine.runs = 1;
+    machine.commit = CommitMode::Manual;
+    for _ in 0..2 {
+        let run = machine.start();
+        assert_eq!(run.plane.status().serving, ShardSet::new());
+        run.kill(&machine);
+    }
+    assert_eq!(number(&machine), 1, "nobody was told of it");
+    machine.commit = CommitMode::Thread;
+    let mut run = machine.start();
+    let serves = |plane: &DataPlane| plane.status().serving == everything();
+    run.until(&mut machine, "the loss is recorded", serves)
+        .await;
+    assert_eq!(number(&machine), 2);
+    run.kill(&machine);
+}
+
 /// A node whose loss was repaired is as good as any: were it amnesiac again after every restart, the loss of
 /// another node would meet it so.
 #[tokio::test(flavor = "multi_thread")]

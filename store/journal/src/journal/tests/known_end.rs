@@ -81,3 +81,33 @@ fn a_journal_that_is_gone_begins_behind_what_is_known() {
     assert_eq!((recovery.floor, recovery.end), (701, 701));
     assert_eq!(put(&journal, 1, 10).0.start, 701);
 }
+
+/// A journal that replaces a lost one never looks like one that nothing was ever written to.
+#[test]
+fn a_journal_that_replaces_another_begins_above_zero_and_stays_there() {
+    let disk = SimulatedDisk::new(1);
+    for fresh in [true, false] {
+        let options = JournalOptions {
+            begin_if_new: 1,
+            ..options()
+        };
+        let (journal, recovery, _) = try_open(&disk, options).unwrap();
+        assert_eq!(recovery.fresh, fresh);
+        assert_eq!((recovery.floor, recovery.end), (1, 1));
+        assert_eq!(recovery.damage, []);
+        drop(journal);
+        disk.crash(CrashLoss::Everything);
+    }
+}
+
+#[test]
+fn a_journal_that_exists_is_not_asked_where_to_begin() {
+    let disk = SimulatedDisk::new(1);
+    drop(open(&disk));
+    let options = JournalOptions {
+        begin_if_new: 1,
+        ..options()
+    };
+    let (_journal, recovery, _) = try_open(&disk, options).unwrap();
+    assert_eq!((recovery.floor, recovery.end), (0, 0));
+}
