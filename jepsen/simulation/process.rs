@@ -300,10 +300,10 @@ impl Process {
         metadata: &MetadataPlane,
         known: Option<ClusterId>,
     ) -> Result<ClusterId, MetadataError> {
-        let bootstrap = BootstrapSettings {
+        let (_, bootstrap) = tokio::sync::watch::channel(BootstrapSettings {
             expect: self.world.setup.expect,
             seed_addresses: self.world.setup.founders,
-        };
+        });
         let who = self.who();
         let address = self.world.machine(self.machine).address;
         let description = MemberDescription {

@@ -8,16 +8,16 @@ use crate::gossip_driver::{Gossip, View};
 use anyhow::Context;
 use futures::{StreamExt, stream::FuturesUnordered};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     io,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 use trefoil_gossip::seeds::Seed;
 use trefoil_model::NodeId;
-use trefoil_raft::{MemberState, State};
+use trefoil_raft::{BootstrapSettings, MemberState, State};
 
 /// How often the seeds are asked while no member is known.
 const INTERVAL_ALONE: Duration = Duration::from_millis(250);
@@ -27,6 +27,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const RECALL_INTERVAL_ALONE: Duration = Duration::from_secs(1);
 /// How long a name may take to resolve. System resolvers give up after 5 to 30 s.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often addresses are counted while no cluster was found or joined.
+const COUNT_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a count stands, if later ones are smaller. A pod that is going away is in the headless service for as long
+/// as it takes to stop.
+const COUNTED_FOR: Duration = Duration::from_secs(60);
 /// Addresses of one name that are used; the largest cluster has fewer nodes.
 const ADDRESSES_MAX: usize = 1024;
 
@@ -43,9 +48,59 @@ pub(crate) async fn resolve(seed: Seed) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.take(ADDRESSES_MAX).collect())
 }
 
+/// The settings under which this node founds a cluster, counted anew until nobody looks at them. The largest count of
+/// late stands: a name server that knows only some of the addresses for a moment must not let two clusters begin,
+/// and addresses of nodes that are going away are forgotten soon.
+pub(crate) async fn keep_judging<F, R>(
+    seeds: Vec<Seed>,
+    expect: usize,
+    resolve: F,
+) -> watch::Receiver<BootstrapSettings>
+where
+    F: Fn(Seed) -> R + Send + Sync + 'static,
+    R: Future<Output = io::Result<Vec<SocketAddr>>> + Send,
+{
+    let settings = move |seed_addresses| BootstrapSettings {
+        expect,
+        seed_addresses,
+    };
+    let mut counts = Counts::default();
+    let begun = Instant::now();
+    let first = counts.note(Duration::ZERO, count_addresses(&seeds, &resolve).await);
+    let (judged, looked_at) = watch::channel(settings(first));
+    tokio::spawn(async move {
+        while tokio::time::timeout(COUNT_INTERVAL, judged.closed())
+            .await
+            .is_err()
+        {
+            let count = count_addresses(&seeds, &resolve).await;
+            judged.send_replace(settings(counts.note(begun.elapsed(), count)));
+        }
+    });
+    looked_at
+}
+
+/// To how many addresses the seeds led of late; as many entries as there are intervals in that time.
+#[derive(Default)]
+struct Counts(VecDeque<(Duration, usize)>);
+
+impl Counts {
+    /// Takes the count of a moment, and gives the largest of late.
+    fn note(&mut self, now: Duration, count: usize) -> usize {
+        let late = |at: Duration| at + COUNTED_FOR > now;
+        self.0.retain(|(at, _)| late(*at));
+        self.0.push_back((now, count));
+        self.0
+            .iter()
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(count)
+    }
+}
+
 /// To how many addresses the seeds lead. A seed that does not resolve now counts as one, so that a
 /// name server that is away does not make the list look empty.
-pub(crate) async fn count_addresses<F, R>(seeds: &[Seed], resolve: F) -> usize
+async fn count_addresses<F, R>(seeds: &[Seed], resolve: F) -> usize
 where
     F: Fn(Seed) -> R,
     R: Future<Output = io::Result<Vec<SocketAddr>>>,
@@ -267,6 +322,19 @@ mod tests {
         assert_eq!(count(&["two"]).await, 2);
         assert_eq!(count(&["two", "same"]).await, 2);
         assert_eq!(count(&["away", "empty"]).await, 2);
+    }
+
+    #[test]
+    fn the_largest_count_of_late_stands() {
+        let mut counts = Counts::default();
+        let mut note = |seconds, count| counts.note(Duration::from_secs(seconds), count);
+        assert_eq!(note(0, 6), 6);
+        assert_eq!(note(30, 2), 6);
+        assert_eq!(note(59, 3), 6);
+        assert_eq!(note(60, 3), 3);
+        assert_eq!(note(61, 5), 5);
+        assert_eq!(note(200, 3), 3);
+        assert_eq!(counts.0.len(), 1);
     }
 
     #[tokio::test]

@@ -33,8 +33,7 @@ use trefoil_api::{ApiLimits, Backend};
 use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
 use trefoil_model::{ClusterId, LineageId};
 use trefoil_raft::{
-    Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions,
-    formation::{self, BootstrapSettings},
+    Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, formation,
 };
 use trefoil_store_journal::JournalOptions;
 use trefoil_store_pages::{Disk, RealDisk};
@@ -258,10 +257,8 @@ async fn join(
     info: &NodeInfo,
     lineage: LineageId,
 ) -> anyhow::Result<ClusterId> {
-    let bootstrap = BootstrapSettings {
-        expect: settings.bootstrap_expect,
-        seed_addresses: seeds::count_addresses(seeds, seeds::resolve).await,
-    };
+    let expect = settings.bootstrap_expect;
+    let bootstrap = seeds::keep_judging(seeds.to_vec(), expect, seeds::resolve).await;
     let description = MemberDescription {
         name: info.name.clone(),
         zone: info.zone.clone(),

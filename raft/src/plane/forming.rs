@@ -8,7 +8,7 @@ use crate::transport::RpcKind;
 use crate::{MetadataError, TransportError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use trefoil_model::{ClusterId, NodeId};
 
 /// Time between two rounds of questions.
@@ -26,22 +26,16 @@ impl MetadataPlane {
     ///
     /// Settings under which two clusters could begin keep it from founding one, and from nothing else:
     /// behind a name with all addresses of the cluster, a cluster that has grown looks like that to
-    /// its own members.
+    /// its own members. They are judged in every round as they are then: what the seeds lead to changes.
     ///
     /// # Errors
     /// [`MetadataError::Refused`] when the node was removed or is too old; [`MetadataError::Disk`] and
     /// [`MetadataError::Stopped`]. Nothing of this passes by trying again.
     pub async fn form(
         &self,
-        settings: BootstrapSettings,
+        settings: watch::Receiver<BootstrapSettings>,
         description: MemberDescription,
     ) -> Result<ClusterId, MetadataError> {
-        let unsound = settings.check().err();
-        let founders = match unsound {
-            None => settings.expect,
-            Some(_) => FOUNDS_NOTHING,
-        };
-        self.inner.agreement.lock().await.expect_founders(founders);
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut joined = false;
@@ -53,6 +47,8 @@ impl MetadataPlane {
                     reason: "the node has a Raft log but no cluster".to_owned(),
                 });
             }
+            let (founders, unsound) = founders_expected(*settings.borrow());
+            self.inner.agreement.lock().await.expect_founders(founders);
             self.ask_peers().await;
             let (step, standing) = {
                 let agreement = self.inner.agreement.lock().await;
@@ -222,6 +218,14 @@ impl MetadataPlane {
             agreement.promised(founding);
         }
         Ok(agreement.report())
+    }
+}
+
+/// How many founders a cluster of this node has, and why it founds none if it must not.
+fn founders_expected(settings: BootstrapSettings) -> (usize, Option<MetadataError>) {
+    match settings.check() {
+        Ok(()) => (settings.expect, None),
+        Err(error) => (FOUNDS_NOTHING, Some(error)),
     }
 }
 

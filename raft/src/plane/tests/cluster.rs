@@ -287,7 +287,7 @@ impl Cluster {
         let mut tasks = tokio::task::JoinSet::new();
         for node in nodes {
             let plane = self.plane(*node);
-            let description = self.description(*node);
+            let (description, settings) = (self.description(*node), fixed(settings));
             tasks.spawn(async move { plane.form(settings, description).await.unwrap() });
         }
         let all = tasks.join_all();
@@ -360,4 +360,9 @@ pub(super) async fn create_tenant(
         name: name.to_owned(),
     };
     plane.propose(command).await
+}
+
+/// Settings that stay as they are.
+pub(super) fn fixed(settings: BootstrapSettings) -> watch::Receiver<BootstrapSettings> {
+    watch::channel(settings).1
 }

@@ -4,7 +4,7 @@ mod cluster;
 
 use crate::state::{Change, Command, Condition, Refusal, Reply};
 use crate::{BootstrapSettings, MetadataError, Role, recovery};
-use cluster::{CLUSTER, Cluster, PATIENCE, create_tenant, eventually, state_where};
+use cluster::{CLUSTER, Cluster, PATIENCE, create_tenant, eventually, fixed, state_where};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -478,7 +478,7 @@ async fn a_wiped_node_joins_as_a_new_one() {
     // While others still see the old one, its name is taken.
     cluster.everybody_sees_all();
     let (forming, asked) = (plane.clone(), description.clone());
-    let early = tokio::spawn(async move { forming.form(settings, asked).await });
+    let early = tokio::spawn(async move { forming.form(fixed(settings), asked).await });
     eventually("the refusal", || {
         let reason = plane.forming_reason()?;
         reason.contains("is alive").then_some(())
@@ -486,7 +486,10 @@ async fn a_wiped_node_joins_as_a_new_one() {
     .await;
     early.abort();
     cluster.everybody_sees(&[founders[1], founders[2], reborn]);
-    assert_eq!(plane.form(settings, description).await.unwrap(), formed[0]);
+    assert_eq!(
+        plane.form(fixed(settings), description).await.unwrap(),
+        formed[0]
+    );
     let old = plane.state().member(founders[0]).cloned().unwrap();
     assert_eq!(old.superseded_by, Some(reborn));
     // Its namesake is there, so nobody waits for `replace_after`.
@@ -510,7 +513,7 @@ async fn two_nodes_of_three_wait() {
         seed_addresses: 3,
     };
     let forming = plane.clone();
-    let task = tokio::spawn(async move { forming.form(settings, description).await });
+    let task = tokio::spawn(async move { forming.form(fixed(settings), description).await });
     let waits = || {
         plane
             .forming_reason()
@@ -519,6 +522,44 @@ async fn two_nodes_of_three_wait() {
     eventually("the reason", waits).await;
     task.abort();
     assert_eq!(plane.cluster(), None);
+}
+
+/// Behind one name with all addresses: those of nodes that are going away count until they are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_founds_when_the_seeds_lead_to_fewer_addresses_than_at_first() {
+    let mut cluster = Cluster::empty(|_| ());
+    for _ in 0..3 {
+        cluster.add_machine().await;
+    }
+    cluster.everybody_sees_all();
+    let settings = |seed_addresses| BootstrapSettings {
+        expect: 3,
+        seed_addresses,
+    };
+    let (counted, at_first) = tokio::sync::watch::channel(settings(6));
+    let nodes = cluster.nodes();
+    let mut forming = Vec::new();
+    for node in &nodes {
+        let (plane, description) = (cluster.plane(*node), cluster.description(*node));
+        let at_first = at_first.clone();
+        forming.push(tokio::spawn(async move {
+            plane.form(at_first, description).await.unwrap()
+        }));
+    }
+    for node in &nodes {
+        let plane = cluster.plane(*node);
+        eventually("the reason", || {
+            let reason = plane.forming_reason()?;
+            reason.contains("must exceed half").then_some(())
+        })
+        .await;
+        assert_eq!(plane.cluster(), None);
+    }
+    counted.send_replace(settings(5));
+    for task in forming {
+        let formed = tokio::time::timeout(PATIENCE, task).await;
+        formed.expect("a cluster forms").unwrap();
+    }
 }
 
 /// Behind one name with all addresses, six nodes that began as three have settings that could found two
@@ -531,29 +572,16 @@ async fn a_cluster_that_outgrew_its_bootstrap_settings_takes_and_restarts_nodes(
     }
     cluster.everybody_sees_all();
     let founders = cluster.nodes();
+    let formed = cluster.form(&founders, 3).await;
     let settings = BootstrapSettings {
         expect: 3,
         seed_addresses: 6,
     };
-    // While there is no cluster, none begins.
-    let plane = cluster.plane(founders[0]);
-    let description = cluster.description(founders[0]);
-    let (forming, asked) = (plane.clone(), description.clone());
-    let early = tokio::spawn(async move { forming.form(settings, asked).await });
-    eventually("the reason", || {
-        let reason = plane.forming_reason()?;
-        reason.contains("must exceed half").then_some(())
-    })
-    .await;
-    early.abort();
-    assert_eq!(plane.cluster(), None);
-
-    let formed = cluster.form(&founders, 3).await;
     let newcomer = cluster.add_machine().await;
     cluster.everybody_sees_all();
     for node in [newcomer, founders[0]] {
         let description = cluster.description(node);
-        let cluster_of = cluster.plane(node).form(settings, description).await;
+        let cluster_of = cluster.plane(node).form(fixed(settings), description).await;
         assert_eq!(cluster_of.unwrap(), formed[0]);
     }
 }
