@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | 3 s | a node that is dead, paused or refuses; no fault at all | asked for by the issue; an election takes 1.2 s |
 //! | 5 s | links that lose, delay or choke silently; members that change; a node that is slow but alive | nothing ends a request but deadlines, and an election may have to be repeated |
+//! | 8 s | the metadata plane over links that lose packets | TCP backs off for seconds: one request ends by its deadline of 5 s, and the next takes its time |
 //! | 15 s | a rolling restart, at every node | each node is away in its turn: a drain and a start of at most 5 s |
 //!
 //! What a node says that was struck itself is measured and not judged.
@@ -21,6 +22,8 @@ use crate::history::{Fault, Micros};
 const PLAIN: Micros = 3_000_000;
 /// For what shows only by silence.
 const SILENT: Micros = 5_000_000;
+/// For requests that need one other node, over links that lose up to a quarter of the packets.
+const LOSSY: Micros = 8_000_000;
 /// For a node that is itself restarted in good order.
 const RESTARTED: Micros = 15_000_000;
 
@@ -61,7 +64,7 @@ const KINDS: &[Kind] = &[
     // The metadata plane takes a leader for dead whose answer takes longer than its heartbeat, a tenth of a second; round
     // trips of up to 0.6 s leave it without one for seconds.
     ("slow", Everyone(SILENT), Nobody),
-    ("lossy", Everyone(SILENT), Everyone(SILENT)),
+    ("lossy", Everyone(SILENT), Everyone(LOSSY)),
     ("duplicating", Everyone(PLAIN), Everyone(PLAIN)),
     ("reordering", Everyone(SILENT), Everyone(SILENT)),
     ("narrow", Everyone(SILENT), Everyone(SILENT)),
