@@ -230,7 +230,7 @@ pub struct MetadataQuery {
 }
 
 /// What a metric family is declared as.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricMetadata {
     /// Name of the family.
     pub metric: String,

@@ -24,6 +24,16 @@ pub enum ApiError {
         /// Position of the first byte that could not be read.
         at: usize,
     },
+    /// 400: a text is wrong at one place.
+    #[error("line {line}, column {column}: {reason}")]
+    BadLine {
+        /// The line, from 1.
+        line: usize,
+        /// The character of the line, from 1.
+        column: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// 400: some series of a write request were refused; **all others were stored**.
     #[error("{0}")]
     PartlyRefused(String),
@@ -87,6 +97,7 @@ impl ApiError {
             Self::BadData(_)
             | Self::CorruptSnappy { .. }
             | Self::CorruptProtobuf { .. }
+            | Self::BadLine { .. }
             | Self::PartlyRefused(_) => 400,
             Self::NotFound(_) => 404,
             Self::Conflict(_) => 409,
@@ -119,6 +130,7 @@ impl ApiError {
             Self::BadData(_)
             | Self::CorruptSnappy { .. }
             | Self::CorruptProtobuf { .. }
+            | Self::BadLine { .. }
             | Self::PartlyRefused(_)
             | Self::Conflict(_)
             | Self::TooLarge { .. }

@@ -1,17 +1,288 @@
-//! Reading what a `/metrics` address says: Prometheus' text format 0.0.4 and the basics of OpenMetrics
-//! 1.0 (`# EOF`, `# UNIT`, timestamps in seconds, exemplars, which are skipped).
+//! Reading what a `/metrics` address says: Prometheus' text format (0.0.4, and 1.0.0 with names in
+//! quotation marks), OpenMetrics 1.0, and delimited `io.prometheus.client.MetricFamily`.
 //!
 //! ```text
-//! # HELP name text                           # TYPE name counter
+//! # HELP name text                           # TYPE name counter       # UNIT name unit
 //! name{label="value",...} value [timestamp]  {"utf-8.name",label="value"} value
+//! OpenMetrics: timestamps in seconds, exemplars (name value # {labels} value [timestamp]), at the end # EOF
 //! ```
-//! Timestamps are milliseconds, or seconds with a fraction when the text ends with `# EOF`.
+//! [`Parser`] goes through a text line by line and lends out what it finds; it copies only texts with
+//! escapes. OpenMetrics is read strictly, as its specification demands. The text format is read as
+//! Prometheus reads it: blanks are free, other comments are skipped, a family's lines may stand anywhere.
+//!
+//! An error names line and column and ends the reading. A native histogram in protobuf is counted and
+//! left out for now; exemplars are counted and not kept.
+
+mod family;
+mod import;
+mod line;
+mod protobuf;
 
 use crate::{ApiError, MetricMetadata, remote_write::MetricKind};
-use std::collections::BTreeMap;
+use family::Families;
+pub use import::{ImportOptions, import_protobuf, import_text};
+use line::{Cursor, Pairs, Wrong, unescape};
+use std::{borrow::Cow, collections::BTreeMap};
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, Millis};
 
-/// One line's sample.
+/// How strictly a text is read, and in which unit its timestamps are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Prometheus' text format; timestamps in milliseconds.
+    Text,
+    /// OpenMetrics 1.0; timestamps in seconds.
+    OpenMetrics,
+}
+
+/// What one line says.
+#[derive(Debug)]
+pub enum Entry<'p, 'a> {
+    /// What a family is declared as.
+    Declaration {
+        /// The family's name.
+        family: Cow<'a, str>,
+        /// The one thing that the line says about it.
+        fact: Fact<'a>,
+    },
+    /// A sample; valid until the next line is read.
+    Sample(&'p SampleLine<'a>),
+}
+
+/// One thing about a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// One sentence for people.
+    Help(Cow<'a, str>),
+    /// Its type.
+    Kind(MetricKind),
+    /// Its base unit.
+    Unit(&'a str),
+}
+
+/// A line with a sample.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleLine<'a> {
+    /// The metric's name as written, suffix included; not empty.
+    pub metric: Cow<'a, str>,
+    /// The other labels in the order of the line; names are unique.
+    pub labels: Pairs<'a>,
+    /// The value.
+    pub value: f64,
+    /// The time in milliseconds, where the line says one. Times beyond 9e15 become that.
+    pub time: Option<Millis>,
+    /// The exemplar, where the line has one.
+    pub exemplar: Option<Exemplar<'a>>,
+    /// The time as written.
+    seconds: Option<f64>,
+    /// Byte of the line at which the value stands.
+    value_at: usize,
+}
+
+/// An example of what a sample counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar<'a> {
+    /// Its labels, such as a trace's id; at most 128 characters in all.
+    pub labels: Pairs<'a>,
+    /// The value.
+    pub value: f64,
+    /// The time in milliseconds, where the line says one.
+    pub time: Option<Millis>,
+}
+
+/// Goes through a text.
+pub struct Parser<'a> {
+    rest: &'a str,
+    line: usize,
+    dialect: Dialect,
+    is_ended: bool,
+    sample: SampleLine<'a>,
+    families: Families,
+}
+
+impl<'a> Parser<'a> {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// [`ApiError::BadLine`] when the text is not UTF-8.
+    pub fn new(text: &'a [u8], dialect: Dialect) -> Result<Self, ApiError> {
+        let rest = std::str::from_utf8(text).map_err(|error| {
+            let good = &text[..error.valid_up_to()];
+            let line_start = good
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |at| at + 1);
+            ApiError::BadLine {
+                line: good.iter().filter(|b| **b == b'\n').count() + 1,
+                column: String::from_utf8_lossy(&good[line_start..]).chars().count() + 1,
+                reason: "not valid UTF-8".to_owned(),
+            }
+        })?;
+        Ok(Self {
+            rest,
+            line: 0,
+            dialect,
+            is_ended: false,
+            sample: SampleLine::default(),
+            families: Families::default(),
+        })
+    }
+
+    /// The next thing that the text says; `None` at its end.
+    ///
+    /// # Errors
+    /// [`ApiError::BadLine`]; the rest cannot be read then.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 'a>>, ApiError> {
+        loop {
+            let Some(line) = self.next_line() else {
+                return self.end().map(|()| None);
+            };
+            let wrong = |wrong: Wrong| bad_line(self.line, line, &wrong);
+            if self.is_ended {
+                return Err(wrong(Wrong {
+                    at: 0,
+                    reason: "a line behind \"# EOF\"".to_owned(),
+                }));
+            }
+            let is_strict = self.dialect == Dialect::OpenMetrics;
+            let first = match is_strict {
+                true => line,
+                false => line.trim_start_matches([' ', '\t']),
+            };
+            if first.is_empty() {
+                if is_strict {
+                    return Err(wrong(Wrong {
+                        at: 0,
+                        reason: "a blank line".to_owned(),
+                    }));
+                }
+            } else if first.starts_with('#') {
+                if is_strict && line == "# EOF" {
+                    self.is_ended = true;
+                    continue;
+                }
+                let declared = read_declaration(line, self.dialect, &mut self.families);
+                if let Some((family, fact)) = declared.map_err(wrong)? {
+                    return Ok(Some(Entry::Declaration { family, fact }));
+                }
+            } else {
+                let read = Cursor::new(line, self.dialect).sample(&mut self.sample);
+                read.map_err(wrong)?;
+                if is_strict {
+                    let checked = self.families.sample(&self.sample);
+                    checked.map_err(|w| bad_line(self.line, line, &w))?;
+                }
+                return Ok(Some(Entry::Sample(&self.sample)));
+            }
+        }
+    }
+
+    fn next_line(&mut self) -> Option<&'a str> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.line += 1;
+        let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+        self.rest = rest;
+        match self.dialect {
+            Dialect::Text => Some(line.strip_suffix('\r').unwrap_or(line)),
+            Dialect::OpenMetrics => Some(line),
+        }
+    }
+
+    /// What can only be judged at the end.
+    fn end(&mut self) -> Result<(), ApiError> {
+        if self.dialect == Dialect::Text {
+            return Ok(());
+        }
+        let line = self.line + 1;
+        let finished = self.families.finish();
+        finished.map_err(|wrong| bad_line(self.line, "", &wrong))?;
+        match self.is_ended {
+            true => Ok(()),
+            false => Err(ApiError::BadLine {
+                line,
+                column: 1,
+                reason: "expected \"# EOF\", found the end of the text".to_owned(),
+            }),
+        }
+    }
+}
+
+#[cold]
+fn bad_line(number: usize, line: &str, wrong: &Wrong) -> ApiError {
+    let before = line.get(..wrong.at).unwrap_or(line);
+    ApiError::BadLine {
+        line: number,
+        column: before.chars().count() + 1,
+        reason: wrong.reason.clone(),
+    }
+}
+
+/// Reads a line that begins with `#`. `None`: a comment.
+fn read_declaration<'a>(
+    line: &'a str,
+    dialect: Dialect,
+    families: &mut Families,
+) -> Result<Option<(Cow<'a, str>, Fact<'a>)>, Wrong> {
+    let is_strict = dialect == Dialect::OpenMetrics;
+    let mut keyword_at = line.find('#').map_or(0, |at| at + 1);
+    let blanks: &[char] = if is_strict { &[' '] } else { &[' ', '\t'] };
+    if is_strict && line[keyword_at..].starts_with(' ') {
+        keyword_at += 1;
+    } else if !is_strict {
+        keyword_at = line.len() - line[keyword_at..].trim_start_matches(blanks).len();
+    }
+    let keywords = ["HELP", "TYPE", "UNIT"];
+    let stands_here = |word: &&str| {
+        let rest = line[keyword_at..].strip_prefix(*word);
+        rest.is_some_and(|rest| rest.starts_with(blanks)) && (!is_strict || keyword_at == 2)
+    };
+    let keyword = keywords.into_iter().find(stands_here);
+    let Some(keyword) = keyword else {
+        let is_lone = keywords.contains(&line[keyword_at..].trim_end());
+        let reason = match is_lone {
+            true => "a line of metadata without the name of a metric",
+            false => "expected HELP, TYPE, UNIT or EOF: OpenMetrics has no other comments",
+        };
+        return match is_strict || is_lone {
+            true => Err(Wrong {
+                at: keyword_at.min(line.len()),
+                reason: reason.to_owned(),
+            }),
+            false => Ok(None),
+        };
+    };
+    let mut cursor = Cursor::new(line, dialect);
+    let family = cursor.family(keyword_at + keyword.len() + usize::from(is_strict))?;
+    let (rest, rest_at) = cursor.rest()?;
+    let fact = match keyword {
+        "HELP" if rest.contains('\\') => Fact::Help(Cow::Owned(unescape(rest, is_strict))),
+        "HELP" => Fact::Help(Cow::Borrowed(rest)),
+        "UNIT" => Fact::Unit(rest),
+        _ => Fact::Kind(read_kind(rest, is_strict).ok_or_else(|| Wrong {
+            at: rest_at,
+            reason: format!("{rest:?} is not a type of metric"),
+        })?),
+    };
+    if is_strict {
+        match &fact {
+            Fact::Help(_) => families.help(&family),
+            Fact::Kind(kind) => families.kind(&family, *kind),
+            Fact::Unit(unit) => families.unit(&family, unit),
+        }?;
+    }
+    Ok(Some((family, fact)))
+}
+
+fn read_kind(text: &str, is_strict: bool) -> Option<MetricKind> {
+    if text == "untyped" && !is_strict {
+        return Some(MetricKind::Unknown);
+    }
+    let mut kinds = MetricKind::ALL.into_iter();
+    kinds.find(|kind| kind.as_str() == text)
+}
+
+/// One line's sample, owned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The labels, the metric's name among them.
@@ -39,24 +310,47 @@ impl IntoIterator for Exposition {
     }
 }
 
-/// Reads a whole text.
+/// Reads a whole text: OpenMetrics when it ends with `# EOF`, else Prometheus' text format.
 ///
 /// # Errors
-/// [`ApiError::BadData`] that names the line and what was expected there.
+/// [`ApiError::BadLine`] that names line, column and what was expected there.
 pub fn parse(text: &str) -> Result<Exposition, ApiError> {
-    let is_open_metrics = text.trim_end().ends_with("# EOF");
-    let mut families: BTreeMap<&str, MetricMetadata> = BTreeMap::new();
+    let dialect = match text.trim_end().ends_with("# EOF") {
+        true => Dialect::OpenMetrics,
+        false => Dialect::Text,
+    };
+    let mut families: BTreeMap<String, MetricMetadata> = BTreeMap::new();
     let mut samples = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let outcome = if line.is_empty() {
-            Ok(())
-        } else if let Some(comment) = line.strip_prefix('#') {
-            read_comment(comment, &mut families)
-        } else {
-            read_sample(line, is_open_metrics).map(|sample| samples.push(sample))
-        };
-        outcome.map_err(|reason| ApiError::BadData(format!("line {}: {reason}", index + 1)))?;
+    let mut parser = Parser::new(text.as_bytes(), dialect)?;
+    while let Some(entry) = parser.next_entry()? {
+        match entry {
+            Entry::Declaration { family, fact } => {
+                let name = family.into_owned();
+                let declared = families
+                    .entry(name.clone())
+                    .or_insert_with(|| MetricMetadata {
+                        metric: name,
+                        ..MetricMetadata::default()
+                    });
+                match fact {
+                    Fact::Help(help) => declared.help = help.into_owned(),
+                    Fact::Kind(kind) => declared.kind = kind,
+                    Fact::Unit(unit) => declared.unit = unit.to_owned(),
+                }
+            }
+            Entry::Sample(line) => {
+                let mut builder = LabelsBuilder::new();
+                builder.set(LABEL_NAME_METRIC, &line.metric);
+                for (name, value) in &line.labels {
+                    builder.set(name, value);
+                }
+                samples.push(Sample {
+                    labels: builder.build(),
+                    value: line.value,
+                    timestamp: line.time,
+                });
+            }
+        }
     }
     Ok(Exposition {
         samples,
@@ -64,260 +358,5 @@ pub fn parse(text: &str) -> Result<Exposition, ApiError> {
     })
 }
 
-fn read_comment<'a>(
-    comment: &'a str,
-    families: &mut BTreeMap<&'a str, MetricMetadata>,
-) -> Result<(), String> {
-    let mut words = comment.trim_start().splitn(3, [' ', '\t']);
-    let (keyword, name) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-    if !matches!(keyword, "HELP" | "TYPE" | "UNIT") {
-        return Ok(());
-    }
-    if name.is_empty() {
-        return Err(format!("{keyword} without the name of a metric"));
-    }
-    let rest = words.next().unwrap_or("").trim();
-    let family = families.entry(name).or_insert_with(|| MetricMetadata {
-        metric: name.trim_matches('"').to_owned(),
-        kind: MetricKind::Unknown,
-        help: String::new(),
-        unit: String::new(),
-    });
-    match keyword {
-        "HELP" => family.help = unescape(rest),
-        "UNIT" => family.unit = rest.to_owned(),
-        _ if rest == "untyped" => family.kind = MetricKind::Unknown,
-        _ => {
-            let known = MetricKind::ALL.iter().find(|kind| kind.as_str() == rest);
-            family.kind = *known.ok_or_else(|| format!("{rest:?} is not a type of metric"))?;
-        }
-    }
-    Ok(())
-}
-
-fn read_sample(line: &str, is_open_metrics: bool) -> Result<Sample, String> {
-    let mut builder = LabelsBuilder::new();
-    let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
-    let (name, mut rest) = line.split_at(name_end);
-    let mut has_name = !name.is_empty();
-    if has_name {
-        builder.set(LABEL_NAME_METRIC, name);
-    }
-    if let Some(labels) = rest.strip_prefix('{') {
-        rest = read_labels(labels, &mut builder, &mut has_name)?;
-    }
-    if !has_name {
-        return Err("expected the name of a metric".to_owned());
-    }
-    let mut words = rest.split_ascii_whitespace();
-    let value = words.next().ok_or("expected a value")?;
-    let value: f64 = value
-        .parse()
-        .map_err(|_| format!("{value:?} is not a number"))?;
-    let timestamp = match words.next() {
-        None | Some("#") => None,
-        Some(word) => Some(read_timestamp(word, is_open_metrics)?),
-    };
-    if timestamp.is_some() && words.next().is_some_and(|word| word != "#") {
-        return Err("expected the end of the line behind the timestamp".to_owned());
-    }
-    Ok(Sample {
-        labels: builder.build(),
-        value,
-        timestamp,
-    })
-}
-
-fn read_timestamp(word: &str, is_open_metrics: bool) -> Result<Millis, String> {
-    let malformed = || format!("{word:?} is not a timestamp");
-    if !is_open_metrics {
-        return word.parse().map_err(|_| malformed());
-    }
-    let seconds: f64 = word.parse().map_err(|_| malformed())?;
-    let millis = (seconds * 1000.0).round();
-    if !millis.is_finite() || millis.abs() > 9e15 {
-        return Err(malformed());
-    }
-    Ok(millis as Millis)
-}
-
-/// Reads `name="value",...}` and returns what stands behind the brace.
-fn read_labels<'a>(
-    mut text: &'a str,
-    builder: &mut LabelsBuilder,
-    has_name: &mut bool,
-) -> Result<&'a str, String> {
-    let mut seen: Vec<String> = Vec::new();
-    loop {
-        text = text.trim_start();
-        if let Some(rest) = text.strip_prefix('}') {
-            return Ok(rest);
-        }
-        let (name, rest) = read_label_name(text)?;
-        let rest = rest.trim_start();
-        if let Some(rest) = rest.strip_prefix('=') {
-            let (value, rest) = read_quoted(rest.trim_start())?;
-            if seen.contains(&name) {
-                return Err(format!("label {name:?} appears twice"));
-            }
-            builder.set(&name, &value);
-            seen.push(name);
-            text = rest;
-        } else if text.starts_with('"') && !*has_name {
-            // A quoted name on its own is the metric's.
-            builder.set(LABEL_NAME_METRIC, &name);
-            *has_name = true;
-            text = rest;
-        } else {
-            return Err(format!("expected \"=\" behind label {name:?}"));
-        }
-        text = text.trim_start();
-        match text.strip_prefix(',') {
-            Some(rest) => text = rest,
-            None if text.starts_with('}') => {}
-            None => return Err("expected \",\" or \"}\" behind a label".to_owned()),
-        }
-    }
-}
-
-fn read_label_name(text: &str) -> Result<(String, &str), String> {
-    if text.starts_with('"') {
-        return read_quoted(text);
-    }
-    let end = text
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .unwrap_or(text.len());
-    if end == 0 || text.as_bytes()[0].is_ascii_digit() {
-        return Err("expected the name of a label".to_owned());
-    }
-    Ok((text[..end].to_owned(), &text[end..]))
-}
-
-/// Reads a text in quotation marks and returns it without its escapes, and what stands behind it.
-fn read_quoted(text: &str) -> Result<(String, &str), String> {
-    let Some(inner) = text.strip_prefix('"') else {
-        return Err("expected a text in quotation marks".to_owned());
-    };
-    let mut escaped = false;
-    for (at, c) in inner.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return Ok((unescape(&inner[..at]), &inner[at + 1..])),
-            _ => {}
-        }
-    }
-    Err("a quotation mark is missing".to_owned())
-}
-
-/// Undoes `\\`, `\"` and `\n`; other escapes stay as they are.
-fn unescape(text: &str) -> String {
-    if !text.contains('\\') {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some(c @ ('\\' | '"')) => out.push(c),
-            Some(other) => out.extend(['\\', other]),
-            None => out.push('\\'),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
-
-    fn check(text: &str, expected: &[(&str, f64, Option<i64>)]) {
-        let parsed = parse(text).unwrap();
-        let found: Vec<_> = parsed
-            .samples
-            .iter()
-            .map(|s| (s.labels.to_string(), s.value, s.timestamp))
-            .collect();
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|(labels, value, time)| ((*labels).to_owned(), *value, *time))
-            .collect();
-        assert_eq!(found, expected, "{text}");
-    }
-
-    #[test]
-    fn text_format() {
-        check(
-            "# HELP up Whether\n# TYPE up gauge\nup 1\nup{job=\"a\"} 0 1234\n\n# any comment\n",
-            &[("up", 1.0, None), (r#"up{job="a"}"#, 0.0, Some(1234))],
-        );
-        check(
-            "x{a=\"q\\\"\\\\\\n\", b=\"}\",} +Inf",
-            &[("x{a=\"q\\\"\\\\\\n\", b=\"}\"}", f64::INFINITY, None)],
-        );
-        check("x -1.5e3 -7", &[("x", -1500.0, Some(-7))]);
-        check(
-            "{\"my.metric\",\"a.b\"=\"c\"} 2",
-            &[(r#"my.metric{a.b="c"}"#, 2.0, None)],
-        );
-        check("\tx  \t 3 \t 4 ", &[("x", 3.0, Some(4))]);
-    }
-
-    #[test]
-    fn open_metrics() {
-        let text = "# TYPE a counter\n# UNIT a seconds\na_total 5 1.5 # {trace=\"1\"} 1 2\n\
-                    b_bucket{le=\"1\"} 3 # {t=\"2\"} 0.5\n# EOF\n";
-        check(
-            text,
-            &[
-                ("a_total", 5.0, Some(1500)),
-                (r#"b_bucket{le="1"}"#, 3.0, None),
-            ],
-        );
-        let metadata = parse(text).unwrap().metadata;
-        assert_eq!(metadata.len(), 1);
-        assert_eq!(metadata[0].kind, MetricKind::Counter);
-        assert_eq!(metadata[0].unit, "seconds");
-    }
-
-    #[test]
-    fn errors_name_the_line() {
-        let check = |text: &str, expected: &str| {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text}: {error}");
-        };
-        check("up 1\nup x\n", "line 2: \"x\" is not a number");
-        check("up", "line 1: expected a value");
-        check("up{a=\"b} 1", "line 1: a quotation mark is missing");
-        check("up{a=b} 1", "line 1: expected a text in quotation marks");
-        check("up{a\"b\"} 1", "expected \"=\" behind label \"a\"");
-        check("up{a=\"1\" b=\"2\"} 1", "expected \",\" or \"}\"");
-        check("up{a=\"1\",a=\"2\"} 1", "label \"a\" appears twice");
-        check("{a=\"1\"} 1", "expected the name of a metric");
-        check("up 1 x", "\"x\" is not a timestamp");
-        check("up 1 2 3", "expected the end of the line");
-        check("# TYPE up thing", "\"thing\" is not a type of metric");
-        check("# HELP", "HELP without the name");
-    }
-    #[test]
-    fn random_texts_never_panic() {
-        let mut random = StdRng::seed_from_u64(3);
-        let pieces = [
-            "up", "{", "}", "a=", "\"", "\\", ",", " ", "1.5", "# TYPE ", "\n", "\u{e9}", "-",
-            "# EOF",
-        ];
-        for _ in 0..20_000 {
-            let count = random.random_range(0..20);
-            let text: String = (0..count)
-                .map(|_| pieces[random.random_range(0..pieces.len())])
-                .collect();
-            drop(parse(&text));
-        }
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ mod limits;
 mod number;
 pub mod remote_write;
 mod tenant;
+mod wire;
 
 pub use backend::{
     Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata, RangeQuery,

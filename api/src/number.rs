@@ -38,6 +38,32 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// A bucket's bound or a quantile as label value: the shortest digits, always with a point or an
+/// exponent (`1.0`, `0.005`, `1e+06`), `+Inf`.
+///
+/// Source: `FormatOpenMetricsFloat` of Prometheus over Go's format `g`.
+pub(crate) fn write_bound(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    // Go turns to exponents where the digits before the point would be more than 21, or 6 for `%g` of
+    // the shortest form; it is the latter here.
+    if value != 0.0 && !(-4..6).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", exponent.unsigned_abs());
+    }
+    match value.fract() == 0.0 {
+        true => format!("{value:.1}"),
+        false => format!("{value}"),
+    }
+}
+
 /// Appends a time as seconds, with three digits behind the point unless they are all zero.
 ///
 /// Source: `jsonutil.MarshalTimestamp` of Prometheus.

@@ -17,9 +17,9 @@
 mod decode;
 mod encode;
 mod request;
+mod series;
 mod short_copy;
 mod snappy;
-mod wire;
 
 pub use decode::Decoder;
 pub use encode::encode;

@@ -6,7 +6,11 @@
 //! ```
 //! Only series that passed the checks are here; the others are in [`Refusals`].
 
-use super::short_copy::PaddedBuffer;
+use super::{
+    series::{LabelsState, finish_series},
+    short_copy::PaddedBuffer,
+};
+use crate::{ApiError, WriteLimits};
 use trefoil_model::{Labels, Millis, read_varint};
 
 /// Longest text kept about a refused series.
@@ -264,7 +268,86 @@ impl WriteRequest {
             + self.metadata.capacity() * size_of::<MetadataEnds>()
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Adds a series under the same rules as remote write's: what breaks one is refused and counted, all
+    /// else is kept. The pairs are sorted on the way; a series without samples is left out.
+    ///
+    /// # Errors
+    /// [`ApiError::TooLarge`] when the request has more samples than the limit.
+    pub(crate) fn push_series(
+        &mut self,
+        pairs: &mut [(&str, &str)],
+        samples: impl IntoIterator<Item = (Millis, f64)>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let (labels_start, samples_start) = (self.canonical.len(), self.samples.len());
+        pairs.sort_unstable_by_key(|(name, _)| *name);
+        let mut state = LabelsState::default();
+        for (name, value) in pairs.iter() {
+            state.push(
+                name.as_bytes(),
+                value.as_bytes(),
+                limits,
+                &mut self.canonical,
+            );
+        }
+        self.samples.extend(samples);
+        self.check_sample_count(limits)?;
+        finish_series(&state, limits, labels_start, samples_start, self);
+        Ok(())
+    }
+
+    /// Adds a declaration: name of the family, help, unit. One that cannot be kept is dropped and long
+    /// texts are cut, because declarations are a courtesy and no reason to refuse samples.
+    pub(crate) fn push_metadata(
+        &mut self,
+        kind: MetricKind,
+        [metric, help, unit]: [&[u8]; 3],
+        limits: &WriteLimits,
+    ) {
+        let is_text = [metric, help, unit]
+            .iter()
+            .all(|text| std::str::from_utf8(text).is_ok());
+        if metric.is_empty() || !is_text || metric.len() > limits.label_value_bytes_max {
+            return;
+        }
+        let cut = |text: &[u8]| {
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            text.floor_char_boundary(limits.metadata_bytes_max)
+        };
+        let (help, unit) = (&help[..cut(help)], &unit[..cut(unit)]);
+        let mut ends = [0; 3];
+        for (end, text) in ends.iter_mut().zip([metric, help, unit]) {
+            self.metadata_text.extend_from_slice(text);
+            *end = self.metadata_text.len() as u32;
+        }
+        self.metadata.push(MetadataEnds {
+            kind,
+            metric: ends[0],
+            help: ends[1],
+            unit: ends[2],
+        });
+    }
+
+    /// Counts what a request holds that is not kept yet.
+    pub(crate) fn count_skipped(&mut self, exemplars: u64, histograms: u64) {
+        self.skipped_exemplars += exemplars;
+        self.skipped_histograms += histograms;
+    }
+
+    /// # Errors
+    /// [`ApiError::TooLarge`] when there are more samples than a request may have.
+    pub(super) fn check_sample_count(&self, limits: &WriteLimits) -> Result<(), ApiError> {
+        if self.samples.len() <= limits.samples_max {
+            return Ok(());
+        }
+        Err(ApiError::TooLarge {
+            what: "number of samples in the request",
+            size: self.samples.len() as u64,
+            size_max: limits.samples_max as u64,
+        })
+    }
+
+    pub(crate) fn clear(&mut self) {
         self.canonical.truncate(0);
         self.samples.clear();
         self.series.clear();

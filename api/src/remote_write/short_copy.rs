@@ -4,10 +4,10 @@
 //! have [`PADDING`] bytes behind what counts, whole pieces of 16 bytes are copied instead, and what is
 //! too much is overwritten by the next text. All of it is checked indexing; nothing is `unsafe`.
 
-use trefoil_model::write_varint;
-
 /// How many bytes source and target must have behind the last one that counts.
 pub(super) const PADDING: usize = 16;
+/// Bytes of the longest length in LEB128.
+const LENGTH_BYTES_MAX: usize = 10;
 
 /// Bytes of which the first `length` count; the rest is room that was cleared or written before.
 #[derive(Clone, Debug, Default)]
@@ -48,13 +48,17 @@ impl PaddedBuffer {
 
     /// Appends a length and a text of any length.
     pub(super) fn push_text(&mut self, text: &[u8]) {
-        let mut prefix = Vec::with_capacity(5);
-        write_varint(&mut prefix, text.len() as u64);
-        self.reserve(prefix.len() + text.len());
-        for part in [&prefix, text] {
-            self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
-            self.length += part.len();
+        self.reserve(LENGTH_BYTES_MAX + text.len());
+        let mut rest = text.len();
+        while rest >= 0x80 {
+            self.bytes[self.length] = rest as u8 | 0x80;
+            self.length += 1;
+            rest >>= 7;
         }
+        self.bytes[self.length] = rest as u8;
+        self.length += 1;
+        self.bytes[self.length..self.length + text.len()].copy_from_slice(text);
+        self.length += text.len();
     }
 
     /// Appends `from[at..at + count]`.

@@ -4,7 +4,7 @@ use crate::ApiError;
 
 /// A position in a message. `at` counts from the start of the whole body, for error messages.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     end: usize,
@@ -12,16 +12,16 @@ pub(super) struct Reader<'a> {
 
 /// Where two short texts stand in the buffer, each behind one byte with its length.
 #[derive(Clone, Copy)]
-pub(super) struct UsualPair {
-    pub(super) name_at: usize,
-    pub(super) name_length: usize,
-    pub(super) value_at: usize,
-    pub(super) value_length: usize,
+pub(crate) struct UsualPair {
+    pub(crate) name_at: usize,
+    pub(crate) name_length: usize,
+    pub(crate) value_at: usize,
+    pub(crate) value_length: usize,
 }
 
 /// How a field's value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WireType {
+pub(crate) enum WireType {
     Varint,
     Fixed64,
     Bytes,
@@ -30,7 +30,7 @@ pub(super) enum WireType {
 
 impl<'a> Reader<'a> {
     /// Reads the first `length` of `bytes`; whatever follows is padding.
-    pub(super) fn new(bytes: &'a [u8], length: usize) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], length: usize) -> Self {
         assert!(length <= bytes.len(), "a message ends inside its buffer");
         Self {
             bytes,
@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
 
     /// The whole buffer, padding included; positions in it are those of the reader.
     #[inline(always)]
-    pub(super) fn buffer(&self) -> &'a [u8] {
+    pub(crate) fn buffer(&self) -> &'a [u8] {
         self.bytes
     }
 
@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
     /// length | 0a | name length | name | 12 | value length | value
     /// ```
     #[inline(always)]
-    pub(super) fn usual_pair(&mut self) -> Option<UsualPair> {
+    pub(crate) fn usual_pair(&mut self) -> Option<UsualPair> {
         let (bytes, at) = (self.bytes, self.at);
         let [length, tag, name_length] = *bytes.get(at..)?.first_chunk::<3>()?;
         let (length, name_length) = (usize::from(length), usize::from(name_length));
@@ -75,18 +75,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.at >= self.end
     }
 
     /// Bytes left of this message.
-    pub(super) fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.end - self.at
     }
 
     /// The next byte without moving, 0 at the end (which is no tag).
     #[inline(always)]
-    pub(super) fn peek(&self) -> u8 {
+    pub(crate) fn peek(&self) -> u8 {
         if self.at < self.end {
             self.bytes[self.at]
         } else {
@@ -96,12 +96,12 @@ impl<'a> Reader<'a> {
 
     /// Moves behind a byte that was peeked.
     #[inline(always)]
-    pub(super) fn skip_byte(&mut self) {
+    pub(crate) fn skip_byte(&mut self) {
         self.at += 1;
     }
 
     #[inline(always)]
-    pub(super) fn varint(&mut self, field: &'static str) -> Result<u64, ApiError> {
+    pub(crate) fn varint(&mut self, field: &'static str) -> Result<u64, ApiError> {
         if self.at < self.end && self.bytes[self.at] < 0x80 {
             self.at += 1;
             return Ok(u64::from(self.bytes[self.at - 1]));
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The field's number and layout. Groups, which nobody sends, are refused.
-    pub(super) fn tag(&mut self, message: &'static str) -> Result<(u64, WireType), ApiError> {
+    pub(crate) fn tag(&mut self, message: &'static str) -> Result<(u64, WireType), ApiError> {
         let tag = self.varint(message)?;
         let wire_type = match tag & 7 {
             0 => WireType::Varint,
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
 
     /// A length-delimited value.
     #[inline(always)]
-    pub(super) fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], ApiError> {
+    pub(crate) fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], ApiError> {
         let length = self.varint(field)?;
         if length > (self.end - self.at) as u64 {
             return Err(self.corrupt(field));
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
 
     /// A message inside this one.
     #[inline(always)]
-    pub(super) fn message(&mut self, field: &'static str) -> Result<Reader<'a>, ApiError> {
+    pub(crate) fn message(&mut self, field: &'static str) -> Result<Reader<'a>, ApiError> {
         let length = self.varint(field)?;
         if length > (self.end - self.at) as u64 {
             return Err(self.corrupt(field));
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn fixed64(&mut self, field: &'static str) -> Result<u64, ApiError> {
+    pub(crate) fn fixed64(&mut self, field: &'static str) -> Result<u64, ApiError> {
         match self.bytes[self.at..self.end].first_chunk::<8>() {
             Some(bytes) => {
                 self.at += 8;
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Moves behind a field that is not needed.
-    pub(super) fn skip(
+    pub(crate) fn skip(
         &mut self,
         wire_type: WireType,
         field: &'static str,
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
 
     /// The error for a value that could not be read here.
     #[cold]
-    pub(super) fn corrupt(&self, field: &'static str) -> ApiError {
+    pub(crate) fn corrupt(&self, field: &'static str) -> ApiError {
         ApiError::CorruptProtobuf { field, at: self.at }
     }
 }

@@ -1,0 +1,295 @@
+//! Prometheus' protobuf exposition.
+//!
+//! ```text
+//! body          = *(varint length | MetricFamily)
+//! MetricFamily    string name = 1, string help = 2, enum type = 3, repeated Metric = 4, string unit = 5
+//! Metric          repeated LabelPair = 1, Gauge = 2, Counter = 3, Summary = 4, Untyped = 5,
+//!                 int64 timestamp_ms = 6, Histogram = 7
+//! LabelPair       string name = 1, string value = 2
+//! Gauge, Counter, Untyped  double value = 1, (Counter) Exemplar = 2
+//! Summary         uint64 sample_count = 1, double sample_sum = 2, repeated Quantile = 3
+//! Quantile        double quantile = 1, double value = 2
+//! Histogram       uint64 sample_count = 1, double sample_sum = 2, repeated Bucket = 3,
+//!                 double sample_count_float = 4, sint32 schema = 5, ... native buckets
+//! Bucket          uint64 cumulative_count = 1, double upper_bound = 2, Exemplar = 3,
+//!                 double cumulative_count_float = 4
+//! ```
+//! Source: `metrics.proto` of the Prometheus client model.
+
+use super::import::ImportOptions;
+use crate::{
+    ApiError, WriteLimits,
+    number::write_bound,
+    remote_write::{MetricKind, WriteRequest},
+    wire::{Reader, WireType},
+};
+use trefoil_model::{LABEL_NAME_METRIC, Millis};
+
+/// Fields of a histogram that only native ones have: schema, zero bucket, spans, deltas, counts.
+const NATIVE_FIELDS: std::ops::RangeInclusive<u64> = 5..=14;
+
+/// What all series of a metric share.
+struct Metric<'a> {
+    family: &'a str,
+    labels: Vec<(&'a str, &'a str)>,
+    time: Millis,
+}
+
+/// Where series go.
+struct Sink<'s> {
+    options: &'s ImportOptions,
+    limits: &'s WriteLimits,
+    out: &'s mut WriteRequest,
+}
+
+/// Reads all families of a body.
+pub(super) fn read_families(
+    body: &[u8],
+    options: &ImportOptions,
+    limits: &WriteLimits,
+    out: &mut WriteRequest,
+) -> Result<(), ApiError> {
+    let mut reader = Reader::new(body, body.len());
+    let mut sink = Sink {
+        options,
+        limits,
+        out,
+    };
+    while !reader.is_at_end() {
+        let family = reader.message("MetricFamily")?;
+        read_family(family, &mut sink)?;
+    }
+    Ok(())
+}
+
+fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, ApiError> {
+    let bytes = reader.bytes(field)?;
+    std::str::from_utf8(bytes).map_err(|_| reader.corrupt(field))
+}
+
+fn double(reader: &mut Reader<'_>, field: &'static str) -> Result<f64, ApiError> {
+    reader.fixed64(field).map(f64::from_bits)
+}
+
+/// Reads a family in two passes, because its name may stand behind its metrics.
+fn read_family(family: Reader<'_>, sink: &mut Sink<'_>) -> Result<(), ApiError> {
+    let (mut name, mut help, mut unit, mut kind) = ("", "", "", 0);
+    let mut reader = family;
+    while !reader.is_at_end() {
+        match reader.tag("MetricFamily")? {
+            (1, WireType::Bytes) => name = text(&mut reader, "MetricFamily.name")?,
+            (2, WireType::Bytes) => help = text(&mut reader, "MetricFamily.help")?,
+            (3, WireType::Varint) => kind = reader.varint("MetricFamily.type")?,
+            (5, WireType::Bytes) => unit = text(&mut reader, "MetricFamily.unit")?,
+            (_, wire_type) => reader.skip(wire_type, "MetricFamily")?,
+        }
+    }
+    if name.is_empty() {
+        return Err(family.corrupt("MetricFamily.name"));
+    }
+    let kind = match kind {
+        0 => MetricKind::Counter,
+        1 => MetricKind::Gauge,
+        2 => MetricKind::Summary,
+        4 => MetricKind::Histogram,
+        5 => MetricKind::GaugeHistogram,
+        _ => MetricKind::Unknown,
+    };
+    let texts = [name, help, unit].map(str::as_bytes);
+    sink.out.push_metadata(kind, texts, sink.limits);
+    let mut reader = family;
+    while !reader.is_at_end() {
+        match reader.tag("MetricFamily")? {
+            (4, WireType::Bytes) => {
+                let metric = reader.message("MetricFamily.metric")?;
+                read_metric(name, kind, metric, sink)?;
+            }
+            (_, wire_type) => reader.skip(wire_type, "MetricFamily")?,
+        }
+    }
+    Ok(())
+}
+
+fn read_metric(
+    family: &str,
+    kind: MetricKind,
+    message: Reader<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ApiError> {
+    let mut metric = Metric {
+        family,
+        labels: Vec::new(),
+        time: sink.options.time,
+    };
+    let mut reader = message;
+    while !reader.is_at_end() {
+        match reader.tag("Metric")? {
+            (1, WireType::Bytes) => {
+                let mut pair = reader.message("Metric.label")?;
+                metric.labels.push(read_label(&mut pair)?);
+            }
+            (6, WireType::Varint) => {
+                metric.time = reader.varint("Metric.timestamp_ms")? as i64;
+            }
+            (_, wire_type) => reader.skip(wire_type, "Metric")?,
+        }
+    }
+    let mut reader = message;
+    while !reader.is_at_end() {
+        match reader.tag("Metric")? {
+            (2 | 3 | 5, WireType::Bytes) => {
+                let value = read_value(reader.message("Metric.value")?, sink)?;
+                sink.push(&metric, "", None, value)?;
+            }
+            (4, WireType::Bytes) => read_summary(&metric, reader.message("Metric.summary")?, sink)?,
+            (7, WireType::Bytes) => {
+                let histogram = reader.message("Metric.histogram")?;
+                read_histogram(&metric, kind, histogram, sink)?;
+            }
+            (_, wire_type) => reader.skip(wire_type, "Metric")?,
+        }
+    }
+    Ok(())
+}
+
+fn read_label<'a>(pair: &mut Reader<'a>) -> Result<(&'a str, &'a str), ApiError> {
+    let (mut name, mut value) = ("", "");
+    while !pair.is_at_end() {
+        match pair.tag("LabelPair")? {
+            (1, WireType::Bytes) => name = text(pair, "LabelPair.name")?,
+            (2, WireType::Bytes) => value = text(pair, "LabelPair.value")?,
+            (_, wire_type) => pair.skip(wire_type, "LabelPair")?,
+        }
+    }
+    Ok((name, value))
+}
+
+/// The value of a gauge, a counter or an untyped metric.
+fn read_value(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<f64, ApiError> {
+    let mut value = 0.0;
+    while !reader.is_at_end() {
+        match reader.tag("Counter")? {
+            (1, WireType::Fixed64) => value = double(&mut reader, "Counter.value")?,
+            (field, wire_type) => {
+                sink.out.count_skipped(u64::from(field == 2), 0);
+                reader.skip(wire_type, "Counter")?;
+            }
+        }
+    }
+    Ok(value)
+}
+
+fn read_summary(
+    metric: &Metric<'_>,
+    mut reader: Reader<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ApiError> {
+    let (mut count, mut sum) = (0, 0.0);
+    while !reader.is_at_end() {
+        match reader.tag("Summary")? {
+            (1, WireType::Varint) => count = reader.varint("Summary.sample_count")?,
+            (2, WireType::Fixed64) => sum = double(&mut reader, "Summary.sample_sum")?,
+            (3, WireType::Bytes) => {
+                let quantile = reader.message("Summary.quantile")?;
+                let (quantile, value) = read_quantile(quantile)?;
+                sink.push(metric, "", Some(("quantile", quantile)), value)?;
+            }
+            (_, wire_type) => reader.skip(wire_type, "Summary")?,
+        }
+    }
+    sink.push(metric, "_sum", None, sum)?;
+    sink.push(metric, "_count", None, count as f64)
+}
+
+fn read_quantile(mut reader: Reader<'_>) -> Result<(f64, f64), ApiError> {
+    let (mut quantile, mut value) = (0.0, 0.0);
+    while !reader.is_at_end() {
+        match reader.tag("Quantile")? {
+            (1, WireType::Fixed64) => quantile = double(&mut reader, "Quantile.quantile")?,
+            (2, WireType::Fixed64) => value = double(&mut reader, "Quantile.value")?,
+            (_, wire_type) => reader.skip(wire_type, "Quantile")?,
+        }
+    }
+    Ok((quantile, value))
+}
+
+/// Reads a classic histogram. One with native fields and without classic buckets is counted and left
+/// out.
+fn read_histogram(
+    metric: &Metric<'_>,
+    kind: MetricKind,
+    mut reader: Reader<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<(), ApiError> {
+    let (mut count, mut sum) = (0.0, 0.0);
+    let (mut is_native, mut last_bound) = (false, None);
+    while !reader.is_at_end() {
+        match reader.tag("Histogram")? {
+            (1, WireType::Varint) => count = reader.varint("Histogram.sample_count")? as f64,
+            (2, WireType::Fixed64) => sum = double(&mut reader, "Histogram.sample_sum")?,
+            (3, WireType::Bytes) => {
+                let bucket = reader.message("Histogram.bucket")?;
+                let (bound, value) = read_bucket(bucket, sink)?;
+                sink.push(metric, "_bucket", Some(("le", bound)), value)?;
+                last_bound = Some(bound);
+            }
+            (4, WireType::Fixed64) => count = double(&mut reader, "Histogram.sample_count_float")?,
+            (field, wire_type) => {
+                is_native |= NATIVE_FIELDS.contains(&field);
+                reader.skip(wire_type, "Histogram")?;
+            }
+        }
+    }
+    sink.out.count_skipped(0, u64::from(is_native));
+    if is_native && last_bound.is_none() {
+        return Ok(());
+    }
+    if last_bound != Some(f64::INFINITY) {
+        sink.push(metric, "_bucket", Some(("le", f64::INFINITY)), count)?;
+    }
+    let suffixes = match kind {
+        MetricKind::GaugeHistogram => ["_gsum", "_gcount"],
+        _ => ["_sum", "_count"],
+    };
+    sink.push(metric, suffixes[0], None, sum)?;
+    sink.push(metric, suffixes[1], None, count)
+}
+
+fn read_bucket(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<(f64, f64), ApiError> {
+    let (mut bound, mut count) = (0.0, 0.0);
+    while !reader.is_at_end() {
+        match reader.tag("Bucket")? {
+            (1, WireType::Varint) => count = reader.varint("Bucket.cumulative_count")? as f64,
+            (2, WireType::Fixed64) => bound = double(&mut reader, "Bucket.upper_bound")?,
+            (4, WireType::Fixed64) => count = double(&mut reader, "Bucket.cumulative_count_float")?,
+            (field, wire_type) => {
+                sink.out.count_skipped(u64::from(field == 3), 0);
+                reader.skip(wire_type, "Bucket")?;
+            }
+        }
+    }
+    Ok((bound, count))
+}
+
+impl Sink<'_> {
+    /// Stores a sample of `family + suffix`, with a label that holds a number where the type has one.
+    fn push(
+        &mut self,
+        metric: &Metric<'_>,
+        suffix: &str,
+        label: Option<(&str, f64)>,
+        value: f64,
+    ) -> Result<(), ApiError> {
+        let name = format!("{}{suffix}", metric.family);
+        let bound = label.map(|(name, bound)| (name, write_bound(bound)));
+        let mut pairs = Vec::with_capacity(metric.labels.len() + 2);
+        pairs.push((LABEL_NAME_METRIC, name.as_str()));
+        pairs.extend_from_slice(&metric.labels);
+        if let Some((name, bound)) = &bound {
+            pairs.push((*name, bound.as_str()));
+        }
+        self.options.add_labels(&mut pairs);
+        self.out
+            .push_series(&mut pairs, [(metric.time, value)], self.limits)
+    }
+}
