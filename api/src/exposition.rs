@@ -208,6 +208,23 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// A text as UTF-8.
+///
+/// # Errors
+/// [`ApiError::BadLine`] that names the first place where it is not.
+pub(crate) fn read_utf8(text: &[u8]) -> Result<&str, ApiError> {
+    std::str::from_utf8(text).map_err(|error| {
+        let good = String::from_utf8_lossy(&text[..error.valid_up_to()]);
+        let (before, line) = good.rsplit_once('\n').unwrap_or(("", &good));
+        let has_before = good.len() > line.len();
+        ApiError::BadLine {
+            line: before.matches('\n').count() + 1 + usize::from(has_before),
+            column: line.chars().count() + 1,
+            reason: "not valid UTF-8".to_owned(),
+        }
+    })
+}
+
 #[cold]
 fn bad_line(number: usize, line: &str, wrong: &Wrong) -> ApiError {
     let before = line.get(..wrong.at).unwrap_or(line);

@@ -2,7 +2,7 @@
 //!
 //! | base | what |
 //! |---|---|
-//! | `/prometheus` and the root | Prometheus' API and remote write |
+//! | `/prometheus` and the root | Prometheus' API, remote write, imports |
 //! | `/trefoil/api/v1` | administration |
 //! | the root | `/` (what there is), `/-/healthy`, `/-/ready`, `/metrics` |
 //!
@@ -12,6 +12,9 @@
 mod admin;
 mod answer;
 mod body;
+mod import;
+mod influx;
+mod ingest;
 mod metrics;
 mod parameters;
 mod prometheus;
@@ -29,6 +32,7 @@ use axum::{
     routing::{get, post},
 };
 use body::ByteBudget;
+use ingest::BufferPool;
 use metrics::{HttpMetrics, InWork};
 pub use starting::{StartingReason, starting_router};
 use std::{
@@ -40,7 +44,6 @@ use std::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 use trefoil_query_promql::QueryError;
-use write::Decoders;
 
 /// Whether the process answers.
 pub const HEALTHY_PATH: &str = "/-/healthy";
@@ -57,7 +60,7 @@ pub(crate) struct App {
     write_bytes: ByteBudget,
     queries: Semaphore,
     queries_waiting: AtomicUsize,
-    decoders: Decoders,
+    buffers: BufferPool,
     metrics: HttpMetrics,
 }
 
@@ -71,13 +74,18 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         write_bytes: ByteBudget::new(limits.write_bytes_at_once_max),
         queries: Semaphore::new(limits.queries_at_once_max),
         queries_waiting: AtomicUsize::new(0),
-        decoders: Decoders::default(),
+        buffers: BufferPool::default(),
         metrics: HttpMetrics::default(),
         limits,
     });
     let prometheus = Router::new()
         .route("/api/v1/write", post(write::write))
         .route("/api/v1/push", post(write::write))
+        .route("/api/v1/import/prometheus", post(import::import))
+        .route("/write", post(influx::write))
+        .route("/api/v2/write", post(influx::write))
+        .route("/api/v1/push/influx/write", post(influx::write))
+        .route("/ping", get(influx::ping))
         .route(
             "/api/v1/query",
             get(prometheus::query).post(prometheus::query),

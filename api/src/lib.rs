@@ -1,5 +1,5 @@
-//! Every outside protocol, in and out: today Prometheus' (remote write 1.0, the query API), the
-//! administration API and the node's own endpoints.
+//! Every outside protocol, in and out: Prometheus' (remote write 1.0, the text formats, the query API),
+//! InfluxDB's line protocol, the administration API and the node's own endpoints.
 //!
 //! The crate reaches the node only through [`Backend`]. It knows HTTP, the protocols' formats and
 //! their limits; it does not know shards, replication, files or other nodes.
@@ -11,6 +11,7 @@ mod backend;
 mod error;
 pub mod exposition;
 mod http;
+pub mod influx;
 mod json;
 mod limits;
 mod number;
@@ -26,3 +27,9 @@ pub use error::ApiError;
 pub use http::{HEALTHY_PATH, METRICS_PATH, READY_PATH, StartingReason, router, starting_router};
 pub use limits::{ApiLimits, WriteLimits};
 pub use tenant::{TENANT_DEFAULT, TenantName};
+
+/// The same memory for pairs of another life. Empty vectors are collected in place, without a copy.
+pub(crate) fn recycle<'b>(mut pairs: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {
+    pairs.clear();
+    pairs.into_iter().map(|_| ("", "")).collect()
+}

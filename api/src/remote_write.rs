@@ -1,4 +1,4 @@
-//! Prometheus remote write 1.0: `prometheus.WriteRequest` in snappy, in and out.
+//! Prometheus remote write: 1.0 (`prometheus.WriteRequest` in snappy) in and out, 2.0 in (`symbols`).
 //!
 //! ```text
 //! WriteRequest    repeated TimeSeries = 1, repeated MetricMetadata = 3
@@ -20,7 +20,9 @@ mod request;
 mod series;
 mod short_copy;
 mod snappy;
+mod symbols;
 
 pub use decode::Decoder;
 pub use encode::encode;
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
+pub(crate) use snappy::decompress as decompress_snappy;

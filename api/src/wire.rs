@@ -79,6 +79,11 @@ impl<'a> Reader<'a> {
         self.at >= self.end
     }
 
+    /// Where the next byte stands in the buffer.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     /// Bytes left of this message.
     pub(crate) fn remaining(&self) -> usize {
         self.end - self.at

@@ -187,7 +187,7 @@ async fn other_encodings_and_messages_are_refused() {
         ("content-type", "application/json"),
         (
             "content-type",
-            "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+            "application/x-protobuf;proto=io.prometheus.write.v3.Request",
         ),
     ] {
         let mut request = post_write(good_body());

@@ -3,7 +3,7 @@
 
 use super::{Dialect, Entry, Fact, Parser, protobuf};
 use crate::{
-    ApiError, WriteLimits,
+    ApiError, WriteLimits, recycle,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{LABEL_NAME_METRIC, Millis};
@@ -112,12 +112,6 @@ fn read_text(
     }
     declared.flush(limits, out);
     Ok(())
-}
-
-/// The same memory for pairs of another life. Empty vectors are collected in place, without a copy.
-pub(crate) fn recycle<'b>(mut pairs: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {
-    pairs.clear();
-    pairs.into_iter().map(|_| ("", "")).collect()
 }
 
 impl ImportOptions {

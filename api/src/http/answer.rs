@@ -117,11 +117,37 @@ pub(super) fn error_answer(error: &ApiError) -> Response {
     with_retry_after(response, error)
 }
 
+/// Success without words.
+pub(super) fn no_content() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// An error as plain text, as remote write answers it.
 pub(super) fn text_error(error: &ApiError) -> Response {
     let body = Body::from(format!("{error}\n"));
     let response = respond(status_of(error), "text/plain; charset=utf-8", body, false);
     with_retry_after(response, error)
+}
+
+/// An error as InfluxDB 1 (`error`) and 2 (`code`, `message`) answer it.
+pub(super) fn influx_error(error: &ApiError) -> Response {
+    let code = match error.status() {
+        413 => "request too large",
+        415 => "unsupported media type",
+        429 => "too many requests",
+        503 => "unavailable",
+        500 => "internal error",
+        _ => "invalid",
+    };
+    let message = error.to_string();
+    let body = serde_json::json!({"code": code, "message": message, "error": message});
+    let body = Body::from(body.to_string());
+    with_retry_after(
+        respond(status_of(error), "application/json", body, false),
+        error,
+    )
 }
 
 fn status_of(error: &ApiError) -> StatusCode {

@@ -15,10 +15,15 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 21] = [
+const HANDLERS: [&str; 26] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
+    "/api/v1/import/prometheus",
+    "/write",
+    "/api/v2/write",
+    "/api/v1/push/influx/write",
+    "/ping",
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/series",

@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::{
     extract::Request,
-    http::{Method, header},
+    http::{Method, Uri, header},
 };
 use std::time::{Duration, Instant};
 use trefoil_model::Millis;
@@ -41,6 +41,16 @@ impl Parameters {
         Ok(Self(pairs))
     }
 
+    /// Reads the address alone.
+    pub(super) fn of_address(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or("");
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
     /// The first value of a parameter; an empty one counts as absent, as in Prometheus.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let first = self.0.iter().find(|(n, _)| n == name);
@@ -71,6 +81,39 @@ impl Parameters {
     /// [`ApiError::BadData`] when it is absent or cannot be read.
     pub(super) fn required_time(&self, name: &str) -> Result<Millis, ApiError> {
         parse_time(name, self.get(name).unwrap_or(""))
+    }
+
+    /// A time in whole milliseconds.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it is no such number.
+    pub(super) fn millis(&self, name: &str) -> Result<Option<Millis>, ApiError> {
+        let read = |text: &str| {
+            let reason = || format!("{text:?} is not a time in whole milliseconds");
+            text.parse()
+                .map_err(|_| ApiError::parameter(name, reason()))
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// Labels for all series of an import: `extra_label=name=value`, any number of times.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when one has no name or no `=`.
+    pub(super) fn extra_labels(&self) -> Result<Vec<(String, String)>, ApiError> {
+        let mut labels: Vec<(String, String)> = Vec::new();
+        for text in self.all("extra_label") {
+            let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+            let (name, value) = pair.ok_or_else(|| {
+                ApiError::parameter(
+                    "extra_label",
+                    format!("{text:?} is not of the form name=value"),
+                )
+            })?;
+            labels.retain(|(other, _)| other != name);
+            labels.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(labels)
     }
 
     /// How long after now the answer is worthless.

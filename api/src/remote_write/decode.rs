@@ -8,6 +8,7 @@ use super::{
     request::{MetricKind, WriteRequest},
     series::{LabelsState, finish_series},
     snappy,
+    symbols::{self, Symbol},
 };
 use crate::{
     ApiError, WriteLimits,
@@ -26,6 +27,7 @@ const TAG_SAMPLE_TIMESTAMP: u8 = 2 << 3;
 #[derive(Debug, Default)]
 pub struct Decoder {
     body: Vec<u8>,
+    symbols: Vec<Symbol>,
 }
 
 impl Decoder {
@@ -49,10 +51,34 @@ impl Decoder {
         outcome
     }
 
+    /// Decompresses and decodes a body of remote write 2.0 into `out`, whose former content is lost. The
+    /// labels may take many times the body's size, at most `decompressed_bytes_max`; `grow` is asked
+    /// before they take so many bytes, and its error ends the decoding.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], [`ApiError::BadData`] for a table of symbols that does not begin with an
+    /// empty one, and the errors of `grow`.
+    pub fn decode_symbols(
+        &mut self,
+        compressed: &[u8],
+        limits: &WriteLimits,
+        out: &mut WriteRequest,
+        grow: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        out.clear();
+        let length = snappy::decompress(compressed, limits, &mut self.body)?;
+        let symbols = &mut self.symbols;
+        let outcome = symbols::decode_request(&self.body, length, symbols, limits, out, grow);
+        if outcome.is_err() {
+            out.clear();
+        }
+        outcome
+    }
+
     /// Bytes of memory that the decoder holds for the next request.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
-        self.body.capacity()
+        self.body.capacity() + self.symbols.capacity() * size_of::<Symbol>()
     }
 }
 
@@ -149,7 +175,7 @@ fn decode_label<'a>(mut label: Reader<'a>) -> Result<(&'a [u8], &'a [u8]), ApiEr
 }
 
 #[inline(always)]
-fn decode_sample(mut sample: Reader<'_>) -> Result<(i64, f64), ApiError> {
+pub(super) fn decode_sample(mut sample: Reader<'_>) -> Result<(i64, f64), ApiError> {
     let (mut timestamp, mut value) = (0, 0.0);
     loop {
         match sample.peek() {

@@ -7,7 +7,7 @@
 //! Only series that passed the checks are here; the others are in [`Refusals`].
 
 use super::{
-    series::{LabelsState, finish_series},
+    series::{LabelsState, describe, finish_series},
     short_copy::PaddedBuffer,
 };
 use crate::{ApiError, WriteLimits};
@@ -272,7 +272,8 @@ impl WriteRequest {
     /// else is kept. The pairs are sorted on the way; a series without samples is left out.
     ///
     /// # Errors
-    /// [`ApiError::TooLarge`] when the request has more samples than the limit.
+    /// [`ApiError::TooLarge`] when the request has more samples than the limit, or when the labels of all
+    /// series are longer than a body may be.
     pub(crate) fn push_series(
         &mut self,
         pairs: &mut [(&str, &str)],
@@ -292,6 +293,14 @@ impl WriteRequest {
         }
         self.samples.extend(samples);
         self.check_sample_count(limits)?;
+        // A line with many fields repeats its labels for each of them.
+        if self.canonical.len() > limits.decompressed_bytes_max {
+            return Err(ApiError::TooLarge {
+                what: "size of all labels of the request",
+                size: self.canonical.len() as u64,
+                size_max: limits.decompressed_bytes_max as u64,
+            });
+        }
         finish_series(&state, limits, labels_start, samples_start, self);
         Ok(())
     }
@@ -325,6 +334,25 @@ impl WriteRequest {
             metric: ends[0],
             help: ends[1],
             unit: ends[2],
+        });
+    }
+
+    /// Refuses the native histograms of the series whose labels begin at `labels_start` and end the buffer.
+    pub(super) fn refuse_histograms(&mut self, count: u64, labels_start: usize) {
+        self.skipped_histograms += count;
+        let canonical = &self.canonical.as_slice()[labels_start..];
+        self.refusals.add(count, || {
+            let series = describe(canonical);
+            format!("has native histograms, which are not stored yet, in series {series}")
+        });
+    }
+
+    /// Refuses that series because it holds nothing.
+    pub(super) fn refuse_empty(&mut self, labels_start: usize) {
+        let canonical = &self.canonical.as_slice()[labels_start..];
+        self.refusals.add(0, || {
+            let series = describe(canonical);
+            format!("has neither samples nor histograms, in series {series}")
         });
     }
 

@@ -42,6 +42,16 @@ pub(super) struct LabelsState<'a> {
 }
 
 impl<'a> LabelsState<'a> {
+    /// Labels up to now.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Counts a label that is not written out, because there are too many already.
+    pub(super) fn count_only(&mut self) {
+        self.count += 1;
+    }
+
     /// Checks a label of the usual form and appends it: what [`LabelsState::push`] does, faster.
     #[inline(always)]
     pub(super) fn push_usual(
@@ -84,6 +94,12 @@ impl<'a> LabelsState<'a> {
             || value.len() > limits.label_value_bytes_max
         {
             self.note_broken(name, value, order, limits);
+        }
+        if name.len() > limits.label_name_bytes_max || value.len() > limits.label_value_bytes_max {
+            // The series is refused; what is too long is not written out even for the message.
+            self.previous_name = name;
+            self.previous_key = u64::MAX;
+            return;
         }
         self.previous_name = name;
         self.previous_key = u64::MAX;
@@ -185,7 +201,7 @@ fn find_broken<'a>(
 }
 
 /// A series as people write it: `name{label="value", ...}`.
-fn describe(canonical: &[u8]) -> String {
+pub(super) fn describe(canonical: &[u8]) -> String {
     let text = String::from_utf8_lossy;
     let is_name = |(name, _): &(&[u8], &[u8])| *name == LABEL_NAME_METRIC.as_bytes();
     let metric = pairs_of(canonical).find(is_name);

@@ -8,7 +8,7 @@ use crate::{ApiError, WriteLimits};
 ///
 /// # Errors
 /// [`ApiError::TooLarge`] by the declared length, [`ApiError::CorruptSnappy`] for anything else.
-pub(super) fn decompress(
+pub(crate) fn decompress(
     compressed: &[u8],
     limits: &WriteLimits,
     out: &mut Vec<u8>,

@@ -1,0 +1,324 @@
+//! Imports over a fake node: what is stored, and what is said about what is not.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+#[allow(dead_code, reason = "other tests use more of it")]
+mod fake;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use fake::{FakeNode, Mood};
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::BodyExt;
+use std::{io::Write, sync::Arc};
+use tower::ServiceExt;
+use trefoil_api::{ApiLimits, WriteLimits, router};
+use trefoil_model::write_varint;
+
+const TEXT: &str = "/prometheus/api/v1/import/prometheus";
+const OPEN_METRICS: (&str, &str) = (
+    "content-type",
+    "application/openmetrics-text; version=1.0.0",
+);
+const PROTOBUF: (&str, &str) = (
+    "content-type",
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+);
+
+async fn post(
+    node: &Arc<FakeNode>,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> (u16, String) {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let limits = ApiLimits {
+        write: WriteLimits {
+            decompressed_bytes_max: 1 << 20,
+            ..WriteLimits::default()
+        },
+        ..ApiLimits::default()
+    };
+    let router = router(Arc::<FakeNode>::clone(node), limits);
+    let request = request.body(Body::from(body.into())).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn text_is_stored() {
+    let node = FakeNode::new();
+    let text = "# TYPE a gauge\na{b=\"c\"} 1 1500\na 2 1600\n";
+    for path in [TEXT, "/api/v1/import/prometheus"] {
+        assert_eq!(post(&node, path, &[], text).await, (204, String::new()));
+    }
+    let encoded = [("content-encoding", "gzip")];
+    assert_eq!(post(&node, TEXT, &encoded, gzip(b"g 1 7")).await.0, 204);
+    let encoded = [("content-encoding", "zstd")];
+    let zstd = zstd::encode_all(&b"z 1 7"[..], 1).unwrap();
+    assert_eq!(post(&node, TEXT, &encoded, zstd).await.0, 204);
+    let encoded = [("content-encoding", "snappy")];
+    let snappy = snap::raw::Encoder::new().compress_vec(b"s 1 7").unwrap();
+    assert_eq!(post(&node, TEXT, &encoded, snappy).await.0, 204);
+    let line = ["anonymous a{b=\"c\"} 1500 1", "anonymous a 1600 2"];
+    let rest = ["anonymous g 7 1", "anonymous z 7 1", "anonymous s 7 1"];
+    assert_eq!(node.stored(), [&line[..], &line, &rest].concat());
+}
+
+#[tokio::test]
+async fn times_and_labels_of_the_request() {
+    let node = FakeNode::new();
+    let path = format!("{TEXT}?timestamp=99&extra_label=job=x&extra_label=b=d%3De");
+    let answer = post(
+        &node,
+        &path,
+        &[OPEN_METRICS],
+        "a{b=\"c\"} 1\na2 2 1.5\n# EOF\n",
+    )
+    .await;
+    assert_eq!(answer.0, 204, "{}", answer.1);
+    let stored = [
+        "anonymous a{b=\"d=e\", job=\"x\"} 99 1",
+        "anonymous a2{b=\"d=e\", job=\"x\"} 1500 2",
+    ];
+    assert_eq!(node.stored(), stored);
+    for (parameter, expected) in [
+        ("timestamp=1.5", "is not a time in whole milliseconds"),
+        ("extra_label=job", "is not of the form name=value"),
+    ] {
+        let answer = post(&node, &format!("{TEXT}?{parameter}"), &[], "a 1").await;
+        assert!(
+            answer.0 == 400 && answer.1.contains(expected),
+            "{}",
+            answer.1
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_bad_line_is_named_and_nothing_stored() {
+    let node = FakeNode::new();
+    let (status, text) = post(&node, TEXT, &[], "a 1\nb{c=\"d} 1\n").await;
+    assert_eq!(status, 400);
+    assert_eq!(
+        text,
+        "line 2, column 5: the quotation mark is never closed; nothing of the request was stored\n"
+    );
+    let (status, text) = post(&node, TEXT, &[OPEN_METRICS], "a 1\n").await;
+    assert_eq!(status, 400);
+    assert!(
+        text.starts_with("line 2, column 1: expected \"# EOF\""),
+        "{text}"
+    );
+    let (status, text) = post(&node, TEXT, &[PROTOBUF], vec![5, 10, 9, b'a']).await;
+    assert_eq!(status, 400);
+    assert!(
+        text.starts_with("corrupt protobuf in field MetricFamily"),
+        "{text}"
+    );
+    assert!(node.stored().is_empty());
+}
+
+#[tokio::test]
+async fn other_formats_and_too_large_ones_are_refused() {
+    let node = FakeNode::new();
+    for header in [
+        ("content-type", "application/json"),
+        (
+            "content-type",
+            "application/vnd.google.protobuf; encoding=text",
+        ),
+        ("content-encoding", "br"),
+    ] {
+        let (status, text) = post(&node, TEXT, &[header], "a 1").await;
+        assert!(status == 415 && text.contains(header.1), "{status} {text}");
+    }
+    let bomb = vec![b' '; 4 << 20];
+    for (coding, body) in [
+        ("gzip", gzip(&bomb)),
+        ("zstd", zstd::encode_all(&bomb[..], 1).unwrap()),
+        (
+            "snappy",
+            snap::raw::Encoder::new().compress_vec(&bomb).unwrap(),
+        ),
+    ] {
+        let (status, text) = post(&node, TEXT, &[("content-encoding", coding)], body).await;
+        assert!(
+            status == 413 && text.contains("decompressed"),
+            "{status} {text}"
+        );
+        let (status, _) = post(&node, TEXT, &[("content-encoding", coding)], "plain").await;
+        assert_eq!(status, 400, "{coding}");
+    }
+    assert!(node.stored().is_empty());
+}
+
+#[tokio::test]
+async fn series_that_break_limits_are_named_and_the_others_stored() {
+    let node = FakeNode::new();
+    let text = format!("a{{b=\"{}\"}} 1 5\nc 2 5\n", "x".repeat(3000));
+    let (status, text) = post(&node, TEXT, &[], text).await;
+    assert_eq!(status, 400);
+    assert!(
+        text.contains("1 of 2 series were refused, all others were stored"),
+        "{text}"
+    );
+    assert!(text.contains("max_label_value_length"), "{text}");
+    assert_eq!(node.stored(), ["anonymous c 5 2"]);
+}
+
+fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn double(out: &mut Vec<u8>, number: u8, value: f64) {
+    out.push(number << 3 | 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// A family of one metric with the label `l="v"` and the time 1500.
+fn family(name: &str, kind: u8, value_field: u8, value: &[u8]) -> Vec<u8> {
+    let mut label = Vec::new();
+    field(&mut label, 1, b"l");
+    field(&mut label, 2, b"v");
+    let mut metric = Vec::new();
+    field(&mut metric, 1, &label);
+    field(&mut metric, value_field, value);
+    metric.push(6 << 3);
+    write_varint(&mut metric, 1500);
+    let mut family = Vec::new();
+    // The metric before the name: the order of fields is free.
+    field(&mut family, 4, &metric);
+    field(&mut family, 1, name.as_bytes());
+    family.extend([3 << 3, kind]);
+    let mut delimited = Vec::new();
+    write_varint(&mut delimited, family.len() as u64);
+    delimited.extend(family);
+    delimited
+}
+
+#[tokio::test]
+async fn protobuf_is_stored() {
+    let node = FakeNode::new();
+    let mut value = Vec::new();
+    double(&mut value, 1, 2.5);
+    let mut body = family("c_total", 0, 3, &value);
+    let mut bucket = vec![1 << 3, 4];
+    double(&mut bucket, 2, 0.5);
+    let mut histogram = vec![1 << 3, 6];
+    double(&mut histogram, 2, 7.5);
+    field(&mut histogram, 3, &bucket);
+    body.extend(family("h", 4, 7, &histogram));
+    let mut quantile = Vec::new();
+    double(&mut quantile, 1, 1.0);
+    double(&mut quantile, 2, 3.0);
+    let mut summary = vec![1 << 3, 9];
+    field(&mut summary, 3, &quantile);
+    body.extend(family("s", 2, 4, &summary));
+    // A native histogram without classic buckets is left out.
+    body.extend(family("n", 4, 7, &[5 << 3, 2]));
+    let answer = post(&node, TEXT, &[PROTOBUF], body).await;
+    assert_eq!(answer, (204, String::new()));
+    let stored = [
+        "anonymous c_total{l=\"v\"} 1500 2.5",
+        "anonymous h_bucket{l=\"v\", le=\"0.5\"} 1500 4",
+        "anonymous h_bucket{l=\"v\", le=\"+Inf\"} 1500 6",
+        "anonymous h_sum{l=\"v\"} 1500 7.5",
+        "anonymous h_count{l=\"v\"} 1500 6",
+        "anonymous s{l=\"v\", quantile=\"1.0\"} 1500 3",
+        "anonymous s_sum{l=\"v\"} 1500 0",
+        "anonymous s_count{l=\"v\"} 1500 9",
+    ];
+    assert_eq!(node.stored(), stored);
+}
+
+#[tokio::test]
+async fn influx_lines_are_stored_and_bad_ones_named() {
+    let node = FakeNode::new();
+    for path in [
+        "/write?precision=s",
+        "/api/v2/write?precision=s&bucket=b&org=o",
+        "/api/v1/push/influx/write?precision=s",
+    ] {
+        let answer = post(&node, path, &[], "cpu,host=a usage=1.5 2\n").await;
+        assert_eq!(answer, (204, String::new()), "{path}");
+    }
+    let (status, text) = post(
+        &node,
+        "/write?precision=ms",
+        &[],
+        "cpu usage=1\nmem x=2 7\ncpu",
+    )
+    .await;
+    assert_eq!(status, 400, "{text}");
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let expected = "partial write: line 3, column 4: expected a space before the fields, found the \
+                    end of the text (all other lines were stored) dropped=1";
+    assert_eq!(answer["error"], expected);
+    assert_eq!(
+        (&answer["message"], &answer["code"]),
+        (&answer["error"], &"invalid".into())
+    );
+    let stored = node.stored();
+    assert_eq!(stored[..3], ["anonymous cpu_usage{host=\"a\"} 2000 1.5"; 3]);
+    assert_eq!(stored[4], "anonymous mem_x 7 2");
+    let (status, text) = post(&node, "/write?precision=d", &[], "a x=1").await;
+    assert!(status == 400 && text.contains("precision"), "{text}");
+}
+
+#[tokio::test]
+async fn a_majority_that_is_missing_is_said() {
+    let node = FakeNode::with(Mood::NoMajority);
+    for (path, body) in [(TEXT, "a 1"), ("/write", "a x=1")] {
+        let (status, text) = post(&node, path, &[], body).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn remote_write_says_how_much_was_written() {
+    let node = FakeNode::new();
+    // Symbols "", "__name__", "up"; a series of both with one sample, one with a native histogram.
+    let body = b"\x22\0\x22\x08__name__\x22\x02up\
+                 \x2a\x11\x0a\x02\x01\x02\x12\x0b\x09\0\0\0\0\0\0\0\0\x10\x01\
+                 \x2a\x08\x0a\x02\x01\x02\x1a\x02\x08\x01";
+    let request = Request::post("/api/v1/write")
+        .header(
+            "content-type",
+            "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+        )
+        .header("content-encoding", "snappy")
+        .body(Body::from(
+            snap::raw::Encoder::new().compress_vec(body).unwrap(),
+        ))
+        .unwrap();
+    let router = router(Arc::<FakeNode>::clone(&node), ApiLimits::default());
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    for (kind, expected) in [("samples", "1"), ("histograms", "0"), ("exemplars", "0")] {
+        let name = format!("x-prometheus-remote-write-{kind}-written");
+        assert_eq!(response.headers()[&name], expected, "{kind}");
+    }
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&body).unwrap();
+    assert!(
+        text.contains("native histograms, which are not stored yet, in series up{}"),
+        "{text}"
+    );
+    assert_eq!(node.stored(), ["anonymous up 1 0"]);
+}
