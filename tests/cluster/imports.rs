@@ -1,0 +1,65 @@
+//! The text formats at real nodes: written at one, read at another.
+
+use crate::Scenario;
+use anyhow::ensure;
+
+const TEXT: &str = "/prometheus/api/v1/import/prometheus";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()> {
+    let run = Scenario::begin().await?;
+    let client = run.cluster.client();
+    let open_metrics = ("content-type", "application/openmetrics-text");
+    for (path, headers, body, status, says) in [
+        (
+            TEXT,
+            &[][..],
+            "# TYPE import_text gauge\nimport_text{a=\"b\"} 7\n",
+            204,
+            "",
+        ),
+        (
+            TEXT,
+            &[open_metrics][..],
+            "# TYPE import_open counter\nimport_open_total 8\n# EOF\n",
+            204,
+            "",
+        ),
+        ("/write", &[], "import,a=b influx=9\n", 204, ""),
+        (
+            TEXT,
+            &[],
+            "import_lost 1\nimport_lost{ 1\n",
+            400,
+            "line 2, column 13: expected the name of a label",
+        ),
+        (
+            "/api/v2/write",
+            &[],
+            "import kept=10\nimport lost\n",
+            400,
+            "line 2, column 12",
+        ),
+    ] {
+        let url = format!("{}{path}", run.cluster.url(0));
+        let answer = client.post(&url, headers, body).await?;
+        let text = answer.text();
+        ensure!(
+            answer.status == status && text.contains(says),
+            "{path}: {} {text}, not {status} with {says:?}",
+            answer.status
+        );
+    }
+    for (query, expected) in [
+        ("import_text{a=\"b\"}", Some("7")),
+        ("import_open_total", Some("8")),
+        ("import_influx{a=\"b\"}", Some("9")),
+        ("import_kept", Some("10")),
+        ("import_lost", None),
+    ] {
+        let found = run.cluster.instant(1, query).await?;
+        let value = found[0]["value"][1].as_str();
+        ensure!(value == expected, "{query}: {found}, not {expected:?}");
+    }
+    run.finish().await
+}
