@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod table;
+pub(crate) mod test;
 
 use crate::{bench, config::ServeArgs, demo::DemoArgs, kubernetes::KubernetesCommand};
 use anyhow::Context;
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     /// Run a cluster on Kubernetes
     #[command(subcommand)]
     K8s(KubernetesCommand),
+    /// Run files of test cases
+    #[command(subcommand)]
+    Test(test::TestCommand),
     /// Load a server and measure it
     #[command(subcommand)]
     Bench(BenchCommand),

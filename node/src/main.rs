@@ -45,6 +45,7 @@ fn main() -> ExitCode {
             block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
         }
         Command::K8s(command) => kubernetes::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Test(command) => block_on(cli::test::run(command)),
         Command::Bench(command) => block_on(cli::bench(command)),
     };
     match outcome {
