@@ -4,11 +4,12 @@
 //! {"status":"success","data":D[,"warnings":[...]][,"infos":[...]]}
 //! {"status":"error","errorType":"...","error":"..."}
 //! D of a query = {"resultType":"vector","result":[{"metric":{...},"value":[seconds,"value"]},...]}
+//! A series with native histograms has "histogram" or "histograms" instead of "value", or beside "values".
 //! ```
 
 use crate::number::{write_float, write_time};
-use trefoil_model::Labels;
-use trefoil_query_promql::{MatrixSeries, Point, QueryData, QueryResult, VectorSample};
+use trefoil_model::{Histogram, Labels};
+use trefoil_query_promql::{MatrixSeries, Point, QueryData, QueryResult, Value, VectorSample};
 
 /// Something that writes itself in pieces. `false`: that was the last piece.
 pub(crate) type Pieces = Box<dyn FnMut(&mut Vec<u8>) -> bool + Send>;
@@ -57,16 +58,57 @@ pub(crate) fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
 fn write_point(out: &mut Vec<u8>, point: &Point) {
     out.push(b'[');
     write_time(out, point.time);
-    out.extend_from_slice(b",\"");
-    // Only floats exist today; a histogram would have a field of its own.
-    write_float(out, point.value.as_float().unwrap_or(f64::NAN));
-    out.extend_from_slice(b"\"]");
+    out.push(b',');
+    match &point.value {
+        Value::Float(value) => write_quoted(out, *value),
+        Value::Histogram(histogram) => write_histogram(out, histogram),
+    }
+    out.push(b']');
+}
+
+fn write_quoted(out: &mut Vec<u8>, value: f64) {
+    out.push(b'"');
+    write_float(out, value);
+    out.push(b'"');
+}
+
+/// Appends `{"count":"...","sum":"...","buckets":[[ends,"lower","upper","count"],...]}`, without empty buckets. Ends:
+/// 0 the upper one is inside, 1 the lower one, 2 none, 3 both.
+fn write_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
+    out.extend_from_slice(b"{\"count\":");
+    write_quoted(out, histogram.count);
+    out.extend_from_slice(b",\"sum\":");
+    write_quoted(out, histogram.sum);
+    let mut separator: &[u8] = b",\"buckets\":[";
+    for bucket in histogram.buckets().iter().filter(|b| b.count != 0.0) {
+        let ends: &[u8] = match (bucket.lower < 0.0, bucket.upper > 0.0) {
+            (true, true) if !histogram.is_custom() => b"3",
+            (true, false) if !histogram.is_custom() => b"1",
+            _ => b"0",
+        };
+        out.extend_from_slice(separator);
+        out.push(b'[');
+        out.extend_from_slice(ends);
+        for value in [bucket.lower, bucket.upper, bucket.count] {
+            out.push(b',');
+            write_quoted(out, value);
+        }
+        out.push(b']');
+        separator = b",";
+    }
+    if separator == b"," {
+        out.push(b']');
+    }
+    out.push(b'}');
 }
 
 fn write_vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
     out.extend_from_slice(b"{\"metric\":");
     write_labels(out, &sample.labels);
-    out.extend_from_slice(b",\"value\":");
+    out.extend_from_slice(match sample.point.value {
+        Value::Float(_) => &b",\"value\":"[..],
+        Value::Histogram(_) => b",\"histogram\":",
+    });
     write_point(out, &sample.point);
     out.push(b'}');
 }
@@ -74,14 +116,24 @@ fn write_vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
 fn write_matrix_series(out: &mut Vec<u8>, series: &MatrixSeries) {
     out.extend_from_slice(b"{\"metric\":");
     write_labels(out, &series.labels);
-    out.extend_from_slice(b",\"values\":[");
-    for (index, point) in series.points.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+    for (name, histograms) in [(&b"values"[..], false), (b"histograms", true)] {
+        let wanted = |point: &&Point| matches!(point.value, Value::Histogram(_)) == histograms;
+        let mut points = series.points.iter().filter(wanted).peekable();
+        if points.peek().is_none() {
+            continue;
         }
-        write_point(out, point);
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name);
+        out.extend_from_slice(b"\":[");
+        for (index, point) in points.enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_point(out, point);
+        }
+        out.push(b']');
     }
-    out.extend_from_slice(b"]}");
+    out.push(b'}');
 }
 
 /// The pieces of `[item,item,...]` between a head and a tail.
@@ -212,7 +264,8 @@ pub(crate) fn whole(mut head: Vec<u8>, tail: &[u8]) -> Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trefoil_query_promql::Value;
+    use std::sync::Arc;
+    use trefoil_model::histogram::Buckets;
 
     fn text(mut pieces: Pieces) -> String {
         let mut out = Vec::new();
@@ -224,6 +277,22 @@ mod tests {
         Point {
             time,
             value: Value::Float(value),
+        }
+    }
+
+    fn histogram(time: i64) -> Point {
+        let positive = Buckets::from_spans(&[(1, 1)], vec![3.0]).unwrap();
+        let histogram = Histogram {
+            zero_threshold: 0.5,
+            zero_count: 2.0,
+            count: 5.0,
+            sum: 4.0,
+            positive,
+            ..Histogram::default()
+        };
+        Point {
+            time,
+            value: Value::Histogram(Arc::new(histogram)),
         }
     }
 
@@ -271,6 +340,20 @@ mod tests {
             concat!(
                 r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"#,
                 r#""values":[[1,"1e+21"],[16,"+Inf"]]}]},"warnings":["w1","w2"],"infos":["i"]}"#
+            ),
+        );
+        let mixed = MatrixSeries {
+            labels: Labels::empty(),
+            points: vec![point(1000, 2.0), histogram(2000)],
+        };
+        check(
+            QueryData::Matrix(vec![mixed]),
+            &[],
+            &[],
+            concat!(
+                r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"#,
+                r#""values":[[1,"2"]],"histograms":[[2,{"count":"5","sum":"4","buckets":["#,
+                r#"[3,"-0.5","0.5","2"],[0,"1","2","3"]]}]]}]}}"#
             ),
         );
         check(

@@ -304,6 +304,18 @@ impl BinaryOp {
         )
     }
 
+    /// Whether the operator trims histograms.
+    #[must_use]
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
+    }
+
+    /// Whether the result is another quantity than the operands, so that it cannot keep their name.
+    #[must_use]
+    pub fn changes_meaning(self) -> bool {
+        !self.is_comparison() && !self.is_trim() && !self.is_set()
+    }
+
     /// Whether the operator works on sets of series.
     #[must_use]
     pub fn is_set(self) -> bool {

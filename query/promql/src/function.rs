@@ -46,6 +46,10 @@ pub enum FunctionKind {
     Date(DateField),
     /// `timestamp`
     Timestamp,
+    /// `start_timestamp`
+    StartTimestamp,
+    /// `info`
+    Info,
     /// `absent` and `absent_over_time`
     Absent,
     /// `label_replace`
@@ -144,8 +148,12 @@ pub enum SampleFunction {
     Sqrt,
     Tan,
     Tanh,
-    /// Yields nothing for floats: a function of native histograms.
-    OfNativeHistogram,
+    // Functions of native histograms, which yield nothing for floats.
+    HistogramAvg,
+    HistogramCount,
+    HistogramStddev,
+    HistogramStdvar,
+    HistogramSum,
 }
 
 /// Parts of a date, in UTC.
@@ -273,8 +281,8 @@ pub static FUNCTIONS: &[Function] = {
         sample("exp", S::Exp),
         window("first_over_time", W::FirstOverTime),
         sample("floor", S::Floor),
-        sample("histogram_avg", S::OfNativeHistogram),
-        sample("histogram_count", S::OfNativeHistogram),
+        sample("histogram_avg", S::HistogramAvg),
+        sample("histogram_count", S::HistogramCount),
         function(
             "histogram_fraction",
             K::HistogramFraction,
@@ -292,12 +300,15 @@ pub static FUNCTIONS: &[Function] = {
         )
         .variadic(9)
         .experimental(),
-        sample("histogram_stddev", S::OfNativeHistogram),
-        sample("histogram_stdvar", S::OfNativeHistogram),
-        sample("histogram_sum", S::OfNativeHistogram),
+        sample("histogram_stddev", S::HistogramStddev),
+        sample("histogram_stdvar", S::HistogramStdvar),
+        sample("histogram_sum", S::HistogramSum),
         date("hour", D::Hour),
         window("idelta", W::Idelta),
         window("increase", W::Increase),
+        function("info", K::Info, &[Vector, Vector])
+            .variadic(1)
+            .experimental(),
         window("irate", W::Irate),
         function("label_join", K::LabelJoin, &[Vector, Text, Text, Text]).variadic(-1),
         function(
@@ -353,6 +364,7 @@ pub static FUNCTIONS: &[Function] = {
         function("sort_desc", K::Sort { descending: true }, V),
         sample("sqrt", S::Sqrt),
         time("start", T::Start).experimental(),
+        function("start_timestamp", K::StartTimestamp, V).experimental(),
         window("stddev_over_time", W::StddevOverTime),
         window("stdvar_over_time", W::StdvarOverTime),
         time("step", T::Step).experimental(),

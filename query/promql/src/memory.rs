@@ -2,11 +2,14 @@
 
 use crate::{
     Budget, Listing, Part, PartResult, QueryError, SampleColumns, SampleSource, Selector,
-    SeriesFilter, SeriesStorage, SeriesVisitor, Source, evaluate_part, merge,
+    SeriesFilter, SeriesStorage, SeriesVisitor, Source, Value, evaluate_part, is_histogram, merge,
 };
 use async_trait::async_trait;
-use std::collections::{BTreeMap, BTreeSet};
-use trefoil_model::{Labels, Millis};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use trefoil_model::{Histogram, Labels, Millis, ResetHint};
 
 /// Series by labels, each with ascending samples.
 #[derive(Clone, Debug, Default)]
@@ -14,18 +17,93 @@ pub struct MemoryStorage {
     series: BTreeMap<Labels, SampleColumns>,
 }
 
+/// A sample as it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Milliseconds.
+    pub time: Millis,
+    /// When the counter began, 0 where that is not known. Milliseconds.
+    pub start: Millis,
+    /// A float, maybe the stale marker, or a histogram.
+    pub value: Value,
+}
+
 impl MemoryStorage {
-    /// Adds a sample; one with the same time is replaced.
+    /// Adds a float sample; one with the same time is replaced.
     pub fn insert(&mut self, labels: &Labels, timestamp: Millis, value: f64) {
-        let columns = self.series.entry(labels.clone()).or_default();
-        let at = columns.timestamps.partition_point(|t| *t < timestamp);
-        if columns.timestamps.get(at) == Some(&timestamp) {
-            columns.values[at] = value;
-            return;
-        }
-        columns.timestamps.insert(at, timestamp);
-        columns.values.insert(at, value);
+        let sample = Sample {
+            time: timestamp,
+            start: 0,
+            value: Value::Float(value),
+        };
+        self.append(labels, &sample);
     }
+
+    /// Adds a sample; one with the same time is replaced. Samples that do not come in order of time cost a copy of the
+    /// series.
+    pub fn append(&mut self, labels: &Labels, sample: &Sample) {
+        let columns = self.series.entry(labels.clone()).or_default();
+        let behind = columns.timestamps.partition_point(|t| *t < sample.time);
+        let is_same = columns.timestamps.get(behind) == Some(&sample.time);
+        let rest: Vec<Sample> = (behind + usize::from(is_same)..columns.timestamps.len())
+            .map(|at| sample_of(columns, at))
+            .collect();
+        truncate(columns, behind);
+        push(columns, sample);
+        rest.iter().for_each(|sample| push(columns, sample));
+    }
+}
+
+fn sample_of(columns: &SampleColumns, at: usize) -> Sample {
+    let value = columns.values[at];
+    let histogram = columns.histograms.at(at).filter(|_| is_histogram(value));
+    Sample {
+        time: columns.timestamps[at],
+        start: columns.start_timestamps.get(at).copied().unwrap_or(0),
+        value: histogram.map_or(Value::Float(value), |h| Value::Histogram(h.clone())),
+    }
+}
+
+fn truncate(columns: &mut SampleColumns, length: usize) {
+    columns.timestamps.truncate(length);
+    columns.values.truncate(length);
+    columns.start_timestamps.truncate(length);
+    columns.histograms.truncate(length);
+}
+
+fn push(columns: &mut SampleColumns, sample: &Sample) {
+    match &sample.value {
+        Value::Float(value) => columns.push(sample.time, *value),
+        Value::Histogram(histogram) => {
+            let before = columns.values.len().checked_sub(1);
+            let before = before.and_then(|at| columns.histograms.at(at));
+            let histogram = hinted(before, histogram);
+            columns.push_histogram(sample.time, histogram);
+        }
+    }
+    columns.set_last_start(sample.start);
+}
+
+/// A histogram with what a storage knows about resets: that there was none since the histogram in front of it, if both have
+/// the same buckets; nothing else.
+fn hinted(before: Option<&Arc<Histogram>>, histogram: &Arc<Histogram>) -> Arc<Histogram> {
+    if histogram.reset_hint == ResetHint::Gauge {
+        return histogram.clone();
+    }
+    let continues = before.is_some_and(|before| {
+        before.reset_hint != ResetHint::Gauge
+            && before.schema == histogram.schema
+            && before.zero_threshold == histogram.zero_threshold
+            && before.custom_bounds == histogram.custom_bounds
+            && histogram.reset_hint != ResetHint::Reset
+            && !histogram.is_below(before)
+    });
+    let mut hinted = Histogram::clone(histogram);
+    hinted.reset_hint = match continues {
+        true => ResetHint::NotReset,
+        false => ResetHint::Unknown,
+    };
+    Arc::new(hinted)
 }
 
 struct MemorySamples<'a> {
@@ -42,6 +120,14 @@ impl SampleSource for MemorySamples<'_> {
             into.timestamps.extend_from_slice(&timestamps[from..to]);
             into.values
                 .extend_from_slice(&self.columns.values[from..to]);
+            for at in from..to {
+                if let Some(histogram) = self.columns.histograms.at(at) {
+                    into.histograms.put(at - from, histogram.clone());
+                }
+            }
+            if let Some(starts) = self.columns.start_timestamps.get(from..to) {
+                into.start_timestamps.extend_from_slice(starts);
+            }
         }
         Ok(())
     }
@@ -73,11 +159,20 @@ impl MemorySource {
         }
     }
 
-    /// Adds a sample to the storage that the series belongs to.
+    /// Adds a float sample to the storage that the series belongs to.
     pub fn insert(&mut self, labels: &Labels, timestamp: Millis, value: f64) {
+        self.shard(labels).insert(labels, timestamp, value);
+    }
+
+    /// Adds a sample; see [`MemoryStorage::append`].
+    pub fn append(&mut self, labels: &Labels, sample: &Sample) {
+        self.shard(labels).append(labels, sample);
+    }
+
+    fn shard(&mut self, labels: &Labels) -> &mut MemoryStorage {
         let hash = xxhash_rust::xxh64::xxh64(labels.canonical(), 0);
         let shard = hash as usize % self.shards.len();
-        self.shards[shard].insert(labels, timestamp, value);
+        &mut self.shards[shard]
     }
 
     /// Forgets everything.

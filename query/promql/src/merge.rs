@@ -79,8 +79,7 @@ fn merge_groups(mut lists: Vec<Vec<GroupPartial>>) -> Result<Vec<GroupPartial>, 
         match merged.get_mut(&group.labels) {
             None => drop(merged.insert(group.labels.clone(), group)),
             Some(existing) => {
-                existing.drop_name |= group.drop_name;
-                if !existing.column.merge(&group.column) {
+                if !existing.merge(&group) {
                     return Err(mismatch());
                 }
             }
@@ -95,11 +94,7 @@ mod tests {
     use crate::{Annotations, partial::GroupColumn};
 
     fn rows(names: &[&str]) -> PartResult {
-        let row = |name: &&str| Row {
-            labels: Labels::from_pairs([("x", *name)]),
-            drop_name: false,
-            values: vec![1.0],
-        };
+        let row = |name: &&str| Row::floats(Labels::from_pairs([("x", *name)]), false, vec![1.0]);
         PartResult {
             body: PartBody::Rows(names.iter().map(row).collect()),
             annotations: Annotations::default(),
@@ -107,11 +102,8 @@ mod tests {
     }
 
     fn sum(value: f64) -> PartResult {
-        let group = GroupPartial {
-            labels: Labels::empty(),
-            drop_name: false,
-            column: GroupColumn::Sum(vec![value], vec![0.0]),
-        };
+        let column = GroupColumn::Sum(vec![value], vec![0.0]);
+        let group = GroupPartial::new(Labels::empty(), column);
         PartResult {
             body: PartBody::Groups(vec![group]),
             annotations: Annotations::default(),

@@ -18,6 +18,8 @@ pub struct EvalOptions {
     pub extended_range_selectors: bool,
     /// Accept `fill`, `fill_left` and `fill_right`.
     pub fill_modifiers: bool,
+    /// Take a start timestamp behind the sample in front for a reset of the counter.
+    pub use_start_timestamps: bool,
 }
 
 impl Default for EvalOptions {
@@ -29,6 +31,7 @@ impl Default for EvalOptions {
             experimental_functions: false,
             extended_range_selectors: false,
             fill_modifiers: false,
+            use_start_timestamps: false,
         }
     }
 }

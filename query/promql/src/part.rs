@@ -5,7 +5,12 @@
 //! the shape of the syntax tree. Everything below the node is per series, or one aggregation over
 //! such an expression that can be merged. Scalars that need other data are bound by the coordinator.
 
-use crate::{Annotations, EvalOptions, Grid, ast::Span, partial::GroupPartial, row::Row};
+use crate::{
+    Annotations, EvalOptions, Grid,
+    ast::Span,
+    partial::GroupPartial,
+    row::{Histograms, Row},
+};
 use serde::{Deserialize, Serialize};
 use trefoil_model::{Labels, Millis};
 
@@ -42,6 +47,8 @@ pub enum PartOutput {
     Presence,
     /// The node is a range selector; its samples as they are.
     Samples,
+    /// The node is a call of `info`; a row for every info series with the times of its samples in seconds.
+    Info,
 }
 
 /// A scalar's values at the times of the grid that applies to it.
@@ -83,4 +90,6 @@ pub struct RawSeries {
     pub timestamps: Vec<Millis>,
     /// As many values.
     pub values: Vec<f64>,
+    /// The native histograms among them.
+    pub histograms: Histograms,
 }

@@ -3,9 +3,14 @@
 //! Sums are kept with their rounding errors (Neumaier), about twice the precision of a float, so that
 //! the merged result does not show how the series were spread over evaluators.
 
-use crate::row::{ABSENT, is_absent};
+use crate::{
+    Annotations, Span,
+    note::{Note, Notes},
+    partial_histograms::GroupHistograms,
+    row::{ABSENT, Cells, is_absent, is_histogram},
+};
 use serde::{Deserialize, Serialize};
-use trefoil_model::Labels;
+use trefoil_model::{Labels, add_compensated};
 
 /// One group of an aggregation over the times of a grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +22,59 @@ pub struct GroupPartial {
     pub drop_name: bool,
     /// Its state.
     pub column: GroupColumn,
+    /// The state of its native histograms, for `sum` and `avg`.
+    pub histograms: GroupHistograms,
+}
+
+impl GroupPartial {
+    /// A group without members yet.
+    #[must_use]
+    pub fn new(labels: Labels, column: GroupColumn) -> Self {
+        Self {
+            labels,
+            drop_name: false,
+            column,
+            histograms: GroupHistograms::default(),
+        }
+    }
+
+    /// Adds a series of a metric; `span` is where it comes from in the query. Histograms are added or left out, as the
+    /// aggregation wants it.
+    pub(crate) fn add(&mut self, cells: &Cells, metric: &str, span: Span, notes: &mut Notes) {
+        if cells.histograms.is_empty() {
+            return self.column.add(&cells.values);
+        }
+        match &self.column {
+            GroupColumn::Count(_) | GroupColumn::Group(_) => return self.column.add(&cells.values),
+            GroupColumn::Sum(..) => self.histograms.add(cells, metric, false),
+            GroupColumn::Avg(_) => self.histograms.add(cells, metric, true),
+            GroupColumn::Min(_) => notes.add(Note::IgnoredInAggregation("min"), span),
+            GroupColumn::Max(_) => notes.add(Note::IgnoredInAggregation("max"), span),
+        }
+        let float = |value: &f64| if is_histogram(*value) { ABSENT } else { *value };
+        let floats: Vec<f64> = cells.values.iter().map(float).collect();
+        self.column.add(&floats);
+    }
+
+    /// Adds the members of the same group elsewhere. `false`: it is of another aggregation or grid.
+    pub(crate) fn merge(&mut self, other: &Self) -> bool {
+        self.drop_name |= other.drop_name;
+        self.column.merge(&other.column) && self.histograms.merge(&other.histograms)
+    }
+
+    /// Labels, whether the name is to go, and values.
+    pub(crate) fn finish(self, span: Span, annotations: &mut Annotations) -> (Labels, bool, Cells) {
+        let mean = matches!(self.column, GroupColumn::Avg(_));
+        let floats = self.column.finish();
+        let cells = match self.histograms.is_empty() {
+            true => Cells {
+                values: floats,
+                ..Cells::default()
+            },
+            false => self.histograms.finish(floats, mean, span, annotations),
+        };
+        (self.labels, self.drop_name, cells)
+    }
 }
 
 /// The state of a group at each time of the grid; all columns are as long as the grid.
@@ -43,20 +101,6 @@ pub struct MeanState {
     compensation: f64,
     count: f64,
     running: bool,
-}
-
-/// Adds `value` to a compensated sum; what is lost goes to `compensation` (Neumaier 1974).
-#[inline]
-pub(crate) fn add_compensated(sum: &mut f64, compensation: &mut f64, value: f64) {
-    let total = *sum + value;
-    if total.is_infinite() {
-        *compensation = 0.0;
-    } else if sum.abs() >= value.abs() {
-        *compensation += (*sum - total) + value;
-    } else {
-        *compensation += (value - total) + *sum;
-    }
-    *sum = total;
 }
 
 impl MeanState {

@@ -9,9 +9,10 @@ use crate::{
     ast::ExprKind,
     evaluate::{
         context::Context,
-        leaf::{Instant, Windows},
+        info::InfoSelector,
+        leaf::{Instant, InstantValue, Windows},
     },
-    function::WindowFunction,
+    function::{FunctionKind, WindowFunction},
     parse::parse,
 };
 use trefoil_model::TimeRange;
@@ -44,7 +45,12 @@ impl Part {
 }
 
 fn selectors(expr: &Expr) -> usize {
-    let own = matches!(&expr.kind, ExprKind::Selector(_) | ExprKind::Range(_));
+    let own = match &expr.kind {
+        ExprKind::Selector(_) | ExprKind::Range(_) => true,
+        // Its info series are a part of their own, whether or not they have a selector.
+        ExprKind::Call(call) => call.function.kind == FunctionKind::Info,
+        _ => false,
+    };
     let below = expr.children().into_iter().map(selectors);
     usize::from(own) + below.sum::<usize>()
 }
@@ -57,11 +63,18 @@ fn widen(
     context: &Context,
 ) -> Result<(), QueryError> {
     let bounds = match &expr.kind {
-        ExprKind::Selector(selector) => Some(Instant::of(selector, context, false)?.bounds(grid)),
+        ExprKind::Selector(selector) => {
+            let instant = Instant::of(selector, expr.span, context, InstantValue::Value)?;
+            Some(instant.bounds(grid))
+        }
         ExprKind::Range(_) => {
             // Which function it is for does not matter to the bounds.
             let windows = Windows::over(expr, WindowFunction::PresentOverTime, context)?;
             Some(windows.bounds(grid))
+        }
+        ExprKind::Call(call) if call.function.kind == FunctionKind::Info => {
+            let selector = InfoSelector::of(call, context)?.selector(grid, context);
+            Some((selector.start, selector.end))
         }
         _ => None,
     };

@@ -1,14 +1,16 @@
 //! The answer to a query in the forms of Prometheus' API.
 
 use crate::{Annotations, Severity};
-use trefoil_model::{Labels, Millis};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, Millis};
 
-/// A sample's value. Native histograms will be a second variant; match with a wildcard.
+/// A sample's value.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Value {
     /// A plain number.
     Float(f64),
+    /// A native histogram.
+    Histogram(Arc<Histogram>),
 }
 
 impl Value {
@@ -17,6 +19,7 @@ impl Value {
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Self::Float(value) => Some(*value),
+            Self::Histogram(_) => None,
         }
     }
 }

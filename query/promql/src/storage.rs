@@ -3,8 +3,12 @@
 //! The storage hands over one series at a time, in ascending order of [`Labels`], and decodes its
 //! columns only when they are wanted. That order is what makes answers bit-identical on every node.
 
-use crate::{Matcher, QueryError};
-use trefoil_model::{Labels, Millis};
+use crate::{
+    Matcher, QueryError,
+    row::{HISTOGRAM, Histograms, samples_of},
+};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, Millis};
 
 /// The bits of the value that marks a series as ended (Prometheus' stale marker).
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -28,13 +32,20 @@ pub struct Selector {
 
 /// The decoded samples of one series, reused from series to series.
 ///
-/// The columns have equal length; timestamps ascend strictly. Stale markers are included.
+/// Timestamps and values have equal length; timestamps ascend strictly. Stale markers are included. The other columns are
+/// empty for series that have no such samples, which costs them nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SampleColumns {
     /// Milliseconds.
     pub timestamps: Vec<Millis>,
-    /// Values, bit for bit as they were written.
+    /// Values, bit for bit as they were written; [`HISTOGRAM`] where the sample is a histogram.
     pub values: Vec<f64>,
+    /// Native histograms. Their reset hints compare them with the sample in front of them in the series, if the storage
+    /// knows: [`trefoil_model::ResetHint::Unknown`] is always right.
+    pub histograms: Histograms,
+    /// When each sample's counter began, or 0 where that is not known: empty or as long as the other columns.
+    /// Milliseconds.
+    pub start_timestamps: Vec<Millis>,
 }
 
 impl SampleColumns {
@@ -42,12 +53,42 @@ impl SampleColumns {
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
+        self.histograms.clear();
+        self.start_timestamps.clear();
     }
 
-    /// Appends a sample; `timestamp` lies behind the last one.
+    /// Appends a sample without start timestamp; `timestamp` lies behind the last one.
     pub fn push(&mut self, timestamp: Millis, value: f64) {
         self.timestamps.push(timestamp);
         self.values.push(value);
+        if !self.start_timestamps.is_empty() {
+            self.start_timestamps.push(0);
+        }
+    }
+
+    /// Appends a histogram without start timestamp.
+    pub fn push_histogram(&mut self, timestamp: Millis, histogram: Arc<Histogram>) {
+        self.histograms.put(self.values.len(), histogram);
+        self.push(timestamp, HISTOGRAM);
+    }
+
+    /// How many samples there are, as the budget counts them.
+    pub(crate) fn samples(&self) -> usize {
+        if self.histograms.is_empty() {
+            return self.values.len();
+        }
+        samples_of(&self.values, &self.histograms)
+    }
+
+    /// Says when the counter of the last sample began.
+    pub fn set_last_start(&mut self, start: Millis) {
+        if start == 0 && self.start_timestamps.is_empty() {
+            return;
+        }
+        self.start_timestamps.resize(self.timestamps.len(), 0);
+        if let Some(last) = self.start_timestamps.last_mut() {
+            *last = start;
+        }
     }
 }
 

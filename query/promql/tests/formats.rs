@@ -1,9 +1,10 @@
 //! Pins the bytes of docs/formats/promql-parts.md.
 
-use trefoil_model::Labels;
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, ResetHint, histogram::Buckets};
 use trefoil_query_promql::{
-    Annotations, Binding, EvalOptions, Grid, GroupColumn, GroupPartial, Part, PartBody, PartOutput,
-    PartResult, RawSeries, Row, Span,
+    ABSENT, Annotations, Binding, EvalOptions, Grid, GroupColumn, GroupPartial, Histograms, Part,
+    PartBody, PartOutput, PartResult, RawSeries, Row, Span,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -53,7 +54,7 @@ fn golden_part() {
             "0000000001000000",
             "0100000000000000000000000000f03f",
             "e09304000000000060ea000000000000",
-            "00000000",
+            "0000000000",
             "ff00000000000000",
         ],
     );
@@ -64,16 +65,13 @@ fn labels() -> Labels {
 }
 
 const LABELS: &str = "040000000000000001780179";
-const NO_ANNOTATIONS: &str = "0000000000000000";
+/// An empty list.
+const NONE: &str = "0000000000000000";
 const ONE: &str = "0100000000000000";
 
 #[test]
 fn golden_rows_and_samples() {
-    let row = Row {
-        labels: labels(),
-        drop_name: true,
-        values: vec![2.0],
-    };
+    let row = Row::floats(labels(), true, vec![2.0]);
     let mut annotations = Annotations::default();
     annotations.info(Span::new(1, 2), "i");
     let result = PartResult {
@@ -82,21 +80,71 @@ fn golden_rows_and_samples() {
     };
     let value = "01000000000000000000000000000040";
     let info = "01000000010000000000000069010100000002000000";
-    check(&result, &["00000000", ONE, LABELS, "01", value, ONE, info]);
+    check(
+        &result,
+        &["00000000", ONE, LABELS, "01", value, NONE, ONE, info],
+    );
     let raw = RawSeries {
         labels: labels(),
         timestamps: vec![5],
         values: vec![2.0],
+        histograms: Histograms::default(),
     };
     let result = PartResult {
         body: PartBody::Samples(vec![raw]),
         annotations: Annotations::default(),
     };
     let time = "01000000000000000500000000000000";
+    check(&result, &["02000000", ONE, LABELS, time, value, NONE, NONE]);
+}
+
+fn histogram() -> Histogram {
+    Histogram {
+        schema: -1,
+        reset_hint: ResetHint::NotReset,
+        zero_threshold: 1.0,
+        zero_count: 2.0,
+        count: 5.0,
+        sum: 4.0,
+        positive: Buckets::from_spans(&[(-1, 1)], vec![3.0]).expect("one bucket"),
+        ..Histogram::default()
+    }
+}
+
+const HISTOGRAM: &str = concat!(
+    "ff02000000",
+    "000000000000f03f000000000000004000000000000014400000000000001040",
+    "0100000000000000ffffffff01000000000000000000000000000840",
+    "000000000000000000000000000000000000000000000000"
+);
+
+#[test]
+fn golden_histograms() {
+    let mut row = Row::floats(
+        labels(),
+        false,
+        vec![ABSENT, trefoil_query_promql::HISTOGRAM],
+    );
+    row.histograms.put(1, Arc::new(histogram()));
+    let result = PartResult {
+        body: PartBody::Rows(vec![row]),
+        annotations: Annotations::default(),
+    };
+    let values = "0200000000000000020000000000f07f040000000000f07f";
+    let places = ["0100000000000000", "01000000"].concat();
     check(
         &result,
-        &["02000000", ONE, LABELS, time, value, NO_ANNOTATIONS],
+        &[
+            "00000000", ONE, LABELS, "00", values, &places, HISTOGRAM, NONE,
+        ],
     );
+}
+
+#[test]
+fn malformed_histograms_are_refused() {
+    let mut bytes = bincode::serialize(&histogram()).expect("serialises");
+    bytes[0] = 9;
+    assert!(bincode::deserialize::<Histogram>(&bytes).is_err());
 }
 
 #[test]
@@ -128,18 +176,14 @@ fn golden_groups() {
         ),
     ];
     for (column, bytes) in columns {
-        let group = GroupPartial {
-            labels: labels(),
-            drop_name: false,
-            column,
-        };
+        let group = GroupPartial::new(labels(), column);
         let result = PartResult {
             body: PartBody::Groups(vec![group]),
             annotations: Annotations::default(),
         };
         check(
             &result,
-            &["01000000", ONE, LABELS, "00", bytes, NO_ANNOTATIONS],
+            &["01000000", ONE, LABELS, "00", bytes, NONE, NONE, NONE],
         );
     }
 }

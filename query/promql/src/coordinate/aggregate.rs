@@ -13,7 +13,8 @@ use crate::{
         select::select_series,
     },
     functions::{quantile::quantile, window::variance},
-    row::{ABSENT, Row, is_absent},
+    note::{Note, Notes},
+    row::{ABSENT, Row, is_absent, is_histogram},
 };
 use std::collections::HashMap;
 use trefoil_model::Labels;
@@ -66,7 +67,10 @@ impl Coordinator<'_> {
         own: &[Binding],
     ) -> Result<Vec<Row>, QueryError> {
         let rows = match body {
-            PartBody::Groups(groups) => finish(groups),
+            PartBody::Groups(groups) => {
+                let span = aggregate.operand.span;
+                self.annotate(|annotations| finish(groups, span, annotations))
+            }
             PartBody::Rows(rows) => {
                 let context = self.context(own);
                 self.annotate(|annotations| {
@@ -95,26 +99,47 @@ impl Coordinator<'_> {
             }),
             CountValues => {
                 let groups = count_values(aggregate, &rows, steps, delayed, self.budget)?;
-                unify(finish(groups))
+                let span = aggregate.operand.span;
+                unify(self.annotate(|annotations| finish(groups, span, annotations)))
             }
-            Quantile => self
-                .annotate(|annotations| quantiles(aggregate, &rows, grid, &context, annotations)),
-            Stddev => Ok(per_time(aggregate, &rows, steps, |_, values| {
-                variance(values).sqrt()
-            })),
-            Stdvar => Ok(per_time(aggregate, &rows, steps, |_, values| {
-                variance(values)
-            })),
+            Quantile => {
+                self.note_ignored(aggregate, &rows);
+                self.annotate(|annotations| {
+                    quantiles(aggregate, &rows, grid, &context, annotations)
+                })
+            }
+            Stddev | Stdvar => {
+                self.note_ignored(aggregate, &rows);
+                let root = aggregate.op == Stddev;
+                Ok(per_time(aggregate, &rows, steps, |_, values| {
+                    let variance = variance(values);
+                    if root { variance.sqrt() } else { variance }
+                }))
+            }
             op => {
                 let mut groups = GroupMap::new(Grouping::of(aggregate, delayed));
-                for row in &rows {
+                let (span, mut notes) = (aggregate.operand.span, Notes::default());
+                for mut row in rows {
                     self.budget.check()?;
                     let (group, _) =
                         groups.group_of(&row.labels, row.drop_name, || new_column(op, steps))?;
-                    group.column.add(&row.values);
+                    let metric = row.labels.metric_name().unwrap_or("").to_owned();
+                    group.add(&row.take_cells(), &metric, span, &mut notes);
                 }
-                Ok(finish(groups.into_groups()))
+                let groups = groups.into_groups();
+                Ok(self.annotate(|annotations| {
+                    notes.tell("", annotations);
+                    finish(groups, span, annotations)
+                }))
             }
+        }
+    }
+
+    /// Says so when an aggregation of floats leaves histograms out.
+    fn note_ignored(&self, aggregate: &Aggregate, rows: &[Row]) {
+        if rows.iter().any(|row| !row.histograms.is_empty()) {
+            let note = Note::IgnoredInAggregation(aggregate.op.text());
+            self.annotate(|annotations| note.tell(aggregate.operand.span, "", annotations));
         }
     }
 }
@@ -162,21 +187,20 @@ fn per_time(
                     members
                         .iter()
                         .map(|m| m.values[at])
-                        .filter(|v| !is_absent(*v)),
+                        .filter(|v| !is_absent(*v) && !is_histogram(*v)),
                 );
                 if present.is_empty() {
                     return ABSENT;
                 }
                 f(at, &mut present)
             };
-            Row {
-                // The key consists of labels of a valid set, in their order.
-                labels: Labels::from_canonical(&key).unwrap_or_default(),
-                drop_name: members.iter().any(|m| m.drop_name),
-                values: (0..steps).map(value).collect(),
-            }
+            // The key consists of labels of a valid set, in their order.
+            let labels = Labels::from_canonical(&key).unwrap_or_default();
+            let drop_name = members.iter().any(|m| m.drop_name);
+            Row::floats(labels, drop_name, (0..steps).map(value).collect())
         })
         .collect();
+    results.retain(|row| !row.is_empty());
     results.sort_by(|a, b| a.labels.cmp(&b.labels));
     results
 }

@@ -1,11 +1,11 @@
 //! From rows to the forms of the API.
 
-use super::{Coordinator, samples, unify::remove_names, wrong_body};
+use super::{Coordinator, unify::remove_names, wrong_body};
 use crate::{
     Grid, MatrixSeries, PartBody, PartOutput, Point, QueryData, QueryError, Value, VectorSample,
     ast::{Expr, ExprKind, ValueType},
     evaluate::context::scalars_with_data,
-    row::{Row, is_absent},
+    row::{Cell, Row, cell, is_absent, samples_of},
 };
 use trefoil_model::Millis;
 
@@ -63,13 +63,19 @@ impl Coordinator<'_> {
         let PartBody::Samples(series) = body else {
             return Err(wrong_body());
         };
-        self.budget
-            .hold(series.iter().map(|raw| raw.values.len()).sum())?;
+        self.budget.hold(
+            series
+                .iter()
+                .map(|raw| samples_of(&raw.values, &raw.histograms))
+                .sum(),
+        )?;
         let series = series.into_iter().map(|raw| {
-            let samples = raw.timestamps.into_iter().zip(raw.values);
+            let places = raw.timestamps.iter().enumerate();
+            let points = places
+                .filter_map(|(at, time)| point_of(*time, cell(&raw.values, &raw.histograms, at)));
             MatrixSeries {
+                points: points.collect(),
                 labels: raw.labels,
-                points: samples.map(|(time, value)| point(time, value)).collect(),
             }
         });
         Ok(series.collect())
@@ -83,13 +89,25 @@ fn point(time: Millis, value: f64) -> Point {
     }
 }
 
+fn point_of(time: Millis, cell: Cell) -> Option<Point> {
+    match cell {
+        Cell::Absent => None,
+        Cell::Float(value) => Some(point(time, value)),
+        Cell::Histogram(histogram) => Some(Point {
+            time,
+            value: Value::Histogram(histogram),
+        }),
+    }
+}
+
 fn vector(rows: Vec<Row>, time: Millis) -> Vec<VectorSample> {
-    let present = rows.into_iter().filter(|row| !row.is_empty());
-    let sample = |row: Row| VectorSample {
-        point: point(time, row.values[0]),
-        labels: row.labels,
+    let sample = |row: Row| {
+        Some(VectorSample {
+            point: point_of(time, row.at(0))?,
+            labels: row.labels,
+        })
     };
-    present.map(sample).collect()
+    rows.into_iter().filter_map(sample).collect()
 }
 
 /// Rows as series, ascending by labels.
@@ -97,12 +115,10 @@ pub(super) fn matrix(mut rows: Vec<Row>, grid: Grid) -> Vec<MatrixSeries> {
     rows.sort_by(|a, b| a.labels.cmp(&b.labels));
     let mut all = Vec::with_capacity(rows.len());
     for row in rows {
-        let mut points = Vec::with_capacity(samples(std::slice::from_ref(&row)));
-        for (time, value) in grid.times().zip(&row.values) {
-            if !is_absent(*value) {
-                points.push(point(time, *value));
-            }
-        }
+        let present = row.values.iter().filter(|v| !is_absent(**v)).count();
+        let mut points = Vec::with_capacity(present);
+        let times = grid.times().enumerate().take(row.values.len());
+        points.extend(times.filter_map(|(at, time)| point_of(time, row.at(at))));
         if !points.is_empty() {
             all.push(MatrixSeries {
                 labels: row.labels,

@@ -13,6 +13,7 @@ use crate::{
     },
     function::{FunctionKind, WindowFunction},
     functions::date,
+    note::Notes,
     row::{ABSENT, Row, is_absent},
 };
 
@@ -42,6 +43,7 @@ impl Coordinator<'_> {
             FunctionKind::HistogramQuantile
             | FunctionKind::HistogramQuantiles
             | FunctionKind::HistogramFraction => self.histogram(expr, call, grid).await,
+            FunctionKind::Info => self.info(expr, call, grid).await,
             FunctionKind::Vector => {
                 let bindings = self.own_bindings(expr, grid).await?;
                 let scalars = self.context(&bindings).scalars(&call.arguments[0], grid)?;
@@ -75,7 +77,7 @@ impl Coordinator<'_> {
             let PartBody::Groups(groups) = body else {
                 return Err(wrong_body());
             };
-            finish(groups)
+            self.annotate(|annotations| finish(groups, node.span, annotations))
         } else {
             self.presence(node, grid).await?
         };
@@ -87,11 +89,7 @@ impl Coordinator<'_> {
                 }
             }
         }
-        let row = Row {
-            labels: labels::of_absent(argument),
-            drop_name: false,
-            values: inverted(&any),
-        };
+        let row = Row::floats(labels::of_absent(argument), false, inverted(&any));
         let rows = if row.is_empty() { vec![] } else { vec![row] };
         self.hold(rows, 0)
     }
@@ -113,7 +111,9 @@ impl Coordinator<'_> {
         let op = RowOp::Windows { inner, windows };
         let mut scratch = Scratch::default();
         for row in &mut rows {
-            op.apply(&mut row.values, grid, &mut scratch);
+            let mut cells = row.take_cells();
+            op.apply(&mut cells, grid, &mut scratch, &mut Notes::default());
+            row.set_cells(cells);
         }
         Ok(rows)
     }
@@ -128,6 +128,11 @@ impl Coordinator<'_> {
         }
         match call.function.kind {
             FunctionKind::Sort { descending } if grid.steps() == 1 => {
+                // Only floats have an order.
+                self.budget.release(samples(&rows));
+                rows.iter_mut().for_each(Row::keep_floats);
+                rows.retain(|row| !row.is_empty());
+                self.budget.hold(samples(&rows))?;
                 labels::sort_by_value(&mut rows, descending);
             }
             FunctionKind::SortByLabel { descending } => {
@@ -157,12 +162,15 @@ impl Coordinator<'_> {
         let rows_expr = &call.arguments[rows_at];
         let rows = self.rows(rows_expr, grid).await?;
         let before = samples(&rows);
-        let span = rows_expr.span;
+        let input = histogram::Input {
+            rows: &rows,
+            span: rows_expr.span,
+            steps,
+            delayed,
+        };
         let results = if call.function.kind == FunctionKind::HistogramFraction {
             let (lower, upper) = (scalars(0)?, scalars(1)?);
-            self.annotate(|annotations| {
-                histogram::fractions(&lower, &upper, &rows, span, steps, delayed, annotations)
-            })
+            self.annotate(|annotations| histogram::fractions(&lower, &upper, &input, annotations))
         } else {
             let many = call.function.kind == FunctionKind::HistogramQuantiles;
             let label = if many {
@@ -183,9 +191,7 @@ impl Coordinator<'_> {
                     label,
                 })
                 .collect();
-            self.annotate(|annotations| {
-                histogram::quantiles(&wanted, &rows, span, steps, delayed, annotations)
-            })
+            self.annotate(|annotations| histogram::quantiles(&wanted, &input, annotations))
         };
         let results = if delayed { results } else { unify(results)? };
         self.hold(results, before)

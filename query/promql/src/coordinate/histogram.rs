@@ -1,34 +1,69 @@
-//! `histogram_quantile` and its relatives over classic histograms, across series.
+//! `histogram_quantile` and its relatives: over classic histograms across series, and over native ones.
 
 use crate::{
     Annotations, QueryError, Span,
     ast::{Call, Expr, ExprKind},
     evaluate::{context::Scalars, pipeline::warn_about_quantile, without_name},
     format::open_metrics,
-    functions::classic::{self, Bucket},
-    row::{ABSENT, Row, is_absent},
+    functions::{
+        classic::{self, Bucket},
+        native::{self, Quantile},
+    },
+    note::{Note, Notes},
+    row::{ABSENT, Cell, Row, is_absent, is_histogram},
 };
-use std::collections::HashMap;
-use trefoil_model::{Labels, LabelsBuilder};
+use std::{collections::HashMap, sync::Arc};
+use trefoil_model::{Histogram, Labels, LabelsBuilder};
 
 const BUCKET_LABEL: &str = "le";
 
-/// The buckets of one histogram: rows with their bounds.
-struct Buckets<'r> {
+/// The rows that a function is applied to.
+pub(crate) struct Input<'r> {
+    pub(crate) rows: &'r [Row],
+    /// Where they come from in the query.
+    pub(crate) span: Span,
+    pub(crate) steps: usize,
+    pub(crate) delayed: bool,
+}
+
+/// What has the same labels but for those of buckets: the buckets of a classic histogram, and a native one.
+struct Group<'r> {
     labels: Labels,
     drop_name: bool,
-    rows: Vec<(f64, &'r Row)>,
+    /// Rows with their bounds.
+    buckets: Vec<(f64, &'r Row)>,
+    native: Option<&'r Row>,
 }
 
 /// Sorts rows into histograms, in the order of their first rows.
-fn group<'r>(rows: &'r [Row], span: Span, annotations: &mut Annotations) -> Vec<Buckets<'r>> {
+fn group<'r>(input: &Input<'r>, annotations: &mut Annotations) -> Vec<Group<'r>> {
     let mut indexes: HashMap<Labels, usize> = HashMap::new();
-    let mut groups: Vec<Buckets<'r>> = Vec::new();
-    for row in rows {
+    let mut groups: Vec<Group<'r>> = Vec::new();
+    let mut group_of = |groups: &mut Vec<Group<'r>>, labels: Labels, drop_name: bool| {
+        let at = *indexes.entry(labels.clone()).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push(Group {
+                labels,
+                drop_name,
+                buckets: Vec::new(),
+                native: None,
+            });
+        }
+        at
+    };
+    for row in input.rows {
+        if !row.histograms.is_empty() {
+            let at = group_of(&mut groups, row.labels.clone(), row.drop_name);
+            groups[at].native = Some(row);
+            let floats = |value: &f64| !is_absent(*value) && !is_histogram(*value);
+            if !row.values.iter().any(floats) {
+                continue;
+            }
+        }
         let text = row.labels.get(BUCKET_LABEL).unwrap_or("");
         let Some(bound) = parse_bound(text) else {
             annotations.warn(
-                span,
+                input.span,
                 format!(
                     "bucket label {BUCKET_LABEL:?} is missing or has a malformed value of {text:?}{}",
                     for_metric(&row.labels)
@@ -39,15 +74,8 @@ fn group<'r>(rows: &'r [Row], span: Span, annotations: &mut Annotations) -> Vec<
         let labels = LabelsBuilder::from_labels(&row.labels)
             .remove(BUCKET_LABEL)
             .build();
-        let at = *indexes.entry(labels.clone()).or_insert(groups.len());
-        if at == groups.len() {
-            groups.push(Buckets {
-                labels,
-                drop_name: row.drop_name,
-                rows: Vec::new(),
-            });
-        }
-        groups[at].rows.push((bound, row));
+        let at = group_of(&mut groups, labels, row.drop_name);
+        groups[at].buckets.push((bound, row));
     }
     groups
 }
@@ -67,43 +95,54 @@ fn for_metric(labels: &Labels) -> String {
     }
 }
 
-impl Buckets<'_> {
-    fn at(&self, at: usize, into: &mut Vec<Bucket>) {
+impl Group<'_> {
+    fn buckets_at(&self, at: usize, into: &mut Vec<Bucket>) {
         into.clear();
-        for (bound, row) in &self.rows {
-            if !is_absent(row.values[at]) {
+        for (bound, row) in &self.buckets {
+            if let Cell::Float(count) = row.at(at) {
                 into.push(Bucket {
                     bound: *bound,
-                    count: row.values[at],
+                    count,
                 });
             }
         }
     }
 
-    /// The row of `f` of the buckets at each time.
+    fn native_at(&self, at: usize) -> Option<Arc<Histogram>> {
+        match self.native?.at(at) {
+            Cell::Histogram(histogram) => Some(histogram),
+            _ => None,
+        }
+    }
+
+    /// The row of `classic` of the buckets, or `native` of the native histogram, at each time.
     fn map(
         &self,
-        steps: usize,
-        delayed: bool,
-        mut f: impl FnMut(usize, &mut Vec<Bucket>) -> f64,
+        input: &Input<'_>,
+        notes: &mut Notes,
+        mut classic: impl FnMut(usize, &mut Vec<Bucket>) -> f64,
+        native: impl Fn(usize, &Histogram, &mut Notes) -> f64,
     ) -> Row {
-        let mut buckets = Vec::with_capacity(self.rows.len());
-        let mut values = vec![ABSENT; steps];
+        let mut buckets = Vec::with_capacity(self.buckets.len());
+        let mut values = vec![ABSENT; input.steps];
         for (at, value) in values.iter_mut().enumerate() {
-            self.at(at, &mut buckets);
-            if !buckets.is_empty() {
-                *value = f(at, &mut buckets);
+            self.buckets_at(at, &mut buckets);
+            match (self.native_at(at), buckets.is_empty()) {
+                (Some(histogram), true) => *value = native(at, &histogram, notes),
+                (Some(_), false) => notes.add(Note::MixedHistograms, input.span),
+                (None, false) => *value = classic(at, &mut buckets),
+                (None, true) => {}
             }
         }
-        Row {
-            labels: if delayed {
-                self.labels.clone()
-            } else {
-                without_name(&self.labels)
-            },
-            drop_name: delayed || self.drop_name,
-            values,
-        }
+        let labels = match input.delayed {
+            true => self.labels.clone(),
+            false => without_name(&self.labels),
+        };
+        Row::floats(labels, input.delayed || self.drop_name, values)
+    }
+
+    fn tell(&self, notes: &mut Notes, annotations: &mut Annotations) {
+        notes.tell(self.labels.metric_name().unwrap_or(""), annotations);
     }
 }
 
@@ -118,30 +157,45 @@ pub(crate) struct Wanted<'a> {
 /// `histogram_quantile` for each of `wanted`.
 pub(crate) fn quantiles(
     wanted: &[Wanted<'_>],
-    rows: &[Row],
-    rows_span: Span,
-    steps: usize,
-    delayed: bool,
+    input: &Input<'_>,
     annotations: &mut Annotations,
 ) -> Vec<Row> {
     let mut results = Vec::new();
     for wanted in wanted {
-        for at in 0..steps {
+        for at in 0..input.steps {
             warn_about_quantile(wanted.quantiles.at(at), wanted.span, annotations);
         }
     }
-    let groups = group(rows, rows_span, annotations);
+    let groups = group(input, annotations);
+    let mut notes = Notes::default();
     for group in &groups {
         for wanted in wanted {
             let mut forced = false;
-            let mut row = group.map(steps, delayed, |at, buckets| {
+            let classic = |at: usize, buckets: &mut Vec<Bucket>| {
                 let (value, fixed) = classic::quantile(wanted.quantiles.at(at), buckets);
                 forced |= fixed;
                 value
-            });
+            };
+            let native =
+                |at: usize, histogram: &Histogram, notes: &mut Notes| match native::quantile(
+                    wanted.quantiles.at(at),
+                    histogram,
+                ) {
+                    Quantile::Value(value) => value,
+                    Quantile::Skewed(value) => {
+                        notes.add(Note::QuantileIsSkewed, input.span);
+                        value
+                    }
+                    Quantile::Nan => {
+                        notes.add(Note::QuantileIsNan, input.span);
+                        f64::NAN
+                    }
+                };
+            let mut row = group.map(input, &mut notes, classic, native);
+            group.tell(&mut notes, annotations);
             if forced {
                 annotations.info(
-                    rows_span,
+                    input.span,
                     format!(
                         "input to histogram_quantile needed to be fixed for monotonicity (see \
                          https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}",
@@ -165,19 +219,25 @@ pub(crate) fn quantiles(
 pub(crate) fn fractions(
     lower: &Scalars,
     upper: &Scalars,
-    rows: &[Row],
-    rows_span: Span,
-    steps: usize,
-    delayed: bool,
+    input: &Input<'_>,
     annotations: &mut Annotations,
 ) -> Vec<Row> {
-    let groups = group(rows, rows_span, annotations);
-    let fraction = |group: &Buckets<'_>| {
-        group.map(steps, delayed, |at, buckets| {
+    let mut notes = Notes::default();
+    let mut results = Vec::new();
+    for group in group(input, annotations) {
+        let classic = |at: usize, buckets: &mut Vec<Bucket>| {
             classic::fraction(lower.at(at), upper.at(at), buckets)
-        })
-    };
-    let mut results: Vec<Row> = groups.iter().map(fraction).collect();
+        };
+        let native = |at: usize, histogram: &Histogram, notes: &mut Notes| {
+            let (fraction, has_nan) = native::fraction(lower.at(at), upper.at(at), histogram);
+            if has_nan {
+                notes.add(Note::FractionWithoutNan, input.span);
+            }
+            fraction
+        };
+        results.push(group.map(input, &mut notes, classic, native));
+        group.tell(&mut notes, annotations);
+    }
     results.retain(|row| !row.is_empty());
     results
 }

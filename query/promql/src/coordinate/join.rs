@@ -5,11 +5,12 @@
 
 use super::unify::unify;
 use crate::{
-    QueryError,
+    QueryError, Span,
     ast::{Binary, BinaryOp, Cardinality, VectorMatching},
     evaluate::METADATA_LABELS,
+    note::Notes,
     operators,
-    row::{ABSENT, Row, is_absent},
+    row::{ABSENT, Cell, Row, is_absent},
 };
 use std::collections::HashMap;
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, write_varint};
@@ -20,9 +21,11 @@ use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, write_varint};
 /// [`QueryError::Execution`] with Prometheus' texts when matches are ambiguous.
 pub(crate) fn join(
     binary: &Binary,
+    span: Span,
     left: Vec<Row>,
     right: Vec<Row>,
     delayed: bool,
+    notes: &mut Notes,
 ) -> Result<Vec<Row>, QueryError> {
     let Some(matching) = &binary.matching else {
         return Err(QueryError::Internal("a join has no matching".into()));
@@ -31,7 +34,11 @@ pub(crate) fn join(
         BinaryOp::And => Ok(intersect(matching, left, &right, true)),
         BinaryOp::Unless => Ok(intersect(matching, left, &right, false)),
         BinaryOp::Or => unify(unite(matching, left, right)),
-        _ => Join::new(binary, matching, &left, &right, delayed).run(),
+        _ => {
+            let mut join = Join::new(binary, matching, &left, &right, delayed);
+            join.span = span;
+            join.run(notes)
+        }
     }
 }
 
@@ -81,6 +88,7 @@ fn intersect(
         }
     }
     left.retain(|row| !row.is_empty());
+    left.iter_mut().for_each(Row::tidy);
     left
 }
 
@@ -93,6 +101,7 @@ fn unite(matching: &VectorMatching, mut left: Vec<Row>, right: Vec<Row>) -> Vec<
             }
         }
         if !row.is_empty() {
+            row.tidy();
             left.push(row);
         }
     }
@@ -121,6 +130,8 @@ struct Join<'a> {
     fill_many: Option<f64>,
     fill_one: Option<f64>,
     steps: usize,
+    /// Where the operation stands.
+    span: Span,
 }
 
 impl<'a> Join<'a> {
@@ -149,10 +160,11 @@ impl<'a> Join<'a> {
             fill_many: matching.fill_left,
             fill_one: matching.fill_right,
             steps: rows.next().map_or(0, |row| row.values.len()),
+            span: Span::default(),
         }
     }
 
-    fn run(&self) -> Result<Vec<Row>, QueryError> {
+    fn run(&self, notes: &mut Notes) -> Result<Vec<Row>, QueryError> {
         let signatures = |rows: &[Row]| -> Vec<Vec<u8>> {
             let signature = |row: &Row| signature(self.matching, &row.labels);
             rows.iter().map(signature).collect()
@@ -166,7 +178,12 @@ impl<'a> Join<'a> {
         for signature in &many_signatures {
             groups.entry(signature).or_default().many_count += 1;
         }
-        let mut results = Results::default();
+        let mut results = Results {
+            notes,
+            indexes: HashMap::new(),
+            rows: Vec::new(),
+            matched: Vec::new(),
+        };
         for (many, signature) in self.many.iter().zip(&many_signatures) {
             if let Some(group) = groups.get_mut(signature.as_slice()) {
                 self.match_row(many, group, &mut results)?;
@@ -233,7 +250,7 @@ impl<'a> Join<'a> {
         &self,
         many: &Row,
         group: &mut MatchGroup,
-        results: &mut Results,
+        results: &mut Results<'_>,
     ) -> Result<(), QueryError> {
         let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
         if one_to_one && group.many_count > 1 && group.taken.is_empty() {
@@ -265,11 +282,7 @@ impl<'a> Join<'a> {
 
     /// A series that takes the place of the missing partner of `row`.
     fn stand_in(&self, row: &Row, values: Vec<f64>) -> Row {
-        Row {
-            labels: self.matched_labels(&row.labels),
-            drop_name: false,
-            values,
-        }
+        Row::floats(self.matched_labels(&row.labels), false, values)
     }
 
     /// Combines two rows at the times at which both have a sample.
@@ -278,9 +291,11 @@ impl<'a> Join<'a> {
         many: &Row,
         one: &Row,
         taken: &mut [bool],
-        results: &mut Results,
+        results: &mut Results<'_>,
     ) -> Result<(), QueryError> {
         let mut into = None;
+        let floats =
+            many.histograms.is_empty() && one.histograms.is_empty() && !self.binary.op.is_trim();
         for at in 0..self.steps {
             let (many_value, one_value) = (many.values[at], one.values[at]);
             if is_absent(many_value) || is_absent(one_value) {
@@ -301,7 +316,12 @@ impl<'a> Join<'a> {
                     "multiple matches for labels: grouping labels must ensure unique matches",
                 ));
             }
-            results.rows[into].values[at] = self.value(many_value, one_value);
+            if floats {
+                results.rows[into].values[at] = self.value(many_value, one_value);
+            } else {
+                let cell = self.cell(many.at(at), one.at(at), results.notes);
+                results.rows[into].put(at, cell);
+            }
         }
         Ok(())
     }
@@ -316,8 +336,20 @@ impl<'a> Join<'a> {
         operators::apply(self.binary.op, left, right, self.binary.return_bool, left)
     }
 
+    /// The same for samples of any kind.
+    fn cell(&self, many: Cell, one: Cell, notes: &mut Notes) -> Cell {
+        let (left, right) = match self.many_is_left {
+            true => (many, one),
+            false => (one, many),
+        };
+        let Binary {
+            op, return_bool, ..
+        } = self.binary;
+        operators::apply_cells(*op, &left, &right, *return_bool, self.span, notes)
+    }
+
     fn result_labels(&self, many: &Row, one: &Row) -> (Labels, bool) {
-        let changes_meaning = !self.binary.op.is_comparison();
+        let changes_meaning = self.binary.op.changes_meaning();
         let drops_name = changes_meaning || self.binary.return_bool;
         let mut builder = LabelsBuilder::from_labels(&many.labels);
         if drops_name && !self.delayed {
@@ -343,26 +375,23 @@ impl<'a> Join<'a> {
 }
 
 /// Result rows by their labels.
-#[derive(Default)]
-struct Results {
+struct Results<'n> {
+    notes: &'n mut Notes,
     indexes: HashMap<Labels, usize>,
     rows: Vec<Row>,
     /// At which times each row has been matched, whether or not a comparison kept it.
     matched: Vec<Vec<bool>>,
 }
 
-impl Results {
+impl Results<'_> {
     fn row(&mut self, labels: Labels, drop_name: bool, steps: usize) -> usize {
         if let Some(at) = self.indexes.get(&labels) {
             return *at;
         }
         let at = self.rows.len();
         self.indexes.insert(labels.clone(), at);
-        self.rows.push(Row {
-            labels,
-            drop_name,
-            values: vec![ABSENT; steps],
-        });
+        self.rows
+            .push(Row::floats(labels, drop_name, vec![ABSENT; steps]));
         self.matched.push(vec![false; steps]);
         at
     }

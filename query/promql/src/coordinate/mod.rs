@@ -8,13 +8,14 @@ mod aggregate;
 mod answer;
 mod calls;
 pub(crate) mod histogram;
+mod info;
 pub(crate) mod join;
 pub(crate) mod labels;
 pub(crate) mod unify;
 
 use crate::{
     Annotations, Binding, Budget, EvalOptions, Expr, Grid, Part, PartBody, PartOutput, PartResult,
-    QueryData, QueryError, QueryResult, Source,
+    QueryData, QueryError, QueryResult, Source, Span,
     ast::{Binary, ExprKind, ValueType},
     evaluate::{
         context::{Context, scalars_with_data},
@@ -22,9 +23,10 @@ use crate::{
         row_op::{Scratch, Step},
         without_name,
     },
+    note::Notes,
     parse::parse,
     partial::GroupPartial,
-    row::{ABSENT, Row, is_absent},
+    row::{ABSENT, Row, is_absent, is_histogram},
 };
 use futures::future::{BoxFuture, FutureExt, try_join};
 use std::sync::{Mutex, PoisonError};
@@ -139,7 +141,7 @@ impl<'a> Coordinator<'a> {
             match &expr.kind {
                 ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid).await,
                 ExprKind::Binary(binary) if binary.matching.is_some() => {
-                    self.join(binary, grid).await
+                    self.join(expr, binary, grid).await
                 }
                 _ if Step::operand_of(expr).is_some() => self.step(expr, grid).await,
                 ExprKind::Call(call) => self.call(expr, call, grid).await,
@@ -192,12 +194,15 @@ impl<'a> Coordinator<'a> {
         self.hold(rows, 0)
     }
 
-    async fn join(&self, binary: &Binary, grid: Grid) -> Result<Vec<Row>, QueryError> {
+    async fn join(&self, expr: &Expr, binary: &Binary, grid: Grid) -> Result<Vec<Row>, QueryError> {
         let left = self.rows(&binary.left, grid);
         let right = self.rows(&binary.right, grid);
         let (left, right) = try_join(left, right).await?;
         let before = samples(&left) + samples(&right);
-        let rows = join::join(binary, left, right, self.options.delayed_name_removal)?;
+        let delayed = self.options.delayed_name_removal;
+        let mut notes = Notes::default();
+        let rows = join::join(binary, expr.span, left, right, delayed, &mut notes)?;
+        self.annotate(|annotations| notes.tell("", annotations));
         self.hold(rows, before)
     }
 
@@ -214,10 +219,16 @@ impl<'a> Coordinator<'a> {
         let mut rows = self.rows(step.operand, operand_grid).await?;
         let before = samples(&rows);
         let delayed = self.options.delayed_name_removal;
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut notes) = (Scratch::default(), Notes::default());
         for row in &mut rows {
             self.budget.check()?;
-            step.op.apply(&mut row.values, grid, &mut scratch);
+            let mut cells = row.take_cells();
+            step.op.apply(&mut cells, grid, &mut scratch, &mut notes);
+            row.set_cells(cells);
+            if !notes.is_empty() {
+                let metric = row.labels.metric_name().unwrap_or("");
+                self.annotate(|annotations| notes.tell(metric, annotations));
+            }
             if step.drops_name && delayed {
                 row.drop_name = true;
             } else if step.drops_name {
@@ -228,7 +239,9 @@ impl<'a> Coordinator<'a> {
         for remark in remarks(expr, grid, &context)? {
             self.annotate(|annotations| {
                 for row in &rows {
-                    remark.annotate(&row.labels, annotations);
+                    let is_float = |v: &f64| !is_absent(*v) && !is_histogram(*v);
+                    let has_floats = row.values.iter().any(is_float);
+                    remark.annotate(&row.labels, has_floats, annotations);
                 }
             });
         }
@@ -305,7 +318,7 @@ fn only_values(rows: &[Row], steps: usize) -> Vec<f64> {
         let mut present = rows
             .iter()
             .map(|row| row.values[at])
-            .filter(|v| !is_absent(*v));
+            .filter(|v| !is_absent(*v) && !is_histogram(*v));
         if let (Some(only), None) = (present.next(), present.next()) {
             *value = only;
         }
@@ -317,14 +330,15 @@ fn samples(rows: &[Row]) -> usize {
     rows.iter().map(Row::samples).sum()
 }
 
-/// The rows of merged groups.
-fn finish(groups: Vec<GroupPartial>) -> Vec<Row> {
-    let row = |group: GroupPartial| Row {
-        labels: group.labels,
-        drop_name: group.drop_name,
-        values: group.column.finish(),
-    };
-    let mut rows: Vec<Row> = groups.into_iter().map(row).collect();
+/// The rows of merged groups of what stands at `span`.
+fn finish(groups: Vec<GroupPartial>, span: Span, annotations: &mut Annotations) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(groups.len());
+    for group in groups {
+        let (labels, drop_name, cells) = group.finish(span, annotations);
+        let mut row = Row::floats(labels, drop_name, Vec::new());
+        row.set_cells(cells);
+        rows.push(row);
+    }
     rows.retain(|row| !row.is_empty());
     rows
 }
@@ -335,11 +349,7 @@ fn wrong_body() -> QueryError {
 
 /// A row without labels.
 fn unlabelled(values: Vec<f64>) -> Row {
-    Row {
-        labels: trefoil_model::Labels::empty(),
-        drop_name: false,
-        values,
-    }
+    Row::floats(trefoil_model::Labels::empty(), false, values)
 }
 
 /// An absent value where `present` has one, and 1 where it has none.

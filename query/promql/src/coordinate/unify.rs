@@ -29,14 +29,14 @@ pub(crate) fn unify(rows: Vec<Row>) -> Result<Vec<Row>, QueryError> {
 
 fn fill_in(into: &mut Row, row: &Row) -> Result<(), QueryError> {
     into.drop_name |= row.drop_name;
-    for (value, new) in into.values.iter_mut().zip(&row.values) {
-        if is_absent(*new) {
+    for at in 0..row.values.len().min(into.values.len()) {
+        if is_absent(row.values[at]) {
             continue;
         }
-        if !is_absent(*value) {
+        if !is_absent(into.values[at]) {
             return Err(same_labels());
         }
-        *value = *new;
+        into.put(at, row.at(at));
     }
     Ok(())
 }
@@ -61,11 +61,8 @@ mod tests {
     use crate::row::ABSENT;
 
     fn row(name: &str, values: &[f64]) -> Row {
-        Row {
-            labels: Labels::from_pairs([("__name__", name), ("x", "y")]),
-            drop_name: true,
-            values: values.to_vec(),
-        }
+        let labels = Labels::from_pairs([("__name__", name), ("x", "y")]);
+        Row::floats(labels, true, values.to_vec())
     }
 
     #[test]

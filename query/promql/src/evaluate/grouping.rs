@@ -89,11 +89,7 @@ impl GroupMap {
                 let labels = Labels::from_canonical(&self.key)
                     .map_err(|error| QueryError::Internal(error.to_string()))?;
                 self.indexes.insert(self.key.clone(), self.groups.len());
-                self.groups.push(GroupPartial {
-                    labels,
-                    drop_name: false,
-                    column: new(),
-                });
+                self.groups.push(GroupPartial::new(labels, new()));
                 self.groups.len() - 1
             }
         };

@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod grouping;
+pub(crate) mod info;
 pub(crate) mod leaf;
 pub(crate) mod pipeline;
 pub(crate) mod row_op;
@@ -11,15 +12,17 @@ use crate::{
     Annotations, Budget, Part, PartBody, PartOutput, PartResult, QueryError, RawSeries, Selector,
     SeriesStorage,
     ast::{Aggregate, AggregateOp, Expr, ExprKind, RangeSelector},
+    functions::native,
+    note::Notes,
     parse::parse,
     partial::{GroupColumn, GroupPartial},
     reach::Confined,
-    row::{ABSENT, Row, is_absent, row_bytes},
+    row::{ABSENT, Cell, Cells, Row, is_absent, row_bytes},
 };
 use context::Context;
 use grouping::{GroupMap, Grouping};
 use leaf::drop_stale;
-use pipeline::{Pipeline, PipelineScratch};
+use pipeline::{Pipeline, PipelineScratch, selector_span, wants_counts_only};
 use select::select_series;
 use std::collections::BTreeMap;
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
@@ -49,6 +52,7 @@ pub fn evaluate_part(
         budget,
         context: Context::new(part.query_grid, part.options, &part.bindings),
         annotations: Annotations::default(),
+        detects_resets: selector_span(node).is_some_and(|span| wants_counts_only(&root, span)),
     };
     let body = evaluation.body(node)?;
     Ok(PartResult {
@@ -63,7 +67,11 @@ struct Evaluation<'a> {
     budget: &'a Budget,
     context: Context,
     annotations: Annotations,
+    detects_resets: bool,
 }
+
+/// Takes a series' labels, whether its name goes, and its values; may leave notes.
+type Each<'a> = dyn FnMut(&Labels, bool, &Cells, &mut Notes) -> Result<(), QueryError> + 'a;
 
 impl Evaluation<'_> {
     fn body(&mut self, node: &Expr) -> Result<PartBody, QueryError> {
@@ -72,6 +80,7 @@ impl Evaluation<'_> {
                 self.samples(range).map(PartBody::Samples)
             }
             (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => self.aggregate(aggregate),
+            (PartOutput::Info, ExprKind::Call(call)) => self.info(call).map(PartBody::Rows),
             (PartOutput::Rows, _) => self.rows(node).map(PartBody::Rows),
             (PartOutput::Presence, _) => self.presence(node),
             _ => Err(QueryError::Internal(
@@ -81,20 +90,17 @@ impl Evaluation<'_> {
     }
 
     /// Calls `each` for every series with a result, in ascending order of labels.
-    fn each_series(
-        &mut self,
-        expr: &Expr,
-        each: impl FnMut(&Labels, bool, &[f64], &Budget) -> Result<(), QueryError>,
-    ) -> Result<(), QueryError> {
+    fn each_series(&mut self, expr: &Expr, each: &mut Each<'_>) -> Result<(), QueryError> {
         let pipeline = Pipeline::compile(expr, self.part.grid, &self.context)?;
-        self.each_series_of(&pipeline.ok_or_else(|| not_per_series(expr))?, each)
+        self.each_series_of(pipeline.ok_or_else(|| not_per_series(expr))?, each)
     }
 
     fn each_series_of(
         &mut self,
-        pipeline: &Pipeline,
-        mut each: impl FnMut(&Labels, bool, &[f64], &Budget) -> Result<(), QueryError>,
+        mut pipeline: Pipeline,
+        each: &mut Each<'_>,
     ) -> Result<(), QueryError> {
+        pipeline.detects_resets = self.detects_resets;
         let mut scratch = PipelineScratch::default();
         let (budget, annotations) = (self.budget, &mut self.annotations);
         self.storage
@@ -102,13 +108,18 @@ impl Evaluation<'_> {
                 budget.check()?;
                 scratch.columns.clear();
                 source.read(&mut scratch.columns)?;
-                let read = scratch.columns.timestamps.len();
+                let read = scratch.columns.samples();
                 budget.hold(read)?;
                 let any = pipeline.run(&mut scratch);
                 budget.release(read);
                 if any {
-                    pipeline.annotate(labels, annotations);
-                    each(labels, pipeline.drops_name, &scratch.values, budget)?;
+                    pipeline.annotate(labels, &scratch, annotations);
+                    let PipelineScratch { cells, notes, .. } = &mut scratch;
+                    each(labels, pipeline.drops_name, cells, notes)?;
+                }
+                if !scratch.notes.is_empty() {
+                    let metric = labels.metric_name().unwrap_or("");
+                    scratch.notes.tell(metric, annotations);
                 }
                 Ok(())
             })
@@ -116,11 +127,13 @@ impl Evaluation<'_> {
 
     fn rows(&mut self, expr: &Expr) -> Result<Vec<Row>, QueryError> {
         let delayed = self.context.options.delayed_name_removal;
+        let budget = self.budget;
         let mut rows = Vec::new();
-        self.each_series(expr, |labels, drops_name, values, budget| {
-            budget.hold(values.iter().filter(|v| !is_absent(**v)).count())?;
-            budget.hold_bytes(row_bytes(labels, values.len()))?;
-            rows.push(row(labels, drops_name, values, delayed));
+        self.each_series(expr, &mut |labels, drops_name, cells, _| {
+            let row = row(labels, drops_name, cells, delayed);
+            budget.hold(row.samples())?;
+            budget.hold_bytes(row.bytes())?;
+            rows.push(row);
             Ok(())
         })?;
         if !delayed {
@@ -146,14 +159,16 @@ impl Evaluation<'_> {
             let mut columns = crate::SampleColumns::default();
             source.read(&mut columns)?;
             drop_stale(&mut columns);
-            budget.hold(columns.timestamps.len())?;
+            budget.hold(columns.samples())?;
             // A time and a value are as large as two values.
-            budget.hold_bytes(row_bytes(labels, 2 * columns.timestamps.len()))?;
+            let bytes = row_bytes(labels, 2 * columns.timestamps.len());
+            budget.hold_bytes(bytes + columns.histograms.bytes())?;
             if !columns.timestamps.is_empty() {
                 all.push(RawSeries {
                     labels: labels.clone(),
                     timestamps: columns.timestamps,
                     values: columns.values,
+                    histograms: columns.histograms,
                 });
             }
             Ok(())
@@ -166,17 +181,14 @@ impl Evaluation<'_> {
         let grid = self.part.grid;
         let pipeline = Pipeline::compile_presence(expr, grid, &self.context)?;
         self.each_series_of(
-            &pipeline.ok_or_else(|| not_per_series(expr))?,
-            |_, _, values, _| {
-                column.add(values);
+            pipeline.ok_or_else(|| not_per_series(expr))?,
+            &mut |_, _, cells, _| {
+                column.add(&cells.values);
                 Ok(())
             },
         )?;
-        Ok(PartBody::Groups(vec![GroupPartial {
-            labels: Labels::empty(),
-            drop_name: false,
-            column,
-        }]))
+        let group = GroupPartial::new(Labels::empty(), column);
+        Ok(PartBody::Groups(vec![group]))
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<PartBody, QueryError> {
@@ -204,16 +216,27 @@ impl Evaluation<'_> {
         let steps = self.part.grid.steps();
         let delayed = self.context.options.delayed_name_removal;
         let mut groups = GroupMap::new(Grouping::of(aggregate, delayed));
-        self.each_series(&aggregate.operand, |labels, drops_name, values, budget| {
-            let (group, is_new) =
-                groups.group_of(labels, drops_name, || new_column(aggregate.op, steps))?;
-            if is_new {
-                budget.hold(steps)?;
-                budget.hold_bytes(group_bytes(labels, steps))?;
-            }
-            group.column.add(values);
-            Ok(())
-        })?;
+        let (budget, span) = (self.budget, aggregate.operand.span);
+        self.each_series(
+            &aggregate.operand,
+            &mut |labels, drops_name, cells, notes| {
+                let (group, is_new) =
+                    groups.group_of(labels, drops_name, || new_column(aggregate.op, steps))?;
+                if is_new {
+                    budget.hold(steps)?;
+                    budget.hold_bytes(group_bytes(labels, steps))?;
+                }
+                if cells.histograms.is_empty() {
+                    group.column.add(&cells.values);
+                    return Ok(());
+                }
+                let before = group.histograms.bytes();
+                group.add(cells, labels.metric_name().unwrap_or(""), span, notes);
+                let bytes = group.histograms.bytes();
+                // Histograms shrink when they meet coarser ones.
+                budget.hold_bytes(bytes.saturating_sub(before))
+            },
+        )?;
         Ok(PartBody::Groups(groups.into_groups()))
     }
 
@@ -237,7 +260,7 @@ fn not_per_series(expr: &Expr) -> QueryError {
 }
 
 /// A row from the values of a series; without delayed name removal its name goes at once.
-pub(crate) fn row(labels: &Labels, drops_name: bool, values: &[f64], delayed: bool) -> Row {
+pub(crate) fn row(labels: &Labels, drops_name: bool, cells: &Cells, delayed: bool) -> Row {
     let labels = if drops_name && !delayed {
         without_name(labels)
     } else {
@@ -246,7 +269,8 @@ pub(crate) fn row(labels: &Labels, drops_name: bool, values: &[f64], delayed: bo
     Row {
         labels,
         drop_name: drops_name && delayed,
-        values: values.to_vec(),
+        values: cells.values.clone(),
+        histograms: cells.histograms.clone(),
     }
 }
 
@@ -312,14 +336,14 @@ pub(crate) fn count_values(
         budget.check()?;
         let key = Labels::from_canonical(&grouping.key(&row.labels, false))
             .map_err(|error| QueryError::Internal(error.to_string()))?;
-        for (at, value) in row
-            .values
-            .iter()
-            .enumerate()
-            .filter(|(_, v)| !is_absent(**v))
-        {
+        for at in 0..steps {
+            let text = match row.at(at) {
+                Cell::Absent => continue,
+                Cell::Float(value) => crate::format::number(value),
+                Cell::Histogram(histogram) => native::text(&histogram),
+            };
             let mut builder = LabelsBuilder::from_labels(&key);
-            builder.set(label, &crate::format::number(*value));
+            builder.set(label, &text);
             let labels = builder.build();
             if !groups.contains_key(&labels) {
                 budget.hold(steps)?;
@@ -330,7 +354,7 @@ pub(crate) fn count_values(
                 .or_insert_with(|| GroupPartial {
                     labels,
                     drop_name: row.drop_name,
-                    column: GroupColumn::Count(vec![ABSENT; steps]),
+                    ..GroupPartial::new(Labels::empty(), GroupColumn::Count(vec![ABSENT; steps]))
                 });
             if let GroupColumn::Count(counts) = &mut group.column {
                 counts[at] = if is_absent(counts[at]) {

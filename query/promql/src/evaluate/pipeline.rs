@@ -2,15 +2,16 @@
 
 use super::{
     context::Context,
-    leaf::{Instant, Windows, drop_stale},
+    leaf::{Instant, InstantValue, Windows, detect_resets, drop_stale},
     row_op::{RowOp, Scratch, Step},
 };
 use crate::{
     Annotations, Grid, QueryError, SampleColumns, Selector, Span,
     ast::{Expr, ExprKind, VectorSelector},
     format::general,
-    function::{FunctionKind, WindowFunction},
-    row::is_absent,
+    function::{FunctionKind, SampleFunction, WindowFunction},
+    note::Notes,
+    row::{Cells, is_absent, is_histogram},
 };
 use trefoil_model::Labels;
 
@@ -30,7 +31,9 @@ pub(crate) fn selector_of(expr: &Expr) -> Option<&VectorSelector> {
     match &expr.kind {
         ExprKind::Selector(selector) => Some(selector),
         ExprKind::Call(call) => match call.function.kind {
-            FunctionKind::Timestamp => selector_of(call.arguments.first()?.unwrap_parens()),
+            FunctionKind::Timestamp | FunctionKind::StartTimestamp => {
+                selector_of(call.arguments.first()?.unwrap_parens())
+            }
             FunctionKind::Window(_) => match &super::row_op::matrix_argument(call)?.kind {
                 ExprKind::Range(range) => Some(&range.selector),
                 _ => None,
@@ -56,6 +59,8 @@ pub(crate) struct Pipeline {
     remarks: Vec<Remark>,
     /// The last grid has times at which nothing can have a value.
     empty: bool,
+    /// Resets between histograms are looked for even where nothing needs them.
+    pub(crate) detects_resets: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,11 @@ enum Leaf {
 pub(crate) struct PipelineScratch {
     pub(crate) columns: SampleColumns,
     /// The result of [`Pipeline::run`].
-    pub(crate) values: Vec<f64>,
+    pub(crate) cells: Cells,
+    /// What is to be said about the series.
+    pub(crate) notes: Notes,
+    /// The selected samples led to floats before any operation.
+    has_floats: bool,
     ops: Scratch,
 }
 
@@ -96,12 +105,19 @@ impl Pipeline {
         }
         let (leaf, selector, drops_name) = match &expr.kind {
             ExprKind::Selector(selector) => {
-                let leaf = Leaf::Instant(Instant::of(selector, context, false)?);
+                let wanted = InstantValue::Value;
+                let leaf = Leaf::Instant(Instant::of(selector, expr.span, context, wanted)?);
                 (leaf, selector, false)
             }
             ExprKind::Call(call) => match (call.function.kind, selector_of(expr)) {
                 (FunctionKind::Timestamp, Some(selector)) => {
-                    let leaf = Leaf::Instant(Instant::of(selector, context, true)?);
+                    let wanted = InstantValue::Timestamp;
+                    let leaf = Leaf::Instant(Instant::of(selector, expr.span, context, wanted)?);
+                    (leaf, selector, true)
+                }
+                (FunctionKind::StartTimestamp, Some(selector)) => {
+                    let wanted = InstantValue::StartTimestamp;
+                    let leaf = Leaf::Instant(Instant::of(selector, expr.span, context, wanted)?);
                     (leaf, selector, true)
                 }
                 (FunctionKind::Window(function), Some(selector)) => {
@@ -167,33 +183,45 @@ impl Pipeline {
             ops: Vec::new(),
             remarks: Vec::new(),
             empty: false,
+            detects_resets: false,
         }
     }
 
-    /// Works out the values of one series from `scratch.columns` into `scratch.values`. `false`: there
-    /// are none.
+    /// Works out the values of one series from `scratch.columns` into `scratch.cells`. `false`: there
+    /// are none; there may be notes.
     pub(crate) fn run(&self, scratch: &mut PipelineScratch) -> bool {
-        let values = &mut scratch.values;
+        let (cells, notes) = (&mut scratch.cells, &mut scratch.notes);
+        let columns = &mut scratch.columns;
+        if self.detects_resets && !columns.histograms.is_empty() {
+            detect_resets(columns);
+        }
         match &self.leaf {
-            Leaf::Instant(instant) => instant.apply(&scratch.columns, self.leaf_grid, values),
+            Leaf::Instant(instant) => instant.apply(columns, self.leaf_grid, cells, notes),
             Leaf::Windows(windows) => {
-                drop_stale(&mut scratch.columns);
-                windows.apply(&scratch.columns, self.leaf_grid, values);
+                drop_stale(columns);
+                windows.apply(columns, self.leaf_grid, cells, notes);
             }
         }
-        if self.empty || values.iter().all(|value| is_absent(*value)) {
+        if self.empty || cells.values.iter().all(|value| is_absent(*value)) {
             return false;
         }
+        let is_float = |value: &f64| !is_absent(*value) && !is_histogram(*value);
+        scratch.has_floats = cells.histograms.is_empty() || cells.values.iter().any(is_float);
         for (op, grid) in &self.ops {
-            op.apply(values, *grid, &mut scratch.ops);
+            op.apply(cells, *grid, &mut scratch.ops, notes);
         }
-        !values.iter().all(|value| is_absent(*value))
+        !cells.values.iter().all(|value| is_absent(*value))
     }
 
-    /// Remarks about a series that has a result.
-    pub(crate) fn annotate(&self, labels: &Labels, annotations: &mut Annotations) {
+    /// Remarks about a series that has a result, which is the last one that was run.
+    pub(crate) fn annotate(
+        &self,
+        labels: &Labels,
+        scratch: &PipelineScratch,
+        annotations: &mut Annotations,
+    ) {
         for remark in &self.remarks {
-            remark.annotate(labels, annotations);
+            remark.annotate(labels, scratch.has_floats, annotations);
         }
     }
 }
@@ -240,9 +268,16 @@ pub(crate) fn remarks(
 }
 
 impl Remark {
-    /// Says it about a series with a result.
-    pub(crate) fn annotate(&self, labels: &Labels, annotations: &mut Annotations) {
+    /// Says it about a series with a result, which may come from floats.
+    pub(crate) fn annotate(
+        &self,
+        labels: &Labels,
+        has_floats: bool,
+        annotations: &mut Annotations,
+    ) {
         match self {
+            // What a histogram counts, it says itself.
+            Self::Counter(_) if !has_floats => {}
             Self::Counter(span) => note_if_not_counter(labels, *span, annotations),
             Self::Quantile(span, quantile) => {
                 warn_about_quantile(*quantile, *span, annotations);
@@ -274,5 +309,43 @@ pub(crate) fn warn_about_quantile(quantile: f64, span: Span, annotations: &mut A
             general(quantile)
         );
         annotations.warn(span, text);
+    }
+}
+
+/// Whether histograms that the node at `span` selects are wanted for their counts and sums only.
+///
+/// A sub-query in between needs all of them, and so does a function that looks into buckets.
+pub(crate) fn wants_counts_only(root: &Expr, span: Span) -> bool {
+    fn walk(expr: &Expr, span: Span, counts_only: bool) -> Option<bool> {
+        if expr.span == span && matches!(expr.kind, ExprKind::Selector(_) | ExprKind::Range(_)) {
+            return Some(counts_only);
+        }
+        let counts_only = match &expr.kind {
+            ExprKind::SubQuery(_) => return None,
+            ExprKind::Binary(binary) if binary.op.is_trim() => return None,
+            ExprKind::Call(call) => match call.function.kind {
+                FunctionKind::Sample(
+                    SampleFunction::HistogramAvg
+                    | SampleFunction::HistogramCount
+                    | SampleFunction::HistogramSum,
+                ) => true,
+                FunctionKind::HistogramQuantile
+                | FunctionKind::HistogramQuantiles
+                | FunctionKind::HistogramFraction => return None,
+                _ => counts_only,
+            },
+            _ => counts_only,
+        };
+        let mut children = expr.children().into_iter();
+        children.find_map(|child| walk(child, span, counts_only))
+    }
+    walk(root, span, false).unwrap_or(false)
+}
+
+/// Where the selector of a per-series expression stands.
+pub(crate) fn selector_span(expr: &Expr) -> Option<Span> {
+    match &expr.kind {
+        ExprKind::Selector(_) | ExprKind::Range(_) => Some(expr.span),
+        _ => expr.children().into_iter().find_map(selector_span),
     }
 }

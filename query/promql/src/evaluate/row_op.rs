@@ -7,13 +7,16 @@ use super::{
     leaf::Windows,
 };
 use crate::{
-    Grid, QueryError, SampleColumns,
+    Grid, QueryError, SampleColumns, Span,
     ast::{BinaryOp, Call, Expr, ExprKind, ValueType},
     function::{DateField, FunctionKind, SampleFunction},
     functions::{date, sample},
+    note::Notes,
     operators,
-    row::is_absent,
+    row::{ABSENT, Cell, Cells, is_absent},
 };
+use std::sync::Arc;
+use trefoil_model::{Histogram, ResetHint};
 
 /// An operation on the values of one series.
 #[derive(Clone, Debug)]
@@ -28,11 +31,15 @@ pub(crate) enum RowOp {
     Date(DateField),
     /// The time of evaluation in seconds.
     Timestamp,
+    /// Nothing: only samples as they are stored have start timestamps.
+    StartTimestamp,
     Scalar {
         op: BinaryOp,
         scalars: Scalars,
         scalar_on_left: bool,
         return_bool: bool,
+        /// Where the operation stands.
+        span: Span,
     },
     /// A function over ranges of the values, which stand at the times of `inner`.
     Windows {
@@ -66,9 +73,11 @@ impl<'e> Step<'e> {
             },
             ExprKind::Call(call) => match call.function.kind {
                 FunctionKind::Sample(_) | FunctionKind::Date(_) => call.arguments.first(),
-                FunctionKind::Timestamp => call.arguments.first().filter(|argument| {
-                    !matches!(argument.unwrap_parens().kind, ExprKind::Selector(_))
-                }),
+                FunctionKind::Timestamp | FunctionKind::StartTimestamp => {
+                    call.arguments.first().filter(|argument| {
+                        !matches!(argument.unwrap_parens().kind, ExprKind::Selector(_))
+                    })
+                }
                 FunctionKind::Window(_) => match &matrix_argument(call)?.kind {
                     ExprKind::SubQuery(sub_query) => Some(&sub_query.operand),
                     _ => None,
@@ -102,12 +111,13 @@ impl<'e> Step<'e> {
                 } else {
                     &binary.right
                 };
-                drops_name = !binary.op.is_comparison() || binary.return_bool;
+                drops_name = binary.op.changes_meaning() || binary.return_bool;
                 RowOp::Scalar {
                     op: binary.op,
                     scalars: context.scalars(scalar, grid)?,
                     scalar_on_left,
                     return_bool: binary.return_bool,
+                    span: expr.span,
                 }
             }
             ExprKind::Call(call) => match call.function.kind {
@@ -127,6 +137,7 @@ impl<'e> Step<'e> {
                     let inner = operand_grid.unwrap_or(grid);
                     RowOp::Windows { inner, windows }
                 }
+                FunctionKind::StartTimestamp => RowOp::StartTimestamp,
                 _ => RowOp::Timestamp,
             },
             _ => {
@@ -165,10 +176,25 @@ fn sample_parameters(
 }
 
 impl RowOp {
-    /// Replaces `values` by the result; `scratch` is reused memory.
-    pub(crate) fn apply(&self, values: &mut Vec<f64>, grid: Grid, scratch: &mut Scratch) {
+    /// Replaces `cells` by the result; `scratch` is reused memory.
+    pub(crate) fn apply(
+        &self,
+        cells: &mut Cells,
+        grid: Grid,
+        scratch: &mut Scratch,
+        notes: &mut Notes,
+    ) {
+        if let Self::Windows { inner, windows } = self {
+            scratch.fill(cells, *inner);
+            return windows.apply(&scratch.columns, grid, cells, notes);
+        }
+        let trims = matches!(self, Self::Scalar { op, .. } if op.is_trim());
+        if !cells.histograms.is_empty() || trims {
+            return self.apply_to_any(cells, grid, notes);
+        }
+        let values = &mut cells.values;
         match self {
-            Self::Keep => {}
+            Self::Keep | Self::Windows { .. } => {}
             Self::Negate => each(values, |_, value| -value),
             Self::Sample {
                 function,
@@ -178,11 +204,13 @@ impl RowOp {
             }),
             Self::Date(field) => each(values, |_, value| date::field(*field, value)),
             Self::Timestamp => each(values, |at, _| grid.at(at) as f64 / 1000.0),
+            Self::StartTimestamp => each(values, |_, _| ABSENT),
             Self::Scalar {
                 op,
                 scalars,
                 scalar_on_left,
                 return_bool,
+                ..
             } => each(values, |at, value| {
                 let scalar = scalars.at(at);
                 let (left, right) = if *scalar_on_left {
@@ -192,17 +220,68 @@ impl RowOp {
                 };
                 operators::apply(*op, left, right, *return_bool, value)
             }),
-            Self::Windows { inner, windows } => {
-                let columns = &mut scratch.columns;
-                columns.clear();
-                for (at, value) in values.iter().enumerate() {
-                    if !is_absent(*value) {
-                        columns.push(inner.at(at), *value);
-                    }
-                }
-                windows.apply(columns, grid, values);
-            }
         }
+    }
+
+    /// The same for values among which are histograms, and for operators that are about histograms.
+    fn apply_to_any(&self, cells: &mut Cells, grid: Grid, notes: &mut Notes) {
+        cells.map(|at, cell| match self {
+            Self::Keep | Self::Windows { .. } => cell,
+            Self::Negate => match cell {
+                Cell::Histogram(histogram) => {
+                    let mut negative = Histogram::clone(&histogram);
+                    negative.multiply(-1.0);
+                    Cell::Histogram(Arc::new(negative))
+                }
+                Cell::Float(value) => Cell::Float(-value),
+                Cell::Absent => Cell::Absent,
+            },
+            Self::Sample {
+                function,
+                parameters: [first, second],
+            } => match cell {
+                Cell::Histogram(histogram) => float(sample::of_histogram(*function, &histogram)),
+                Cell::Float(value) => float(sample::apply(
+                    *function,
+                    value,
+                    [first.at(at), second.at(at)],
+                )),
+                Cell::Absent => Cell::Absent,
+            },
+            Self::Date(field) => match cell {
+                Cell::Float(value) => Cell::Float(date::field(*field, value)),
+                _ => Cell::Absent,
+            },
+            Self::Timestamp => Cell::Float(grid.at(at) as f64 / 1000.0),
+            Self::StartTimestamp => Cell::Absent,
+            Self::Scalar {
+                op,
+                scalars,
+                scalar_on_left,
+                return_bool,
+                span,
+            } => {
+                let scalar = Cell::Float(scalars.at(at));
+                let (left, right) = match scalar_on_left {
+                    true => (&scalar, &cell),
+                    false => (&cell, &scalar),
+                };
+                match operators::apply_cells(*op, left, right, *return_bool, *span, notes) {
+                    // A comparison keeps the vector's value, on whichever side it is.
+                    Cell::Float(_) if op.is_comparison() && !return_bool => cell,
+                    result => result,
+                }
+            }
+        });
+    }
+}
+
+/// A float, or nothing for the marker of nothing.
+fn float(value: f64) -> Cell {
+    if is_absent(value) {
+        Cell::Absent
+    } else {
+        Cell::Float(value)
     }
 }
 
@@ -210,6 +289,27 @@ impl RowOp {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     columns: SampleColumns,
+}
+
+impl Scratch {
+    /// Takes values at the times of a grid for samples. What is known about resets was about other neighbours.
+    fn fill(&mut self, cells: &Cells, grid: Grid) {
+        self.columns.clear();
+        for (at, value) in cells.values.iter().enumerate() {
+            if is_absent(*value) {
+                continue;
+            }
+            match cells.at(at) {
+                Cell::Histogram(histogram) if histogram.reset_hint != ResetHint::Gauge => {
+                    let mut unknown = Histogram::clone(&histogram);
+                    unknown.reset_hint = ResetHint::Unknown;
+                    self.columns.push_histogram(grid.at(at), Arc::new(unknown));
+                }
+                Cell::Histogram(gauge) => self.columns.push_histogram(grid.at(at), gauge),
+                _ => self.columns.push(grid.at(at), *value),
+            }
+        }
+    }
 }
 
 fn each(values: &mut [f64], f: impl Fn(usize, f64) -> f64) {

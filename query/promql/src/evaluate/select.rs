@@ -12,6 +12,7 @@ use crate::{
     ast::{Aggregate, AggregateOp},
     format::general,
     functions::quantile::nan_first,
+    note::Note,
     row::{ABSENT, Row, is_absent},
 };
 use std::{cmp::Ordering, collections::HashMap};
@@ -35,10 +36,13 @@ pub(crate) fn select_series(
         return Ok(by_ratio(rows, &scalars));
     }
     let counts = counts(&scalars, grid)?;
+    let mut rows = rows;
+    if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) {
+        leave_out_histograms(aggregate, &mut rows, annotations);
+    }
     if grid.steps() == 1 {
         return Ok(at_one_time(aggregate, rows, counts[0]));
     }
-    let mut rows = rows;
     for members in groups(aggregate, &rows) {
         let mut keep = vec![vec![false; grid.steps()]; members.len()];
         for (at, count) in counts.iter().enumerate() {
@@ -54,8 +58,24 @@ pub(crate) fn select_series(
             }
         }
     }
-    rows.retain(|row| !row.is_empty());
+    drop_empty(&mut rows);
     Ok(rows)
+}
+
+/// Forgets rows without samples, and histograms of samples that were not selected.
+fn drop_empty(rows: &mut Vec<Row>) {
+    rows.retain(|row| !row.is_empty());
+    rows.iter_mut().for_each(Row::tidy);
+}
+
+/// Only floats have an order.
+fn leave_out_histograms(aggregate: &Aggregate, rows: &mut Vec<Row>, annotations: &mut Annotations) {
+    for row in rows.iter_mut().filter(|row| !row.histograms.is_empty()) {
+        let note = Note::IgnoredInAggregation(aggregate.op.text());
+        note.tell(aggregate.operand.span, "", annotations);
+        row.keep_floats();
+    }
+    drop_empty(rows);
 }
 
 /// Members of each group as indexes of rows, groups in the order of their first row.
@@ -177,6 +197,6 @@ fn by_ratio(mut rows: Vec<Row>, ratios: &Scalars) -> Vec<Row> {
             }
         }
     }
-    rows.retain(|row| !row.is_empty());
+    drop_empty(&mut rows);
     rows
 }

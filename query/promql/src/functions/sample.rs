@@ -3,8 +3,10 @@
 use crate::{
     evaluate::context::{go_max, go_min},
     function::SampleFunction,
+    functions::native,
     row::ABSENT,
 };
+use trefoil_model::Histogram;
 
 /// Applies a function with up to two parameters; [`ABSENT`] where there is no result.
 #[inline]
@@ -46,7 +48,24 @@ pub(crate) fn apply(function: SampleFunction, value: f64, parameters: [f64; 2]) 
         F::Sqrt => value.sqrt(),
         F::Tan => value.tan(),
         F::Tanh => value.tanh(),
-        F::OfNativeHistogram => ABSENT,
+        F::HistogramAvg
+        | F::HistogramCount
+        | F::HistogramStddev
+        | F::HistogramStdvar
+        | F::HistogramSum => ABSENT,
+    }
+}
+
+/// Applies a function to a histogram; [`ABSENT`] for functions of floats.
+pub(crate) fn of_histogram(function: SampleFunction, histogram: &Histogram) -> f64 {
+    use SampleFunction as F;
+    match function {
+        F::HistogramAvg => histogram.sum / histogram.count,
+        F::HistogramCount => histogram.count,
+        F::HistogramStddev => native::variance(histogram).sqrt(),
+        F::HistogramStdvar => native::variance(histogram),
+        F::HistogramSum => histogram.sum,
+        _ => ABSENT,
     }
 }
 

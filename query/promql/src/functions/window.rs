@@ -6,9 +6,9 @@
 use super::quantile::quantile;
 use crate::{
     function::WindowFunction,
-    partial::{MeanState, add_compensated, keep_max, keep_min},
+    partial::{MeanState, keep_max, keep_min},
 };
-use trefoil_model::Millis;
+use trefoil_model::{Millis, add_compensated};
 
 /// The samples of a range and where the range lies.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,44 @@ pub(crate) struct Window<'a> {
     pub(crate) parameters: [f64; 2],
     /// For counters: the values in front of resets inside the window, in order.
     pub(crate) before_resets: &'a [f64],
+    /// When the samples' counters began, 0 where that is not known; as many as samples, or none.
+    pub(crate) start_timestamps: &'a [Millis],
+}
+
+impl Window<'_> {
+    /// When the first sample's counter began, if that is inside the range: there it was zero.
+    pub(crate) fn first_start(&self) -> Option<Millis> {
+        let start = self.start_timestamps.first().copied();
+        start.filter(|start| *start != 0 && *start > self.start && *start < self.timestamps[0])
+    }
+}
+
+/// Whether the counter of the sample `at`, which is not the first, began behind the sample in front of it.
+///
+/// One that began at that very sample is a delta if that sample's own beginning was known and lay before it; else
+/// it is a counter of which the beginning is not known.
+#[inline]
+pub(crate) fn starts_anew(window: &Window<'_>, at: usize) -> bool {
+    begins_anew(window.timestamps, window.start_timestamps, at)
+}
+
+fn begins_anew(timestamps: &[Millis], starts: &[Millis], at: usize) -> bool {
+    if starts.is_empty() {
+        return false;
+    }
+    let (start, before, start_before) = (starts[at], timestamps[at - 1], starts[at - 1]);
+    let is_delta = start == before && start_before != 0 && start_before < before;
+    start != 0 && start < timestamps[at] && (start > before || is_delta)
+}
+
+/// Whether the counter of the sample `at`, which is not the first, began before the sample in front of it, which had begun at
+/// another time.
+pub(crate) fn start_overlaps(window: &Window<'_>, at: usize) -> bool {
+    let starts = window.start_timestamps;
+    !starts.is_empty()
+        && starts[at] != 0
+        && starts[at] < window.timestamps[at - 1]
+        && starts[at] != starts[at - 1]
 }
 
 /// The resets of a counter, found once for all windows over it.
@@ -39,10 +77,11 @@ pub(crate) struct Resets {
 }
 
 impl Resets {
-    pub(crate) fn of(values: &[f64]) -> Self {
+    /// The resets that show in the values or in the start timestamps, which may be empty.
+    pub(crate) fn of(timestamps: &[Millis], values: &[f64], starts: &[Millis]) -> Self {
         let mut resets = Self::default();
         for (at, pair) in values.windows(2).enumerate() {
-            if pair[1] < pair[0] {
+            if pair[1] < pair[0] || begins_anew(timestamps, starts, at + 1) {
                 resets.after.push(at + 1);
                 resets.before.push(pair[0]);
             }
@@ -96,6 +135,7 @@ pub(crate) fn apply(function: WindowFunction, window: &Window<'_>) -> Option<f64
             quantile(0.5, &mut scratch)
         }
         F::Changes => count_pairs(values, |a, b| a != b && !(a.is_nan() && b.is_nan())),
+        F::Resets if !window.start_timestamps.is_empty() => window.before_resets.len() as f64,
         F::Resets => count_pairs(values, |a, b| b < a),
         F::Deriv if last > 0 => regression(window, window.timestamps[0]).0,
         F::PredictLinear if last > 0 => {
@@ -161,36 +201,66 @@ fn count_pairs(values: &[f64], counts: impl Fn(f64, f64) -> bool) -> f64 {
 
 /// The increase over the samples, extrapolated to the ends of the range where samples reach near them.
 fn extrapolated(window: &Window<'_>, counter: bool, per_second: bool) -> Option<f64> {
-    let (timestamps, values) = (window.timestamps, window.values);
+    let values = window.values;
     let last = values.len() - 1;
-    if last == 0 {
+    let start = if counter { window.first_start() } else { None };
+    if last == 0 && start.is_none() {
         return None;
     }
-    let mut increase = values[last] - values[0];
+    let mut increase = match start {
+        Some(_) => values[last],
+        None => values[last] - values[0],
+    };
     if counter {
         window.before_resets.iter().for_each(|v| increase += v);
     }
-    let mut to_start = (timestamps[0] - window.start) as f64 / 1000.0;
-    let mut to_end = (window.end - timestamps[last]) as f64 / 1000.0;
-    let sampled = (timestamps[last] - timestamps[0]) as f64 / 1000.0;
-    let interval = sampled / last as f64;
+    let of_counter = counter.then_some((values[0], increase));
+    Some(increase * extrapolation(window, of_counter, start, per_second))
+}
+
+/// What an increase over the samples is multiplied by. `of_counter`: its first value and its increase, which limit how
+/// far back it can have grown. `start`: when it was zero, instead.
+pub(crate) fn extrapolation(
+    window: &Window<'_>,
+    of_counter: Option<(f64, f64)>,
+    start: Option<Millis>,
+    per_second: bool,
+) -> f64 {
+    let timestamps = window.timestamps;
+    let last = timestamps.len() - 1;
+    let seconds = |from: Millis, to: Millis| (to - from) as f64 / 1000.0;
+    let mut to_start = seconds(window.start, timestamps[0]);
+    let mut to_end = seconds(timestamps[last], window.end);
+    let mut sampled = seconds(timestamps[0], timestamps[last]);
+    let interval = if last == 0 {
+        0.0
+    } else {
+        sampled / last as f64
+    };
     // Samples further from an end than a usual gap mean that the series starts or ends there.
     let threshold = interval * 1.1;
     if to_start >= threshold {
         to_start = interval / 2.0;
     }
-    if counter && increase > 0.0 && values[0] >= 0.0 {
+    if let Some((first, increase)) = of_counter
+        && increase > 0.0
+        && first >= 0.0
+    {
         // A counter cannot have been below zero.
-        to_start = to_start.min(sampled * (values[0] / increase));
+        to_start = to_start.min(sampled * (first / increase));
+    }
+    if let Some(start) = start {
+        to_start = 0.0;
+        sampled = seconds(start, timestamps[last]);
     }
     if to_end >= threshold {
         to_end = interval / 2.0;
     }
     let mut factor = (sampled + to_start + to_end) / sampled;
     if per_second {
-        factor /= (window.end - window.start) as f64 / 1000.0;
+        factor /= seconds(window.start, window.end);
     }
-    Some(increase * factor)
+    factor
 }
 
 fn of_last_two(window: &Window<'_>, rate: bool) -> Option<f64> {
@@ -199,7 +269,7 @@ fn of_last_two(window: &Window<'_>, rate: bool) -> Option<f64> {
         return None;
     }
     let (before, value) = (window.values[last - 1], window.values[last]);
-    let reset = rate && value < before;
+    let reset = rate && (value < before || starts_anew(window, last));
     let change = if reset { value } else { value - before };
     if !rate {
         return Some(change);
@@ -254,8 +324,9 @@ mod tests {
     fn check(function: WindowFunction, samples: &[(Millis, f64)], expected: Option<f64>) {
         let timestamps: Vec<_> = samples.iter().map(|s| s.0).collect();
         let values: Vec<_> = samples.iter().map(|s| s.1).collect();
-        let resets = Resets::of(&values);
+        let resets = Resets::of(&timestamps, &values, &[]);
         let window = Window {
+            start_timestamps: &[],
             before_resets: resets.between(0, values.len()),
             timestamps: &timestamps,
             values: &values,

@@ -119,6 +119,9 @@ impl Parser<'_> {
             let context = format!("call to function {name:?}");
             expect_type(argument, expected, &context)?;
             check_extension(function, argument)?;
+            if function.kind == FunctionKind::Info && index == 1 {
+                check_label_selectors(argument)?;
+            }
         }
         Ok(arguments)
     }
@@ -175,6 +178,21 @@ fn check_extension(function: &Function, argument: &Expr) -> Result<(), ParseErro
         function.name
     );
     Err(ParseError::at(argument.span, text))
+}
+
+/// The second argument of `info` is made of braces only.
+fn check_label_selectors(argument: &Expr) -> Result<(), ParseError> {
+    match &argument.kind {
+        ExprKind::Selector(selector) if selector.name.is_none() => Ok(()),
+        ExprKind::Selector(_) => Err(ParseError::at(
+            argument.span,
+            "expected label selectors only, got vector selector instead",
+        )),
+        _ => Err(ParseError::at(
+            argument.span,
+            "expected label selectors only",
+        )),
+    }
 }
 
 fn expect_type(expr: &Expr, expected: ValueType, context: &str) -> Result<(), ParseError> {

@@ -5,7 +5,7 @@ use crate::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension,
     RangeSelector, Span, SubQuery, TimeModifier, ValueType, VectorMatching,
 };
-use crate::function::Function;
+use crate::function::{Function, FunctionKind};
 
 /// The precedence of a sign: that of `*`, so that its operand may be a power.
 const SIGN_OPERAND: u8 = 6;
@@ -308,7 +308,7 @@ impl Parser<'_> {
         if function.experimental && !self.options.experimental_functions {
             return Err(ParseError::at(start, experimental(function.name)));
         }
-        let arguments = self.arguments()?;
+        let arguments = self.arguments(function.kind == FunctionKind::Info)?;
         let span = start.to(self.last_end());
         self.check_call(function, arguments, span)
             .map(|arguments| Expr {
@@ -320,14 +320,19 @@ impl Parser<'_> {
             })
     }
 
-    fn arguments(&mut self) -> Result<Vec<Expr>, ParseError> {
+    /// The arguments of a call; those of `info` behind the first may select by labels that no series needs to have.
+    fn arguments(&mut self, of_info: bool) -> Result<Vec<Expr>, ParseError> {
         let mut arguments = Vec::new();
         self.next();
         if self.take(")").is_some() {
             return Ok(arguments);
         }
         loop {
-            arguments.push(self.expression(0)?);
+            let before = self.allows_empty_selector;
+            self.allows_empty_selector = of_info && !arguments.is_empty();
+            let argument = self.expression(0);
+            self.allows_empty_selector = before;
+            arguments.push(argument?);
             if self.take(")").is_some() {
                 return Ok(arguments);
             }
@@ -350,7 +355,7 @@ impl Parser<'_> {
         if !self.is_symbol("(") {
             return Err(self.unexpected("aggregation", ""));
         }
-        let mut arguments = self.arguments()?;
+        let mut arguments = self.arguments(false)?;
         if modifier.is_none() {
             modifier = self.aggregate_modifier()?;
         }

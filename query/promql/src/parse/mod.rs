@@ -78,6 +78,8 @@ struct Parser<'a> {
     depth: usize,
     options: EvalOptions,
     lexical: Option<ParseError>,
+    /// A selector may fit series without any of its labels.
+    allows_empty_selector: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -98,6 +100,7 @@ impl<'a> Parser<'a> {
             depth: 0,
             options,
             lexical,
+            allows_empty_selector: false,
         })
     }
 

@@ -28,7 +28,7 @@ impl Parser<'_> {
             }
             matchers.push(matcher(LABEL_NAME_METRIC, MatchOp::Equal, name, span)?);
         }
-        if matchers.iter().all(Matcher::matches_absent) {
+        if !self.allows_empty_selector && matchers.iter().all(Matcher::matches_absent) {
             let text = "vector selector must contain at least one non-empty matcher";
             return Err(ParseError::at(span, text));
         }

@@ -1,12 +1,13 @@
 //! Compares answers with what a test file expects.
 
 use super::{
+    histogram::Literal,
     script::{Expected, Remarks, Text},
     sequence::{Item, Sequence},
 };
-use crate::{Grid, QueryData, QueryError, QueryResult, format::number};
+use crate::{Grid, QueryData, QueryError, QueryResult, Value, format::number};
 use std::collections::HashMap;
-use trefoil_model::{Labels, Millis};
+use trefoil_model::{Histogram, Labels, Millis, histogram::Buckets};
 
 /// Relative difference of two values that count as equal.
 const TOLERANCE: f64 = 1e-6;
@@ -33,24 +34,56 @@ fn check_value(got: f64, want: f64, what: &str) -> Result<(), String> {
     ))
 }
 
+fn check_item(got: &Value, want: &Item, what: &str) -> Result<(), String> {
+    match (got, want) {
+        (Value::Float(got), Item::Value(want)) => check_value(*got, *want, what),
+        (Value::Histogram(got), Item::Histogram(want)) => match same_histogram(got, want) {
+            true => Ok(()),
+            false => Err(format!("{what}: got {got:?}, want {:?}", want.histogram)),
+        },
+        (got, want) => Err(format!("{what}: got {got:?}, want {want:?}")),
+    }
+}
+
+/// Whether all but empty buckets agree nearly; the reset hint only if it is written.
+fn same_histogram(got: &Histogram, want: &Literal) -> bool {
+    let (mut got, mut want_compact) = (got.clone(), Histogram::clone(&want.histogram));
+    got.compact();
+    want_compact.compact();
+    let same_side = |got: &Buckets, want: &Buckets| {
+        let mut pairs = got.counts().iter().zip(want.counts());
+        got.indexes() == want.indexes() && pairs.all(|(got, want)| nearly_equal(*got, *want))
+    };
+    let hint = want.has_hint.then_some(want.histogram.reset_hint);
+    let want = want_compact;
+    got.schema == want.schema
+        && got.custom_bounds == want.custom_bounds
+        && got.zero_threshold == want.zero_threshold
+        && nearly_equal(got.count, want.count)
+        && nearly_equal(got.sum, want.sum)
+        && nearly_equal(got.zero_count, want.zero_count)
+        && same_side(&got.positive, &want.positive)
+        && same_side(&got.negative, &want.negative)
+        && hint.is_none_or(|hint| hint == got.reset_hint)
+}
+
 /// Samples by series, in the order of the answer.
-pub(super) type Samples = Vec<(Labels, Vec<(Millis, f64)>)>;
+pub(super) type Samples = Vec<(Labels, Vec<(Millis, Value)>)>;
 
 /// The samples of a vector or matrix.
 pub(super) fn samples(data: &QueryData) -> Option<Samples> {
-    let value = |point: &crate::Point| Some((point.time, point.value.as_float()?));
+    let value = |point: &crate::Point| (point.time, point.value.clone());
     match data {
-        QueryData::Vector(vector) => vector
-            .iter()
-            .map(|s| Some((s.labels.clone(), vec![value(&s.point)?])))
-            .collect(),
-        QueryData::Matrix(matrix) => matrix
-            .iter()
-            .map(|s| {
-                let points = s.points.iter().map(value).collect::<Option<_>>()?;
-                Some((s.labels.clone(), points))
-            })
-            .collect(),
+        QueryData::Vector(vector) => {
+            let samples = vector.iter();
+            let samples = samples.map(|s| (s.labels.clone(), vec![value(&s.point)]));
+            Some(samples.collect())
+        }
+        QueryData::Matrix(matrix) => {
+            let series = matrix.iter();
+            let samples = series.map(|s| (s.labels.clone(), s.points.iter().map(value).collect()));
+            Some(samples.collect())
+        }
         _ => None,
     }
 }
@@ -97,7 +130,7 @@ pub(super) fn instant(
 
 /// Checks series and their values at the times of `grid`.
 pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result<(), String> {
-    let mut remaining: HashMap<&Labels, &Vec<(Millis, f64)>> = HashMap::new();
+    let mut remaining: HashMap<&Labels, &Vec<(Millis, Value)>> = HashMap::new();
     for (labels, samples) in got {
         if remaining.insert(labels, samples).is_some() {
             return Err(format!("got {labels} twice"));
@@ -105,14 +138,12 @@ pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result
     }
     for sequence in expected {
         let labels = &sequence.labels;
-        let want: Vec<(Millis, f64)> = sequence
+        let want: Vec<(Millis, &Item)> = sequence
             .items
             .iter()
             .enumerate()
-            .filter_map(|(at, item)| match item {
-                Item::Value(value) => Some((grid.at(at), *value)),
-                _ => None,
-            })
+            .filter(|(_, item)| **item != Item::Gap)
+            .map(|(at, item)| (grid.at(at), item))
             .collect();
         let got = remaining.remove(labels);
         let got = got.map_or(&[][..], Vec::as_slice);
@@ -129,7 +160,7 @@ pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result
                     "{labels}: got a sample at {got_time}, want one at {time}"
                 ));
             }
-            check_value(*got, *want, &format!("{labels} at {time}"))?;
+            check_item(got, want, &format!("{labels} at {time}"))?;
         }
     }
     match remaining.iter().next() {

@@ -1,17 +1,16 @@
 //! Runs test files in the format of Prometheus' `promqltest`.
 //!
 //! Format and rules: Prometheus, `promql/promqltest/README.md`. Every instant evaluation is run as it is,
-//! as the middle of a range query of three steps, and with `@` on all selectors at other times. Evaluations
-//! that touch native histograms or start timestamps, which the engine does not have yet, are counted as
-//! unsupported. Any place that takes samples and answers queries can be under test: see [`Target`].
+//! as the middle of a range query of three steps, and with `@` on all selectors at other times. Any place that takes samples and answers queries can be under test: see [`Target`].
 
 mod check;
+mod histogram;
 mod run;
 mod script;
 mod sequence;
 
-use crate::{QueryError, Source};
-use trefoil_model::{Labels, Millis};
+use crate::{QueryError, Sample, Source};
+use trefoil_model::Labels;
 
 pub use run::{Failure, Report, run};
 
@@ -23,11 +22,11 @@ pub trait Target {
     /// When it cannot; the run ends.
     fn clear(&mut self) -> Result<(), QueryError>;
 
-    /// Takes the samples of a series.
+    /// Takes the samples of a series, ascending by time.
     ///
     /// # Errors
     /// When it cannot; the run ends.
-    fn load(&mut self, labels: &Labels, samples: &[(Millis, f64)]) -> Result<(), QueryError>;
+    fn load(&mut self, labels: &Labels, samples: &[Sample]) -> Result<(), QueryError>;
 
     /// Answers from everything that was loaded.
     fn source(&self) -> &dyn Source;
@@ -39,9 +38,9 @@ impl Target for crate::MemorySource {
         Ok(())
     }
 
-    fn load(&mut self, labels: &Labels, samples: &[(Millis, f64)]) -> Result<(), QueryError> {
-        for (time, value) in samples {
-            self.insert(labels, *time, *value);
+    fn load(&mut self, labels: &Labels, samples: &[Sample]) -> Result<(), QueryError> {
+        for sample in samples {
+            self.append(labels, sample);
         }
         Ok(())
     }

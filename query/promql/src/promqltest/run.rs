@@ -2,16 +2,18 @@
 
 use super::{
     Target, check,
+    histogram::from_classic,
     script::{Command, CommandKind, Eval, commands},
-    sequence::Item,
+    sequence::{Item, Sequence},
 };
 use crate::{
-    Budget, EvalOptions, Expr, Grid, QueryData, QueryError, QueryOptions,
-    ast::{At, ExprKind, TimeModifier, VectorSelector},
+    Budget, EvalOptions, Expr, Grid, QueryData, QueryError, QueryOptions, Sample, Value,
+    ast::{At, ExprKind, TimeModifier},
     function::{FunctionKind, WindowFunction},
     parse, query_instant, query_range,
 };
-use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, Millis};
+use std::collections::HashMap;
+use trefoil_model::{Labels, Millis};
 
 /// The limit of samples of a test query.
 const SAMPLES_MAX: u64 = 10_000;
@@ -33,8 +35,6 @@ pub struct Failure {
 pub struct Report {
     /// Evaluations that gave what was expected, in all their forms.
     pub passed: usize,
-    /// Evaluations that need what the engine does not have yet.
-    pub unsupported: usize,
     /// The others.
     pub failures: Vec<Failure>,
 }
@@ -45,40 +45,21 @@ pub struct Report {
 /// When the file cannot be read, or the target takes no samples.
 pub async fn run(text: &str, target: &mut dyn Target) -> Result<Report, String> {
     let mut report = Report::default();
-    let mut unsupported_series: Vec<Labels> = Vec::new();
     target.clear().map_err(|error| error.to_string())?;
     for Command { line, kind } in commands(text)? {
         match kind {
-            CommandKind::Clear => {
-                unsupported_series.clear();
-                target.clear().map_err(|error| error.to_string())?;
-            }
+            CommandKind::Clear => target.clear().map_err(|error| error.to_string())?,
             CommandKind::Load {
                 step,
-                series,
+                mut series,
                 as_native,
             } => {
-                for sequence in series {
-                    if as_native {
-                        unsupported_series.extend(as_native_histogram(&sequence.labels));
-                    }
-                    let has_histogram = sequence.items.contains(&Item::Histogram);
-                    if has_histogram || sequence.start_timestamps {
-                        unsupported_series.push(sequence.labels.clone());
-                    }
-                    let items = sequence.items.iter().enumerate();
-                    let samples: Vec<(Millis, f64)> = items
-                        .filter_map(|(at, item)| match item {
-                            Item::Value(value) => Some((at as Millis * step, *value)),
-                            _ => None,
-                        })
-                        .collect();
-                    let loaded = target.load(&sequence.labels, &samples);
-                    loaded.map_err(|error| error.to_string())?;
+                if as_native {
+                    series.extend(from_classic(&series));
                 }
+                load(step, &series, target).map_err(|error| error.to_string())?;
             }
             CommandKind::Eval(eval) => match run_eval(&eval, target).await {
-                _ if needs_unsupported(&eval, &unsupported_series) => report.unsupported += 1,
                 Ok(()) => report.passed += 1,
                 Err(reason) => report.failures.push(Failure {
                     line,
@@ -91,13 +72,31 @@ pub async fn run(text: &str, target: &mut dyn Target) -> Result<Report, String> 
     Ok(report)
 }
 
-/// The native histogram that a series of a classic one is part of.
-fn as_native_histogram(labels: &Labels) -> Option<Labels> {
-    let name = labels.metric_name()?;
-    let suffixes = ["_bucket", "_count", "_sum"].into_iter();
-    let name = suffixes.filter_map(|s| name.strip_suffix(s)).next()?;
-    let mut builder = LabelsBuilder::from_labels(labels);
-    Some(builder.set(LABEL_NAME_METRIC, name).remove("le").build())
+/// Loads series whose values are `step` apart.
+fn load(step: Millis, series: &[Sequence], target: &mut dyn Target) -> Result<(), QueryError> {
+    let starts: HashMap<&Labels, &Vec<Option<Millis>>> = series
+        .iter()
+        .filter_map(|sequence| Some((&sequence.labels, sequence.starts.as_ref()?)))
+        .collect();
+    for sequence in series.iter().filter(|sequence| sequence.starts.is_none()) {
+        let starts = starts.get(&sequence.labels);
+        let mut samples = Vec::with_capacity(sequence.items.len());
+        for (at, item) in sequence.items.iter().enumerate() {
+            let time = at as Millis * step;
+            let offset = starts.and_then(|starts| *starts.get(at)?);
+            samples.push(Sample {
+                time,
+                start: offset.map_or(0, |offset| time + offset),
+                value: match item {
+                    Item::Gap => continue,
+                    Item::Value(value) => Value::Float(*value),
+                    Item::Histogram(literal) => Value::Histogram(literal.histogram.clone()),
+                },
+            });
+        }
+        target.load(&sequence.labels, &samples)?;
+    }
+    Ok(())
 }
 
 fn eval_options() -> EvalOptions {
@@ -106,6 +105,7 @@ fn eval_options() -> EvalOptions {
         experimental_functions: true,
         extended_range_selectors: true,
         fill_modifiers: true,
+        use_start_timestamps: true,
         ..EvalOptions::default()
     }
 }
@@ -114,32 +114,6 @@ fn options() -> QueryOptions {
     QueryOptions {
         eval: eval_options(),
         budget: Budget::new(SAMPLES_MAX),
-    }
-}
-
-fn needs_unsupported(eval: &Eval, series: &[Labels]) -> bool {
-    if eval.expected.has_histogram() {
-        return true;
-    }
-    let Ok(expr) = parse(&eval.query, &eval_options()) else {
-        return false;
-    };
-    let mut selectors = Vec::new();
-    collect_selectors(&expr, &mut selectors);
-    selectors.iter().any(|selector| {
-        let fits = |labels: &&Labels| selector.matchers.iter().all(|m| m.matches_labels(labels));
-        series.iter().any(|labels| fits(&labels))
-    })
-}
-
-fn collect_selectors<'e>(expr: &'e Expr, into: &mut Vec<&'e VectorSelector>) {
-    match &expr.kind {
-        ExprKind::Selector(selector) => into.push(selector),
-        ExprKind::Range(range) => into.push(&range.selector),
-        _ => {}
-    }
-    for child in expr.children() {
-        collect_selectors(child, into);
     }
 }
 
@@ -232,10 +206,10 @@ async fn run_as_middle(
     if !is_scalar {
         return check::series(&got, &eval.expected.series, Grid::instant(time));
     }
-    let value = got.first().map_or(f64::NAN, |(_, samples)| samples[0].1);
+    let value = got.first().map(|(_, samples)| samples[0].1.clone());
     let data = QueryData::Scalar(crate::Point {
         time,
-        value: crate::Value::Float(value),
+        value: value.unwrap_or(Value::Float(f64::NAN)),
     });
     check::instant(&data, &eval.expected, time, false)
 }
@@ -279,7 +253,12 @@ fn fix_times(expr: &mut Expr, time: Millis) {
         ExprKind::Range(range) => fix(&mut range.selector.time),
         ExprKind::SubQuery(sub_query) => fix(&mut sub_query.time),
         ExprKind::Call(call) => {
-            for argument in &mut call.arguments {
+            // The info series of `info` are looked at when its other argument is.
+            let count = match call.function.kind {
+                FunctionKind::Info => 1,
+                _ => call.arguments.len(),
+            };
+            for argument in call.arguments.iter_mut().take(count) {
                 fix_times(argument, time);
             }
         }

@@ -1,6 +1,6 @@
 //! Commands of a test file.
 
-use super::sequence::{Item, Sequence, number, series};
+use super::sequence::{Sequence, number, series};
 use crate::{Grid, parse::duration_seconds};
 use regex::Regex;
 use std::sync::LazyLock;
@@ -251,12 +251,4 @@ fn time(text: &str) -> Result<Millis, String> {
         None => duration_seconds(text)?,
     };
     Ok((seconds * 1000.0).round() as Millis)
-}
-
-impl Expected {
-    /// Whether a native histogram is among the expected values.
-    pub(super) fn has_histogram(&self) -> bool {
-        let mut items = self.series.iter().flat_map(|series| &series.items);
-        items.any(|item| *item == Item::Histogram)
-    }
 }

@@ -1,17 +1,17 @@
-//! Series in test files: `name{label="value"} 1 2+3x5 _x2 stale`.
+//! Series in test files: `name{label="value"} 1 2+3x5 _x2 stale {{count:1}}x3`, and `name@st -30s` for start timestamps.
 
-use crate::storage::STALE_NAN_BITS;
-use crate::{MatchOp, parse_selector};
-use trefoil_model::{Labels, LabelsBuilder};
+use super::histogram::{Literal, literal};
+use crate::{MatchOp, parse::duration_seconds, parse_selector, storage::STALE_NAN_BITS};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, LabelsBuilder, Millis};
 
 /// One value of a sequence.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Value(f64),
     /// No sample.
     Gap,
-    /// A native histogram, which the engine does not have yet.
-    Histogram,
+    Histogram(Literal),
 }
 
 /// A series with its values in order.
@@ -19,25 +19,66 @@ pub(super) enum Item {
 pub(super) struct Sequence {
     pub(super) labels: Labels,
     pub(super) items: Vec<Item>,
-    /// The line gives start timestamps instead of values.
-    pub(super) start_timestamps: bool,
+    /// The line gives start timestamps instead of values: how far behind the samples' times, in milliseconds.
+    pub(super) starts: Option<Vec<Option<Millis>>>,
 }
 
 /// Parses the line of a series.
 pub(super) fn series(line: &str) -> Result<Sequence, String> {
     let (metric, values) = split_metric(line)?;
-    let start_timestamps = values.starts_with("@st");
-    let values = values.trim_start_matches("@st");
-    let items = if start_timestamps {
-        Vec::new()
-    } else {
-        items(values)?
-    };
-    Ok(Sequence {
-        labels: labels(metric)?,
-        items,
-        start_timestamps,
+    let labels = labels(metric)?;
+    Ok(match values.strip_prefix("@st") {
+        Some(offsets) => Sequence {
+            labels,
+            items: Vec::new(),
+            starts: Some(starts(offsets)?),
+        },
+        None => Sequence {
+            labels,
+            items: items(values)?,
+            starts: None,
+        },
     })
+}
+
+/// The offsets of start timestamps: `_ -30s-1mx2 0`.
+fn starts(text: &str) -> Result<Vec<Option<Millis>>, String> {
+    let mut all = Vec::new();
+    for word in text.split_whitespace() {
+        let bad = || format!("cannot read the start timestamp {word:?}");
+        if let Some(gap) = word.strip_prefix('_') {
+            let count = gap.strip_prefix('x').map_or(Ok(1), str::parse);
+            all.extend(std::iter::repeat_n(None, count.map_err(|_| bad())?));
+            continue;
+        }
+        let (offsets, count) = match word.rsplit_once('x') {
+            Some((offsets, count)) => (offsets, count.parse::<i64>().map_err(|_| bad())?),
+            None => (word, 0),
+        };
+        let sign = offsets[1..].find(['+', '-']).map(|at| at + 1);
+        let (first, step) = offsets.split_at(sign.unwrap_or(offsets.len()));
+        let first = offset(first).ok_or_else(bad)?;
+        let step = if step.is_empty() {
+            0
+        } else {
+            offset(step).ok_or_else(bad)?
+        };
+        all.extend((0..=count).map(|index| Some(first + index * step)));
+    }
+    Ok(all)
+}
+
+/// `-30s`, `+1m`, `0`: milliseconds.
+fn offset(text: &str) -> Option<Millis> {
+    if let Some(positive) = text.strip_prefix('-') {
+        return offset(positive).map(|offset| -offset);
+    }
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let seconds = match number(text) {
+        Some(seconds) => seconds,
+        None => duration_seconds(text).ok()?,
+    };
+    Some((seconds * 1000.0).round() as Millis)
 }
 
 /// Cuts a line behind the metric: behind its braces, or at the first blank.
@@ -103,22 +144,56 @@ fn items(values: &str) -> Result<Vec<Item>, String> {
     let mut all = Vec::new();
     let mut rest = values.trim_start();
     while !rest.is_empty() {
-        let end = if rest.starts_with("{{") {
-            let close = rest.rfind("}}").ok_or("an unclosed histogram")?;
-            // Several histograms on a line are all of one kind to us.
-            let behind = &rest[close..];
-            close + behind.find([' ', '\t']).unwrap_or(behind.len())
-        } else {
-            rest.find([' ', '\t']).unwrap_or(rest.len())
-        };
         if rest.starts_with("{{") {
-            all.push(Item::Histogram);
-        } else {
-            item(&rest[..end], &mut all)?;
+            rest = histograms(rest, &mut all)?.trim_start();
+            continue;
         }
+        let end = rest.find([' ', '\t']).unwrap_or(rest.len());
+        item(&rest[..end], &mut all)?;
         rest = rest[end..].trim_start();
     }
     Ok(all)
+}
+
+/// Takes `{{...}}`, `{{...}}x3` or `{{...}}+{{...}}x3` and returns what is behind.
+fn histograms<'t>(text: &'t str, into: &mut Vec<Item>) -> Result<&'t str, String> {
+    let (first, mut rest) = braced(text)?;
+    let mut step = None;
+    if rest.starts_with("+{{") || rest.starts_with("-{{") {
+        let (histogram, behind) = braced(&rest[1..])?;
+        step = Some((rest.starts_with('-'), histogram));
+        rest = behind;
+    }
+    let end = rest.find([' ', '\t']).unwrap_or(rest.len());
+    let (count, behind) = rest.split_at(end);
+    let count: usize = match count.strip_prefix('x') {
+        Some(count) => count.parse().map_err(|_| format!("cannot read {text:?}"))?,
+        None if count.is_empty() => 0,
+        None => return Err(format!("cannot read {text:?}")),
+    };
+    let mut current = first;
+    into.push(Item::Histogram(current.clone()));
+    for _ in 0..count {
+        if let Some((negative, step)) = &step {
+            let mut next = Histogram::clone(&current.histogram);
+            let combined = match negative {
+                true => next.subtract(&step.histogram),
+                false => next.add(&step.histogram),
+            };
+            combined.map_err(|error| error.to_string())?;
+            current.histogram = Arc::new(next);
+        }
+        into.push(Item::Histogram(current.clone()));
+    }
+    Ok(behind)
+}
+
+/// Takes `{{...}}` and returns what is behind.
+fn braced(text: &str) -> Result<(Literal, &str), String> {
+    let unclosed = || format!("an unclosed histogram in {text:?}");
+    let inner = text.strip_prefix("{{").ok_or_else(unclosed)?;
+    let (inner, behind) = inner.split_once("}}").ok_or_else(unclosed)?;
+    Ok((literal(inner)?, behind))
 }
 
 fn item(text: &str, into: &mut Vec<Item>) -> Result<(), String> {
@@ -196,9 +271,22 @@ mod tests {
             "{x=\"y\"}",
             &[1000.0, f64::NEG_INFINITY],
         );
-        assert_eq!(series("a _x2").expect("parses").items, [Item::Gap; 2]);
-        let histogram = series("a {{sum:1 count:2}}x3 5").expect("parses");
-        assert_eq!(histogram.items, [Item::Histogram, Item::Value(5.0)]);
+        assert_eq!(
+            series("a _x2").expect("parses").items,
+            [Item::Gap, Item::Gap]
+        );
+        let histogram = series("a {{sum:1 count:2}}+{{count:1}}x2 5").expect("parses");
+        let count = |item: &Item| match item {
+            Item::Histogram(literal) => literal.histogram.count,
+            _ => 0.0,
+        };
+        let counts: Vec<f64> = histogram.items.iter().map(count).collect();
+        assert_eq!(counts, [2.0, 3.0, 4.0, 0.0]);
+        let starts = series("a@st _ -30s-1mx1 0").expect("parses").starts;
+        assert_eq!(
+            starts,
+            Some(vec![None, Some(-30_000), Some(-90_000), Some(0)])
+        );
         assert!(series("a{b=\"c\" 1").is_err());
     }
 }
