@@ -4,10 +4,13 @@
 //! and that have, once since the start, been compared with enough other owners: no query has to wait then for
 //! what was written in the node's absence. Once ready, only what it does itself takes that away, so
 //! that a peer's trouble does not spread. Liveness asks for none of this.
+//!
+//! Shards that the node is only just getting do not count: their old owners answer for them. Were it otherwise, all
+//! nodes that share the shards of a dead one would be unready together, until they have copied them.
 
 use super::{Cluster, admin::is_present};
 use std::{collections::BTreeSet, sync::atomic::Ordering};
-use trefoil_model::{NodeId, PlacementTable};
+use trefoil_model::{Configuration, NodeId, PlacementTable, ShardId, ShardSet};
 use trefoil_raft::Role;
 
 impl Cluster {
@@ -40,17 +43,15 @@ impl Cluster {
             return Err(format!("this node takes no writes: {why}"));
         }
         let status = self.plane.status();
+        let expected: ShardSet = relied_upon(state.placement(), me)
+            .map(|(shard, _)| shard)
+            .collect();
         let filling = status.filling.union(&status.damaged);
+        let filling = filling.intersection(&expected);
         if !filling.is_empty() {
             return Err(format!("{} replicas are being filled", filling.len()));
         }
-        let owned = state
-            .placement()
-            .iter()
-            .filter(|(_, e)| e.configuration.new.contains(me));
-        let missing = owned
-            .filter(|(shard, _)| !status.serving.contains(*shard))
-            .count();
+        let missing = expected.difference(&status.serving).len();
         if missing > 0 {
             return Err(format!("{missing} replicas do not serve yet"));
         }
@@ -78,16 +79,28 @@ impl Cluster {
     }
 }
 
+/// The shards whose owners were and stay `me` among others: not those that it gets or gives away by a change that is
+/// under way.
+fn relied_upon(
+    table: &PlacementTable,
+    me: NodeId,
+) -> impl Iterator<Item = (ShardId, &Configuration)> {
+    table
+        .iter()
+        .map(|(shard, entry)| (shard, &entry.configuration))
+        .filter(move |(_, owners)| owners.old.contains(me) && owners.new.contains(me))
+}
+
 /// Shards of `me` that no query could be answered from without fetching first: not compared since the start with
 /// as many other owners as it takes to meet every majority.
 fn unproven(table: &PlacementTable, me: NodeId, compared: &BTreeSet<NodeId>) -> usize {
-    let entries = table.iter();
-    entries
-        .filter(|(_, entry)| {
-            let owners = &entry.configuration.new;
+    relied_upon(table, me)
+        .filter(|(_, configuration)| {
+            // During a change whatever was acknowledged is at a majority of the old owners too.
+            let owners = &configuration.old;
             let needed = owners.meets_every_majority().saturating_sub(1);
             let found = owners.count_in(compared.iter().copied().filter(|node| *node != me));
-            owners.contains(me) && found < needed
+            found < needed
         })
         .count()
 }
@@ -96,28 +109,33 @@ fn unproven(table: &PlacementTable, me: NodeId, compared: &BTreeSet<NodeId>) -> 
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use trefoil_model::{Configuration, ConfigurationNumber, OwnerSet, ShardEntry};
+    use trefoil_model::{ConfigurationNumber, OwnerSet, ShardEntry};
 
-    fn table(owners: &[&[u64]]) -> PlacementTable {
-        let entry = |ids: &&[u64]| {
-            let owners: OwnerSet = ids.iter().copied().map(NodeId).collect();
-            ShardEntry {
-                configuration: Configuration {
-                    number: ConfigurationNumber(1),
-                    old: owners.clone(),
-                    new: owners,
-                },
-                owners: BTreeMap::new(),
-            }
+    /// A table whose shards have these old and new owners.
+    fn table(rows: &[(&[u64], &[u64])]) -> PlacementTable {
+        let owners = |ids: &[u64]| -> OwnerSet { ids.iter().copied().map(NodeId).collect() };
+        let entry = |(old, new): &(&[u64], &[u64])| ShardEntry {
+            configuration: Configuration {
+                number: ConfigurationNumber(1),
+                old: owners(old),
+                new: owners(new),
+            },
+            owners: BTreeMap::new(),
         };
         PlacementTable {
-            shards: owners.iter().map(entry).collect(),
+            shards: rows.iter().map(entry).collect(),
         }
+    }
+
+    /// A table without changes.
+    fn at_rest(owners: &[&[u64]]) -> PlacementTable {
+        let rows: Vec<(&[u64], &[u64])> = owners.iter().map(|ids| (*ids, *ids)).collect();
+        table(&rows)
     }
 
     #[test]
     fn one_other_owner_of_three_is_enough_and_of_two_none_is_needed() {
-        let table = table(&[&[1, 2, 3], &[1, 3, 4], &[2, 3, 4], &[1, 2], &[1]]);
+        let table = at_rest(&[&[1, 2, 3], &[1, 3, 4], &[2, 3, 4], &[1, 2], &[1]]);
         let unproven = |compared: &[u64]| {
             let compared = compared.iter().copied().map(NodeId).collect();
             super::unproven(&table, NodeId(1), &compared)
@@ -127,5 +145,34 @@ mod tests {
         assert_eq!(unproven(&[2]), 1);
         assert_eq!(unproven(&[3]), 0);
         assert_eq!(unproven(&[2, 4]), 0);
+    }
+
+    #[test]
+    fn nobody_is_unready_for_shards_of_a_dead_node_that_it_is_getting() {
+        // Node 4 is dead: each of the three others gets a shard of it.
+        let dead: &[(&[u64], &[u64])] = &[
+            (&[1, 2, 4], &[1, 2, 3]),
+            (&[1, 3, 4], &[1, 2, 3]),
+            (&[2, 3, 4], &[1, 2, 3]),
+            (&[1, 2, 3], &[1, 2, 3]),
+        ];
+        let table = table(dead);
+        for (me, expected) in [(1, [0, 1, 3]), (2, [0, 2, 3]), (3, [1, 2, 3])] {
+            let relied: Vec<u16> = relied_upon(&table, NodeId(me)).map(|(s, _)| s.0).collect();
+            assert_eq!(relied, expected, "node {me}");
+        }
+        // One that leaves a shard is not waited for either.
+        assert_eq!(relied_upon(&table, NodeId(4)).count(), 0);
+    }
+
+    #[test]
+    fn a_newcomer_proves_nothing_about_what_was_written_before_it_came() {
+        let table = table(&[(&[1, 2, 4], &[1, 2, 3])]);
+        let unproven = |compared: u64| {
+            let compared = BTreeSet::from([NodeId(compared)]);
+            super::unproven(&table, NodeId(1), &compared)
+        };
+        assert_eq!(unproven(2), 0);
+        assert_eq!(unproven(3), 1);
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn stateful_set(options: &Options) -> Value {
     })
 }
 
-/// One pod at a time may be evicted; one that is not ready does not block the repair of its machine.
+/// One pod at a time may be evicted; one that is not ready only while all others are.
 pub(super) fn disruption_budget(options: &Options) -> Value {
     json!({
         "apiVersion": "policy/v1",
@@ -95,7 +95,7 @@ pub(super) fn disruption_budget(options: &Options) -> Value {
         "metadata": metadata(options, &options.name),
         "spec": {
             "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "unhealthyPodEvictionPolicy": "IfHealthyBudget",
             "selector": {"matchLabels": labels(options)},
         },
     })
