@@ -20,8 +20,9 @@ use trefoil_model::{ConfigurationNumber, Incarnation, LineageId, NodeId, ShardSe
 pub(crate) struct Pair {
     /// How many barriers have begun.
     pub(crate) begun: u64,
-    /// Whether one has ended since the start: all that the peer's journal had then is here, durable and applied.
-    pub(crate) has_ended: bool,
+    /// Shards for which one has ended since the start while the peer's replica was Serving and whole: all that it had
+    /// then is here, durable and applied.
+    pub(crate) compared: ShardSet,
     flight: Option<Flight>,
     /// Another one is to begin when the one in flight ends.
     wanted: bool,
@@ -514,7 +515,6 @@ impl Replication {
         let (barrier, wanted) = (pair.begun, pair.wanted);
         let whole = flight.found.as_ref().is_some_and(|found| found.whole);
         if whole {
-            pair.has_ended = true;
             self.prove(step, peer, barrier, flight);
         }
         if wanted || !whole {
@@ -589,8 +589,11 @@ impl Replication {
         };
         let lost = found.damaged.iter().map(|(shards, _)| shards);
         let lost = lost.fold(ShardSet::new(), |all, shards| all.union(shards));
+        let met = counts.difference(&lost);
+        let pair = &mut self.peers.entry(peer).or_default().pair;
+        pair.compared = pair.compared.union(&met);
         let caught = self.replicas.caught.entry(peer).or_default();
-        *caught = caught.union(&counts.difference(&lost));
+        *caught = caught.union(&met);
         self.evaluate_trust(step, &still);
         self.use_proof(
             step,

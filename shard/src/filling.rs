@@ -316,10 +316,10 @@ impl Replication {
             lag_bytes: peers
                 .map(|(node, peer)| (*node, peer.pair.lag_bytes))
                 .collect(),
-            caught_up_with: self
+            compared: self
                 .peers
                 .iter()
-                .filter_map(|(node, peer)| peer.pair.has_ended.then_some(*node))
+                .map(|(node, peer)| (*node, peer.pair.compared.clone()))
                 .collect(),
             misdirected: self.misdirected,
             open_writes: self.writes.open_count(),

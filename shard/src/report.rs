@@ -2,7 +2,7 @@
 
 use crate::{Offset, Trust};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use trefoil_model::{ConfigurationNumber, NodeId, ShardSet};
 
 /// What one node's replicas have reached. Everything in it is durable at that node. Replaces the node's
@@ -42,8 +42,8 @@ pub struct ReplicationStatus {
     pub leaving: ShardSet,
     /// For each peer: bytes of its journal that this node had not covered at the last barrier.
     pub lag_bytes: BTreeMap<NodeId, u64>,
-    /// Peers whose journal, as it was at some moment since the start, is covered here.
-    pub caught_up_with: BTreeSet<NodeId>,
+    /// For each peer: the shards of which all that its Serving replica had at some moment since the start is here.
+    pub compared: BTreeMap<NodeId, ShardSet>,
     /// Messages that were not meant for this run of this node.
     pub misdirected: u64,
     /// Writes that are open.

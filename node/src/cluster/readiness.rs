@@ -1,15 +1,15 @@
 //! Whether requests should come to this node: what `/-/ready` answers, and what a rolling update waits for.
 //!
 //! A node is ready when it is a member that knows what was decided, takes writes, and has replicas that serve
-//! and that have, once since the start, been compared with enough other owners: no query has to wait then for
-//! what was written in the node's absence. Once ready, only what it does itself takes that away, so
+//! and that have, once since the start, been compared with enough other owners whose replicas serve: no query has
+//! to wait then for what was written in the node's absence. Once ready, only what it does itself takes that away, so
 //! that a peer's trouble does not spread. Liveness asks for none of this.
 //!
 //! Shards that the node is only just getting do not count: their old owners answer for them. Were it otherwise, all
 //! nodes that share the shards of a dead one would be unready together, until they have copied them.
 
 use super::{Cluster, admin::is_present};
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 use trefoil_model::{Configuration, NodeId, PlacementTable, ShardId, ShardSet};
 use trefoil_raft::Role;
 
@@ -57,7 +57,7 @@ impl Cluster {
         }
         let behind = match self.was_ready.load(Ordering::Relaxed) {
             true => 0,
-            false => unproven(state.placement(), me, &status.caught_up_with),
+            false => unproven(state.placement(), me, &status.compared),
         };
         if behind > 0 {
             return Err(format!(
@@ -92,15 +92,18 @@ fn relied_upon(
 }
 
 /// Shards of `me` that no query could be answered from without fetching first: not compared since the start with
-/// as many other owners as it takes to meet every majority.
-fn unproven(table: &PlacementTable, me: NodeId, compared: &BTreeSet<NodeId>) -> usize {
+/// as many other owners as it takes to meet every majority. `compared` has only owners that were Serving then: one
+/// that is being filled may lack the same.
+fn unproven(table: &PlacementTable, me: NodeId, compared: &BTreeMap<NodeId, ShardSet>) -> usize {
     relied_upon(table, me)
-        .filter(|(_, configuration)| {
+        .filter(|(shard, configuration)| {
             // During a change whatever was acknowledged is at a majority of the old owners too.
             let owners = &configuration.old;
             let needed = owners.meets_every_majority().saturating_sub(1);
-            let found = owners.count_in(compared.iter().copied().filter(|node| *node != me));
-            found < needed
+            let others = compared
+                .iter()
+                .filter(|(node, shards)| **node != me && shards.contains(*shard));
+            owners.count_in(others.map(|(node, _)| *node)) < needed
         })
         .count()
 }
@@ -108,7 +111,6 @@ fn unproven(table: &PlacementTable, me: NodeId, compared: &BTreeSet<NodeId>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use trefoil_model::{ConfigurationNumber, OwnerSet, ShardEntry};
 
     /// A table whose shards have these old and new owners.
@@ -133,11 +135,18 @@ mod tests {
         table(&rows)
     }
 
+    /// These nodes, compared in these shards.
+    fn compared(nodes: &[u64], shards: &[u16]) -> BTreeMap<NodeId, ShardSet> {
+        let shards: ShardSet = shards.iter().copied().map(ShardId).collect();
+        let nodes = nodes.iter().copied().map(NodeId);
+        nodes.map(|node| (node, shards.clone())).collect()
+    }
+
     #[test]
     fn one_other_owner_of_three_is_enough_and_of_two_none_is_needed() {
         let table = at_rest(&[&[1, 2, 3], &[1, 3, 4], &[2, 3, 4], &[1, 2], &[1]]);
-        let unproven = |compared: &[u64]| {
-            let compared = compared.iter().copied().map(NodeId).collect();
+        let unproven = |nodes: &[u64]| {
+            let compared = compared(nodes, &[0, 1, 2, 3, 4]);
             super::unproven(&table, NodeId(1), &compared)
         };
         assert_eq!(unproven(&[]), 2);
@@ -166,12 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_counts_only_in_the_shards_in_which_it_served() {
+        let table = at_rest(&[&[1, 2, 3], &[1, 2, 3]]);
+        let mut met = compared(&[2], &[1]);
+        assert_eq!(unproven(&table, NodeId(1), &met), 1);
+        met.extend(compared(&[3], &[0]));
+        assert_eq!(unproven(&table, NodeId(1), &met), 0);
+    }
+
+    #[test]
     fn a_newcomer_proves_nothing_about_what_was_written_before_it_came() {
         let table = table(&[(&[1, 2, 4], &[1, 2, 3])]);
-        let unproven = |compared: u64| {
-            let compared = BTreeSet::from([NodeId(compared)]);
-            super::unproven(&table, NodeId(1), &compared)
-        };
+        let unproven = |node| super::unproven(&table, NodeId(1), &compared(&[node], &[0]));
         assert_eq!(unproven(2), 0);
         assert_eq!(unproven(3), 1);
     }

@@ -1,6 +1,7 @@
 //! What one node's core says to its driver around a restart and around a lost block: one replica, no peers, a
 //! journal that is durable when the test says so.
 
+mod comparing;
 mod copying;
 mod deadlines;
 
