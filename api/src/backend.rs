@@ -144,11 +144,11 @@ pub trait Backend: Send + Sync + 'static {
     /// answered: it may have happened, once. [`ApiError::BadData`] and [`ApiError::Conflict`] for what cannot be kept.
     async fn put_value(&self, put: admin::PutValue) -> Result<admin::WrittenValue, ApiError>;
 
-    /// Makes ready to stop: takes this node out of readiness, then waits, at most so long, until the other
-    /// owners of its shards can go on without it. The answer says whether they can.
+    /// Makes ready to stop: waits, at most so long, until the other owners of this node's shards can go on without it
+    /// and no node is before it, and takes it out of readiness then.
     ///
     /// # Errors
-    /// None today; the outcome is in the answer.
+    /// [`ApiError::Conflict`] when that did not come within the time: nothing has changed.
     async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError>;
 
     /// Begins to move all replicas off a node.

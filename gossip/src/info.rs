@@ -27,7 +27,7 @@ pub enum NodePhase {
     Bootstrapping = 1,
     /// Its replicas serve.
     Ready = 2,
-    /// It is about to stop and come back; requests should go elsewhere.
+    /// It is about to stop and come back, now or when those before it are back.
     Stopping = 3,
     /// It said goodbye: its silence is not a failure.
     Left = 4,

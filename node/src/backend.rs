@@ -339,7 +339,7 @@ impl Backend for NodeBackend {
     }
 
     async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError> {
-        Ok(self.cluster.prepare_stop(wait).await)
+        self.cluster.prepare_stop(wait).await
     }
 
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError> {

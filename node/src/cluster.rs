@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::Notify;
 use trefoil_gossip::{Load, NodePhase};
@@ -53,8 +53,10 @@ pub(crate) struct Cluster {
     waiting: Mutex<Vec<String>>,
     /// Whether this node was ready since it started.
     was_ready: AtomicBool,
-    /// Until when this node is about to stop, if somebody has said so.
-    stopping_until: Mutex<Option<Instant>>,
+    /// That this node is about to stop, if somebody has said so.
+    stopping: Mutex<Option<stopping::Stop>>,
+    /// Held by who waits for this node's turn to stop.
+    preparing_stop: tokio::sync::Mutex<()>,
     /// Wakes who describes this node to the others.
     pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
@@ -85,7 +87,8 @@ impl Cluster {
             dead_since: Mutex::default(),
             waiting: Mutex::default(),
             was_ready: AtomicBool::new(false),
-            stopping_until: Mutex::default(),
+            stopping: Mutex::default(),
+            preparing_stop: tokio::sync::Mutex::default(),
             described_anew: Notify::new(),
             clock,
         })

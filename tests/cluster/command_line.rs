@@ -100,6 +100,29 @@ async fn what_cannot_start_says_why_and_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// While an owner is away the next one may not go: it says what would be lost, and serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_would_cost_majorities_is_refused() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    cluster.stop(1)?;
+    let output = cluster.command(0, &["node", "prepare-stop", "--wait", "1"])?;
+    let (out, err) = texts(&output);
+    ensure!(output.status.code() == Some(3), "{}: {err}", output.status);
+    ensure!(out.is_empty(), "{out}");
+    ensure!(err.contains("256 shards lose their majority"), "{err}");
+    let ready = cluster.command(0, &["node", "ready"])?;
+    ensure!(ready.status.success(), "{}", texts(&ready).1);
+    cluster.start_node(1)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let output = cluster.command(0, &["node", "prepare-stop"])?;
+    ensure!(output.status.success(), "{}", texts(&output).1);
+    let ready = cluster.command(0, &["node", "ready"])?;
+    ensure!(ready.status.code() == Some(1), "it is ready");
+    Ok(())
+}
+
 fn program() -> anyhow::Result<String> {
     Ok(trefoil_binary()?.display().to_string())
 }

@@ -81,8 +81,27 @@ async fn a_node_without_a_cluster_lives_says_what_it_waits_for_and_stops() -> an
     Ok(())
 }
 
+/// The nodes that are not ready; all of them live.
+async fn unready_of(
+    cluster: &Cluster,
+    client: &HttpClient,
+    live: &str,
+    ready: &str,
+) -> anyhow::Result<Vec<usize>> {
+    let mut unready = Vec::new();
+    for node in 0..cluster.nodes().len() {
+        let url = cluster.url(node);
+        let status = client.get(&format!("{url}{live}")).await?.status;
+        ensure!(status == 200, "{node} is dead");
+        if client.get(&format!("{url}{ready}")).await?.status != 200 {
+            unready.push(node);
+        }
+    }
+    Ok(unready)
+}
+
 /// Three nodes are told to make ready at the same time, as when several StatefulSets or people are at work. One
-/// may go at once; each other one waits until those before it are back.
+/// may go at once; each other one waits until those before it are back, and takes requests meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_are_to_stop_together_go_one_after_the_other() -> anyhow::Result<()> {
     let (live, ready, hook) = of_manifests()?;
@@ -98,18 +117,9 @@ async fn nodes_that_are_to_stop_together_go_one_after_the_other() -> anyhow::Res
         let log = folder.path().join(format!("hook-{node}"));
         hooks.push(Process::start(&mut command, &log, None)?);
     }
-    let aside = wait_until("all step aside and live", MOMENT, || async {
-        for node in 0..3 {
-            let url = cluster.url(node);
-            ensure!(
-                client.get(&format!("{url}{live}")).await?.status == 200,
-                "{node} is dead"
-            );
-            ensure!(
-                client.get(&format!("{url}{ready}")).await?.status == 503,
-                "{node} is ready"
-            );
-        }
+    let aside = wait_until("one steps aside", MOMENT, || async {
+        let unready = unready_of(&cluster, &client, &live, &ready).await?;
+        ensure!(unready.len() == 1, "{unready:?} are not ready");
         Ok(())
     });
     aside.await?;
@@ -124,11 +134,17 @@ async fn nodes_that_are_to_stop_together_go_one_after_the_other() -> anyhow::Res
     };
     let mut restarted: Vec<usize> = Vec::new();
     while restarted.len() < 3 {
+        let most = Mutex::new(0);
         let next = wait_until("one more may go", MOMENT, || async {
+            let unready = unready_of(&cluster, &client, &live, &ready).await?.len();
+            let mut most = most.lock().unwrap_or_else(PoisonError::into_inner);
+            *most = unready.max(*most);
             ensure!(ended().len() > restarted.len(), "only {:?} may", ended());
             Ok(())
         });
         next.await?;
+        let most = most.into_inner().unwrap_or_else(PoisonError::into_inner);
+        ensure!(most <= 1, "{most} nodes were not ready at once");
         let gone = ended();
         ensure!(
             gone.len() == restarted.len() + 1,

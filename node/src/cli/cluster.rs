@@ -1,7 +1,7 @@
 //! `trefoil cluster`: look at a cluster and change it, through any of its nodes.
 
 use super::{Output, Target, print, print_json, table::Table};
-use crate::http_client::HttpClient;
+use crate::http_client::{Answer, HttpClient};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -268,14 +268,27 @@ pub(super) async fn post(
     wanted: &impl Serialize,
     timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
+    let answer = send(target, path, wanted, timeout).await?;
+    let accepted: admin::Accepted = document(answer)?;
+    print(&format!("{}\n", accepted.message))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends a document to the administration API; any status is an answer.
+///
+/// # Errors
+/// When no answer comes in time.
+pub(super) async fn send(
+    target: &Target,
+    path: &str,
+    wanted: &impl Serialize,
+    timeout: Duration,
+) -> anyhow::Result<Answer> {
     let client = HttpClient::new(timeout);
     let url = target.path(&format!("/trefoil/api/v1/{path}"));
     let body = serde_json::to_vec(wanted)?;
     let headers = [("content-type", "application/json")];
-    let answer = client.post(&url, &headers, Bytes::from(body)).await?;
-    let accepted: admin::Accepted = document(answer)?;
-    print(&format!("{}\n", accepted.message))?;
-    Ok(ExitCode::SUCCESS)
+    client.post(&url, &headers, Bytes::from(body)).await
 }
 
 async fn fetch<T: DeserializeOwned>(
@@ -291,14 +304,20 @@ async fn fetch<T: DeserializeOwned>(
     )
 }
 
-fn document<T: DeserializeOwned>(answer: crate::http_client::Answer) -> anyhow::Result<T> {
+/// Why a request was refused.
+pub(super) fn reason(answer: &Answer) -> String {
+    let error: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let reason = error["error"].as_str();
+    reason.map_or_else(|| answer.text(), str::to_owned)
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// When it is a refusal, or not such a document.
+pub(super) fn document<T: DeserializeOwned>(answer: Answer) -> anyhow::Result<T> {
     if !answer.status.is_success() {
-        let error: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        bail!(
-            "{}: {}",
-            answer.status,
-            error["error"].as_str().unwrap_or(&answer.text())
-        );
+        bail!("{}: {}", answer.status, reason(&answer));
     }
     serde_json::from_slice(&answer.body).context("read the answer")
 }

@@ -22,7 +22,7 @@ impl Cluster {
         if matches!(self.metadata.status().role, Role::Stopped) {
             return Err("the metadata plane has stopped".to_owned());
         }
-        if self.is_stopping() {
+        if self.is_leaving() {
             return Err("this node is about to stop".to_owned());
         }
         if !*self.metadata.caught_up().borrow() {
