@@ -36,7 +36,7 @@ use trefoil_raft::{
     Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, formation,
 };
 use trefoil_store_journal::JournalOptions;
-use trefoil_store_pages::{Disk, RealDisk};
+use trefoil_store_pages::{Disk, RealDisk, is_full_disk};
 
 /// How long requests that are under way may take to end at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const STOP_SECONDS_MAX: u64 = 30;
 /// The highest level of the cluster's formats that this program reads and writes.
 const FORMAT_LEVEL: u32 = 1;
+/// How often a start on a full disk looks for space; each try reads the journal anew.
+const SPACE_INTERVAL: Duration = Duration::from_secs(3);
 /// How often the node describes itself anew to the others.
 const DESCRIBE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -138,15 +140,18 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let mut options = PlaneOptions::new(directory.path().join("meta"));
     options.replace_after = settings.replace_after;
     let transport = Arc::new(MetadataTransport::new(connections.clone()));
-    let metadata = trefoil_raft::MetadataPlane::start(
+    let starting = trefoil_raft::MetadataPlane::start(
         options,
         own,
         disk.clone(),
         transport,
         follow_view(&gossip),
-    )
-    .await
-    .context("start the metadata plane")?;
+    );
+    front.is_starting(|| "it reads its metadata; on a full disk it waits for space".to_owned());
+    let metadata = tokio::select! {
+        started = starting => started.context("start the metadata plane")?,
+        () = stop_signal.come() => return Ok(()),
+    };
     handlers.metadata.set(metadata.clone()).ok();
     tokio::spawn(seeds::recall(node, metadata.watch(), gossip.clone()));
 
@@ -186,9 +191,8 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         wishes,
         runtime: clients.clone(),
     };
-    front.is_starting(|| "it reads its blocks and its journal".to_owned());
     let plane = tokio::select! {
-        recovered = tokio::task::spawn_blocking(move || DataPlane::recover(parts)) => recovered??,
+        recovered = recover(parts, &front) => recovered?,
         () = stop_signal.come() => return Ok(()),
     };
     handlers.plane.set(plane.clone()).ok();
@@ -285,6 +289,31 @@ async fn join(
         .form(bootstrap, description)
         .await
         .context("become part of a cluster")
+}
+
+/// Recovers the data plane; on a full disk as soon as there is space. Peers are served meanwhile with what the metadata
+/// plane knows, clients are sent elsewhere.
+async fn recover(parts: Parts, front: &Front) -> anyhow::Result<Arc<DataPlane>> {
+    front.is_starting(|| "it reads its blocks and its journal".to_owned());
+    let mut told = false;
+    loop {
+        let attempt = parts.clone();
+        match tokio::task::spawn_blocking(move || DataPlane::recover(attempt)).await? {
+            Err(error) if is_full_disk(error.as_ref()) => {
+                if !told {
+                    told = true;
+                    tracing::error!(
+                        "the disk is full; the start goes on when there is space: {error:#}"
+                    );
+                    front.is_starting(|| {
+                        "its disk is full; it goes on when there is space".to_owned()
+                    });
+                }
+                tokio::time::sleep(SPACE_INTERVAL).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 struct Bound {

@@ -21,16 +21,53 @@ pub(crate) fn replace(
 ) -> Result<(), MetadataError> {
     let failed = |source| MetadataError::disk("replace file in the metadata directory", source);
     let unfinished = directory.join(format!("{name}{UNFINISHED}"));
-    match disk.remove(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    remove_unfinished(disk, &unfinished)?;
+    let write = || {
+        let file = disk.create(&unfinished)?;
+        file.write_at(bytes, 0)?;
+        file.sync_data()?;
+        disk.rename(&unfinished, &directory.join(name))?;
+        disk.sync_dir(directory)
+    };
+    write().map_err(|source| {
+        // On a full disk it would take the space that others wait for.
+        drop_unfinished(disk, &unfinished);
+        failed(source)
+    })
+}
+
+/// Removes what writes that never ended have left in a directory.
+///
+/// # Errors
+/// [`MetadataError::Disk`].
+pub(crate) fn clean(disk: &dyn Disk, directory: &Path) -> Result<(), MetadataError> {
+    let names = disk
+        .list(directory)
+        .map_err(|source| MetadataError::disk("list metadata directory", source))?;
+    for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+        remove_unfinished(disk, &directory.join(name))?;
     }
-    let file = disk.create(&unfinished).map_err(failed)?;
-    file.write_at(bytes, 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    disk.rename(&unfinished, &directory.join(name))
-        .map_err(failed)?;
-    disk.sync_dir(directory).map_err(failed)
+    Ok(())
+}
+
+/// Removes a file that is not complete, if it is there.
+///
+/// # Errors
+/// [`MetadataError::Disk`].
+pub(crate) fn remove_unfinished(disk: &dyn Disk, path: &Path) -> Result<(), MetadataError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(MetadataError::disk("remove unfinished file", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file whose writing has failed; one that stays is removed when it is begun again.
+pub(crate) fn drop_unfinished(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = remove_unfinished(disk, path) {
+        tracing::warn!(path = %path.display(), %error, "an unfinished file stays for now");
+    }
 }
 
 /// The content of a file; none when there is no such file.

@@ -27,6 +27,7 @@ pub mod formation;
 mod golden;
 mod log;
 mod machine;
+mod patience;
 mod plane;
 pub mod recovery;
 pub mod state;

@@ -6,6 +6,7 @@ use crate::{FAULT, SETTLE, check_end, stations};
 use anyhow::{Context, ensure};
 use std::{
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -18,6 +19,8 @@ use trefoil_model::Labels;
 
 /// Room for some of the journal's segments: what it reserves for each (4 MiB, or a large group).
 const SMALL: &str = "24m";
+/// Room for a whole data directory after some seconds of a small load.
+const SMALL_DATA: &str = "128m";
 /// Room for all that follows.
 const LARGE: &str = "1g";
 /// Series per request of what fills the disk, and the bytes of each one's label, which compress badly.
@@ -34,8 +37,8 @@ const ERROR_WINDOW_MAX: Duration = Duration::from_secs(1);
 struct Mount(PathBuf);
 
 impl Mount {
-    fn small(at: &Path) -> Option<Self> {
-        let options = format!("size={SMALL}");
+    fn small(at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(at)
@@ -67,7 +70,7 @@ fn move_journal(data: &Path) -> anyhow::Result<Option<Mount>> {
     let (journal, aside) = (data.join("journal"), data.join("journal.aside"));
     fs::rename(&journal, &aside)?;
     fs::create_dir(&journal)?;
-    let Some(mount) = Mount::small(&journal) else {
+    let Some(mount) = Mount::small(&journal, SMALL) else {
         return Ok(None);
     };
     for entry in fs::read_dir(&aside)? {
@@ -78,6 +81,34 @@ fn move_journal(data: &Path) -> anyhow::Result<Option<Mount>> {
         }
     }
     fs::remove_dir_all(&aside)?;
+    Ok(Some(mount))
+}
+
+/// Puts everything that a stopped node has on a small file system, and fills that to its end.
+fn move_data(data: &Path) -> anyhow::Result<Option<Mount>> {
+    let aside = data.with_extension("aside");
+    fs::rename(data, &aside)?;
+    fs::create_dir(data)?;
+    let Some(mount) = Mount::small(data, SMALL_DATA) else {
+        return Ok(None);
+    };
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(aside.join("."))
+        .arg(data)
+        .status()?;
+    ensure!(copied.success(), "copy the data: {copied}");
+    fs::remove_dir_all(&aside)?;
+    let mut filler = fs::File::create(data.join("filler"))?;
+    let refused = loop {
+        if let Err(error) = filler.write_all(&[0; 4096]) {
+            break error;
+        }
+    };
+    ensure!(
+        refused.kind() == io::ErrorKind::StorageFull,
+        "fill the file system: {refused}"
+    );
     Ok(Some(mount))
 }
 
@@ -148,6 +179,47 @@ async fn a_full_disk_costs_one_owner_and_nothing_else() -> anyhow::Result<()> {
     );
     answers.await?;
 
+    mount.enlarge()?;
+    cluster.wait_ready(BACK_SECONDS_MAX).await?;
+    load.go_on(SETTLE).await;
+    load.stop().await?;
+    load.check_honesty()?;
+    check_end(&cluster, &load.ledgers()).await?;
+    cluster.stop(1)
+}
+
+/// Starts copy logs to fresh files. Without space for that a node waits: it lives, says why it is not ready, ends when it
+/// is told to, and goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_on_a_full_disk_when_there_is_space() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut load = Load::start("load", &stations(&cluster, &[0, 2]), &LoadPlan::default());
+    load.go_on(SETTLE).await;
+    cluster.stop(1)?;
+    let Some(mount) = move_data(cluster.nodes()[1].data())? else {
+        println!("not run: a file system cannot be mounted here");
+        return load.stop().await;
+    };
+    for _ in 0..2 {
+        cluster.start_node(1)?;
+        let url = cluster.url(1);
+        let waits = wait_until(
+            "it waits for space",
+            Duration::from_secs(BACK_SECONDS_MAX),
+            || async {
+                let answer = cluster.client().get(&format!("{url}/-/ready")).await?;
+                ensure!(answer.text().contains("space"), "{}", answer.text());
+                let answer = cluster.client().get(&format!("{url}/-/healthy")).await?;
+                ensure!(answer.is_success(), "{}", answer.text());
+                Ok(())
+            },
+        );
+        waits.await?;
+        cluster.stop(1)?;
+    }
+    cluster.start_node(1)?;
     mount.enlarge()?;
     cluster.wait_ready(BACK_SECONDS_MAX).await?;
     load.go_on(SETTLE).await;

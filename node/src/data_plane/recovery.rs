@@ -35,6 +35,7 @@ const REPLAY_BYTES: usize = 4 << 20;
 const PENDING_BYTES_MAX: usize = 1 << 30;
 
 /// What a data plane is made of.
+#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) disk: Arc<dyn Disk>,
     /// The node's data directory.
@@ -58,7 +59,7 @@ pub(crate) struct Parts {
 }
 
 /// What the metadata plane says of what the store must not show.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct StorePolicy {
     /// By tenant, the newest deletion and those that are not forgotten.
     pub(crate) deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
@@ -99,7 +100,8 @@ impl DataPlane {
     /// Recovers from what the data directory holds. Blocks while it reads.
     ///
     /// # Errors
-    /// When the disk refuses, or when the manifest or the checkpoint is of an unknown version or damaged.
+    /// When the disk refuses, or when the manifest or the checkpoint is of an unknown version or damaged. When the disk
+    /// is full: nothing is lost, try again when there is space.
     pub(crate) fn recover(parts: Parts) -> anyhow::Result<Arc<Self>> {
         let begun = clock::boot();
         let options = ManifestOptions {

@@ -28,7 +28,7 @@ use trefoil_shard::{Identity, Proposal};
 use trefoil_store_blocks::BlockId;
 use trefoil_store_journal::{CommitMode, JournalOptions};
 use trefoil_store_metrics::{BodyReader, BodyWriter};
-use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
+use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk, is_full_disk};
 
 const NODE: NodeId = NodeId(1);
 const TENANT: TenantId = TenantId(1);
@@ -104,6 +104,10 @@ impl Machine {
     }
 
     fn start(&mut self) -> Run {
+        self.try_start().expect("the data plane recovers")
+    }
+
+    fn try_start(&mut self) -> anyhow::Result<Run> {
         self.runs += 1;
         let incarnation = Incarnation(u128::from(self.node.0) << 64 | self.runs);
         let cluster = Some(ClusterId(1));
@@ -142,8 +146,7 @@ impl Machine {
             sender: Arc::new(ReplicationSender::new(connections.into(), runtime.clone())),
             wishes,
             runtime,
-        })
-        .expect("the data plane recovers");
+        })?;
         let applying = plane.clone();
         let applier =
             std::thread::spawn(move || applier::run(&applying, &applying.applier.clone()));
@@ -155,7 +158,7 @@ impl Machine {
             applier: Some(applier),
         };
         run.learn(self);
-        run
+        Ok(run)
     }
 }
 
@@ -318,6 +321,28 @@ fn damage_the_block(machine: &Machine, run: &Run) -> BlockId {
         assert!(machine.disk.flip_bit(path, byte, 3));
     }
     block
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_is_refused_and_loses_nothing() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    for at in 0..3 {
+        assert_eq!(run.write(0, at, 1.0).await, WriteOutcome::Held);
+    }
+    run.plane.flush().expect("a flush");
+    run.kill(&machine);
+    let used: u64 = machine.disk.files().iter().map(|(_, bytes)| bytes).sum();
+    machine.disk.set_capacity(used);
+    for _ in 0..2 {
+        let refused = machine.try_start().err().expect("there is no space");
+        assert!(is_full_disk(refused.as_ref()), "{refused:#}");
+    }
+    machine.disk.set_capacity(u64::MAX);
+    let run = machine.start();
+    assert_eq!(run.read(DEADLINE).await, (everything(), 3));
+    assert_eq!(machine.table.shards[0].configuration.number.0, 1);
+    run.kill(&machine);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,20 +2,20 @@
 
 use super::memory::{Memory, Record};
 use crate::engine::Types;
-use crate::{DiskWork, MetadataError, PlaneFaults, codec};
+use crate::patience::{FULL_DISK_RETRY, Patience};
+use crate::{DiskWork, MetadataError, PlaneFaults, codec, files};
 use openraft::storage::LogFlushed;
 use parking_lot::Mutex;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use trefoil_model::NodeId;
-use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup};
+use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup, is_full_disk};
 
 /// Tag of the log's page files.
 const PURPOSE: [u8; 4] = *b"rlog";
@@ -28,8 +28,6 @@ const JOBS_WAITING_MAX: usize = 256;
 const COPY_BYTES_MIN: u64 = 16 << 20;
 /// Space that is reserved ahead of what is written.
 const RESERVE_BYTES: u64 = 256 << 10;
-/// How often a log without space looks for some.
-const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
 
 /// Whom to tell that a job is durable.
 pub(super) enum Done {
@@ -82,7 +80,7 @@ enum Hand {
 /// The writer: a thread of its own, or a task in simulations.
 pub(super) struct Writer {
     hand: Mutex<Option<Hand>>,
-    closing: Arc<AtomicBool>,
+    patience: Patience,
 }
 
 impl Writer {
@@ -92,7 +90,7 @@ impl Writer {
         disk_work: &DiskWork,
         faults: PlaneFaults,
     ) -> Result<Self, MetadataError> {
-        let closing = Arc::clone(&file.closing);
+        let patience = file.patience.clone();
         let writing = Writing {
             file,
             memory,
@@ -119,7 +117,7 @@ impl Writer {
         };
         Ok(Self {
             hand: Mutex::new(Some(hand)),
-            closing,
+            patience,
         })
     }
 
@@ -137,7 +135,7 @@ impl Writer {
 
     /// From now on a full disk is a failure: nobody will make space in time.
     pub(super) fn stop_waiting(&self) {
-        self.closing.store(true, Ordering::Relaxed);
+        self.patience.end();
     }
 
     pub(super) fn close(&self) {
@@ -261,7 +259,7 @@ pub(super) struct LogFile {
     /// Up to here the file has its space on the disk.
     reserved_bytes: u64,
     /// Nobody waits for what is being written any more.
-    closing: Arc<AtomicBool>,
+    patience: Patience,
 }
 
 impl LogFile {
@@ -286,8 +284,8 @@ impl LogFile {
         match next {
             Ok(file) => {
                 let old = self.directory.join(name(self.generation));
-                let closing = Arc::clone(&self.closing);
-                *self = LogFile { closing, ..file };
+                let patience = self.patience.clone();
+                *self = LogFile { patience, ..file };
                 remove(&*self.disk, &old);
                 Ok(())
             }
@@ -315,7 +313,7 @@ impl LogFile {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            if !is_full_disk(&error) || self.closing.load(Ordering::Relaxed) {
+            if !is_full_disk(&error) || self.patience.has_ended() {
                 return Err(error.to_string());
             }
             if !told {
@@ -330,23 +328,6 @@ impl LogFile {
         self.reserved_bytes = used + wanted;
         Ok(())
     }
-}
-
-/// Whether the disk is full (or over quota), as opposed to broken.
-fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-            // What pages say of a disk may be wrapped once more.
-            return match error.get_ref() {
-                Some(inner) => is_full_disk(inner),
-                None => full.contains(&error.kind()),
-            };
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// The numbers of the generations in a directory, ascending.
@@ -436,15 +417,7 @@ fn begin(
         MetadataError::disk("begin Raft log file", io::Error::other(error))
     };
     let path = directory.join(NEXT);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(MetadataError::disk(
-                "remove unfinished Raft log file",
-                error,
-            ));
-        }
-        _ => {}
-    }
+    files::remove_unfinished(&**disk, &path)?;
     let header = FileHeader {
         purpose: PURPOSE,
         lineage: u128::from(node.0),
@@ -452,15 +425,20 @@ fn begin(
         base: 0,
         note: Vec::new(),
     };
-    let mut writer = PageWriter::create(&**disk, &path, header, 0).map_err(pages)?;
     let mut group = RecordGroup::new(0);
     for record in records {
         group.push(&[&codec::encode(codec::Kind::LogRecord, record)?]);
     }
-    writer.append(&mut group).map_err(pages)?;
-    writer
-        .rename(&**disk, &directory.join(name(generation)))
-        .map_err(pages)?;
+    let written = PageWriter::create(&**disk, &path, header, 0).and_then(|mut writer| {
+        writer.append(&mut group)?;
+        writer.rename(&**disk, &directory.join(name(generation)))?;
+        Ok(writer)
+    });
+    let writer = written.map_err(|error| {
+        // On a full disk it would take the space that others wait for.
+        files::drop_unfinished(&**disk, &path);
+        pages(error)
+    })?;
     let copy_at_bytes = COPY_BYTES_MIN.max(writer.used_bytes().saturating_mul(2));
     Ok(LogFile {
         disk: Arc::clone(disk),
@@ -470,7 +448,7 @@ fn begin(
         reserved_bytes: writer.used_bytes(),
         writer,
         copy_at_bytes,
-        closing: Arc::default(),
+        patience: Patience::default(),
     })
 }
 

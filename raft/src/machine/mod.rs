@@ -22,6 +22,7 @@ use crate::engine::{
     Batch, Entry, LogId, Replies, Snapshot, SnapshotMeta, StorageError, StoredMembership, Types,
     storage_error,
 };
+use crate::patience::Patience;
 #[cfg(test)]
 pub(crate) use crate::state::rows::all as rows_of;
 use crate::state::{LogPosition, State};
@@ -57,6 +58,7 @@ pub(crate) struct Machine {
     published: Arc<watch::Sender<Arc<State>>>,
     materialised: Option<Arc<Materialised>>,
     disk_work: DiskWork,
+    patience: Patience,
 }
 
 impl Machine {
@@ -74,6 +76,7 @@ impl Machine {
             published: Arc::new(published),
             materialised: materialised.map(Arc::new),
             disk_work,
+            patience: Patience::default(),
         }
     }
 
@@ -90,6 +93,11 @@ impl Machine {
     /// The newest version.
     pub(crate) fn version(&self) -> Version {
         self.version.lock().clone()
+    }
+
+    /// Lets what waits for space on a full disk fail.
+    pub(crate) fn stop_waiting(&self) {
+        self.patience.end();
     }
 
     /// Makes the materialised rows durable and stops following. Blocks.
@@ -189,7 +197,8 @@ impl RaftStateMachine<Types> for Machine {
         };
         let files = self.snapshots.clone();
         let last = meta.last_log_id;
-        let state = self.blocking(move || {
+        let snapshot = Arc::new(snapshot);
+        let state = self.storing(move || {
             let (_, state) = snapshot::decode(&snapshot.0)?;
             files.store(last, &snapshot)?;
             Ok(state)
@@ -207,12 +216,10 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let files = self.snapshots.clone();
-        let newest = self
-            .blocking(move || files.newest())
-            .await
-            .map_err(|error| {
-                storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Read, &error)
-            })?;
+        let newest = self.disk_work.run(move || files.newest()).await;
+        let newest = newest.and_then(|newest| newest).map_err(|error| {
+            storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Read, &error)
+        })?;
         Ok(newest.map(|stored| Snapshot {
             meta: stored.meta,
             snapshot: Box::new(stored.bytes),
@@ -224,7 +231,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let version = self.version.lock().clone();
         let files = self.snapshots.clone();
-        let built = self.blocking(move || version.store(&files));
+        let built = self.storing(move || version.store(&files));
         built
             .await
             .map_err(|error| storage_error(ErrorSubject::Snapshot(None), ErrorVerb::Write, &error))
@@ -232,11 +239,18 @@ impl RaftSnapshotBuilder<Types> for Machine {
 }
 
 impl Machine {
-    /// Runs what waits for the disk where it does not hold up the Raft task.
-    async fn blocking<T: Send + 'static>(
+    /// Stores a snapshot where it does not hold up the Raft task; waits on a full disk. openraft ends when it fails.
+    async fn storing<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, MetadataError> + Send + 'static,
+        work: impl Fn() -> Result<T, MetadataError> + Clone + Send + 'static,
     ) -> Result<T, MetadataError> {
-        self.disk_work.run(work).await?
+        let stored = self
+            .patience
+            .run(&self.disk_work, "store a snapshot of the metadata", work)
+            .await;
+        if stored.is_err() {
+            self.snapshots.give_up();
+        }
+        stored
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct SnapshotFiles {
 pub(crate) struct DurableEnd {
     /// The last entry in the newest one.
     pub(crate) last: Option<LogId>,
-    /// A snapshot could not be written: there will be no later one.
+    /// A snapshot could not be written, for another reason than space: there will be no later one.
     pub(crate) failed: bool,
 }
 
@@ -43,6 +43,7 @@ impl SnapshotFiles {
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: PathBuf) -> Result<Self, MetadataError> {
         disk.create_dir_all(&directory)
             .map_err(|source| MetadataError::disk("create snapshot directory", source))?;
+        files::clean(&*disk, &directory)?;
         Ok(Self {
             disk,
             directory,
@@ -57,11 +58,9 @@ impl SnapshotFiles {
         bytes: &SnapshotBytes,
     ) -> Result<(), MetadataError> {
         let written = files::replace(&*self.disk, &self.directory, &name(last), &bytes.0);
-        self.durable.send_modify(|durable| match written {
-            Ok(()) => durable.last = durable.last.max(last),
-            Err(_) => durable.failed = true,
-        });
         written?;
+        self.durable
+            .send_modify(|durable| durable.last = durable.last.max(last));
         let names = self.names()?;
         for old in names.iter().rev().skip(KEPT) {
             if let Err(error) = self.disk.remove(&self.directory.join(old)) {
@@ -69,6 +68,11 @@ impl SnapshotFiles {
             }
         }
         Ok(())
+    }
+
+    /// Tells who waits for a later snapshot that there will be none.
+    pub(crate) fn give_up(&self) {
+        self.durable.send_modify(|durable| durable.failed = true);
     }
 
     /// The newest snapshot; none when there is none.

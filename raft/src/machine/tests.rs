@@ -9,6 +9,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, ErrorSubject};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use trefoil_model::NodeId;
 use trefoil_store_pages::{Disk, RealDisk, SimulatedDisk};
 
@@ -192,6 +193,90 @@ async fn rows_behind_the_snapshot_or_beyond_the_log_are_not_used() {
         Some(log_id(19)),
         "the log has no entry 20"
     );
+}
+
+/// How long something is watched that should not happen.
+const A_WHILE: Duration = Duration::from_millis(300);
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn unfinished(disk: &SimulatedDisk) -> Vec<std::path::PathBuf> {
+    let names = disk.files().into_iter().map(|(path, _)| path);
+    let unfinished = |path: &std::path::PathBuf| {
+        path.extension().is_some_and(|end| end == "unfinished") || path.ends_with("next")
+    };
+    names.filter(unfinished).collect()
+}
+
+fn used(disk: &SimulatedDisk) -> u64 {
+    disk.files().iter().map(|(_, bytes)| bytes).sum()
+}
+
+#[tokio::test]
+async fn a_snapshot_waits_for_space_and_leaves_nothing_behind_meanwhile() {
+    let disk = SimulatedDisk::new(1);
+    let mut stores = open(Arc::new(disk.clone()), Path::new("/meta"), false);
+    advance(&mut stores, 0..200).await;
+    disk.set_capacity(used(&disk) + 100);
+    let mut machine = stores.machine.clone();
+    let mut building = tokio::spawn(async move { machine.build_snapshot().await });
+    let early = tokio::time::timeout(A_WHILE, &mut building).await;
+    assert!(early.is_err(), "there is no space for it");
+    assert_eq!(unfinished(&disk), [] as [&Path; 0]);
+    disk.set_capacity(u64::MAX);
+    let built = tokio::time::timeout(PATIENCE, building).await;
+    built.expect("it goes on").unwrap().unwrap();
+    // Another that is installed, and then nobody waits any more.
+    let newest = stores.machine.get_current_snapshot().await.unwrap();
+    let newest = newest.unwrap();
+    disk.set_capacity(used(&disk) + 100);
+    let mut machine = stores.machine.clone();
+    let later = SnapshotMeta {
+        last_log_id: Some(log_id(300)),
+        ..newest.meta
+    };
+    let mut installing =
+        tokio::spawn(async move { machine.install_snapshot(&later, newest.snapshot).await });
+    let early = tokio::time::timeout(A_WHILE, &mut installing).await;
+    assert!(early.is_err(), "there is no space for it");
+    stores.machine.stop_waiting();
+    let installed = tokio::time::timeout(PATIENCE, installing).await;
+    assert!(installed.expect("it ends").unwrap().is_err());
+    assert_eq!(unfinished(&disk), [] as [&Path; 0]);
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_is_refused_and_succeeds_when_there_is_space() {
+    let disk = SimulatedDisk::new(1);
+    let mut stores = open(Arc::new(disk.clone()), Path::new("/meta"), false);
+    advance(&mut stores, 0..200).await;
+    close(stores);
+    disk.set_capacity(used(&disk) + 4096);
+    let files: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = PlaneOptions {
+        materialise: false,
+        ..PlaneOptions::new("/meta")
+    };
+    for _ in 0..2 {
+        let refused = stores::open(&files, &options, NODE, false);
+        let error = refused.err().expect("there is no space for a copy");
+        assert!(trefoil_store_pages::is_full_disk(&error), "{error}");
+        assert_eq!(unfinished(&disk), [] as [&Path; 0]);
+    }
+    disk.set_capacity(u64::MAX);
+    let reopened = open(Arc::new(disk), Path::new("/meta"), false);
+    assert_eq!(reopened.log.last(), Some(log_id(199)));
+}
+
+#[test]
+fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
+    let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+    let directory = Path::new("/snapshots");
+    disk.create_dir_all(directory).unwrap();
+    let path = directory.join("0000000000000001-0000000000000002.unfinished");
+    disk.create(&path).unwrap();
+    SnapshotFiles::open(Arc::clone(&disk), directory.to_owned()).unwrap();
+    assert!(disk.list(directory).unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ pub use options::{PeerView, PlaneFaults, PlaneOptions, Role, Status};
 
 use crate::engine::Raft;
 use crate::formation::{Agreement, Identity, promise};
+use crate::patience::Patience;
 use crate::state::{LogPosition, MemberDescription, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
@@ -79,7 +80,8 @@ struct Inner {
 
 impl MetadataPlane {
     /// Starts the plane on what its directory holds. A node without a cluster waits for
-    /// [`MetadataPlane::initialize`], or for a leader that makes it a learner.
+    /// [`MetadataPlane::initialize`], or for a leader that makes it a learner. On a full disk it waits for space;
+    /// who waits no longer drops the future.
     ///
     /// # Errors
     /// [`MetadataError::Settings`]; [`MetadataError::Damaged`] when the directory no longer proves
@@ -101,10 +103,12 @@ impl MetadataPlane {
                 let promise = promise::read(&*disk, &options.directory)?;
                 let may_begin = belongs_to.is_none() && promise.is_none();
                 let stores = stores::open(&disk, &options, node, may_begin)?;
-                Ok::<_, MetadataError>((promise, stores))
+                Ok((promise, stores))
             }
         };
-        let (promise, stores) = options.disk_work.run(opened).await??;
+        let patience = Patience::default();
+        let opened = patience.run(&options.disk_work, "open the metadata", opened);
+        let (promise, stores) = opened.await?;
         let promised_to = promise.as_ref().map(|founding| founding.cluster);
         let cluster = Arc::new(Mutex::new(belongs_to.or(promised_to)));
         let peers = Peers::new(node, Arc::clone(&cluster), transport);
@@ -337,6 +341,7 @@ impl MetadataPlane {
         }
         // The Raft task hears of its end only between two writes.
         self.inner.stores.log.stop_waiting();
+        self.inner.stores.machine.stop_waiting();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the Raft task ended badly");
         }

@@ -68,8 +68,14 @@ pub(crate) fn open(
     let (materialised, version) = match options.materialise {
         true => {
             let directory = options.directory.join(ROWS_DIRECTORY);
-            let (rows, version) = open_rows(&directory, node, from_snapshot, &log)?;
-            (Some(rows), version)
+            match open_rows(&directory, node, from_snapshot.clone(), &log) {
+                Ok((rows, version)) => (Some(rows), version),
+                // On a full disk, mostly. Nothing is in them that cannot be rebuilt by the next start.
+                Err(error) => {
+                    tracing::warn!(%error, "go on without the materialised state");
+                    (None, from_snapshot)
+                }
+            }
         }
         false => (None, from_snapshot),
     };

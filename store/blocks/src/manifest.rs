@@ -507,12 +507,18 @@ fn write_snapshot(
     let mut group = RecordGroup::new(0);
     group.push(&[&encode_record(&state.snapshot())]);
     let bytes = (group.disk_bytes() + 3 * PAGE_BYTES) as u64;
-    let mut writer = PageWriter::create(disk, &path, header, bytes)?;
-    writer.append(&mut group)?;
-    // The mark makes damage of the snapshot provable.
-    writer.append(&mut RecordGroup::new(group.end()))?;
-    writer.rename(disk, &dir.join(MANIFEST_NAME))?;
-    Ok(writer)
+    let written = PageWriter::create(disk, &path, header, bytes).and_then(|mut writer| {
+        writer.append(&mut group)?;
+        // The mark makes damage of the snapshot provable.
+        writer.append(&mut RecordGroup::new(group.end()))?;
+        writer.rename(disk, &dir.join(MANIFEST_NAME))?;
+        Ok(writer)
+    });
+    written.map_err(|error| {
+        // On a full disk it would take the space that others wait for. The next try removes it if this cannot.
+        disk.remove(&path).ok();
+        error.into()
+    })
 }
 
 fn remove_orphans(

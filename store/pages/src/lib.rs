@@ -19,6 +19,7 @@
 
 mod disk;
 mod error;
+mod full_disk;
 mod group;
 mod page;
 mod reader;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use disk::{Disk, DiskFile};
 pub use error::PagesError;
+pub use full_disk::is_full_disk;
 pub use group::RecordGroup;
 pub use page::{FileHeader, NOTE_BYTES_MAX, PAGE_BYTES, PAGE_PAYLOAD_BYTES, RECORD_BYTES_MAX};
 pub use reader::{DamagedRange, PageReader, ScanSummary};

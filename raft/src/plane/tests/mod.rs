@@ -524,6 +524,29 @@ async fn two_nodes_of_three_wait() {
     assert_eq!(plane.cluster(), None);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plane_starts_on_a_full_disk_when_there_is_space() {
+    let cluster = Cluster::begin(3, |_| ()).await;
+    create_tenant(&cluster.planes()[0], "t").await.unwrap();
+    let node = cluster.nodes()[1];
+    cluster.stop(node).await;
+    let disk = cluster.machine(node).disk.clone();
+    let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
+    disk.set_capacity(used);
+    let starting = cluster.start(node);
+    tokio::pin!(starting);
+    let early = tokio::time::timeout(Duration::from_millis(700), &mut starting).await;
+    assert!(early.is_err(), "there is no space for a copy of the log");
+    disk.set_capacity(u64::MAX);
+    let started = tokio::time::timeout(PATIENCE, starting).await;
+    started.expect("it goes on").unwrap();
+    let plane = cluster.plane(node);
+    let known = eventually("what was decided", || {
+        plane.state().tenant_id("t").is_some().then_some(())
+    });
+    known.await;
+}
+
 /// Behind one name with all addresses: those of nodes that are going away count until they are gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_founds_when_the_seeds_lead_to_fewer_addresses_than_at_first() {
