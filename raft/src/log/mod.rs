@@ -29,7 +29,6 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use trefoil_model::NodeId;
 use trefoil_store_pages::Disk;
@@ -37,9 +36,6 @@ use writer::{Done, Job, Writer};
 
 /// Entries of one `AppendEntries` message, in encoded bytes, unless a single one is larger.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// How long a purge waits for the snapshot that it was asked for behind. Not for ever: after a recovery, and when a
-/// purge has another reason, there is none to come.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A handle of the Raft log. Clones are handles of the same log; when the last one goes, the writer
 /// ends after it has written what it was given.
@@ -83,7 +79,7 @@ impl LogStore {
         })
     }
 
-    /// The same log, which is purged only as far as these snapshots reach.
+    /// The same log, which is never purged ahead of a snapshot that is coming.
     pub(crate) fn behind(self, snapshots: watch::Receiver<DurableEnd>) -> Self {
         Self {
             snapshots: Some(snapshots),
@@ -91,26 +87,24 @@ impl LogStore {
         }
     }
 
-    /// Waits until a durable snapshot has the effect of everything up to here, within [`SNAPSHOT_PATIENCE`]. openraft asks
-    /// for a purge as soon as it has handed a snapshot that it received to the state machine; a power cut in between
-    /// should find the log as it was.
+    /// Waits until the snapshot that ends here is durable, if one is coming. openraft asks for a purge as soon as it has
+    /// handed a snapshot that it received to the state machine; a power cut in between should find the log as it
+    /// was. A purge behind a snapshot that was made here, or with another reason, has nothing to wait for.
     async fn covered(&self, upto: LogId) -> Result<(), MetadataError> {
         let Some(mut snapshots) = self.snapshots.clone() else {
             return Ok(());
         };
-        let reached = snapshots.wait_for(|durable| durable.failed || durable.last >= Some(upto));
-        match tokio::time::timeout(SNAPSHOT_PATIENCE, reached).await {
-            Ok(Ok(durable)) if durable.failed => Err(MetadataError::Stopped {
+        let awaited =
+            |durable: &DurableEnd| durable.coming == Some(upto) && durable.last < Some(upto);
+        let decided = snapshots.wait_for(|durable| durable.failed || !awaited(durable));
+        match decided.await {
+            Ok(durable) if awaited(&durable) => Err(MetadataError::Stopped {
                 reason: format!("the snapshot behind which the log is purged to {upto} failed"),
             }),
-            Ok(Err(_)) => Err(MetadataError::Stopped {
+            Ok(_) => Ok(()),
+            Err(_) => Err(MetadataError::Stopped {
                 reason: "the state machine has ended".to_owned(),
             }),
-            Ok(Ok(_)) => Ok(()),
-            Err(_) => {
-                tracing::warn!(%upto, "no durable snapshot reaches what is purged");
-                Ok(())
-            }
         }
     }
 

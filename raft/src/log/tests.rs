@@ -3,10 +3,12 @@
 
 use super::*;
 use crate::engine::Batch;
+use crate::machine::SnapshotFiles;
 use openraft::storage::RaftLogStorageExt;
 use openraft::{CommittedLeaderId, EntryPayload};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::time::Duration;
 use trefoil_store_pages::{CrashLoss, SimulatedDisk};
 
 const NODE: NodeId = NodeId(7);
@@ -276,13 +278,11 @@ fn a_full_disk_makes_the_log_wait_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_log_is_purged_only_behind_a_durable_snapshot() {
-    let disk = SimulatedDisk::new(1);
-    let files: Arc<dyn Disk> = Arc::new(disk.clone());
-    let snapshots = crate::machine::SnapshotFiles::open(files, "/snapshots".into()).unwrap();
-    let mut log = open(&disk).unwrap().behind(snapshots.follow(None));
+    let (mut log, snapshots) = with_snapshots();
     log.blocking_append([entry(1, 0), entry(1, 1)])
         .await
         .unwrap();
+    snapshots.announce(Some(log_id(1, 1)));
     let mut purging = log.clone();
     let purge = tokio::spawn(async move { purging.purge(log_id(1, 1)).await });
     // Whatever else is written meanwhile does not carry the purge along.
@@ -293,4 +293,48 @@ async fn a_log_is_purged_only_behind_a_durable_snapshot() {
         .unwrap();
     purge.await.unwrap().unwrap();
     assert_eq!(log.purged(), Some(log_id(1, 1)));
+}
+
+fn with_snapshots() -> (LogStore, SnapshotFiles) {
+    let disk = SimulatedDisk::new(1);
+    let files: Arc<dyn Disk> = Arc::new(disk.clone());
+    let snapshots = SnapshotFiles::open(files, "/snapshots".into()).unwrap();
+    let log = open(&disk).unwrap().behind(snapshots.follow(None));
+    (log, snapshots)
+}
+
+/// A power cut between the two would leave neither.
+#[tokio::test]
+async fn a_purge_waits_however_long_a_snapshot_takes_and_fails_with_it() {
+    let (mut log, snapshots) = with_snapshots();
+    log.blocking_append([entry(1, 0), entry(1, 1)])
+        .await
+        .unwrap();
+    snapshots.announce(Some(log_id(1, 1)));
+    let mut purging = log.clone();
+    let mut purge = tokio::spawn(async move { purging.purge(log_id(1, 1)).await });
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut purge).await;
+    assert!(early.is_err(), "the snapshot is not durable");
+    snapshots.give_up();
+    assert!(purge.await.unwrap().is_err());
+    assert_eq!(log.purged(), None);
+}
+
+#[tokio::test]
+async fn a_purge_waits_for_no_snapshot_that_is_not_coming() {
+    let (mut log, snapshots) = with_snapshots();
+    for index in 0..3 {
+        log.blocking_append([entry(1, index)]).await.unwrap();
+    }
+    log.purge(log_id(1, 0)).await.unwrap();
+    // One that was refused in the end.
+    snapshots.announce(Some(log_id(1, 1)));
+    let mut purging = log.clone();
+    let purge = tokio::spawn(async move { purging.purge(log_id(1, 1)).await });
+    snapshots.announce(None);
+    purge.await.unwrap().unwrap();
+    // One that ends elsewhere.
+    snapshots.announce(Some(log_id(1, 9)));
+    log.purge(log_id(1, 2)).await.unwrap();
+    assert_eq!(log.purged(), Some(log_id(1, 2)));
 }

@@ -95,6 +95,11 @@ impl Machine {
         self.version.lock().clone()
     }
 
+    /// The snapshots on disk.
+    pub(crate) fn snapshots(&self) -> &SnapshotFiles {
+        &self.snapshots
+    }
+
     /// Lets what waits for space on a full disk fail.
     pub(crate) fn stop_waiting(&self) {
         self.patience.end();

@@ -23,11 +23,13 @@ pub(crate) struct SnapshotFiles {
     durable: Arc<watch::Sender<DurableEnd>>,
 }
 
-/// Up to where durable snapshots reach.
+/// Up to where durable snapshots reach, and what will take them further.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DurableEnd {
     /// The last entry in the newest one.
     pub(crate) last: Option<LogId>,
+    /// The last entry of one that has arrived and is being handed to openraft.
+    pub(crate) coming: Option<LogId>,
     /// A snapshot could not be written, for another reason than space: there will be no later one.
     pub(crate) failed: bool,
 }
@@ -68,6 +70,11 @@ impl SnapshotFiles {
             }
         }
         Ok(())
+    }
+
+    /// Says which snapshot is being handed to openraft; none: whatever has arrived is durable or was refused.
+    pub(crate) fn announce(&self, coming: Option<LogId>) {
+        self.durable.send_modify(|durable| durable.coming = coming);
     }
 
     /// Tells who waits for a later snapshot that there will be none.

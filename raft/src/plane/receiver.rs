@@ -3,7 +3,7 @@
 use super::wire::{SnapshotAnswer, SnapshotChunk};
 use crate::MetadataError;
 use crate::engine::{Raft, Snapshot};
-use crate::machine::SnapshotBytes;
+use crate::machine::{SnapshotBytes, SnapshotFiles};
 use tokio::sync::Mutex;
 
 /// Largest snapshot that is accepted: it is held in memory while it arrives. Metadata are far
@@ -32,6 +32,7 @@ impl Receiver {
     pub(super) async fn take(
         &self,
         raft: &Raft,
+        snapshots: &SnapshotFiles,
         chunk: SnapshotChunk,
     ) -> Result<SnapshotAnswer, MetadataError> {
         let mut slot = self.incoming.lock().await;
@@ -67,11 +68,15 @@ impl Receiver {
         // Checked here, because openraft stops for good when installing fails.
         let bytes = SnapshotBytes(incoming.bytes.into());
         bytes.check()?;
+        let end = chunk.meta.last_log_id;
         let snapshot = Snapshot {
             meta: chunk.meta,
             snapshot: Box::new(bytes),
         };
+        // openraft purges the log as soon as it has passed the snapshot on.
+        snapshots.announce(end);
         let installed = raft.install_full_snapshot(chunk.vote, snapshot).await;
+        snapshots.announce(None);
         let installed = installed.map_err(|error| MetadataError::Stopped {
             reason: error.to_string(),
         })?;

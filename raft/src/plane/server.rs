@@ -32,7 +32,9 @@ impl MetadataPlane {
             }
             RpcKind::SnapshotChunk => {
                 let chunk: SnapshotChunk = self.open(&bytes)?;
-                reply(&self.inner.receiver.take(&self.inner.raft, chunk).await?)
+                let snapshots = self.inner.stores.machine.snapshots();
+                let taken = self.inner.receiver.take(&self.inner.raft, snapshots, chunk);
+                reply(&taken.await?)
             }
             RpcKind::Propose => {
                 let request: ProposeRequest = self.open(&bytes)?;
