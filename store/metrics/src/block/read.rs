@@ -110,6 +110,8 @@ fn read_footer(id: BlockId, file: &BlockFile) -> Result<Footer, MetricsError> {
         return Err(damaged(id, "header"));
     }
     if header[8] != BLOCK_VERSION {
+        // Only a file that is as it was written tells which program wrote it.
+        file.verify().map_err(|_| damaged(id, "header"))?;
         return Err(MetricsError::UnknownBlockVersion {
             block: id,
             found: header[8],

@@ -1,7 +1,7 @@
 //! Blocks: round trips, selection, damage in every byte, golden bytes (drawn in
 //! docs/formats/metrics-block.md).
 
-use super::{BlockReader, BlockWriter};
+use super::{BLOCK_VERSION, BlockReader, BlockWriter};
 use crate::body::{MetricMetadata, MetricType};
 use crate::order::write_block_key;
 use crate::{Matcher, MetricsError};
@@ -256,7 +256,6 @@ fn damage_is_an_error_or_in_unused_bytes() {
                 assert_eq!(block, BlockId(1));
                 pieces.insert(piece);
             }
-            Err(MetricsError::UnknownBlockVersion { .. }) => assert_eq!(at, 8),
             Err(other) => panic!("byte {at}: {other}"),
         }
         file.raw.write_at(&byte, at).unwrap();
@@ -274,6 +273,22 @@ fn damage_is_an_error_or_in_unused_bytes() {
         "trailer",
     ];
     assert_eq!(pieces.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_version_is_believed_only_in_a_file_that_is_as_it_was_written() {
+    let mut file = write(&random_tenants(3));
+    file.raw.write_at(&[BLOCK_VERSION + 1], 8).unwrap();
+    let header = "header";
+    assert!(matches!(
+        file.open(),
+        Err(MetricsError::DamagedBlock { piece, .. }) if piece == header
+    ));
+    file.meta.files[0].checksum = crc32c::crc32c(&file.bytes());
+    assert!(matches!(
+        file.open(),
+        Err(MetricsError::UnknownBlockVersion { found, .. }) if found == BLOCK_VERSION + 1
+    ));
 }
 
 #[test]
