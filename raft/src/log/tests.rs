@@ -276,6 +276,32 @@ fn a_full_disk_makes_the_log_wait_and_loses_nothing() {
     assert_eq!(Model::of(&open(&disk).unwrap()).entries.len(), 101);
 }
 
+#[test]
+fn a_log_that_ends_does_not_wait_for_space() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let disk = SimulatedDisk::new(4);
+    let mut log = open(&disk).unwrap();
+    let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
+    disk.set_capacity(used);
+    let ending = log.clone();
+    let (appended, ends) = std::sync::mpsc::channel();
+    let appending = std::thread::spawn(move || {
+        // A page each: more than was reserved ahead.
+        let refused = (1..=100).any(|index| {
+            let appended = log.blocking_append([entry(1, index)]);
+            runtime.block_on(appended).is_err()
+        });
+        appended.send(refused).unwrap();
+        log.close();
+    });
+    ending.stop_waiting();
+    let refused = ends.recv_timeout(std::time::Duration::from_secs(10));
+    assert_eq!(refused, Ok(true), "it waits although nobody makes space");
+    appending.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_log_is_purged_only_behind_a_durable_snapshot() {
     let (mut log, snapshots) = with_snapshots();

@@ -15,7 +15,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use trefoil_model::NodeId;
-use trefoil_store_pages::{Disk, FileHeader, PageReader, PageWriter, RecordGroup, is_full_disk};
+use trefoil_store_pages::{
+    Disk, FileHeader, PageReader, PageWriter, PagesError, RecordGroup, is_full_disk,
+};
 
 /// Tag of the log's page files.
 const PURPOSE: [u8; 4] = *b"rlog";
@@ -172,7 +174,12 @@ impl Writing {
         while let Ok(first) = jobs.recv() {
             let mut batch = vec![first];
             batch.extend(jobs.try_iter().take(JOBS_WAITING_MAX));
-            self.write(batch);
+            let group = self.gather(&batch);
+            let mut told = false;
+            while self.lacks_room(&group, &mut told) {
+                std::thread::sleep(FULL_DISK_RETRY);
+            }
+            self.write(batch, group);
         }
         self.write_hint();
     }
@@ -189,16 +196,46 @@ impl Writing {
                 batch = batch.into_iter().map(Job::complete_early).collect();
             }
             tokio::time::sleep(pause()).await;
-            self.write(batch);
+            let group = self.gather(&batch);
+            let mut told = false;
+            while self.lacks_room(&group, &mut told) {
+                tokio::time::sleep(FULL_DISK_RETRY).await;
+            }
+            self.write(batch, group);
         }
         self.write_hint();
     }
 
+    /// Whether these records have to wait for space. A full disk is no failure: what waits is not durable, and nobody has
+    /// been told that it is, so this node is only a slow voter until there is space again. Says so the first time.
+    fn lacks_room(&mut self, group: &Option<RecordGroup>, told: &mut bool) -> bool {
+        let Some(group) = group.as_ref().filter(|_| self.failed.is_none()) else {
+            return false;
+        };
+        let closing = self.file.patience.has_ended();
+        match self.file.reserve(group.disk_bytes() as u64) {
+            Err(error) if is_full_disk(&error) && !closing => {
+                if !std::mem::replace(told, true) {
+                    tracing::error!(%error, "the Raft log waits for space");
+                }
+                true
+            }
+            // Any other error is met again by the write itself.
+            Ok(()) | Err(_) => {
+                if *told {
+                    tracing::info!("the Raft log goes on");
+                }
+                false
+            }
+        }
+    }
+
     /// Writes what arrived together, with one sync, and tells those who wait.
-    fn write(&mut self, batch: Vec<Job>) {
-        let result = match &self.failed {
-            Some(why) => Err(why.clone()),
-            None => self.write_records(&batch),
+    fn write(&mut self, batch: Vec<Job>, group: Option<RecordGroup>) {
+        let result = match (&self.failed, group) {
+            (Some(why), _) => Err(why.clone()),
+            (None, Some(mut group)) => self.file.append(&mut group, &self.memory),
+            (None, None) => Ok(()),
         };
         if let (Err(why), None) = (&result, &self.failed) {
             tracing::error!(
@@ -212,7 +249,8 @@ impl Writing {
         }
     }
 
-    fn write_records(&mut self, batch: &[Job]) -> Result<(), String> {
+    /// The records of jobs that somebody waits for, with the last hint before them; none when nobody waits.
+    fn gather(&mut self, batch: &[Job]) -> Option<RecordGroup> {
         let mut group = RecordGroup::new(self.file.writer.end());
         let mut wanted = false;
         for job in batch {
@@ -228,10 +266,7 @@ impl Writing {
                 group.push(&[bytes]);
             }
         }
-        match wanted {
-            true => self.file.append(&mut group, &self.memory),
-            false => Ok(()),
-        }
+        wanted.then_some(group)
     }
 
     /// Writes the last hint, when nobody comes any more.
@@ -264,7 +299,8 @@ pub(super) struct LogFile {
 
 impl LogFile {
     fn append(&mut self, group: &mut RecordGroup, memory: &Mutex<Memory>) -> Result<(), String> {
-        self.wait_for_space(group.disk_bytes() as u64)?;
+        self.reserve(group.disk_bytes() as u64)
+            .map_err(|error| error.to_string())?;
         self.writer
             .append(group)
             .map_err(|error| error.to_string())?;
@@ -299,32 +335,14 @@ impl LogFile {
         }
     }
 
-    /// Makes sure that so many bytes more fit. A full disk is no failure: what waits is not durable, and nobody has been
-    /// told that it is, so this node is only a slow voter until there is space again.
-    fn wait_for_space(&mut self, bytes: u64) -> Result<(), String> {
+    /// Makes sure that so many bytes more fit.
+    fn reserve(&mut self, bytes: u64) -> Result<(), PagesError> {
         let used = self.writer.used_bytes();
         if used + bytes <= self.reserved_bytes {
             return Ok(());
         }
         let wanted = bytes.max(RESERVE_BYTES);
-        let mut told = false;
-        loop {
-            let error = match self.writer.reserve(wanted) {
-                Ok(()) => break,
-                Err(error) => error,
-            };
-            if !is_full_disk(&error) || self.patience.has_ended() {
-                return Err(error.to_string());
-            }
-            if !told {
-                tracing::error!(%error, "the Raft log waits for space");
-                told = true;
-            }
-            std::thread::sleep(FULL_DISK_RETRY);
-        }
-        if told {
-            tracing::info!("the Raft log has space again");
-        }
+        self.writer.reserve(wanted)?;
         self.reserved_bytes = used + wanted;
         Ok(())
     }
