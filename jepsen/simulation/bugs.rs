@@ -19,17 +19,17 @@ bugs!(
     MajorityOfOne: "a write needs one owner",
     BelieveUnsyncedNumbers: "a number that was seen counts as held before it is synced",
     EvaluateWhileFilling: "a replica that lost data evaluates at once",
-    TrimPinnedCopy: "the journal behind a pinned copy is trimmed",
+    TrimPinnedCopy: "the journal behind a pinned copy is trimmed, and the position that the copy took is believed",
     PromiseTwice: "a promise to found a cluster is told and not written, so a restarted node promises again",
     SkipConfigurationCheck: "owners take pushes and answer barriers under any configuration number",
     CountFillingOwner: "catching up with a Filling owner counts",
     LoseIdempotency: "a command that is tried again is a new command",
     TrustRestoredCopy: "a node that is told of a longer journal of its own goes on",
     ApplyTornPage: "a journal page is read without its checksum",
-    DropOldOwnerByTimer: "a former owner drops its replica without waiting for the new ones",
+    DropOldOwnerByTimer: "an old owner drops its replica some time after its shard began to move",
     RaftAcknowledgesBeforeFsync: "the Raft log says that it is durable before it is",
     RefillFromOne: "a replica that lost data serves when it has caught up with one owner",
-    AmnesiaUnrecorded: "a loss is not recorded in the metadata plane",
+    AmnesiaUnrecorded: "a loss is recorded nowhere, and what peers knew of the journal before it is ignored",
     OldBarrierUsed: "a query uses a barrier that began before it",
     UnappliedEvaluated: "a query does not wait until the own journal is applied",
     PositionBeforeParcels: "a position is noted before what it covers is journalled",
@@ -46,6 +46,12 @@ impl Bug {
         found.map(|(bug, _)| *bug)
     }
 
+    /// What it is, in words.
+    pub(crate) fn what(self) -> &'static str {
+        let found = ALL.iter().find(|(bug, _)| *bug == self);
+        found.map_or("", |(_, what)| what)
+    }
+
     /// What of it is in the replication core.
     pub(crate) fn in_the_core(self) -> Faults {
         let mut faults = Faults::default();
@@ -54,7 +60,11 @@ impl Bug {
             Self::MajorityOfOne => faults.acknowledge_with_one = true,
             Self::BelieveUnsyncedNumbers => faults.seen_is_held = true,
             Self::EvaluateWhileFilling => faults.amnesiac_serves = true,
-            Self::TrimPinnedCopy => faults.pinned_trimmed = true,
+            // Either alone is harmless: a position below the floor is copied again, and the pin keeps it above.
+            Self::TrimPinnedCopy => {
+                faults.pinned_trimmed = true;
+                faults.trimmed_answers_rest = true;
+            }
             Self::SkipConfigurationCheck => {
                 faults.stale_push_taken = true;
                 faults.stale_barrier_answered = true;
@@ -63,7 +73,13 @@ impl Bug {
             Self::TrustRestoredCopy => faults.restored_copy_ignored = true,
             Self::DropOldOwnerByTimer => faults.drop_unconfirmed = true,
             Self::RefillFromOne => faults.refill_from_one = true,
-            Self::AmnesiaUnrecorded => faults.amnesia_unrecorded = true,
+            // Peers that know the old journal would notice otherwise.
+            Self::AmnesiaUnrecorded => {
+                faults.amnesia_unrecorded = true;
+                faults.restored_copy_ignored = true;
+            }
+            // With the leader's check alone gone, no new owner says that it serves before it has caught up.
+            Self::FinishWithoutCatchUp => faults.join_from_one = true,
             Self::OldBarrierUsed => faults.old_barrier_used = true,
             Self::UnappliedEvaluated => faults.unapplied_evaluated = true,
             Self::PositionBeforeParcels => faults.position_before_parcels = true,
@@ -73,8 +89,7 @@ impl Bug {
             Self::PromiseTwice
             | Self::LoseIdempotency
             | Self::ApplyTornPage
-            | Self::RaftAcknowledgesBeforeFsync
-            | Self::FinishWithoutCatchUp => {}
+            | Self::RaftAcknowledgesBeforeFsync => {}
         }
         faults
     }

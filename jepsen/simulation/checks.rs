@@ -82,7 +82,7 @@ pub(crate) fn leader(world: &World) -> Option<usize> {
 }
 
 /// The newest state that any node has.
-fn newest_state(processes: &[Arc<Process>]) -> Option<Arc<State>> {
+pub(crate) fn newest_state(processes: &[Arc<Process>]) -> Option<Arc<State>> {
     let states = processes
         .iter()
         .filter_map(|process| process.metadata.get());

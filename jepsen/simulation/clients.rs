@@ -4,6 +4,7 @@
 use crate::{
     coverage::Seen,
     ledger::TENANT,
+    network::Class,
     plane::{Part, Plane},
     process::Process,
     registers::{KEYS, Registers},
@@ -87,7 +88,8 @@ fn some_items(world: &World) -> Vec<usize> {
         .collect()
 }
 
-async fn write_through(
+/// Writes samples through a node; nothing when it cannot try.
+pub(crate) async fn write_through(
     process: &Arc<Process>,
     numbers: &[usize],
     timeout: Duration,
@@ -154,7 +156,12 @@ async fn read(world: Arc<World>) {
             }
             _ => EVER,
         });
-        if let Some(process) = world.some_process() {
+        let Some(process) = world.some_process() else {
+            continue;
+        };
+        if world.roll(|dice| dice.chance(300)) {
+            query_directly(&process, range).await;
+        } else {
             let missing = query(&process, range).await;
             let name = process.name();
             world.tell(format_args!("{name} answers, but for {missing:?}"));
@@ -180,25 +187,69 @@ pub(crate) async fn query(process: &Arc<Process>, range: TimeRange) -> Option<Sh
     }
     let place = (tenant, plane.routing().shards());
     for (node, part) in parts {
-        let checked = world
-            .ledger
-            .lock()
-            .check(mark, place, &part.complete, range, &part.series);
-        if let Err(how) = checked {
-            world.broken(format!("node {node}, asked by {}: {how}", process.name()));
-        }
-        if !part.gaps.is_empty() {
-            world.broken(format!(
-                "node {node} says that {:?} lost data for good",
-                part.gaps
-            ));
-        }
+        check(process, mark, place, node, range, &part);
     }
     world.saw(match missing.is_empty() {
         true => Seen::QueryComplete,
         false => Seen::QueryPartial,
     });
     Some(missing)
+}
+
+/// Checks what an evaluator said, when it was asked by this process.
+fn check(
+    process: &Process,
+    mark: usize,
+    place: (TenantId, u16),
+    node: NodeId,
+    range: TimeRange,
+    part: &Part,
+) {
+    let (world, name) = (&process.world, process.name());
+    let ledger = world.ledger.lock();
+    let checked = ledger.check(mark, place, &part.complete, range, &part.series);
+    drop(ledger);
+    if let Err(how) = checked {
+        world.broken(format!("node {node}, asked by {name}: {how}"));
+    }
+    if !part.gaps.is_empty() {
+        let gaps = &part.gaps;
+        world.broken(format!("node {node} says that {gaps:?} lost data for good"));
+    }
+}
+
+/// Has a node evaluate all shards by itself, as no coordinator that sees another owner would, and checks what it
+/// promises.
+pub(crate) async fn query_directly(process: &Arc<Process>, range: TimeRange) {
+    let world = &process.world;
+    let (Some(plane), Some(metadata)) = (process.plane.get(), process.metadata.get()) else {
+        return;
+    };
+    let mark = world.ledger.lock().mark();
+    let shards = plane.routing().shards();
+    let (Some(tenant), true) = (metadata.state().tenant_id(TENANT), shards > 0) else {
+        return;
+    };
+    let all = ShardSet::all(shards);
+    let work = plane.evaluate(tenant, all, range, PART_TIMEOUT / 2);
+    let part = tokio::time::timeout(PART_TIMEOUT, work).await;
+    let (Ok(part), true) = (part, process.is_alive()) else {
+        return;
+    };
+    let name = process.name();
+    world.tell(format_args!("{name} evaluates {:?} itself", part.complete));
+    world.saw(Seen::EvaluatedDirectly);
+    if part.complete.len() < usize::from(shards) {
+        world.saw(Seen::EvaluationRefused);
+    }
+    check(
+        process,
+        mark,
+        (tenant, shards),
+        process.who().node,
+        range,
+        &part,
+    );
 }
 
 /// Asks every shard's evaluator; asks others where some refuse.
@@ -259,9 +310,11 @@ async fn ask(
             return evaluate(process.clone()).await;
         }
         let machine = process.machine_of(node)?;
-        let answer = process.world.ask(&process, (machine, node), |evaluator| {
-            Box::pin(evaluate(evaluator))
-        });
+        let answer = process
+            .world
+            .ask(&process, (machine, node, Class::Other), |evaluator| {
+                Box::pin(evaluate(evaluator))
+            });
         answer.await.ok().flatten()
     };
     let part = tokio::time::timeout(PART_TIMEOUT, work).await;
@@ -327,7 +380,11 @@ pub(crate) async fn read_register(
     world.registers.lock().read(key, floor, seen)
 }
 
-async fn write_register(
+/// Replaces a register's value where it is still the one that was known.
+///
+/// # Errors
+/// When no linearizable register answers so.
+pub(crate) async fn write_register(
     process: &Arc<Process>,
     key: u64,
     known: &mut BTreeMap<u64, u64>,

@@ -36,8 +36,11 @@ seen!(
     FoundingsOverlap,
     CommitTorn,
     SyncFailed,
+    DiskFull,
+    NoSpaceForJournal,
     MetadataPlaneFailed,
     DiskLost,
+    DataLost,
     JournalDamaged,
     MetadataDamaged,
     BlockDamaged,
@@ -46,6 +49,7 @@ seen!(
     // The cluster.
     NodeAdded,
     NodeDrained,
+    Tangle,
     // What follows.
     Joined,
     Led,
@@ -72,6 +76,8 @@ seen!(
     WriteUnavailable,
     QueryComplete,
     QueryPartial,
+    EvaluatedDirectly,
+    EvaluationRefused,
     RegisterWritten,
     RegisterRefused,
     RegisterUnknown,

@@ -3,7 +3,7 @@
 
 mod lead;
 
-use crate::{coverage::Seen, process::Process};
+use crate::{coverage::Seen, network::Class, process::Process};
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc::Receiver;
@@ -195,7 +195,7 @@ async fn send_report(process: &Arc<Process>, report: ReplicaReport) {
     };
     let sent = process
         .world
-        .ask(process, (machine, leader), move |leader| {
+        .ask(process, (machine, leader, Class::Other), move |leader| {
             Box::pin(async move {
                 leader.member.reports.lock().insert(from, report);
             })
@@ -243,9 +243,11 @@ async fn measure(process: &Arc<Process>) -> Option<Millis> {
         asked.spawn(async move {
             let machine = process.machine_of(node)?;
             let sent = process.world.wall(process.machine);
-            let answer = process.world.ask(&process, (machine, node), |other| {
-                Box::pin(async move { other.world.wall(other.machine) })
-            });
+            let answer = process
+                .world
+                .ask(&process, (machine, node, Class::Other), |other| {
+                    Box::pin(async move { other.world.wall(other.machine) })
+                });
             let theirs = tokio::time::timeout(CLOCK_TIMEOUT, answer)
                 .await
                 .ok()?

@@ -24,11 +24,24 @@ pub(crate) struct Weather {
     pub(crate) late: u64,
 }
 
+/// What a message is about. The product has connections of their own for the first two, so either may fail alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Raft, and what it serves.
+    Metadata,
+    /// Pushes, barriers, fetches and copies.
+    Replication,
+    /// Gossip, reports, clocks, parts of queries.
+    Other,
+}
+
 /// The state of all ways.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     /// Ways that carry nothing.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Ways that carry nothing of a class.
+    pub(crate) muted: BTreeSet<(Class, usize, usize)>,
     pub(crate) weather: Weather,
     /// Ways that are slow, with how much later everything comes.
     pub(crate) slow: BTreeMap<(usize, usize), Duration>,
@@ -44,9 +57,10 @@ pub(crate) enum NoAnswer {
 
 impl World {
     /// After which times a message arrives: never, once, or more often.
-    fn ways(&self, from: usize, to: usize, may_repeat: bool) -> Vec<Duration> {
+    fn ways(&self, from: usize, to: usize, class: Class, may_repeat: bool) -> Vec<Duration> {
         let links = self.links.lock();
-        if from != to && links.cut.contains(&(from, to)) {
+        let muted = links.muted.contains(&(class, from, to));
+        if from != to && (muted || links.cut.contains(&(from, to))) {
             drop(links);
             self.saw(Seen::MessageCutOff);
             return Vec::new();
@@ -85,12 +99,11 @@ impl World {
     /// Sends a message that nobody answers.
     pub(crate) fn send(
         self: &Arc<Self>,
-        from: usize,
-        to: usize,
+        (from, to, class): (usize, usize, Class),
         deliver: impl Fn(&Arc<Process>) + Send + Sync + 'static,
     ) {
         let deliver = Arc::new(deliver);
-        for delay in self.ways(from, to, true) {
+        for delay in self.ways(from, to, class, true) {
             let (world, deliver) = (self.clone(), deliver.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
@@ -106,7 +119,9 @@ impl World {
         let Some(to) = self.at_address(to) else {
             return;
         };
-        self.send(from, to, move |process| process.take_datagram(&bytes));
+        self.send((from, to, Class::Other), move |process| {
+            process.take_datagram(&bytes);
+        });
     }
 
     /// Asks the process on a machine; it must be this node. Never ends when the question or the answer is lost: the
@@ -114,16 +129,16 @@ impl World {
     pub(crate) async fn ask<A: Send + 'static>(
         self: &Arc<Self>,
         from: &Process,
-        to: (usize, NodeId),
+        to: (usize, NodeId, Class),
         serve: impl FnOnce(Arc<Process>) -> Served<A> + Send,
     ) -> Result<A, NoAnswer> {
-        let (machine, node) = to;
-        self.go(from.machine, machine).await;
+        let (machine, node, class) = to;
+        self.go((from.machine, machine, class)).await;
         let process = self
             .process(machine)
             .filter(|process| process.node() == Some(node));
         let (Some(process), true) = (process, from.is_alive()) else {
-            self.go(machine, from.machine).await;
+            self.go((machine, from.machine, class)).await;
             return Err(NoAnswer::NobodyThere);
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -133,13 +148,13 @@ impl World {
             drop(sender.send(work.await));
         });
         let answer = receiver.await.map_err(|_| NoAnswer::Ended);
-        self.go(machine, from.machine).await;
+        self.go((machine, from.machine, class)).await;
         answer
     }
 
     /// One way; for ever when the message is lost.
-    async fn go(&self, from: usize, to: usize) {
-        match self.ways(from, to, false).first() {
+    async fn go(&self, (from, to, class): (usize, usize, Class)) {
+        match self.ways(from, to, class, false).first() {
             Some(delay) => tokio::time::sleep(*delay).await,
             None => std::future::pending().await,
         }

@@ -14,6 +14,7 @@ use crate::{
     bugs::Bug,
     coverage::Seen,
     member::{MetadataWish, StorePolicy},
+    network::Class,
     process::Process,
 };
 use bytes::Bytes;
@@ -215,17 +216,20 @@ impl Plane {
         let Some(to) = self.process.machine_of(envelope.to) else {
             return;
         };
-        world.send(self.process.machine, to, move |process| {
-            process.world.trace(format_args!(
-                "{} takes {} bytes {:016x}",
-                process.name(),
-                bytes.len(),
-                xxhash_rust::xxh3::xxh3_64(&bytes)
-            ));
-            if let Some(plane) = process.plane.get() {
-                plane.receive(&bytes);
-            }
-        });
+        world.send(
+            (self.process.machine, to, Class::Replication),
+            move |process| {
+                process.world.trace(format_args!(
+                    "{} takes {} bytes {:016x}",
+                    process.name(),
+                    bytes.len(),
+                    xxhash_rust::xxh3::xxh3_64(&bytes)
+                ));
+                if let Some(plane) = process.plane.get() {
+                    plane.receive(&bytes);
+                }
+            },
+        );
     }
 
     fn alarm(&self, alarm: &Alarm) {

@@ -13,7 +13,7 @@ use crate::{
     disk::DiskOfRun,
     gossip::Gossip,
     member::Member,
-    network::NoAnswer,
+    network::{Class, NoAnswer},
     plane::{Plane, PlaneParts, prepare},
     world::World,
 };
@@ -387,18 +387,20 @@ impl Transport for Peers {
         let Some(machine) = own.machine_of(target) else {
             return Err(unreachable("its address is not known"));
         };
-        let asked = own.world.ask(own, (machine, target), move |process| {
-            Box::pin(async move {
-                let metadata = process.metadata.get().cloned()?;
-                process.world.trace(format_args!(
-                    "{} takes {:?} of {} bytes",
-                    process.name(),
-                    request.kind,
-                    request.bytes.len()
-                ));
-                Some(metadata.handle(request.kind, request.bytes).await)
-            })
-        });
+        let asked = own
+            .world
+            .ask(own, (machine, target, Class::Metadata), move |process| {
+                Box::pin(async move {
+                    let metadata = process.metadata.get().cloned()?;
+                    process.world.trace(format_args!(
+                        "{} takes {:?} of {} bytes",
+                        process.name(),
+                        request.kind,
+                        request.bytes.len()
+                    ));
+                    Some(metadata.handle(request.kind, request.bytes).await)
+                })
+            });
         match tokio::time::timeout(deadline, asked).await {
             Err(_) => Err(TransportError::TimedOut { node: target }),
             Ok(Err(NoAnswer::NobodyThere)) | Ok(Ok(None)) => Err(unreachable("nobody listens")),

@@ -3,12 +3,12 @@
 //! A process of its own, because some libraries count things for the whole process (tokio's generators, for one), and
 //! nothing that ran before may have a say.
 
-use crate::{bugs::Bug, checks, coverage::Coverage, entropy, schedule};
+use crate::{bugs::Bug, checks, coverage::Coverage, entropy, named, schedule, world::World};
 use serde::{Deserialize, Serialize};
 use std::{
     process::Command,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -19,10 +19,12 @@ const ORDER: &str = "TREFOIL_SIM_ORDER";
 const MARK: &str = "OUTCOME ";
 
 /// What is to be simulated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Order {
     pub(crate) seed: u64,
     pub(crate) bug: Option<Bug>,
+    /// The named schedule that is told instead of the seed's own.
+    pub(crate) story: Option<&'static str>,
     /// Whether the story is to have every message.
     pub(crate) keeps_all: bool,
 }
@@ -47,17 +49,20 @@ impl Order {
         let seed = words.next()?.parse().ok()?;
         let keeps_all = words.next()? == "all";
         let bug = words.next().and_then(Bug::named);
+        let story = words.next().and_then(named::story);
         Some(Self {
             seed,
             bug,
+            story: story.map(|story| story.name),
             keeps_all,
         })
     }
 
     fn text(&self) -> String {
         let story = if self.keeps_all { "all" } else { "told" };
-        let bug = self.bug.map(|bug| format!("{bug:?}")).unwrap_or_default();
-        format!("{} {story} {bug}", self.seed)
+        let bug = self.bug.map_or("-".to_owned(), |bug| format!("{bug:?}"));
+        let name = self.story.unwrap_or_default();
+        format!("{} {story} {bug} {name}", self.seed)
     }
 }
 
@@ -91,8 +96,7 @@ pub(crate) fn simulate(order: &Order) -> Outcome {
             .start_paused(true)
             .build()
             .expect("a runtime without input and output can be made");
-        let (world, result) =
-            runtime.block_on(schedule::run(order.seed, order.bug, order.keeps_all));
+        let (world, result) = runtime.block_on(play(&order));
         let (story, digest, _) = world.story();
         let panics = panics
             .lock()
@@ -114,6 +118,13 @@ pub(crate) fn simulate(order: &Order) -> Outcome {
     thread
         .join()
         .unwrap_or_else(|why| std::panic::resume_unwind(why))
+}
+
+async fn play(order: &Order) -> (Arc<World>, Result<(), String>) {
+    match order.story.and_then(named::story) {
+        Some(story) => story.run(order.seed, order.bug, order.keeps_all).await,
+        None => schedule::run(order.seed, order.bug, order.keeps_all).await,
+    }
 }
 
 /// Runs a seed in a process of its own.
@@ -152,8 +163,8 @@ pub(crate) struct Run {
     pub(crate) stuck: u64,
 }
 
-/// Runs seeds on all processors, until so many have failed.
-pub(crate) fn run_seeds(seeds: std::ops::Range<u64>, bug: Option<Bug>, failures_max: usize) -> Run {
+/// Runs an order with other seeds on all processors, until so many have failed.
+pub(crate) fn run_seeds(seeds: std::ops::Range<u64>, like: &Order, failures_max: usize) -> Run {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let outcomes: Mutex<Vec<Outcome>> = Mutex::default();
@@ -165,8 +176,7 @@ pub(crate) fn run_seeds(seeds: std::ops::Range<u64>, bug: Option<Bug>, failures_
             }
             let outcome = in_a_process(&Order {
                 seed,
-                bug,
-                keeps_all: false,
+                ..like.clone()
             });
             let mut outcomes = outcomes
                 .lock()

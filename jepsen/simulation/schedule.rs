@@ -137,6 +137,25 @@ async fn form(world: &Arc<World>, plan: &Plan) -> Result<(), String> {
     if plan.forms_in_trouble && !plan.overlaps {
         disturb_forming(world).await;
     }
+    await_cluster(world).await?;
+    if plan.quiet {
+        world.tell(format_args!("nothing will go wrong"));
+    }
+    Ok(())
+}
+
+/// Starts the founders, undisturbed, and waits until they are a cluster with a placement.
+///
+/// # Errors
+/// When they do not become one.
+pub(crate) async fn form_in_peace(world: &Arc<World>) -> Result<(), String> {
+    for index in 0..world.setup.founders {
+        world.start(index);
+    }
+    await_cluster(world).await
+}
+
+async fn await_cluster(world: &Arc<World>) -> Result<(), String> {
     let until = world.now() + FORMING;
     while !checks::has_begun(world) {
         if let Some(how) = world.first_broken() {
@@ -156,9 +175,6 @@ async fn form(world: &Arc<World>, plan: &Plan) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     world.tell(format_args!("the cluster has begun"));
-    if plan.quiet {
-        world.tell(format_args!("nothing will go wrong"));
-    }
     Ok(())
 }
 

@@ -12,13 +12,13 @@ use crate::{
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use trefoil_raft::Command;
-use trefoil_store_pages::{CrashLoss, PAGE_BYTES, SimulatedDisk};
+use trefoil_store_pages::{CrashLoss, Disk as _, PAGE_BYTES, SimulatedDisk};
 
 /// What a node knows of another's journal is durable after this time.
 const POSITIONS_NOTED: Duration = Duration::from_secs(3);
 
 /// The kinds of trouble.
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 18] = [
     Kind::Kill,
     Kind::KillLeader,
     Kind::PowerCut,
@@ -27,17 +27,20 @@ const KINDS: [Kind; 15] = [
     Kind::Partition,
     Kind::SlowLink,
     Kind::FailSync,
+    Kind::FillDisk,
     Kind::LoseDisk,
+    Kind::LoseData,
     Kind::DamageJournal,
     Kind::DamageMetadata,
     Kind::DamageBlock,
     Kind::RestoreCopy,
     Kind::JumpClock,
     Kind::Members,
+    Kind::Tangle,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Kill,
     KillLeader,
     PowerCut,
@@ -46,13 +49,16 @@ enum Kind {
     Partition,
     SlowLink,
     FailSync,
+    FillDisk,
     LoseDisk,
+    LoseData,
     DamageJournal,
     DamageMetadata,
     DamageBlock,
     RestoreCopy,
     JumpClock,
     Members,
+    Tangle,
 }
 
 /// How likely each kind of trouble is at each turn, per thousand.
@@ -69,6 +75,10 @@ impl Chances {
         for chance in &mut chances.0 {
             *chance = dice.pick(&[0, 0, 8, 30]);
         }
+        // Each takes seconds.
+        if let Some(tangle) = chances.0.last_mut() {
+            *tangle = dice.pick(&[0, 30, 100]);
+        }
         chances
     }
 }
@@ -81,6 +91,8 @@ pub(crate) struct Troubles {
     lossy: Option<(usize, u64)>,
     /// Machines whose processes come back then.
     restarts: Vec<(Duration, usize)>,
+    /// Machines whose disks have room again then.
+    full: Vec<(Duration, usize)>,
     /// When the ways are whole again.
     healed_at: Option<Duration>,
 }
@@ -91,6 +103,7 @@ impl Troubles {
             chances,
             lossy: None,
             restarts: Vec::new(),
+            full: Vec::new(),
             healed_at: None,
         }
     }
@@ -112,6 +125,7 @@ impl Troubles {
         *world.links.lock() = crate::network::Links::default();
         for index in world.machines() {
             world.machine(index).disk.stop_failing();
+            world.machine(index).disk.set_capacity(u64::MAX);
         }
         self.restarts.clear();
         for index in world.machines() {
@@ -125,7 +139,7 @@ impl Troubles {
         }
     }
 
-    fn recover(&mut self, world: &Arc<World>) {
+    pub(crate) fn recover(&mut self, world: &Arc<World>) {
         let now = world.now();
         if self.healed_at.is_some_and(|at| at <= now) {
             self.healed_at = None;
@@ -134,6 +148,10 @@ impl Troubles {
             links.slow.clear();
             drop(links);
             world.tell(format_args!("the network is whole"));
+        }
+        for (_, index) in self.full.extract_if(.., |(at, _)| *at <= now) {
+            world.tell(format_args!("machine {} has room again", index + 1));
+            world.machine(index).disk.set_capacity(u64::MAX);
         }
         let due: Vec<usize> = self
             .restarts
@@ -175,6 +193,16 @@ impl Troubles {
         }
     }
 
+    /// A machine that waits to be started is started soon.
+    pub(crate) fn soon(&mut self, world: &World, index: usize) {
+        let at = world.now() + world.roll(|dice| dice.millis(1, 300));
+        for (due, waiting) in &mut self.restarts {
+            if *waiting == index {
+                *due = at.min(*due);
+            }
+        }
+    }
+
     fn restart_later(&mut self, world: &World, index: usize) {
         let pause = world.roll(|dice| match dice.below(4) {
             0 => dice.millis(1_000, 6_000),
@@ -189,7 +217,7 @@ impl Troubles {
             Kind::Partition => return self.partition(world),
             Kind::SlowLink => return self.slow(world),
             Kind::JumpClock => return jump_clock(world, index),
-            Kind::Members => return self.change_members(world).await,
+            Kind::Tangle => return Box::pin(self.tangle(world)).await,
             Kind::PowerCutOfAll => return self.cut_all_power(world),
             Kind::KillLeader => {
                 if let Some(leader) = checks::leader(world) {
@@ -200,10 +228,24 @@ impl Troubles {
             }
             _ => {}
         }
-        let Some(process) = world.process(index) else {
-            return;
-        };
+        if kind == Kind::Members {
+            return self.change_members(world).await;
+        }
+        if let Some(process) = world.process(index) {
+            self.strike_at(world, &process, kind).await;
+        }
+    }
+
+    /// Something happens to the machine of a process.
+    pub(crate) async fn strike_at(
+        &mut self,
+        world: &Arc<World>,
+        process: &Arc<Process>,
+        kind: Kind,
+    ) {
+        let index = process.machine;
         match kind {
+            Kind::Members => self.change_members(world).await,
             Kind::Kill => {
                 world.saw(Seen::Kill);
                 self.stop(world, index, CrashLoss::Nothing);
@@ -212,18 +254,25 @@ impl Troubles {
                 world.saw(Seen::PowerCut);
                 self.stop(world, index, some_loss(world));
             }
-            Kind::TornCommit => self.tear_commit(world, &process),
+            Kind::TornCommit => {
+                tear_commit(world, index);
+                self.restart_later(world, index);
+            }
             Kind::FailSync => {
                 let nth = world.roll(|dice| dice.within(1, 4));
                 world.tell(format_args!("{} will fail sync {nth}", process.name()));
                 world.saw(Seen::SyncFailed);
                 world.machine(index).disk.fail_sync(nth);
             }
-            Kind::LoseDisk | Kind::DamageMetadata | Kind::DamageJournal | Kind::DamageBlock => {
-                self.lose(world, &process, kind);
+            Kind::FillDisk => {
+                let lasts = world.roll(|dice| dice.millis(200, 5_000));
+                world.tell(format_args!("the disk of {} is full", process.name()));
+                world.saw(Seen::DiskFull);
+                world.machine(index).disk.set_capacity(0);
+                self.full.push((world.now() + lasts, index));
             }
-            Kind::RestoreCopy => self.copy(world, &process),
-            _ => {}
+            Kind::RestoreCopy => self.copy(world, process),
+            _ => self.lose(world, process, kind),
         }
     }
 
@@ -244,20 +293,6 @@ impl Troubles {
                 self.stop(world, index, loss);
             }
         }
-    }
-
-    /// The power goes while a group of records is being written.
-    fn tear_commit(&mut self, world: &World, process: &Process) {
-        let index = process.machine;
-        if let Some(plane) = process.plane.get() {
-            // The write is on its way, its sync does not come to an end.
-            world.machine(index).disk.fail_sync(1);
-            if plane.journal.commit_now().is_err() {
-                world.saw(Seen::CommitTorn);
-            }
-        }
-        world.saw(Seen::PowerCut);
-        self.stop(world, index, CrashLoss::Dice);
     }
 
     fn partition(&mut self, world: &World) {
@@ -333,6 +368,13 @@ impl Troubles {
                 self.lossy = Some((index, 0));
                 return self.restart_later(world, index);
             }
+            Kind::LoseData => {
+                world.tell(format_args!("{name} loses its journal and blocks"));
+                world.crash(index, CrashLoss::Nothing);
+                self.restart_later(world, index);
+                let lost = remove_data(world, index);
+                lost.then(|| ("data".to_owned(), Seen::DataLost))
+            }
             Kind::DamageBlock => {
                 let block = |path: &str| !path.contains("manifest");
                 let found = flip(world, index, &directory.join("blocks"), block);
@@ -404,6 +446,7 @@ impl Troubles {
             world.crash(index, CrashLoss::Nothing);
             let mut machine = world.machine(index);
             machine.disk = backup.disk;
+            machine.disk.set_capacity(u64::MAX);
             machine.damaged = true;
             drop(machine);
             self.lossy = Some((index, 0));
@@ -452,6 +495,21 @@ impl Troubles {
     }
 }
 
+/// The power goes while a machine writes a group of records.
+pub(crate) fn tear_commit(world: &World, index: usize) {
+    let process = world.process(index);
+    if let Some(plane) = process.and_then(|process| process.plane.get().cloned()) {
+        // The write is on its way, its sync does not come to an end.
+        world.machine(index).disk.fail_sync(1);
+        if plane.journal.commit_now().is_err() {
+            world.saw(Seen::CommitTorn);
+        }
+    }
+    world.saw(Seen::PowerCut);
+    world.tell(format_args!("machine {} tears a commit", index + 1));
+    world.crash(index, CrashLoss::Dice);
+}
+
 fn some_loss(world: &World) -> CrashLoss {
     world.roll(|dice| dice.pick(&[CrashLoss::Everything, CrashLoss::Dice, CrashLoss::Dice]))
 }
@@ -480,6 +538,23 @@ pub(crate) fn wipe(world: &World, index: usize) {
     machine.backup = None;
 }
 
+/// The items and numbers of a machine without a process are gone; its identity and metadata stay. Says whether there
+/// was anything.
+pub(crate) fn remove_data(world: &World, index: usize) -> bool {
+    let mut machine = world.machine(index);
+    machine.damaged = true;
+    let disk = machine.disk.clone();
+    drop(machine);
+    let data = ["journal", "blocks"].map(|name| Path::new(DIRECTORY).join(name));
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let files = files.filter(|path| data.iter().any(|directory| path.starts_with(directory)));
+    let removed = files.filter(|path| disk.remove(path).is_ok()).count();
+    let synced = data
+        .iter()
+        .all(|directory| disk.sync_dir(directory).is_ok());
+    removed > 0 && synced
+}
+
 /// The file of the journal that is being written.
 fn newest_segment(world: &World, index: usize) -> String {
     let files = world.machine(index).disk.files().into_iter();
@@ -489,7 +564,7 @@ fn newest_segment(world: &World, index: usize) -> String {
 }
 
 /// Flips a bit of some file below a directory that is wanted, and says of which.
-fn flip(
+pub(crate) fn flip(
     world: &World,
     index: usize,
     below: &Path,

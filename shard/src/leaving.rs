@@ -3,7 +3,7 @@
 
 use crate::{Envelope, Message, Record, Replication, replication::Step};
 use std::collections::BTreeMap;
-use trefoil_model::{ConfigurationNumber, NodeId, ShardSet};
+use trefoil_model::{ConfigurationNumber, NodeId, ShardEntry, ShardSet};
 
 /// What owners have confirmed.
 #[derive(Debug, Default)]
@@ -19,13 +19,17 @@ impl Replication {
 
     /// Asks the owners of what is leaving.
     pub(crate) fn confirm_leaving(&mut self, step: &mut Step<'_>) {
+        if self.faults.drop_unconfirmed {
+            let leaves = |entry: &ShardEntry| !entry.configuration.new.contains(self.me.node);
+            let all = self.replicas.all();
+            let rows = self.rows.within(&all);
+            let going = rows.filter(|(_, entry)| leaves(entry));
+            let going = going.fold(ShardSet::new(), |all, (both, _)| all.union(&both));
+            return self.end_replicas(step, going);
+        }
         let leaving = self.leaving();
         if leaving.is_empty() {
             self.leaving.confirmed.clear();
-            return;
-        }
-        if self.faults.drop_unconfirmed {
-            self.end_replicas(step, leaving);
             return;
         }
         let mut asks: BTreeMap<NodeId, Vec<(ShardSet, ConfigurationNumber)>> = BTreeMap::new();

@@ -152,7 +152,7 @@ pub struct Faults {
     pub damage_ignored: bool,
     /// A shard's replica keeps its positions when it is dropped.
     pub drop_keeps_positions: bool,
-    /// A former owner drops its replicas as soon as it sees that it is not an owner.
+    /// An old owner drops its replicas with the first look after it sees that it will not be an owner.
     pub drop_unconfirmed: bool,
     /// Envelopes are not checked.
     pub envelope_unchecked: bool,

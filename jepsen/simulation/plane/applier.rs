@@ -1,14 +1,20 @@
 //! Records between journal and store: a commit makes what was appended durable, then it is applied, in order.
 
-use super::{Plane, flusher::APPLY_PAUSE_MS_MAX};
+use super::Plane;
 use crate::coverage::Seen;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use trefoil_shard::{Event, Offset, Record, Span};
 use trefoil_store_journal::JournalError;
 use trefoil_store_metrics::{MetricsEngine, MetricsError};
+
+/// How long a commit waits after there was no space.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(100);
+/// The longest time between a commit and its application, milliseconds, and the same on a slow machine.
+const APPLY_PAUSE_MS_MAX: u64 = 8;
+const APPLY_PAUSE_SLOW_MS_MAX: u64 = 80;
 
 /// Records that were appended and are not applied.
 #[derive(Default)]
@@ -67,7 +73,13 @@ impl Plane {
             tokio::time::sleep(self.process.world.disk_pause()).await;
             match self.journal.commit_now() {
                 Ok(true) => self.process.world.saw(Seen::Commit),
-                Ok(false) | Err(JournalError::NoSpace) => {}
+                Ok(false) => {}
+                Err(JournalError::NoSpace) => {
+                    self.process.world.saw(Seen::NoSpaceForJournal);
+                    // What waits is tried again, whether anything arrives or not.
+                    tokio::time::sleep(NO_SPACE_PAUSE).await;
+                    self.queue.arrived.notify_one();
+                }
                 Err(error) => {
                     self.process
                         .end(&format!("the journal has ended: {error}"), false);
@@ -87,10 +99,12 @@ impl Plane {
     pub(super) async fn apply(self: Arc<Self>) {
         loop {
             self.queue.durable.notified().await;
-            let pause = self
-                .process
-                .world
-                .roll(|dice| dice.millis(0, APPLY_PAUSE_MS_MAX));
+            let world = &self.process.world;
+            let most = match world.setup.slow_disks {
+                true => APPLY_PAUSE_SLOW_MS_MAX,
+                false => APPLY_PAUSE_MS_MAX,
+            };
+            let pause = world.roll(|dice| dice.millis(0, most));
             tokio::time::sleep(pause).await;
             let records = self.queue.take();
             let Some((last, _)) = records.last() else {

@@ -12,8 +12,6 @@ use trefoil_shard::{Event, Offset};
 use trefoil_store_blocks::VisibleBlock;
 use trefoil_store_metrics::MetricsError;
 
-/// The longest time between a commit and its application, milliseconds.
-pub(super) const APPLY_PAUSE_MS_MAX: u64 = 8;
 /// How long after its end a window counts as closed.
 const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How long a flush waits for journal and applier.
