@@ -20,7 +20,7 @@ use trefoil_model::{ConfigurationNumber, Incarnation, LineageId, NodeId, ShardSe
 pub(crate) struct Pair {
     /// How many barriers have begun.
     pub(crate) begun: u64,
-    /// Shards for which one has ended since the start while the peer's replica was Serving and whole: all that it had
+    /// Shards for which one has ended since the start while the peer's replica was Serving: all that its journal had
     /// then is here, durable and applied.
     pub(crate) compared: ShardSet,
     flight: Option<Flight>,
@@ -239,10 +239,10 @@ impl Replication {
             let entries = self.rows.entries(&answer.unlearnt);
             self.reply(step, &envelope, Message::Configurations { entries });
         }
-        let to_copy = answer
-            .copy
-            .intersection(&agreed)
-            .intersection(&answer.serving);
+        let mut to_copy = answer.copy.intersection(&agreed);
+        if !self.faults.filling_counts {
+            to_copy = to_copy.intersection(&answer.serving);
+        }
         self.want_copy(step, peer, &to_copy);
         let covered = agreed.difference(&answer.copy);
         let mut found = Found {
@@ -590,8 +590,9 @@ impl Replication {
         let lost = found.damaged.iter().map(|(shards, _)| shards);
         let lost = lost.fold(ShardSet::new(), |all, shards| all.union(shards));
         let met = counts.difference(&lost);
+        // Damage is of windows that were written long ago, not of what this node may have missed while it was away.
         let pair = &mut self.peers.entry(peer).or_default().pair;
-        pair.compared = pair.compared.union(&met);
+        pair.compared = pair.compared.union(&counts);
         let caught = self.replicas.caught.entry(peer).or_default();
         *caught = caught.union(&met);
         self.evaluate_trust(step, &still);

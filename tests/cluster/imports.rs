@@ -31,7 +31,7 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
             &[],
             "import_lost 1\nimport_lost{ 1\n",
             400,
-            "line 2, column 13: expected the name of a label",
+            "line 2, column 14: expected the name of a label",
         ),
         (
             "/api/v2/write",

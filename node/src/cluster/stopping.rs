@@ -193,7 +193,7 @@ fn needing_all(table: &PlacementTable, me: NodeId) -> usize {
         .count()
 }
 
-/// Shards of `me` that had a majority with it and have none among those that stay.
+/// Shards of `me` that have no majority among those that stay, whether they have one with it or not.
 ///
 /// Shards with one or two owners do not count: they need every owner, so that no waiting helps.
 fn in_need(table: &PlacementTable, me: NodeId, staying: &BTreeMap<NodeId, ShardSet>) -> usize {

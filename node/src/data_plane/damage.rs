@@ -22,6 +22,8 @@ use trefoil_store_metrics::MetricsError;
 /// Blocks that were found unreadable and are still in the manifest.
 #[derive(Default)]
 pub(super) struct Damages {
+    /// Held while marks are set and taken away.
+    settling: Mutex<()>,
     /// Bounded by the blocks of the manifest.
     leaving: Mutex<BTreeMap<BlockId, Leaving>>,
     repaired: AtomicU64,
@@ -92,6 +94,8 @@ impl DataPlane {
     /// Marks the blocks in the manifest whose loss is durably recorded, and takes the marks of those away whose
     /// items are here again. Waits for the disk.
     pub(super) fn settle_damages(&self) {
+        // One at a time: two would both resolve, and count, the same blocks.
+        let _settling = self.damages.settling.lock();
         let durable = self.journal.durable_end();
         let recorded: Vec<(BlockId, String)> = self
             .damages

@@ -14,12 +14,14 @@ fn hex(bytes: &[u8]) -> String {
 /// Checks bytes against their pieces, and that they read back as the same.
 fn check<T>(value: &T, pieces: &[&str])
 where
-    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    T: serde::Serialize + serde::de::DeserializeOwned,
 {
     let bytes = bincode::serialize(value).expect("serialises");
     assert_eq!(hex(&bytes), pieces.concat());
     let back: T = bincode::deserialize(&bytes).expect("deserialises");
-    assert_eq!(&back, value);
+    // By bytes: NaN is not equal to itself.
+    let again = bincode::serialize(&back).expect("serialises");
+    assert_eq!(hex(&again), hex(&bytes));
 }
 
 #[test]

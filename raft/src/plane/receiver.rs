@@ -4,6 +4,7 @@ use super::wire::{SnapshotAnswer, SnapshotChunk};
 use crate::MetadataError;
 use crate::engine::{Raft, Snapshot};
 use crate::machine::{SnapshotBytes, SnapshotFiles};
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Largest snapshot that is accepted: it is held in memory while it arrives. Metadata are far
@@ -20,7 +21,7 @@ struct Incoming {
 /// Puts parts together.
 #[derive(Default)]
 pub(super) struct Receiver {
-    incoming: Mutex<Option<Incoming>>,
+    incoming: Arc<Mutex<Option<Incoming>>>,
 }
 
 impl Receiver {
@@ -35,7 +36,7 @@ impl Receiver {
         snapshots: &SnapshotFiles,
         chunk: SnapshotChunk,
     ) -> Result<SnapshotAnswer, MetadataError> {
-        let mut slot = self.incoming.lock().await;
+        let mut slot = Arc::clone(&self.incoming).lock_owned().await;
         if chunk.total_bytes > SNAPSHOT_BYTES_MAX {
             return Err(malformed("it is too large"));
         }
@@ -73,13 +74,22 @@ impl Receiver {
             meta: chunk.meta,
             snapshot: Box::new(bytes),
         };
-        // openraft purges the log as soon as it has passed the snapshot on.
-        snapshots.announce(end);
-        let installed = raft.install_full_snapshot(chunk.vote, snapshot).await;
-        snapshots.announce(None);
-        let installed = installed.map_err(|error| MetadataError::Stopped {
-            reason: error.to_string(),
-        })?;
+        // A task of its own: a sender that gives up drops this call, but the snapshot is with openraft then. The next
+        // one is neither announced nor taken before this one has been installed.
+        let (raft, snapshots, vote) = (raft.clone(), snapshots.clone(), chunk.vote);
+        let installing = tokio::spawn(async move {
+            // openraft purges the log as soon as it has passed the snapshot on.
+            snapshots.announce(end);
+            let installed = raft.install_full_snapshot(vote, snapshot).await;
+            snapshots.announce(None);
+            drop(slot);
+            installed
+        });
+        let stopped = |reason: String| MetadataError::Stopped { reason };
+        let installed = installing
+            .await
+            .map_err(|error| stopped(error.to_string()))?;
+        let installed = installed.map_err(|error| stopped(error.to_string()))?;
         Ok(SnapshotAnswer::Installed {
             vote: installed.vote,
         })
