@@ -127,7 +127,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         identity.clone(),
         key,
         handlers.clone(),
-        until_true(stopping),
+        until_true(stopping.clone()),
     ));
     let gossip = Gossip::start(
         bound.gossip,
@@ -161,7 +161,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         reason.unwrap_or_else(|| "it is not part of a cluster yet".to_owned())
     });
     let cluster_id = tokio::select! {
-        joined = join(&settings, &metadata, &seeds, &info, lineage) => joined?,
+        joined = join(&settings, &metadata, &seeds, &info, lineage, stopping.clone()) => joined?,
         () = stop_signal.come() => return Ok(()),
     };
     identity.set_cluster(cluster_id);
@@ -253,13 +253,14 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
 }
 
 /// Makes this node part of a cluster. One that belongs to one already goes on at once, and tells the
-/// others about its addresses meanwhile.
+/// others about its addresses meanwhile, unless it stops before they could be told.
 async fn join(
     settings: &Settings,
     metadata: &MetadataPlane,
     seeds: &[Seed],
     info: &NodeInfo,
     lineage: LineageId,
+    stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<ClusterId> {
     let expect = settings.bootstrap_expect;
     let bootstrap = seeds::keep_judging(seeds.to_vec(), expect, seeds::resolve).await;
@@ -278,7 +279,12 @@ async fn join(
     if let Some(cluster) = info.cluster {
         let metadata = metadata.clone();
         tokio::spawn(async move {
-            if let Err(error) = metadata.form(bootstrap, description).await {
+            let formed = tokio::select! {
+                biased;
+                () = until_true(stopping) => return,
+                formed = metadata.form(bootstrap, description) => formed,
+            };
+            if let Err(error) = formed {
                 tracing::error!(%error, "this node cannot go on as a member");
                 std::process::exit(1);
             }

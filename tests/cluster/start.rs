@@ -2,6 +2,7 @@
 
 use crate::{EQUAL_WAIT_MAX, SETTLE, stations};
 use anyhow::{Context, ensure};
+use std::time::{Duration, Instant};
 use trefoil_jepsen::{
     Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until_equal,
 };
@@ -73,6 +74,10 @@ async fn nodes_stop_when_asked_and_come_back_with_everything() -> anyhow::Result
     for node in 0..3 {
         cluster.stop(node)?;
     }
+    // Alone it has nobody to tell that it is back, and stops as well.
+    cluster.start_node(0)?;
+    wait_serving(&cluster, 0).await?;
+    cluster.stop(0)?;
     for node in 0..3 {
         cluster.start_node(node)?;
     }
@@ -80,5 +85,15 @@ async fn nodes_stop_when_asked_and_come_back_with_everything() -> anyhow::Result
     load.check_honesty()?;
     check_answers(&cluster, &load.ledgers()).await?;
     wait_until_equal(&cluster, 0, EQUAL_WAIT_MAX).await?;
+    Ok(())
+}
+
+/// Waits until the node says what it knows of its cluster, which it does without the others.
+async fn wait_serving(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(ready_seconds_max());
+    while let Err(error) = cluster.admin(node, "cluster").await {
+        ensure!(Instant::now() < deadline, "does not serve: {error:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     Ok(())
 }
