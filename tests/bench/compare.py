@@ -50,11 +50,25 @@ class System:
     def __init__(self, folder):
         self.folder = folder
         self.processes = []
+        self.commands = []
         self.url = None
 
     def spawn(self, *command):
         log = open(os.path.join(self.folder, f"log-{len(self.processes)}"), "wb")
         self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        self.commands.append(command)
+
+    def kill(self):
+        """SIGKILL to all processes."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def restart(self):
+        """Starts the ended processes as they were started first; returns at once."""
+        commands, self.commands, self.processes = self.commands, [], []
+        for command in commands:
+            self.spawn(*command)
 
     def log_ends(self):
         """The last lines that each process wrote."""
@@ -130,11 +144,14 @@ def disk_bytes(folder):
 
 
 class Prometheus(System):
+    def configuration(self):
+        return "global: {}\n"
+
     def start(self, options):
         port = free_port()
         config = os.path.join(self.folder, "prometheus.yml")
         with open(config, "w") as out:
-            out.write("global: {}\n")
+            out.write(self.configuration())
         self.data = os.path.join(self.folder, "data")
         self.spawn(
             options.prometheus,
