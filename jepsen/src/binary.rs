@@ -31,16 +31,17 @@ fn find_or_build() -> anyhow::Result<PathBuf> {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = target_folder()?;
-    // `--workspace` resolves features as the tests did, so that nothing is built twice.
+    // What `cargo test --workspace` has built already, the programs included: tests of their own packages start them too.
+    // A build of the programs alone would leave out what only tests want of libraries, and build almost all again.
     let status = Command::new(cargo)
-        .args(["build", "--release", "--workspace", "--bins"])
+        .args(["test", "--release", "--workspace", "--no-run", "--quiet"])
         .arg("--target-dir")
         .arg(&target)
         .current_dir(own.parent().unwrap_or(own))
         .status()
-        .context("start cargo build")?;
+        .context("start cargo")?;
     if !status.success() {
-        bail!("cargo build --release --workspace --bins failed: {status}");
+        bail!("cargo test --release --workspace --no-run failed: {status}");
     }
     Ok(target.join("release").join("trefoil"))
 }
