@@ -3,7 +3,7 @@
 //! Two different nodes of one query never span the same bytes, so that a span names a node between
 //! nodes of the cluster (see [`crate::Part`]).
 
-use crate::{Matcher, function::Function};
+use crate::{Matcher, StringLiteral, function::Function};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use trefoil_model::Millis;
@@ -95,7 +95,7 @@ pub enum ExprKind {
     /// `1.5`, `0x1f`, `1h30m` (as seconds), `Inf`.
     Number(f64),
     /// `"text"`.
-    String(String),
+    String(StringLiteral),
     /// `name{label="value"} offset 5m @ 10`.
     Selector(VectorSelector),
     /// `selector[5m]`; the modifiers are kept in the selector.

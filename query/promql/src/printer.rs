@@ -6,6 +6,7 @@ use crate::{
         VectorMatching, VectorSelector,
     },
     format,
+    literal::Quoted,
 };
 use std::fmt::{self, Display, Formatter};
 use trefoil_model::LABEL_NAME_METRIC;
@@ -14,7 +15,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(value) => f.write_str(&format::general(*value)),
-            ExprKind::String(text) => write!(f, "{text:?}"),
+            ExprKind::String(text) => write!(f, "{text}"),
             ExprKind::Selector(selector) => {
                 write_selector(f, selector)?;
                 write_time(f, &selector.time)?;
@@ -55,7 +56,7 @@ fn write_selector(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Resu
     let mut conditions: Vec<String> = Vec::new();
     match &selector.name {
         Some(name) if is_plain_name(name, true) => f.write_str(name)?,
-        Some(name) => conditions.push(format!("{name:?}")),
+        Some(name) => conditions.push(Quoted(name).to_string()),
         None => {}
     }
     for matcher in &selector.matchers {
@@ -63,7 +64,7 @@ fn write_selector(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Resu
             continue;
         }
         let (op, value) = (matcher.op().text(), matcher.value());
-        conditions.push(format!("{}{op}{value:?}", label(matcher.name())));
+        conditions.push(format!("{}{op}{}", label(matcher.name()), Quoted(value)));
     }
     if conditions.is_empty() {
         return Ok(());
@@ -75,7 +76,7 @@ fn label(name: &str) -> String {
     if is_plain_name(name, false) {
         return name.to_owned();
     }
-    format!("{name:?}")
+    Quoted(name).to_string()
 }
 
 fn labels(names: &[String]) -> String {

@@ -16,7 +16,7 @@ impl Coordinator<'_> {
         match (expr.value_type(), &expr.kind) {
             (ValueType::String, ExprKind::String(text)) => Ok(QueryData::String {
                 time: grid.start,
-                text: text.clone(),
+                text: text.shown(),
             }),
             (ValueType::Scalar, _) => {
                 let values = self.scalar_values(expr, grid).await?;

@@ -251,14 +251,9 @@ pub(crate) fn quantile_label<'e>(call: &'e Call, rows: &[Row]) -> Result<&'e str
         Some(Expr {
             kind: ExprKind::String(label),
             ..
-        }) => label,
+        }) => label.label_name()?,
         _ => return Err(QueryError::Internal("the label is missing".into())),
     };
-    if label.is_empty() {
-        return Err(QueryError::execution(format!(
-            "invalid label name {label:?}"
-        )));
-    }
     if rows.iter().any(|row| row.labels.get(label).is_some()) {
         return Err(QueryError::execution(format!(
             "label {label:?} already exists in input series"

@@ -1,7 +1,7 @@
 //! Functions that change labels or the order of series.
 
 use crate::{
-    QueryError,
+    QueryError, StringLiteral,
     ast::{Call, Expr, ExprKind},
     evaluate::without_name,
     functions::quantile::nan_first,
@@ -11,20 +11,18 @@ use regex::Regex;
 use std::cmp::Ordering;
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
 
-fn text(expr: Option<&Expr>) -> Result<&str, QueryError> {
+fn literal(expr: Option<&Expr>) -> Result<&StringLiteral, QueryError> {
     match expr.map(|expr| &expr.unwrap_parens().kind) {
-        Some(ExprKind::String(text)) => Ok(text),
+        Some(ExprKind::String(literal)) => Ok(literal),
         _ => Err(QueryError::Internal("an argument is not a text".into())),
     }
 }
 
-fn check_label(name: &str) -> Result<(), QueryError> {
-    if name.is_empty() {
-        return Err(QueryError::execution(format!(
-            "invalid label name {name:?}"
-        )));
-    }
-    Ok(())
+/// An argument that ends in labels' values or names them, which are UTF-8.
+fn text(expr: Option<&Expr>) -> Result<&str, QueryError> {
+    let literal = literal(expr)?;
+    let bad = || QueryError::execution(format!("the string {literal} is not UTF-8"));
+    literal.text().ok_or_else(bad)
 }
 
 /// Sets a label of a row whose name may be about to go.
@@ -43,14 +41,14 @@ fn set_label(row: &mut Row, label: &str, value: &str) {
 /// For an expression that does not compile and an empty destination.
 pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
     let argument = |index: usize| text(call.arguments.get(index));
-    let (label, replacement) = (argument(1)?, argument(2)?);
+    let (label, replacement) = (literal(call.arguments.get(1))?, argument(2)?);
     let (source, expression) = (argument(3)?, argument(4)?);
     let regex = Regex::new(&format!("^(?s:{expression})$")).map_err(|_| {
         QueryError::execution(format!(
             "invalid regular expression in label_replace(): {expression}"
         ))
     })?;
-    check_label(label)?;
+    let label = label.label_name()?;
     for row in rows {
         let value = row.labels.get(source).unwrap_or("");
         let Some(captures) = regex.captures(value) else {
@@ -68,15 +66,12 @@ pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
 /// # Errors
 /// For an empty destination or source.
 pub(crate) fn join(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
-    let label = text(call.arguments.get(1))?;
+    let label = literal(call.arguments.get(1))?.label_name()?;
     let separator = text(call.arguments.get(2))?;
     let sources: Vec<&str> = call.arguments[3..]
         .iter()
-        .map(|argument| text(Some(argument)))
+        .map(|argument| literal(Some(argument))?.label_name())
         .collect::<Result<_, _>>()?;
-    for name in sources.iter().chain([&label]) {
-        check_label(name)?;
-    }
     for row in rows {
         let values: Vec<&str> = sources
             .iter()

@@ -322,14 +322,9 @@ pub(crate) fn count_values(
         .as_ref()
         .map(|p| &p.unwrap_parens().kind)
     {
-        Some(ExprKind::String(label)) => label,
+        Some(ExprKind::String(label)) => label.label_name()?,
         _ => return Err(QueryError::Internal("count_values has no label".into())),
     };
-    if label.is_empty() {
-        return Err(QueryError::execution(format!(
-            "invalid label name {label:?}"
-        )));
-    }
     let grouping = Grouping::of(aggregate, delayed);
     let mut groups: BTreeMap<Labels, GroupPartial> = BTreeMap::new();
     for row in rows {

@@ -1,6 +1,6 @@
 //! Expressions: operators by precedence, calls, aggregations, modifiers.
 
-use super::{ParseError, Parser, lex::TokenKind};
+use super::{ParseError, Parser, lex::TokenKind, selector::utf8};
 use crate::ast::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension,
     RangeSelector, Span, SubQuery, TimeModifier, ValueType, VectorMatching,
@@ -411,7 +411,9 @@ impl Parser<'_> {
                 TokenKind::Word if !self.source(token.span).contains(':') => {
                     labels.push(self.source(token.span).to_owned());
                 }
-                TokenKind::Text(label) if !label.is_empty() => labels.push(label),
+                TokenKind::Text(label) if label.text() != Some("") => {
+                    labels.push(utf8(&label, token.span)?);
+                }
                 _ => return Err(self.unexpected("grouping opts", "label")),
             }
             self.next();

@@ -5,7 +5,7 @@
 //! from `#` to the end of the line.
 
 use super::{ParseError, quote::unquote};
-use crate::ast::Span;
+use crate::{StringLiteral, ast::Span};
 
 /// What a token is.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub(super) enum TokenKind {
     /// A number with units of time, such as `1h30m`.
     Duration,
     /// A quoted text, unquoted.
-    Text(String),
+    Text(StringLiteral),
     /// An operator or a bracket.
     Symbol(&'static str),
     /// The end.

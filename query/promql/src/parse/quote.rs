@@ -1,12 +1,14 @@
 //! Go's quoted texts: escapes as in Go's `strconv.Unquote`.
 
-/// The text that is meant by what stands between two quotes; `quote` is one of `"`, `'`, `` ` ``.
+use crate::StringLiteral;
+
+/// The bytes that are meant by what stands between two quotes; `quote` is one of `"`, `'`, `` ` ``.
 ///
 /// # Errors
 /// What is wrong with an escape, in the words of Prometheus.
-pub(super) fn unquote(inner: &str, quote: char) -> Result<String, String> {
+pub(super) fn unquote(inner: &str, quote: char) -> Result<StringLiteral, String> {
     if quote == '`' {
-        return Ok(inner.replace('\r', ""));
+        return Ok(StringLiteral::new(inner.replace('\r', "").into_bytes()));
     }
     let mut bytes = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -19,7 +21,7 @@ pub(super) fn unquote(inner: &str, quote: char) -> Result<String, String> {
         }
         rest = escape(rest, quote, &mut bytes)?;
     }
-    String::from_utf8(bytes).map_err(|_| "invalid UTF-8 in quoted string".to_owned())
+    Ok(StringLiteral::new(bytes))
 }
 
 /// Decodes the escape whose backslash is in front of `rest`; returns what is behind it.
@@ -86,15 +88,21 @@ mod tests {
     #[test]
     fn escapes_are_those_of_go() {
         let check = |inner: &str, expected: &str| {
-            assert_eq!(unquote(inner, '"').as_deref(), Ok(expected), "{inner}");
+            let literal = unquote(inner, '"').expect(inner);
+            assert_eq!(literal.text(), Some(expected), "{inner}");
         };
         check(r#"a\n\t\\\"b"#, "a\n\t\\\"b");
         check(r"\u00e9\x41\101", "éAA");
         check(r"\xc3\xa9", "é");
         assert!(unquote(r"\q", '"').is_err());
         assert!(unquote(r"\x4", '"').is_err());
-        assert!(unquote(r"\xff", '"').is_err());
         assert!(unquote(r"\'", '"').is_err());
-        assert_eq!(unquote(r"\n", '`').as_deref(), Ok(r"\n"));
+        let raw = unquote(r"\n", '`').expect("no escapes");
+        assert_eq!(raw.text(), Some(r"\n"));
+        let bytes = unquote(r"\xff", '"').expect("any byte is allowed");
+        assert_eq!(
+            (bytes.text(), bytes.to_string().as_str()),
+            (None, r#""\xff""#)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ParseError, Parser, lex::TokenKind};
 use crate::ast::{Expr, ExprKind, Span, TimeModifier, VectorSelector};
-use crate::{MatchOp, Matcher};
+use crate::{MatchOp, Matcher, StringLiteral};
 use trefoil_model::LABEL_NAME_METRIC;
 
 impl Parser<'_> {
@@ -54,7 +54,7 @@ impl Parser<'_> {
             let token = self.next();
             let label = match &token.kind {
                 TokenKind::Word => self.source(token.span).to_owned(),
-                TokenKind::Text(text) => text.clone(),
+                TokenKind::Text(text) => utf8(text, token.span)?,
                 _ => {
                     self.at -= 1;
                     return Err(self.unexpected("label matching", "identifier or \"}\""));
@@ -89,12 +89,18 @@ impl Parser<'_> {
             return Err(self.unexpected("label matching", "string"));
         };
         let end = self.next().span;
-        matcher(label, op, &value, start.to(end))
+        matcher(label, op, &utf8(&value, end)?, start.to(end))
     }
 }
 
 fn matcher(name: &str, op: MatchOp, value: &str, span: Span) -> Result<Matcher, ParseError> {
     Matcher::new(name, op, value).map_err(|error| ParseError::at(span, error.to_string()))
+}
+
+/// A literal where a name or a label's value is wanted.
+pub(super) fn utf8(literal: &StringLiteral, span: Span) -> Result<String, ParseError> {
+    let text = literal.text().map(str::to_owned);
+    text.ok_or_else(|| ParseError::at(span, "invalid UTF-8 in quoted string"))
 }
 
 fn named_twice(span: Span, first: &str, second: &str) -> ParseError {

@@ -219,7 +219,7 @@ fn expect(line: &str, rest: &str, expected: &mut Expected) -> Result<(), String>
         "string" => {
             let quoted = crate::parse(detail, &crate::EvalOptions::default());
             match quoted.map(|expr| expr.kind) {
-                Ok(crate::ast::ExprKind::String(text)) => expected.string = Some(text),
+                Ok(crate::ast::ExprKind::String(text)) => expected.string = Some(text.shown()),
                 _ => return Err(format!("cannot read the text in {line:?}")),
             }
         }
