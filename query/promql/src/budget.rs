@@ -1,7 +1,7 @@
 //! What one query may use: samples held at once, bytes of results, and time.
 //!
 //! One budget is shared by everything that works for a query on a node. Loops call [`Budget::check`]
-//! per series or per few hundred windows, so that a canceled query ends within microseconds.
+//! per series and, where one series may be long, per million samples, so that a canceled query ends within milliseconds.
 
 use crate::QueryError;
 use std::{

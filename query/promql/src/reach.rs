@@ -10,7 +10,8 @@ use crate::{
     evaluate::{
         context::Context,
         info::InfoSelector,
-        leaf::{Instant, InstantValue, Windows},
+        instant::{Instant, InstantValue},
+        windows::Windows,
     },
     function::{FunctionKind, WindowFunction},
     parse::parse,
@@ -26,7 +27,7 @@ impl Part {
     pub fn reach(&self) -> Result<TimeRange, QueryError> {
         let root = parse(&self.query, &self.options)?;
         // No duration and no time depends on a bound scalar.
-        let context = Context::new(self.query_grid, self.options, &[]);
+        let context = Context::new(self.query_grid, self.options, &[], self.samples_max);
         let mut reach = None;
         widen(&mut reach, &root, self.query_grid, &context)?;
         Ok(reach.unwrap_or(TimeRange { start: 0, end: 0 }))
@@ -143,7 +144,7 @@ mod tests {
                 extended_range_selectors: true,
                 ..EvalOptions::default()
             },
-            samples_max: 1,
+            samples_max: 1_000_000,
         }
     }
 

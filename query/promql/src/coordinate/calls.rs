@@ -7,9 +7,9 @@ use crate::{
     Expr, Grid, PartBody, PartOutput, QueryError,
     ast::{Call, ExprKind},
     evaluate::{
-        leaf::Windows,
         pipeline::is_per_series,
         row_op::{RowOp, Scratch},
+        windows::Windows,
     },
     function::{FunctionKind, WindowFunction},
     functions::date,
@@ -112,7 +112,8 @@ impl Coordinator<'_> {
         let mut scratch = Scratch::default();
         for row in &mut rows {
             let mut cells = row.take_cells();
-            op.apply(&mut cells, grid, &mut scratch, &mut Notes::default());
+            let notes = &mut Notes::default();
+            op.apply(&mut cells, grid, &mut scratch, notes, self.budget)?;
             row.set_cells(cells);
         }
         Ok(rows)

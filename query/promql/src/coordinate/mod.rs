@@ -128,7 +128,12 @@ impl<'a> Coordinator<'a> {
     }
 
     fn context(&self, bindings: &[Binding]) -> Context {
-        Context::new(self.query_grid, self.options, bindings)
+        Context::new(
+            self.query_grid,
+            self.options,
+            bindings,
+            self.budget.samples_max(),
+        )
     }
 
     /// The rows of a vector expression at the times of `grid`. Their samples are held in the budget.
@@ -223,7 +228,8 @@ impl<'a> Coordinator<'a> {
         for row in &mut rows {
             self.budget.check()?;
             let mut cells = row.take_cells();
-            step.op.apply(&mut cells, grid, &mut scratch, &mut notes);
+            step.op
+                .apply(&mut cells, grid, &mut scratch, &mut notes, self.budget)?;
             row.set_cells(cells);
             if !notes.is_empty() {
                 let metric = row.labels.metric_name().unwrap_or("");

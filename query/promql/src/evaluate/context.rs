@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) query_grid: Grid,
     pub(crate) options: EvalOptions,
     pub(crate) bindings: HashMap<Span, Vec<f64>>,
+    /// More times than this one sub-query may not have.
+    samples_max: u64,
 }
 
 /// A scalar over the times of a grid.
@@ -65,15 +67,27 @@ impl Reference {
     pub(crate) fn time(&self, time: Millis) -> Millis {
         self.at.unwrap_or(time).saturating_sub(self.offset)
     }
+
+    /// What the first and the last time of a grid refer to.
+    pub(crate) fn ends(&self, grid: Grid) -> (Millis, Millis) {
+        let last = grid.at(grid.steps() - 1);
+        (self.time(grid.start), self.time(last))
+    }
 }
 
 impl Context {
-    pub(crate) fn new(query_grid: Grid, options: EvalOptions, bindings: &[Binding]) -> Self {
+    pub(crate) fn new(
+        query_grid: Grid,
+        options: EvalOptions,
+        bindings: &[Binding],
+        samples_max: u64,
+    ) -> Self {
         let bindings = bindings.iter().map(|b| (b.node, b.values.clone()));
         Self {
             query_grid,
             options,
             bindings: bindings.collect(),
+            samples_max,
         }
     }
 
@@ -150,6 +164,10 @@ impl Context {
 
     /// The times at which a sub-query's operand is evaluated for all times of `grid`. `None`: none is
     /// inside the range.
+    ///
+    /// # Errors
+    /// For durations that are out of range, and for more times than a query may hold samples: columns as long as the grid
+    /// are made before any sample is read.
     pub(crate) fn sub_query_grid(
         &self,
         sub_query: &SubQuery,
@@ -169,11 +187,15 @@ impl Context {
         if start > last {
             return Ok(None);
         }
-        Ok(Some(Grid {
+        let inner = Grid {
             start,
             end: last,
             step,
-        }))
+        };
+        match inner.steps() as u64 > self.samples_max {
+            true => Err(QueryError::too_many_samples()),
+            false => Ok(Some(inner)),
+        }
     }
 
     /// The values of a scalar expression at the times of `grid`.

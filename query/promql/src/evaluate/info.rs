@@ -3,7 +3,7 @@
 use super::{
     Evaluation,
     context::{Context, Reference},
-    leaf::{Instant, InstantValue},
+    instant::{Instant, InstantValue},
 };
 use crate::{
     Expr, Grid, MatchOp, Matcher, QueryError, SampleColumns, Selector,

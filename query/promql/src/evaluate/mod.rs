@@ -3,10 +3,12 @@
 pub(crate) mod context;
 pub(crate) mod grouping;
 pub(crate) mod info;
-pub(crate) mod leaf;
+pub(crate) mod instant;
 pub(crate) mod pipeline;
+mod prepare;
 pub(crate) mod row_op;
 pub(crate) mod select;
+pub(crate) mod windows;
 
 use crate::{
     Annotations, Budget, Part, PartBody, PartOutput, PartResult, QueryError, RawSeries, Selector,
@@ -21,8 +23,8 @@ use crate::{
 };
 use context::Context;
 use grouping::{GroupMap, Grouping};
-use leaf::drop_stale;
 use pipeline::{Pipeline, PipelineScratch, selector_span, wants_counts_only};
+use prepare::drop_stale;
 use select::select_series;
 use std::collections::BTreeMap;
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
@@ -50,7 +52,12 @@ pub fn evaluate_part(
         part,
         storage: &storage,
         budget,
-        context: Context::new(part.query_grid, part.options, &part.bindings),
+        context: Context::new(
+            part.query_grid,
+            part.options,
+            &part.bindings,
+            part.samples_max,
+        ),
         annotations: Annotations::default(),
         detects_resets: selector_span(node).is_some_and(|span| wants_counts_only(&root, span)),
     };
@@ -103,6 +110,8 @@ impl Evaluation<'_> {
         pipeline.detects_resets = self.detects_resets;
         let mut scratch = PipelineScratch::default();
         let (budget, annotations) = (self.budget, &mut self.annotations);
+        let inner = pipeline.inner_steps();
+        budget.hold(inner)?;
         self.storage
             .select(&pipeline.selector, &mut |labels, source| {
                 budget.check()?;
@@ -110,7 +119,7 @@ impl Evaluation<'_> {
                 source.read(&mut scratch.columns)?;
                 let read = scratch.columns.samples();
                 budget.hold(read)?;
-                let any = pipeline.run(&mut scratch);
+                let any = pipeline.run(&mut scratch, budget)?;
                 budget.release(read);
                 if any {
                     pipeline.annotate(labels, &scratch, annotations);
@@ -122,7 +131,9 @@ impl Evaluation<'_> {
                     scratch.notes.tell(metric, annotations);
                 }
                 Ok(())
-            })
+            })?;
+        budget.release(inner);
+        Ok(())
     }
 
     fn rows(&mut self, expr: &Expr) -> Result<Vec<Row>, QueryError> {

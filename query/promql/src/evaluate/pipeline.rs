@@ -2,11 +2,13 @@
 
 use super::{
     context::Context,
-    leaf::{Instant, InstantValue, Windows, detect_resets, drop_stale},
+    instant::{Instant, InstantValue},
+    prepare::{detect_resets, drop_stale},
     row_op::{RowOp, Scratch, Step},
+    windows::Windows,
 };
 use crate::{
-    Annotations, Grid, QueryError, SampleColumns, Selector, Span,
+    Annotations, Budget, Grid, QueryError, SampleColumns, Selector, Span,
     ast::{Expr, ExprKind, VectorSelector},
     format::general,
     function::{FunctionKind, SampleFunction, WindowFunction},
@@ -187,9 +189,30 @@ impl Pipeline {
         }
     }
 
+    /// How many times the sub-queries have together: the length of the columns that a run works on besides the samples
+    /// and the result.
+    pub(crate) fn inner_steps(&self) -> usize {
+        let mut last = self.leaf_grid;
+        let mut steps = 0;
+        for (_, of_result) in &self.ops {
+            if last != *of_result {
+                steps += last.steps();
+            }
+            last = *of_result;
+        }
+        steps
+    }
+
     /// Works out the values of one series from `scratch.columns` into `scratch.cells`. `false`: there
     /// are none; there may be notes.
-    pub(crate) fn run(&self, scratch: &mut PipelineScratch) -> bool {
+    ///
+    /// # Errors
+    /// Those of [`Budget::check`].
+    pub(crate) fn run(
+        &self,
+        scratch: &mut PipelineScratch,
+        budget: &Budget,
+    ) -> Result<bool, QueryError> {
         let (cells, notes) = (&mut scratch.cells, &mut scratch.notes);
         let columns = &mut scratch.columns;
         if self.detects_resets && !columns.histograms.is_empty() {
@@ -199,18 +222,18 @@ impl Pipeline {
             Leaf::Instant(instant) => instant.apply(columns, self.leaf_grid, cells, notes),
             Leaf::Windows(windows) => {
                 drop_stale(columns);
-                windows.apply(columns, self.leaf_grid, cells, notes);
+                windows.apply(columns, self.leaf_grid, cells, notes, budget)?;
             }
         }
         if self.empty || cells.values.iter().all(|value| is_absent(*value)) {
-            return false;
+            return Ok(false);
         }
         let is_float = |value: &f64| !is_absent(*value) && !is_histogram(*value);
         scratch.has_floats = cells.histograms.is_empty() || cells.values.iter().any(is_float);
         for (op, grid) in &self.ops {
-            op.apply(cells, *grid, &mut scratch.ops, notes);
+            op.apply(cells, *grid, &mut scratch.ops, notes, budget)?;
         }
-        !cells.values.iter().all(|value| is_absent(*value))
+        Ok(!cells.values.iter().all(|value| is_absent(*value)))
     }
 
     /// Remarks about a series that has a result, which is the last one that was run.

@@ -4,10 +4,10 @@
 
 use super::{
     context::{Context, Scalars},
-    leaf::Windows,
+    windows::Windows,
 };
 use crate::{
-    Grid, QueryError, SampleColumns, Span,
+    Budget, Grid, QueryError, SampleColumns, Span,
     ast::{BinaryOp, Call, Expr, ExprKind, ValueType},
     function::{DateField, FunctionKind, SampleFunction},
     functions::{date, sample},
@@ -177,20 +177,25 @@ fn sample_parameters(
 
 impl RowOp {
     /// Replaces `cells` by the result; `scratch` is reused memory.
+    ///
+    /// # Errors
+    /// Those of [`Budget::check`], for functions of ranges.
     pub(crate) fn apply(
         &self,
         cells: &mut Cells,
         grid: Grid,
         scratch: &mut Scratch,
         notes: &mut Notes,
-    ) {
+        budget: &Budget,
+    ) -> Result<(), QueryError> {
         if let Self::Windows { inner, windows } = self {
             scratch.fill(cells, *inner);
-            return windows.apply(&scratch.columns, grid, cells, notes);
+            return windows.apply(&scratch.columns, grid, cells, notes, budget);
         }
         let trims = matches!(self, Self::Scalar { op, .. } if op.is_trim());
         if !cells.histograms.is_empty() || trims {
-            return self.apply_to_any(cells, grid, notes);
+            self.apply_to_any(cells, grid, notes);
+            return Ok(());
         }
         let values = &mut cells.values;
         match self {
@@ -221,6 +226,7 @@ impl RowOp {
                 operators::apply(*op, left, right, *return_bool, value)
             }),
         }
+        Ok(())
     }
 
     /// The same for values among which are histograms, and for operators that are about histograms.
