@@ -169,6 +169,8 @@ pub trait Backend: Send + Sync + 'static {
 pub struct WriteOutcome {
     /// Series that were refused for limits or age, beside those refused for their form.
     pub refusals: Refusals,
+    /// How many of the samples in `refusals` are histograms.
+    pub refused_histograms: u64,
 }
 
 /// An expression at one time.

@@ -230,8 +230,12 @@ async fn protobuf_is_stored() {
     let mut summary = vec![1 << 3, 9];
     field(&mut summary, 3, &quantile);
     body.extend(family("s", 2, 4, &summary));
-    // A native histogram without classic buckets is left out.
-    body.extend(family("n", 4, 7, &[5 << 3, 2]));
+    let mut native = vec![1 << 3, 3, 5 << 3, 2];
+    double(&mut native, 2, 4.5);
+    field(&mut native, 12, &[2 << 3, 2]);
+    field(&mut native, 13, &[2, 2]);
+    field(&mut native, 15, &[1 << 3, 7]);
+    body.extend(family("n", 4, 7, &native));
     let answer = post(&node, TEXT, &[PROTOBUF], body).await;
     assert_eq!(answer, (204, String::new()));
     let stored = [
@@ -243,6 +247,7 @@ async fn protobuf_is_stored() {
         "anonymous s{l=\"v\", quantile=\"1.0\"} 1500 3",
         "anonymous s_sum{l=\"v\"} 1500 0",
         "anonymous s_count{l=\"v\"} 1500 9",
+        "anonymous n{l=\"v\"} 1500 1 of 3: Buckets { indexes: [0, 1], counts: [1.0, 2.0] } 4.5 since 7000",
     ];
     assert_eq!(node.stored(), stored);
 }
@@ -293,9 +298,11 @@ async fn a_majority_that_is_missing_is_said() {
 #[tokio::test]
 async fn remote_write_says_how_much_was_written() {
     let node = FakeNode::new();
-    // Symbols "", "__name__", "up"; a series of both with one sample, one with a native histogram.
+    // Symbols "", "__name__", "up"; a series of both with one sample, one with an empty native histogram, and one with a
+    // histogram that counts an observation in no bucket.
     let body = b"\x22\0\x22\x08__name__\x22\x02up\
                  \x2a\x11\x0a\x02\x01\x02\x12\x0b\x09\0\0\0\0\0\0\0\0\x10\x01\
+                 \x2a\x06\x0a\x02\x01\x02\x1a\x00\
                  \x2a\x08\x0a\x02\x01\x02\x1a\x02\x08\x01";
     let request = Request::post("/api/v1/write")
         .header(
@@ -310,15 +317,21 @@ async fn remote_write_says_how_much_was_written() {
     let router = router(Arc::<FakeNode>::clone(&node), ApiLimits::default());
     let response = router.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-    for (kind, expected) in [("samples", "1"), ("histograms", "0"), ("exemplars", "0")] {
+    for (kind, expected) in [("samples", "1"), ("histograms", "1"), ("exemplars", "0")] {
         let name = format!("x-prometheus-remote-write-{kind}-written");
         assert_eq!(response.headers()[&name], expected, "{kind}");
     }
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = std::str::from_utf8(&body).unwrap();
     assert!(
-        text.contains("native histograms, which are not stored yet, in series up{}"),
+        text.contains(
+            "the number of observations found in the buckets (in absence of NaN), in series up{}"
+        ),
         "{text}"
     );
-    assert_eq!(node.stored(), ["anonymous up 1 0"]);
+    let stored = [
+        "anonymous up 1 0",
+        "anonymous up 0 0 of 0: Buckets { indexes: [], counts: [] } 0.0",
+    ];
+    assert_eq!(node.stored(), stored);
 }

@@ -140,7 +140,7 @@ fn bad_series_are_named_and_the_others_kept() {
         ),
         (
             series(&[1, 2, 3, 4], &[], &[(3, b"\x08\x01")]),
-            "has native histograms, which are not stored yet, in series up{job=\"a\"}",
+            "observations found in buckets, but the Count field is 1: histogram's observation count",
         ),
         (
             series(&[1, 2].repeat(40), &[(1, 1.0)], &[]),

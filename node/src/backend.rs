@@ -140,7 +140,10 @@ impl NodeBackend {
             }
         }
         self.telemetry.samples.inc_by(samples);
-        let mut outcome = WriteOutcome::default();
+        let mut outcome = WriteOutcome {
+            refused_histograms: encoded.histograms_out_of_bounds,
+            ..WriteOutcome::default()
+        };
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
             outcome

@@ -7,10 +7,12 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::borrow::Cow;
-use trefoil_api::remote_write::{MetricKind, SeriesRef, WriteRequest};
+use trefoil_api::remote_write::{MetricKind, Sample, SampleValue, SeriesRef, WriteRequest};
 use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
-use trefoil_store_metrics::{BodyWriter, MetricMetadata, MetricType, MetricsError, metadata_shard};
+use trefoil_store_metrics::{
+    BodyWriter, MetricMetadata, MetricType, MetricsError, SampleRef, metadata_shard,
+};
 
 /// Writers that are kept for the next request, with their memory.
 const WRITERS_KEPT_MAX: usize = 16;
@@ -20,6 +22,9 @@ const ROUND_CONTENT_BYTES_MAX: usize = 16 << 20;
 /// Samples of one series that are added at once: at most 1.2 MiB, by which a round may pass its bound. The rest of a
 /// longer series goes on in the next round.
 const SAMPLES_AT_ONCE_MAX: usize = 1 << 16;
+
+/// Memory of histograms of one series that are added at once, as [`SAMPLES_AT_ONCE_MAX`]; one histogram may have more.
+const HISTOGRAM_BYTES_AT_ONCE_MAX: usize = 1 << 20;
 
 /// Encodes requests; keeps writers between them.
 #[derive(Default)]
@@ -47,6 +52,47 @@ pub(crate) struct Encoded {
     /// Samples left out because of their time, and the first of them in words.
     pub(crate) out_of_bounds: u64,
     pub(crate) first_out_of_bounds: Option<String>,
+    /// How many of those left out are histograms.
+    pub(crate) histograms_out_of_bounds: u64,
+}
+
+impl Acceptance {
+    fn accepts(&self, time: Millis) -> bool {
+        (self.oldest..=self.newest).contains(&time)
+    }
+}
+
+fn is_histogram(sample: &Sample) -> bool {
+    matches!(sample.value, SampleValue::Histogram(_))
+}
+
+/// How many of these samples are added at once; one at least.
+fn added_at_once(samples: &[Sample]) -> usize {
+    let mut bytes = 0;
+    let fits = samples
+        .iter()
+        .take(SAMPLES_AT_ONCE_MAX)
+        .take_while(|sample| {
+            let fits = bytes <= HISTOGRAM_BYTES_AT_ONCE_MAX;
+            if let SampleValue::Histogram(histogram) = &sample.value {
+                bytes += histogram.bytes();
+            }
+            fits
+        });
+    fits.count()
+}
+
+fn borrowed(sample: &Sample) -> SampleRef<'_> {
+    let (value, histogram) = match &sample.value {
+        SampleValue::Float(value) => (*value, None),
+        SampleValue::Histogram(histogram) => (0.0, Some(histogram)),
+    };
+    SampleRef {
+        time: sample.time,
+        value,
+        histogram,
+        start: sample.start,
+    }
 }
 
 struct Group {
@@ -87,6 +133,16 @@ impl Encoder {
         for series in request.series() {
             let shard = shard_of(key_hash(tenant, series.canonical()), routing.shards());
             let group = routing.group_of(shard);
+            if !series.is_plain() {
+                self.add_whole(
+                    &mut round,
+                    &mut encoded,
+                    (group, shard),
+                    &series,
+                    acceptance,
+                )?;
+                continue;
+            }
             let accepted = encoded.accepted(&series, acceptance);
             for samples in accepted.chunks(SAMPLES_AT_ONCE_MAX) {
                 self.add(&mut round, &mut encoded, group, shard, |writer| {
@@ -110,6 +166,36 @@ impl Encoder {
         }
         self.finish(&mut round, &mut encoded)?;
         Ok(encoded)
+    }
+
+    /// Adds a series that has histograms or start timestamps.
+    fn add_whole(
+        &self,
+        round: &mut Round,
+        encoded: &mut Encoded,
+        (group, shard): (usize, ShardId),
+        series: &SeriesRef<'_>,
+        acceptance: Acceptance,
+    ) -> Result<(), MetricsError> {
+        let mut accepted: Vec<Sample> = Vec::new();
+        for sample in series.whole_samples() {
+            if acceptance.accepts(sample.time) {
+                accepted.push(sample);
+            } else {
+                encoded.refuse(series, sample.time);
+                encoded.histograms_out_of_bounds += u64::from(is_histogram(&sample));
+            }
+        }
+        let mut rest = &accepted[..];
+        while !rest.is_empty() {
+            let (some, behind) = rest.split_at(added_at_once(rest));
+            rest = behind;
+            self.add(round, encoded, group, shard, |writer| {
+                writer.add_samples(shard, series.canonical(), some.iter().map(borrowed))
+            })?;
+            encoded.samples += some.len() as u64;
+        }
+        Ok(())
     }
 
     /// Adds items of a shard to the round; ends the round when it is full.
@@ -181,18 +267,23 @@ impl Encoded {
         series: &SeriesRef<'a>,
         acceptance: Acceptance,
     ) -> Cow<'a, [(Millis, f64)]> {
-        let fits = |(at, _): &(Millis, f64)| (acceptance.oldest..=acceptance.newest).contains(at);
+        let fits = |(at, _): &(Millis, f64)| acceptance.accepts(*at);
         let samples = series.samples();
-        let Some(first) = samples.iter().find(|sample| !fits(sample)) else {
+        if samples.iter().all(fits) {
             return Cow::Borrowed(samples);
-        };
+        }
+        let refused = samples.iter().filter(|sample| !fits(sample));
+        refused.for_each(|sample| self.refuse(series, sample.0));
+        Cow::Owned(samples.iter().filter(|s| fits(s)).copied().collect())
+    }
+
+    /// Counts a sample whose time is not acceptable.
+    fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis) {
+        self.out_of_bounds += 1;
         self.first_out_of_bounds.get_or_insert_with(|| {
             let labels = series.to_labels();
-            format!("timestamp {} of series {labels} is out of bounds", first.0)
+            format!("timestamp {time} of series {labels} is out of bounds")
         });
-        let accepted: Vec<_> = samples.iter().filter(|s| fits(s)).copied().collect();
-        self.out_of_bounds += (samples.len() - accepted.len()) as u64;
-        Cow::Owned(accepted)
     }
 }
 

@@ -10,6 +10,7 @@ mod damage;
 mod demo;
 mod faults;
 mod full_disk;
+mod histograms;
 mod imports;
 mod large_request;
 mod membership;

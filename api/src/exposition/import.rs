@@ -105,7 +105,7 @@ fn read_text(
                 options.add_labels(&mut reused);
                 let sample = (line.time.unwrap_or(options.time), line.value);
                 out.push_series(&mut reused, [sample], limits)?;
-                out.count_skipped(u64::from(line.exemplar.is_some()), 0);
+                out.count_skipped(u64::from(line.exemplar.is_some()));
                 pairs = recycle(reused);
             }
         }

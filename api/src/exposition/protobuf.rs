@@ -6,11 +6,14 @@
 //! Metric          repeated LabelPair = 1, Gauge = 2, Counter = 3, Summary = 4, Untyped = 5,
 //!                 int64 timestamp_ms = 6, Histogram = 7
 //! LabelPair       string name = 1, string value = 2
-//! Gauge, Counter, Untyped  double value = 1, (Counter) Exemplar = 2
+//! Gauge, Counter, Untyped  double value = 1, (Counter) Exemplar = 2, (Counter) Timestamp created_timestamp = 3
 //! Summary         uint64 sample_count = 1, double sample_sum = 2, repeated Quantile = 3
+//! Timestamp       int64 seconds = 1, int32 nanos = 2
 //! Quantile        double quantile = 1, double value = 2
 //! Histogram       uint64 sample_count = 1, double sample_sum = 2, repeated Bucket = 3,
-//!                 double sample_count_float = 4, sint32 schema = 5, ... native buckets
+//!                 double sample_count_float = 4, sint32 schema = 5, double zero_threshold = 6,
+//!                 uint64 zero_count = 7, double zero_count_float = 8, negative spans, deltas, counts = 9 to 11,
+//!                 positive ones = 12 to 14, Timestamp created_timestamp = 15
 //! Bucket          uint64 cumulative_count = 1, double upper_bound = 2, Exemplar = 3,
 //!                 double cumulative_count_float = 4
 //! ```
@@ -20,13 +23,13 @@ use super::import::ImportOptions;
 use crate::{
     ApiError, WriteLimits,
     number::write_bound,
-    remote_write::{MetricKind, WriteRequest},
+    remote_write::{HistogramParts, MetricKind, Sample, SampleValue, WriteRequest, double, signed},
     wire::{Reader, WireType},
 };
 use trefoil_model::{LABEL_NAME_METRIC, Millis};
 
-/// Fields of a histogram that only native ones have: schema, zero bucket, spans, deltas, counts.
-const NATIVE_FIELDS: std::ops::RangeInclusive<u64> = 5..=14;
+/// "Gauge" among the reset hints of remote write.
+const GAUGE_HINT: u64 = 3;
 
 /// What all series of a metric share.
 struct Metric<'a> {
@@ -65,10 +68,6 @@ pub(super) fn read_families(
 fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, ApiError> {
     let bytes = reader.bytes(field)?;
     std::str::from_utf8(bytes).map_err(|_| reader.corrupt(field))
-}
-
-fn double(reader: &mut Reader<'_>, field: &'static str) -> Result<f64, ApiError> {
-    reader.fixed64(field).map(f64::from_bits)
 }
 
 /// Reads a family in two passes, because its name may stand behind its metrics.
@@ -138,8 +137,13 @@ fn read_metric(
     while !reader.is_at_end() {
         match reader.tag("Metric")? {
             (2 | 3 | 5, WireType::Bytes) => {
-                let value = read_value(reader.message("Metric.value")?, sink)?;
-                sink.push(&metric, "", None, value)?;
+                let (value, start) = read_value(reader.message("Metric.value")?, sink)?;
+                let sample = Sample {
+                    time: metric.time,
+                    start,
+                    value: SampleValue::Float(value),
+                };
+                sink.push_sample(&metric, "", None, sample)?;
             }
             (4, WireType::Bytes) => read_summary(&metric, reader.message("Metric.summary")?, sink)?,
             (7, WireType::Bytes) => {
@@ -164,19 +168,37 @@ fn read_label<'a>(pair: &mut Reader<'a>) -> Result<(&'a str, &'a str), ApiError>
     Ok((name, value))
 }
 
-/// The value of a gauge, a counter or an untyped metric.
-fn read_value(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<f64, ApiError> {
-    let mut value = 0.0;
+/// The value of a gauge, a counter or an untyped metric, and when a counter began.
+fn read_value(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<(f64, Millis), ApiError> {
+    let (mut value, mut start) = (0.0, 0);
     while !reader.is_at_end() {
         match reader.tag("Counter")? {
             (1, WireType::Fixed64) => value = double(&mut reader, "Counter.value")?,
+            (3, WireType::Bytes) => {
+                start = read_time(reader.message("Counter.created_timestamp")?)?;
+            }
             (field, wire_type) => {
-                sink.out.count_skipped(u64::from(field == 2), 0);
+                sink.out.count_skipped(u64::from(field == 2));
                 reader.skip(wire_type, "Counter")?;
             }
         }
     }
-    Ok(value)
+    Ok((value, start))
+}
+
+/// Milliseconds of a `google.protobuf.Timestamp`.
+fn read_time(mut reader: Reader<'_>) -> Result<Millis, ApiError> {
+    let (mut seconds, mut nanos) = (0, 0);
+    while !reader.is_at_end() {
+        match reader.tag("Timestamp")? {
+            (1, WireType::Varint) => seconds = reader.varint("Timestamp.seconds")? as i64,
+            (2, WireType::Varint) => nanos = reader.varint("Timestamp.nanos")? as i64,
+            (_, wire_type) => reader.skip(wire_type, "Timestamp")?,
+        }
+    }
+    Ok(seconds
+        .saturating_mul(1_000)
+        .saturating_add(nanos / 1_000_000))
 }
 
 fn read_summary(
@@ -213,36 +235,66 @@ fn read_quantile(mut reader: Reader<'_>) -> Result<(f64, f64), ApiError> {
     Ok((quantile, value))
 }
 
-/// Reads a classic histogram. One with native fields and without classic buckets is counted and left
-/// out.
+/// Reads a histogram: a native one when it has native buckets, classic series when it has classic buckets or nothing
+/// else.
 fn read_histogram(
     metric: &Metric<'_>,
     kind: MetricKind,
     mut reader: Reader<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), ApiError> {
-    let (mut count, mut sum) = (0.0, 0.0);
-    let (mut is_native, mut last_bound) = (false, None);
+    let (mut count, mut start, mut last_bound) = (0.0, 0, None);
+    let mut native = HistogramParts::default();
     while !reader.is_at_end() {
         match reader.tag("Histogram")? {
             (1, WireType::Varint) => count = reader.varint("Histogram.sample_count")? as f64,
-            (2, WireType::Fixed64) => sum = double(&mut reader, "Histogram.sample_sum")?,
+            (2, WireType::Fixed64) => native.sum = double(&mut reader, "Histogram.sample_sum")?,
             (3, WireType::Bytes) => {
                 let bucket = reader.message("Histogram.bucket")?;
                 let (bound, value) = read_bucket(bucket, sink)?;
                 sink.push(metric, "_bucket", Some(("le", bound)), value)?;
                 last_bound = Some(bound);
             }
-            (4, WireType::Fixed64) => count = double(&mut reader, "Histogram.sample_count_float")?,
-            (field, wire_type) => {
-                is_native |= NATIVE_FIELDS.contains(&field);
-                reader.skip(wire_type, "Histogram")?;
+            (4, WireType::Fixed64) => {
+                count = double(&mut reader, "Histogram.sample_count_float")?;
+                native.is_float |= count > 0.0;
             }
+            (5, WireType::Varint) => native.schema = signed(&mut reader, "Histogram.schema")?,
+            (6, WireType::Fixed64) => {
+                native.zero_threshold = double(&mut reader, "Histogram.zero_threshold")?;
+            }
+            (7, WireType::Varint) => {
+                native.zero_count = reader.varint("Histogram.zero_count")? as f64;
+            }
+            (8, WireType::Fixed64) => {
+                native.zero_count = double(&mut reader, "Histogram.zero_count_float")?;
+                native.is_float |= native.zero_count > 0.0;
+            }
+            (field @ 9..=11, wire_type) => {
+                native.negative.read(field - 9, wire_type, &mut reader)?
+            }
+            (field @ 12..=14, wire_type) => {
+                native.positive.read(field - 12, wire_type, &mut reader)?;
+            }
+            (15, WireType::Bytes) => {
+                start = read_time(reader.message("Histogram.created_timestamp")?)?;
+            }
+            (_, wire_type) => reader.skip(wire_type, "Histogram")?,
         }
     }
-    sink.out.count_skipped(0, u64::from(is_native));
-    if is_native && last_bound.is_none() {
-        return Ok(());
+    let sum = native.sum;
+    let has_spans = !native.positive.spans.is_empty() || !native.negative.spans.is_empty();
+    // A native histogram without observations has a span of length zero, so that it can be told.
+    if has_spans || native.zero_threshold > 0.0 || native.zero_count > 0.0 {
+        native.count = count;
+        native.reset_hint = match kind {
+            MetricKind::GaugeHistogram => GAUGE_HINT,
+            _ => 0,
+        };
+        sink.push_histogram(metric, start, native)?;
+        if last_bound.is_none() {
+            return Ok(());
+        }
     }
     if last_bound != Some(f64::INFINITY) {
         sink.push(metric, "_bucket", Some(("le", f64::INFINITY)), count)?;
@@ -263,7 +315,7 @@ fn read_bucket(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<(f64, f64)
             (2, WireType::Fixed64) => bound = double(&mut reader, "Bucket.upper_bound")?,
             (4, WireType::Fixed64) => count = double(&mut reader, "Bucket.cumulative_count_float")?,
             (field, wire_type) => {
-                sink.out.count_skipped(u64::from(field == 3), 0);
+                sink.out.count_skipped(u64::from(field == 3));
                 reader.skip(wire_type, "Bucket")?;
             }
         }
@@ -280,6 +332,36 @@ impl Sink<'_> {
         label: Option<(&str, f64)>,
         value: f64,
     ) -> Result<(), ApiError> {
+        self.push_sample(metric, suffix, label, Sample::float(metric.time, value))
+    }
+
+    fn push_histogram(
+        &mut self,
+        metric: &Metric<'_>,
+        start: Millis,
+        parts: HistogramParts,
+    ) -> Result<(), ApiError> {
+        match parts.into_value() {
+            Ok(value) => {
+                let time = metric.time;
+                self.push_sample(metric, "", None, Sample { time, start, value })
+            }
+            Err(reason) => {
+                let family = metric.family;
+                self.out
+                    .refuse(|| format!("{reason}, in histogram {family}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn push_sample(
+        &mut self,
+        metric: &Metric<'_>,
+        suffix: &str,
+        label: Option<(&str, f64)>,
+        sample: Sample,
+    ) -> Result<(), ApiError> {
         let name = format!("{}{suffix}", metric.family);
         let bound = label.map(|(name, bound)| (name, write_bound(bound)));
         let mut pairs = Vec::with_capacity(metric.labels.len() + 2);
@@ -289,7 +371,6 @@ impl Sink<'_> {
             pairs.push((*name, bound.as_str()));
         }
         self.options.add_labels(&mut pairs);
-        self.out
-            .push_series(&mut pairs, [(metric.time, value)], self.limits)
+        self.out.push_samples(&mut pairs, [sample], self.limits)
     }
 }

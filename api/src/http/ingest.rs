@@ -155,28 +155,40 @@ impl<'a> Intake<'a> {
         self.store_counted(request).await.1
     }
 
-    /// As [`Intake::store`], and how many samples a majority holds.
+    /// As [`Intake::store`], and how much of the request a majority holds.
     pub(super) async fn store_counted(
         &self,
         request: &WriteRequest,
-    ) -> (u64, Result<(), ApiError>) {
+    ) -> (Written, Result<(), ApiError>) {
         let stored = tokio::time::timeout_at(
             (self.deadline + NODE_GRACE).into(),
             self.app.backend.write(&self.tenant, request, self.deadline),
         );
-        let mut samples = 0;
+        let mut written = Written::default();
         let outcome = match stored.await {
             Ok(Ok(outcome)) => {
                 let accepted = request.sample_count() as u64;
-                samples = accepted.saturating_sub(outcome.refusals.samples);
+                let all = accepted.saturating_sub(outcome.refusals.samples);
+                let histograms = request.histogram_count() as u64;
+                written.histograms = histograms.saturating_sub(outcome.refused_histograms);
+                written.samples = all.saturating_sub(written.histograms);
                 report(request, &outcome.refusals)
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(later("not stored by a majority in time; send it again")),
         };
         self.app.metrics.count_write(request, &outcome);
-        (samples, outcome)
+        (written, outcome)
     }
+}
+
+/// How much of a request a majority holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Numbers.
+    pub(super) samples: u64,
+    /// Native histograms.
+    pub(super) histograms: u64,
 }
 
 fn later(message: &str) -> ApiError {

@@ -87,7 +87,6 @@ pub(super) struct HttpMetrics {
     refused_samples: AtomicU64,
     refused_series: AtomicU64,
     skipped_exemplars: AtomicU64,
-    skipped_histograms: AtomicU64,
 }
 
 impl HttpMetrics {
@@ -112,7 +111,6 @@ impl HttpMetrics {
         add(&self.refused_samples, request.refusals().samples);
         add(&self.refused_series, request.refusals().series);
         add(&self.skipped_exemplars, request.skipped_exemplars());
-        add(&self.skipped_histograms, request.skipped_histograms());
     }
 
     /// Appends everything.
@@ -162,11 +160,6 @@ impl HttpMetrics {
                 "skipped_exemplars",
                 "Exemplars that were not kept.",
                 &self.skipped_exemplars,
-            ),
-            (
-                "skipped_histograms",
-                "Native histograms that were not kept.",
-                &self.skipped_histograms,
             ),
         ] {
             let name = format!("remote_write_{name}_total");

@@ -13,7 +13,7 @@
 use super::{
     App, Shared,
     answer::{no_content, text_error},
-    ingest::{DECODED_INLINE_BYTES_MAX, Intake},
+    ingest::{DECODED_INLINE_BYTES_MAX, Intake, Written},
 };
 use crate::ApiError;
 use axum::{
@@ -47,9 +47,9 @@ pub(super) async fn write(State(app): Shared, request: Request) -> Response {
         Ok(version) => version,
         Err(error) => return text_error(&error),
     };
-    let (samples, outcome) = match handle(&app, version, &parts.headers, body).await {
+    let (written, outcome) = match handle(&app, version, &parts.headers, body).await {
         Ok(stored) => stored,
-        Err(error) => (0, Err(error)),
+        Err(error) => (Written::default(), Err(error)),
     };
     let mut response = match outcome {
         Ok(()) => no_content(),
@@ -59,8 +59,9 @@ pub(super) async fn write(State(app): Shared, request: Request) -> Response {
         }
     };
     if version == Version::Two {
-        // Histograms and exemplars are not kept yet.
-        for (name, count) in WRITTEN.into_iter().zip([samples, 0, 0]) {
+        // Exemplars are not kept yet.
+        let counts = [written.samples, written.histograms, 0];
+        for (name, count) in WRITTEN.into_iter().zip(counts) {
             response
                 .headers_mut()
                 .insert(name, HeaderValue::from(count));
@@ -69,13 +70,13 @@ pub(super) async fn write(State(app): Shared, request: Request) -> Response {
     response
 }
 
-/// Stores a body. The number of samples that a majority holds, and what was refused.
+/// Stores a body. How much a majority holds, and what was refused.
 async fn handle(
     app: &Arc<App>,
     version: Version,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(u64, Result<(), ApiError>), ApiError> {
+) -> Result<(Written, Result<(), ApiError>), ApiError> {
     let mut intake = Intake::begin(app, headers)?;
     let body = intake.collect(headers, body).await?;
     let limits = app.limits.write;

@@ -5,7 +5,8 @@
 //! Prometheus and Mimir do, because a retry of the same request would never help them.
 
 use super::{
-    request::{MetricKind, WriteRequest},
+    histogram,
+    request::{MetricKind, RefusedHistograms, WriteRequest},
     series::{LabelsState, finish_series},
     snappy,
     symbols::{self, Symbol},
@@ -116,6 +117,7 @@ fn decode_series(
     // Canonical labels are never longer than the message, so no later append has to grow the buffer.
     out.canonical.reserve(series.remaining());
     let mut state = LabelsState::default();
+    let mut refused = RefusedHistograms::default();
     loop {
         match series.peek() {
             TAG_LABELS => {
@@ -134,22 +136,34 @@ fn decode_series(
                 out.samples.push(decode_sample(sample)?);
             }
             _ if series.is_at_end() => break,
-            _ => skip_unusual(&mut series, out)?,
+            _ => read_unusual(&mut series, out, &mut refused)?,
         }
     }
     out.check_sample_count(limits)?;
+    out.refuse_histograms(refused, labels_start);
     finish_series(&state, limits, labels_start, samples_start, out);
     Ok(())
 }
 
-/// Fields of a series that are not kept yet, or not known.
+/// Fields that few series have, and those that are not kept yet or not known.
 #[cold]
-fn skip_unusual(series: &mut Reader<'_>, out: &mut WriteRequest) -> Result<(), ApiError> {
+fn read_unusual(
+    series: &mut Reader<'_>,
+    out: &mut WriteRequest,
+    refused: &mut RefusedHistograms,
+) -> Result<(), ApiError> {
     let (field, wire_type) = series.tag("TimeSeries")?;
-    match field {
-        1 | 2 => return Err(series.corrupt("TimeSeries")),
-        3 => out.skipped_exemplars += 1,
-        4 => out.skipped_histograms += 1,
+    match (field, wire_type) {
+        (4, WireType::Bytes) => {
+            let message = series.message("TimeSeries.histograms")?;
+            match histogram::read_sample(message)? {
+                Ok(sample) => out.push_sample(sample, refused),
+                Err(reason) => refused.add(reason),
+            }
+            return Ok(());
+        }
+        (1 | 2 | 4, _) => return Err(series.corrupt("TimeSeries")),
+        (3, _) => out.skipped_exemplars += 1,
         _ => {}
     }
     series.skip(wire_type, "TimeSeries")
@@ -175,7 +189,7 @@ fn decode_label<'a>(mut label: Reader<'a>) -> Result<(&'a [u8], &'a [u8]), ApiEr
 }
 
 #[inline(always)]
-pub(super) fn decode_sample(mut sample: Reader<'_>) -> Result<(i64, f64), ApiError> {
+fn decode_sample(mut sample: Reader<'_>) -> Result<(i64, f64), ApiError> {
     let (mut timestamp, mut value) = (0, 0.0);
     loop {
         match sample.peek() {

@@ -4,14 +4,18 @@
 //! series[i]  -> labels:  canonical[labels_end of i-1 .. labels_end of i]   (model::Labels' bytes)
 //!            -> samples: samples[samples_end of i-1 .. samples_end of i]   (as they came)
 //! ```
+//! Histograms and start timestamps stand beside the samples, by their places; a request without any pays nothing.
 //! Only series that passed the checks are here; the others are in [`Refusals`].
 
 use super::{
+    histogram::settle,
+    sample::{Sample, SampleValue},
     series::{LabelsState, describe, finish_series},
     short_copy::PaddedBuffer,
 };
 use crate::{ApiError, WriteLimits};
-use trefoil_model::{Labels, Millis, read_varint};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, Millis, read_varint};
 
 /// Longest text kept about a refused series.
 const REFUSAL_BYTES_MAX: usize = 1024;
@@ -28,7 +32,38 @@ pub struct WriteRequest {
     pub(super) metadata: Vec<MetadataEnds>,
     pub(super) refusals: Refusals,
     pub(super) skipped_exemplars: u64,
-    pub(super) skipped_histograms: u64,
+    /// What only some samples have, ascending by sample.
+    extras: Vec<Extra>,
+    /// Memory of all histograms, about.
+    histogram_bytes: usize,
+}
+
+/// What a sample has beside time and number.
+#[derive(Clone, Debug)]
+struct Extra {
+    /// Its place in `samples`; the number there has no meaning beside a histogram.
+    sample: u32,
+    start: Millis,
+    histogram: Option<Arc<Histogram>>,
+}
+
+/// Histograms of a series that cannot be stored.
+#[derive(Debug, Default)]
+pub(super) struct RefusedHistograms {
+    count: u64,
+    /// Why the first of them cannot.
+    reason: Option<String>,
+}
+
+impl RefusedHistograms {
+    pub(super) fn add(&mut self, reason: String) {
+        self.count += 1;
+        self.reason.get_or_insert(reason);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
 }
 
 /// Where a series' parts end; they begin where those of the series before it end.
@@ -150,6 +185,9 @@ impl Refusals {
 pub struct SeriesRef<'a> {
     canonical: &'a [u8],
     samples: &'a [(Millis, f64)],
+    /// The place of its first sample in the request.
+    first: u32,
+    extras: &'a [Extra],
 }
 
 impl<'a> SeriesRef<'a> {
@@ -160,10 +198,33 @@ impl<'a> SeriesRef<'a> {
         self.canonical
     }
 
-    /// The samples (time in milliseconds, value) in the order in which they came; at least one.
+    /// The samples (time in milliseconds, value) in the order in which they came; at least one. The value has no meaning
+    /// for a histogram.
     #[must_use]
     pub fn samples(&self) -> &'a [(Millis, f64)] {
         self.samples
+    }
+
+    /// Whether there are only numbers without start timestamps.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.extras.is_empty()
+    }
+
+    /// The samples with all that they have, in the order in which they came.
+    pub fn whole_samples(&self) -> impl Iterator<Item = Sample> + use<'a> {
+        let mut extras = self.extras.iter().peekable();
+        (self.first..)
+            .zip(self.samples)
+            .map(move |(place, &(time, value))| {
+                let extra = extras.next_if(|extra| extra.sample == place);
+                let histogram = extra.and_then(|extra| extra.histogram.clone());
+                Sample {
+                    time,
+                    start: extra.map_or(0, |extra| extra.start),
+                    value: histogram.map_or(SampleValue::Float(value), SampleValue::Histogram),
+                }
+            })
     }
 
     /// The labels as a value of their own. Allocates.
@@ -192,10 +253,16 @@ impl WriteRequest {
     pub fn series(&self) -> impl ExactSizeIterator<Item = SeriesRef<'_>> {
         let canonical = self.canonical.as_slice();
         let (mut labels, mut samples) = (0, 0);
+        let mut extras = &self.extras[..];
         self.series.iter().map(move |end| {
+            let of_series = extras.partition_point(|extra| extra.sample < end.samples);
+            let (own, behind) = extras.split_at(of_series);
+            extras = behind;
             let series = SeriesRef {
                 canonical: &canonical[labels..end.labels as usize],
                 samples: &self.samples[samples..end.samples as usize],
+                first: samples as u32,
+                extras: own,
             };
             (labels, samples) = (end.labels as usize, end.samples as usize);
             series
@@ -228,10 +295,17 @@ impl WriteRequest {
         self.series.len()
     }
 
-    /// How many samples were accepted.
+    /// How many samples were accepted, histograms included.
     #[must_use]
     pub fn sample_count(&self) -> usize {
         self.samples.len()
+    }
+
+    /// How many of them are histograms.
+    #[must_use]
+    pub fn histogram_count(&self) -> usize {
+        let extras = self.extras.iter();
+        extras.filter(|extra| extra.histogram.is_some()).count()
     }
 
     /// What was left out.
@@ -246,12 +320,6 @@ impl WriteRequest {
         self.skipped_exemplars
     }
 
-    /// How many native histograms were left out, because they are not kept yet.
-    #[must_use]
-    pub fn skipped_histograms(&self) -> u64 {
-        self.skipped_histograms
-    }
-
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -263,6 +331,7 @@ impl WriteRequest {
     pub fn capacity_bytes(&self) -> usize {
         self.canonical.capacity()
             + self.samples.capacity() * size_of::<(Millis, f64)>()
+            + self.extras.capacity() * size_of::<Extra>()
             + self.series.capacity() * size_of::<SeriesEnd>()
             + self.metadata_text.capacity()
             + self.metadata.capacity() * size_of::<MetadataEnds>()
@@ -281,17 +350,52 @@ impl WriteRequest {
         limits: &WriteLimits,
     ) -> Result<(), ApiError> {
         let (labels_start, samples_start) = (self.canonical.len(), self.samples.len());
+        let state = self.push_labels(pairs, limits);
+        self.samples.extend(samples);
+        self.finish_pushed(&state, (labels_start, samples_start), limits)
+    }
+
+    /// As [`WriteRequest::push_series`], for samples that may be native histograms and know when their counters began.
+    /// A histogram that cannot be stored is refused by name, and the others are kept.
+    ///
+    /// # Errors
+    /// As for [`WriteRequest::push_series`].
+    pub fn push_samples(
+        &mut self,
+        pairs: &mut [(&str, &str)],
+        samples: impl IntoIterator<Item = Sample>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let (labels_start, samples_start) = (self.canonical.len(), self.samples.len());
+        let state = self.push_labels(pairs, limits);
+        let mut refused = RefusedHistograms::default();
+        for sample in samples {
+            self.push_sample(sample, &mut refused);
+        }
+        self.refuse_histograms(refused, labels_start);
+        self.finish_pushed(&state, (labels_start, samples_start), limits)
+    }
+
+    fn push_labels<'p>(
+        &mut self,
+        pairs: &'p mut [(&str, &str)],
+        limits: &WriteLimits,
+    ) -> LabelsState<'p> {
         pairs.sort_unstable_by_key(|(name, _)| *name);
         let mut state = LabelsState::default();
         for (name, value) in pairs.iter() {
-            state.push(
-                name.as_bytes(),
-                value.as_bytes(),
-                limits,
-                &mut self.canonical,
-            );
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            state.push(name, value, limits, &mut self.canonical);
         }
-        self.samples.extend(samples);
+        state
+    }
+
+    fn finish_pushed(
+        &mut self,
+        state: &LabelsState<'_>,
+        (labels_start, samples_start): (usize, usize),
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
         self.check_sample_count(limits)?;
         // A line with many fields repeats its labels for each of them.
         if self.canonical.len() > limits.decompressed_bytes_max {
@@ -301,8 +405,70 @@ impl WriteRequest {
                 size_max: limits.decompressed_bytes_max as u64,
             });
         }
-        finish_series(&state, limits, labels_start, samples_start, self);
+        finish_series(state, limits, labels_start, samples_start, self);
         Ok(())
+    }
+
+    /// Appends a sample of the series in work, or notes why it cannot be stored.
+    pub(super) fn push_sample(&mut self, sample: Sample, refused: &mut RefusedHistograms) {
+        let value = match sample.value {
+            SampleValue::Histogram(histogram) => settle(Arc::unwrap_or_clone(histogram)),
+            float => Ok(float),
+        };
+        match value {
+            Ok(SampleValue::Float(value)) => self.push_number(sample.time, value, sample.start),
+            Ok(SampleValue::Histogram(histogram)) => {
+                self.histogram_bytes += histogram.bytes();
+                self.extras.push(Extra {
+                    sample: self.samples.len() as u32,
+                    start: sample.start,
+                    histogram: Some(histogram),
+                });
+                self.samples.push((sample.time, f64::NAN));
+            }
+            Err(reason) => refused.add(reason),
+        }
+    }
+
+    /// Appends a number of the series in work.
+    pub(super) fn push_number(&mut self, time: Millis, value: f64, start: Millis) {
+        if start != 0 {
+            self.extras.push(Extra {
+                sample: self.samples.len() as u32,
+                start,
+                histogram: None,
+            });
+        }
+        self.samples.push((time, value));
+    }
+
+    /// Gives the samples from a place on, which end the buffer, this start timestamp where they have none.
+    pub(super) fn set_start(&mut self, samples_start: usize, start: Millis) {
+        let of_series = |extra: &Extra| (extra.sample as usize) < samples_start;
+        let known = self
+            .extras
+            .split_off(self.extras.partition_point(of_series));
+        let mut known = known.into_iter().peekable();
+        for sample in samples_start as u32..self.samples.len() as u32 {
+            let extra = known.next_if(|extra| extra.sample == sample);
+            let mut extra = extra.unwrap_or(Extra {
+                sample,
+                start,
+                histogram: None,
+            });
+            if extra.start == 0 {
+                extra.start = start;
+            }
+            self.extras.push(extra);
+        }
+    }
+
+    /// Takes the samples from a place on out again.
+    pub(super) fn truncate_samples(&mut self, length: usize) {
+        self.samples.truncate(length);
+        while let Some(last) = self.extras.pop_if(|last| last.sample as usize >= length) {
+            self.histogram_bytes -= last.histogram.map_or(0, |h| h.bytes());
+        }
     }
 
     /// Adds a declaration: name of the family, help, unit. One that cannot be kept is dropped and long
@@ -337,13 +503,15 @@ impl WriteRequest {
         });
     }
 
-    /// Refuses the native histograms of the series whose labels begin at `labels_start` and end the buffer.
-    pub(super) fn refuse_histograms(&mut self, count: u64, labels_start: usize) {
-        self.skipped_histograms += count;
+    /// Reports the histograms that were refused of the series whose labels begin at `labels_start` and end the buffer.
+    pub(super) fn refuse_histograms(&mut self, refused: RefusedHistograms, labels_start: usize) {
+        let Some(reason) = refused.reason else {
+            return;
+        };
         let canonical = &self.canonical.as_slice()[labels_start..];
-        self.refusals.add(count, || {
+        self.refusals.add(refused.count, || {
             let series = describe(canonical);
-            format!("has native histograms, which are not stored yet, in series {series}")
+            format!("{reason}, in series {series}")
         });
     }
 
@@ -356,15 +524,27 @@ impl WriteRequest {
         });
     }
 
+    /// Refuses one sample.
+    pub(crate) fn refuse(&mut self, reason: impl FnOnce() -> String) {
+        self.refusals.add(1, reason);
+    }
+
     /// Counts what a request holds that is not kept yet.
-    pub(crate) fn count_skipped(&mut self, exemplars: u64, histograms: u64) {
+    pub(crate) fn count_skipped(&mut self, exemplars: u64) {
         self.skipped_exemplars += exemplars;
-        self.skipped_histograms += histograms;
     }
 
     /// # Errors
-    /// [`ApiError::TooLarge`] when there are more samples than a request may have.
+    /// [`ApiError::TooLarge`] when there are more samples, or more memory of histograms, than a request may have.
     pub(super) fn check_sample_count(&self, limits: &WriteLimits) -> Result<(), ApiError> {
+        // A bucket takes a byte on the wire and twelve in memory.
+        if self.histogram_bytes > limits.decompressed_bytes_max {
+            return Err(ApiError::TooLarge {
+                what: "size of all histograms of the request",
+                size: self.histogram_bytes as u64,
+                size_max: limits.decompressed_bytes_max as u64,
+            });
+        }
         if self.samples.len() <= limits.samples_max {
             return Ok(());
         }
@@ -383,7 +563,8 @@ impl WriteRequest {
         self.metadata.clear();
         self.refusals.clear();
         self.skipped_exemplars = 0;
-        self.skipped_histograms = 0;
+        self.extras.clear();
+        self.histogram_bytes = 0;
     }
 }
 
@@ -397,4 +578,45 @@ pub(super) fn pairs_of(canonical: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])>
         Some(text)
     };
     std::iter::from_fn(move || Some((text()?, text()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_keep_what_they_have_and_leave_with_their_series() {
+        let histogram = |schema| Sample {
+            time: 2,
+            start: 1,
+            value: SampleValue::Histogram(Arc::new(Histogram {
+                schema,
+                ..Histogram::default()
+            })),
+        };
+        let mut request = WriteRequest::default();
+        let limits = WriteLimits::default();
+        let mut push = |pairs: &mut [(&str, &str)], samples: Vec<Sample>| {
+            request
+                .push_samples(pairs, samples, &limits)
+                .expect("a small request");
+        };
+        let good = || vec![Sample::float(1, 4.0), histogram(0), histogram(99)];
+        push(&mut [("job", "a"), ("__name__", "m")], good());
+        push(&mut [("job", "has no metric name")], vec![histogram(0)]);
+        push(&mut [("__name__", "n")], vec![Sample::float(3, 5.0)]);
+        let series: Vec<Vec<Sample>> = request
+            .series()
+            .map(|s| s.whole_samples().collect())
+            .collect();
+        let expected = [
+            vec![Sample::float(1, 4.0), histogram(0)],
+            vec![Sample::float(3, 5.0)],
+        ];
+        assert_eq!(series, expected);
+        assert_eq!(request.histogram_count(), 1);
+        let refusals = request.refusals();
+        assert_eq!((refusals.series, refusals.samples), (2, 2));
+        assert!(refusals.reasons[0].ends_with(r#"in series m{job="a"}"#));
+    }
 }

@@ -171,7 +171,7 @@ pub(super) fn finish_series(
         }),
     }
     out.canonical.truncate(labels_start);
-    out.samples.truncate(samples_start);
+    out.truncate_samples(samples_start);
 }
 
 /// The first rule that the series breaks, with the name and value at which it breaks it.

@@ -3,19 +3,19 @@
 //! ```text
 //! Request     repeated string symbols = 4, repeated TimeSeries = 5
 //! TimeSeries  packed uint32 labels_refs = 1, repeated Sample = 2, repeated Histogram = 3,
-//!             repeated Exemplar = 4, Metadata = 5
+//!             repeated Exemplar = 4, Metadata = 5, int64 created_timestamp = 6 (before 2.0 was final)
 //! Sample      double value = 1, int64 timestamp = 2, int64 start_timestamp = 3
 //! Metadata    enum type = 1, uint32 help_ref = 3, uint32 unit_ref = 4
 //! ```
 //! A few bytes can name long labels, so what comes out may be much larger than what came in: it is
-//! announced to the caller before it grows, and ends at a bound. Exemplars and start timestamps are left
-//! out for now; a native histogram is refused by name.
+//! announced to the caller before it grows, and ends at a bound. Histograms are drawn in `histogram`. Exemplars are left
+//! out for now.
 //!
 //! Source: the remote write 2.0 specification and `io/prometheus/write/v2/types.proto` of Prometheus.
 
 use super::{
-    decode::decode_sample,
-    request::{MetricKind, WriteRequest},
+    histogram,
+    request::{MetricKind, RefusedHistograms, WriteRequest},
     series::{LabelsState, finish_series},
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     wire::{Reader, UsualPair, WireType},
 };
 use std::collections::HashSet;
+use trefoil_model::Millis;
 
 /// Labels grow by at least so many bytes before the caller is asked again.
 const GROWTH_BYTES: usize = 1 << 20;
@@ -123,8 +124,8 @@ impl<'d> Decoding<'d> {
         let (labels_start, samples_start) = (self.out.canonical.len(), self.out.samples.len());
         let mut labels = LabelsState::default();
         let (mut wrong, mut declaration) = (None, None);
-        let (mut histograms, mut exemplars) = (0, 0);
-        let mut metric = None;
+        let (mut refused, mut exemplars) = (RefusedHistograms::default(), 0);
+        let (mut metric, mut created) = (None, 0);
         while !reader.is_at_end() {
             match reader.tag("TimeSeries")? {
                 (1, WireType::Bytes) => {
@@ -133,35 +134,48 @@ impl<'d> Decoding<'d> {
                     wrong = wrong.or(read);
                 }
                 (2, WireType::Bytes) => {
-                    let sample = reader.message("TimeSeries.samples")?;
-                    self.out.samples.push(decode_sample(sample)?);
+                    let message = reader.message("TimeSeries.samples")?;
+                    let (time, value, start) = read_sample(message)?;
+                    self.out.push_number(time, value, start);
+                }
+                (3, WireType::Bytes) => {
+                    let message = reader.message("TimeSeries.histograms")?;
+                    match histogram::read_sample(message)? {
+                        Ok(sample) => self.out.push_sample(sample, &mut refused),
+                        Err(reason) => refused.add(reason),
+                    }
                 }
                 (5, WireType::Bytes) => {
                     declaration = Some(read_metadata(reader.message("TimeSeries.metadata")?)?);
                 }
-                (1 | 2 | 5, _) => return Err(reader.corrupt("TimeSeries")),
+                (6, WireType::Varint) => {
+                    created = reader.varint("TimeSeries.created_timestamp")? as Millis;
+                }
+                (1 | 2 | 3 | 5, _) => return Err(reader.corrupt("TimeSeries")),
                 (field, wire_type) => {
-                    histograms += u64::from(field == 3);
                     exemplars += u64::from(field == 4);
                     reader.skip(wire_type, "TimeSeries")?;
                 }
             }
         }
         self.out.check_sample_count(self.limits)?;
-        self.out.count_skipped(exemplars, 0);
+        self.out.count_skipped(exemplars);
+        if created != 0 {
+            self.out.set_start(samples_start, created);
+        }
         let samples = (self.out.samples.len() - samples_start) as u64;
         if let Some(reason) = wrong {
             self.out.canonical.truncate(labels_start);
-            self.out.samples.truncate(samples_start);
-            self.out.refusals.add(samples + histograms, || reason);
+            self.out.truncate_samples(samples_start);
+            let samples = samples + refused.count();
+            self.out.refusals.add(samples, || reason);
             return Ok(());
         }
         let before = self.out.series.len();
-        if histograms > 0 {
-            self.out.refuse_histograms(histograms, labels_start);
-        } else if samples == 0 {
+        if samples + refused.count() == 0 {
             self.out.refuse_empty(labels_start);
         }
+        self.out.refuse_histograms(refused, labels_start);
         finish_series(&labels, self.limits, labels_start, samples_start, self.out);
         if let (true, Some(declared), Some(metric)) =
             (self.out.series.len() > before, declaration, metric)
@@ -254,6 +268,21 @@ impl<'d> Decoding<'d> {
         self.out
             .push_metadata(MetricKind::from_number(kind), texts, self.limits);
     }
+}
+
+/// A number with its time and, when the sender says it, the start of its counter.
+fn read_sample(mut reader: Reader<'_>) -> Result<(Millis, f64, Millis), ApiError> {
+    let (mut time, mut value, mut start) = (0, 0.0, 0);
+    while !reader.is_at_end() {
+        match reader.tag("Sample")? {
+            (1, WireType::Fixed64) => value = f64::from_bits(reader.fixed64("Sample.value")?),
+            (2, WireType::Varint) => time = reader.varint("Sample.timestamp")? as Millis,
+            (3, WireType::Varint) => start = reader.varint("Sample.start_timestamp")? as Millis,
+            (1..=3, _) => return Err(reader.corrupt("Sample")),
+            (_, wire_type) => reader.skip(wire_type, "Sample")?,
+        }
+    }
+    Ok((time, value, start))
 }
 
 /// Type, help and unit.

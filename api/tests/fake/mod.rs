@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
     RangeQuery, TenantName, WriteOutcome, admin,
-    remote_write::{MetricKind, Refusals, WriteRequest},
+    remote_write::{MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{
@@ -136,15 +136,26 @@ impl Backend for FakeNode {
             Mood::RefusesOld => {
                 let mut refusals = Refusals::default();
                 refusals.add(1, || "sample is too old, in series up".to_owned());
-                outcome = WriteOutcome { refusals };
+                outcome.refusals = refusals;
             }
             Mood::Good | Mood::NotReady => {}
         }
         let mut stored = self.stored.lock().unwrap();
         for series in request.series() {
             let labels = series.to_labels();
-            let samples = series.samples().iter();
-            stored.extend(samples.map(|(time, value)| format!("{tenant} {labels} {time} {value}")));
+            stored.extend(series.whole_samples().map(|sample| {
+                let value = match &sample.value {
+                    SampleValue::Float(value) => value.to_string(),
+                    SampleValue::Histogram(h) => {
+                        format!("{} of {}: {:?} {:?}", h.schema, h.count, h.positive, h.sum)
+                    }
+                };
+                let since = match sample.start {
+                    0 => String::new(),
+                    start => format!(" since {start}"),
+                };
+                format!("{tenant} {labels} {} {value}{since}", sample.time)
+            }));
         }
         Ok(outcome)
     }

@@ -30,6 +30,13 @@ pub const SCHEMA_MIN: i8 = -4;
 /// The finest schema of exponential buckets: 256 buckets for each power of two.
 pub const SCHEMA_MAX: i8 = 8;
 
+/// Most buckets of a histogram that is stored, both sides together: 100 times what clients make. More are refused where
+/// they come in.
+pub const BUCKETS_STORED_MAX: usize = 16_384;
+/// Furthest index of an exponential bucket from zero: far behind all finite numbers in every schema, and the distance
+/// of two indexes fits the 32 bits that a span has for it.
+const INDEX_MAX: i32 = 1 << 30;
+
 /// What is known about a counter reset between the histogram in front of a histogram and the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ResetHint {
@@ -132,7 +139,8 @@ impl Histogram {
     ///
     /// # Errors
     /// [`ModelError::Histogram`] for an unknown schema, a threshold that is negative or no number, columns of different lengths,
-    /// indexes that do not ascend or (custom) lie outside of the bounds, and bounds that do not ascend or are infinite.
+    /// indexes that do not ascend or lie outside of their range or (custom) the bounds, and bounds that do not ascend or are
+    /// infinite.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |text| Err(ModelError::Histogram(text));
         if !self.is_custom() && !(SCHEMA_MIN..=SCHEMA_MAX).contains(&self.schema) {
@@ -144,6 +152,14 @@ impl Histogram {
         self.positive.check()?;
         self.negative.check()?;
         if !self.is_custom() {
+            let ends = [&self.positive, &self.negative].map(|side| {
+                let indexes = side.indexes();
+                [indexes.first(), indexes.last()]
+            });
+            let far = |index: &&i32| !(-INDEX_MAX..INDEX_MAX).contains(*index);
+            if ends.iter().flatten().flatten().any(far) {
+                return fail("a bucket of a histogram is out of range");
+            }
             return match self.custom_bounds.is_empty() {
                 true => Ok(()),
                 false => fail("a histogram with exponential buckets has custom bounds"),

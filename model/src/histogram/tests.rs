@@ -211,6 +211,7 @@ fn sums_keep_what_rounding_takes_however_they_are_split() {
 fn malformed_histograms_are_refused() {
     assert_eq!(exponential(0, 0, &[1.0]).check(), Ok(()));
     assert!(exponential(9, 0, &[1.0]).check().is_err());
+    assert!(exponential(0, 1 << 30, &[1.0]).check().is_err());
     assert!(custom(&[1.0], &[1.0; 3]).check().is_err());
     assert!(custom(&[2.0, 1.0], &[1.0]).check().is_err());
     assert!(custom(&[f64::INFINITY], &[1.0]).check().is_err());

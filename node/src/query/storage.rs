@@ -2,14 +2,19 @@
 
 use super::question::{FamilyMetadata, Filter};
 use crate::data_plane::damaged_block;
-use std::{cell::Cell, ops::ControlFlow};
+use std::{cell::Cell, ops::ControlFlow, sync::Arc};
 use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
-    Budget, MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector, SeriesStorage,
-    SeriesVisitor,
+    Budget, HISTOGRAM, MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector,
+    SeriesStorage, SeriesVisitor,
 };
 use trefoil_store_blocks::BlockId;
-use trefoil_store_metrics::{Matcher as EngineMatcher, MetricsError, SeriesSamples, View};
+use trefoil_store_metrics::{
+    HISTOGRAM_BITS, Matcher as EngineMatcher, MetricsError, SeriesSamples, View,
+};
+
+/// Both sides mark the place of a histogram among the values in the same way, so values are copied as they are.
+const _: () = assert!(HISTOGRAM.to_bits() == HISTOGRAM_BITS);
 
 /// One tenant's samples of some shards, on one view.
 pub(super) struct ViewStorage<'a> {
@@ -29,6 +34,12 @@ impl SampleSource for Columns<'_> {
     fn read(&mut self, into: &mut SampleColumns) -> Result<(), QueryError> {
         into.timestamps.extend_from_slice(self.0.timestamps);
         into.values.extend_from_slice(self.0.values);
+        for (at, histogram) in self.0.histograms.iter().enumerate() {
+            if let Some(histogram) = histogram {
+                into.histograms.put(at, Arc::clone(histogram));
+            }
+        }
+        into.start_timestamps.extend_from_slice(self.0.starts);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! block     = header | piece* | trailer
-//! header    = magic "TREFOILM" | version u8 (1) | 7 zero bytes
+//! header    = magic "TREFOILM" | version u8 (1, or 2 when series may be as drawn in `mixed`) | 7 zero bytes
 //! piece     = one zstd frame; its pointer carries the checksum
 //! pointer   = varint offset | varint length | varint content length | crc32c of the frame u32 LE
 //! trailer   = footer's offset u64 LE, length u32 LE, content length u32 LE, crc32c u32 LE
@@ -21,7 +21,7 @@
 //!             | zigzag varint per further one: difference behind the previous difference (first: behind 0)
 //! data      = varint series | per series: zigzag varint column behind the previous series' (first: behind 0)
 //!             | varint timestamps dropped at the column's front | varint dropped at its back
-//!             | varint length of the values ; then the values of all series, as drawn in `value`
+//!             | varint length of the values ; then the values of all series, as drawn in `value` and `mixed`
 //! rows      = varint length of shapes | varint length of values | shapes | values | rows, as in `rows`
 //! shards    = u16 LE per series
 //! page      = varint values | per value, ascending: varint bytes shared with the previous value
@@ -36,6 +36,7 @@
 mod columns;
 mod directory;
 mod label_index;
+mod mixed;
 mod read;
 mod write;
 
@@ -52,8 +53,11 @@ use trefoil_store_blocks::BlockId;
 
 const MAGIC: [u8; 8] = *b"TREFOILM";
 
-/// The version that this program writes.
-pub(crate) const BLOCK_VERSION: u8 = 1;
+/// The newest version that this program reads and writes.
+pub(crate) const BLOCK_VERSION: u8 = 2;
+
+/// The version of a block that holds nothing but floats: what programs before native histograms read.
+pub(crate) const BLOCK_VERSION_PLAIN: u8 = 1;
 
 const HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 32;

@@ -2,20 +2,23 @@
 //! they travel, are journalled and are fetched again; the envelope around it carries the checksum.
 //!
 //! ```text
-//! body    = version u8 (1) | content length u32 LE | zstd frame of the content
+//! body    = version u8 (1, or 2 with a section behind 9) | content length u32 LE | zstd frame of the content
 //! content = section*, kinds ascending;  section = kind u8 | varint length | bytes
 //!   1 shapes      label names, see `rows`
 //!   2 values      label values, see `rows`
 //!   3 rows        one label set per series, see `rows`
 //!   4 shards      u16 LE per series
-//!   5 counts      varint per series: its float samples, at least 1
+//!   5 counts      varint per series: its samples, at least 1
 //!   6 timestamps  zigzag varint per sample: milliseconds behind the previous sample of the body
 //!                 (the first: behind 0), wrapping
-//!   7 lengths     u8 per sample: length of its value, 0 to 8
+//!   7 lengths     u8 per sample: length of its value, 0 to 8; 9 for a native histogram, which has no number
 //!   8 numbers     per sample: the value's IEEE 754 bits, most significant byte first, without the zero
 //!                 bytes at the end
 //!   9 metadata    varint count | per entry: shard u16 LE | type u8 | text metric | text help | text unit
-//! 10 to 15 are kept for native histograms, exemplars and start timestamps.
+//!  10 histograms  per native histogram: varint length | the histogram packed, as in `histogram`
+//!  11 starts      zigzag varint per sample: start timestamp (0: not known) behind that of the previous sample (the
+//!                 first: behind 0), wrapping
+//! 12 to 15 are kept for exemplars.
 //! ```
 //! An absent section is empty. A reader refuses kinds that it does not know: dropping them would lose
 //! acknowledged data. Series stand in the order of the request, so that neighbours share label values;
@@ -27,7 +30,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use reader::{Body, BodyReader, BodySeries, Samples};
+pub use reader::{Body, BodyReader, BodySample, BodySeries, Samples};
 pub use writer::BodyWriter;
 
 pub(crate) use reader::read_metadata;
@@ -35,8 +38,11 @@ pub(crate) use writer::write_metadata_entry;
 
 use trefoil_model::ShardId;
 
-/// The version that this program writes.
-pub const BODY_VERSION: u8 = 1;
+/// The newest version that this program reads and writes.
+pub const BODY_VERSION: u8 = 2;
+
+/// The version of a body that holds nothing but floats: what programs before native histograms read.
+const BODY_VERSION_PLAIN: u8 = 1;
 
 /// Most uncompressed bytes of a body. A coordinator splits a request that would pass it; a reader
 /// refuses more before it allocates.
@@ -51,6 +57,11 @@ const SECTION_TIMESTAMPS: u8 = 6;
 const SECTION_LENGTHS: u8 = 7;
 const SECTION_NUMBERS: u8 = 8;
 const SECTION_METADATA: u8 = 9;
+const SECTION_HISTOGRAMS: u8 = 10;
+const SECTION_STARTS: u8 = 11;
+
+/// The length of a value that is a histogram.
+const LENGTH_HISTOGRAM: u8 = 9;
 
 /// The type that a metric was declared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -318,19 +318,18 @@ impl MetricsEngine {
         windows
     }
 
-    /// Series in the head's label indexes, and samples in the head: what [`MetricsStatistics`] says, at no cost.
+    /// Series in the head's label indexes, and samples in the head, a histogram counted as the plain samples that take as
+    /// much memory. At no cost.
     #[must_use]
     pub fn head_size(&self) -> (u64, u64) {
         let heads = self.heads.read();
         let (mut series, mut samples) = (0, 0);
         for head in heads.tenants.values() {
             series += u64::from(head.index.length());
-            samples += u64::from(head.samples.length());
+            samples += head.samples.weight();
         }
         let frozen = heads.frozen.iter();
-        let waiting: u64 = frozen
-            .map(|(_, part)| u64::from(part.generation().length()))
-            .sum();
+        let waiting: u64 = frozen.map(|(_, part)| part.generation().weight()).sum();
         (series, samples + waiting)
     }
 
@@ -385,6 +384,7 @@ fn apply_body(
     let result = add_series(&mut body, &mut index, &mut samples, accepted);
     // Also what came before a damage. The index first: a view takes them in the other order.
     head.index.publish(index.len());
+    head.samples.publish_weight(samples.weight() as u64);
     head.samples.publish(samples.len());
     Ok(Applied {
         samples: result?,
@@ -402,8 +402,15 @@ fn add_series(
     let before = samples.len();
     while let Some(series) = body.next_series(accepted)? {
         let number = index.find_or_add(series.canonical, series.shard);
-        for (time, value) in series.samples {
-            samples.append(number, time, value);
+        if series.samples.is_plain() {
+            for (time, value) in series.samples {
+                samples.append(number, time, value);
+            }
+            continue;
+        }
+        while let Some(sample) = series.samples.next_with_extras()? {
+            let (histogram, start) = (sample.histogram, sample.start);
+            samples.append_with_extras(number, (sample.time, sample.value), histogram, start);
         }
     }
     Ok(u64::from(samples.len() - before))

@@ -9,6 +9,7 @@
 //!
 //! Nothing of the head is on disk. After a crash it is made again from the journal.
 
+mod extras;
 mod growing;
 mod index;
 mod samples;
@@ -19,7 +20,7 @@ use samples::Collected;
 pub(crate) use samples::Samples;
 
 use crate::Matcher;
-use crate::columns::Column;
+use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
@@ -136,6 +137,7 @@ impl HeadPart {
                 let (time, value, version) = samples.get(record);
                 if range.contains(time) && !erased.erases(time, version) {
                     column.push(time, value);
+                    samples.copy_extras(record, &mut column);
                 }
             }
             if column.is_empty() {
@@ -143,7 +145,7 @@ impl HeadPart {
                 continue;
             }
             column.normalize();
-            out.column.extend(&column.timestamps, &column.values);
+            out.column.extend(column.slice());
             out.ends.push(GatheredEnd {
                 canonical: out.canonical.len(),
                 samples: out.column.values.len(),
@@ -168,9 +170,11 @@ impl HeadPart {
         let column = &mut walk.column;
         column.clear();
         let records = &mut walk.records;
-        samples.collect(number, self.records, records, |time, value, version| {
+        samples.collect(number, self.records, records, |record| {
+            let (time, value, version) = samples.get(record);
             if range.contains(time) && !erased.erases(time, version) {
                 column.push(time, value);
+                samples.copy_extras(record, column);
             }
         });
         column.normalize();
@@ -189,6 +193,11 @@ impl HeadPart {
     /// The generation's content.
     pub(crate) fn generation(&self) -> &Growing<Samples> {
         &self.samples
+    }
+
+    /// Whether there are only numbers without start timestamps.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.samples.read().is_plain()
     }
 
     /// Whether there are samples in a window that shares time with `range`.
@@ -287,8 +296,7 @@ struct GatheredEnd {
 pub(crate) struct GatheredSeries<'a> {
     pub(crate) canonical: &'a [u8],
     pub(crate) shard: ShardId,
-    pub(crate) timestamps: &'a [Millis],
-    pub(crate) values: &'a [f64],
+    pub(crate) samples: SampleSlice<'a>,
 }
 
 impl Gathered {
@@ -307,8 +315,7 @@ impl Gathered {
             GatheredSeries {
                 canonical: &self.canonical[labels],
                 shard: end.shard,
-                timestamps: &self.column.timestamps[range.clone()],
-                values: &self.column.values[range],
+                samples: self.column.slice().cut(range.start, range.end),
             }
         })
     }

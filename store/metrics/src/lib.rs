@@ -5,8 +5,8 @@
 //!   deletions and dropped shards say.
 //! * [`View`] is what the engine held at one moment: streams of series, label questions, exports and digests.
 //!
-//! A sample is (series, timestamp, value); the engine keeps a set of them. Applying the same twice changes
-//! nothing; of two values for one series and timestamp [`prefer`] chooses, whatever their order of arrival. Values are
+//! A sample is (series, timestamp, value, start timestamp if known), and a value a number or a native histogram; the engine
+//! keeps a set of them. Applying the same twice changes nothing; of two values for one series and timestamp [`prefer`] chooses, whatever their order of arrival. Values are
 //! kept to the bit. Everything that is durable here is in blocks and the manifest; the head is rebuilt from the journal.
 //!
 //! This crate knows nothing of journals, requests, placement and clocks, and starts no thread: the node calls
@@ -19,6 +19,7 @@ mod deletion;
 mod engine;
 mod error;
 mod head;
+mod histogram;
 mod matcher;
 mod order;
 mod postings;
@@ -27,9 +28,10 @@ mod value;
 mod view;
 
 pub use body::{
-    BODY_CONTENT_BYTES_MAX, BODY_VERSION, Body, BodyReader, BodySeries, BodyWriter, MetricMetadata,
-    MetricType, Samples, metadata_shard,
+    BODY_CONTENT_BYTES_MAX, BODY_VERSION, Body, BodyReader, BodySample, BodySeries, BodyWriter,
+    MetricMetadata, MetricType, Samples, metadata_shard,
 };
+pub use columns::{SampleRef, SampleSlice};
 pub use deletion::Deletion;
 pub use engine::{
     Applied, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
@@ -37,7 +39,7 @@ pub use engine::{
 pub use error::MetricsError;
 pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};
-pub use value::{STALE_MARKER_BITS, prefer};
+pub use value::{HISTOGRAM_BITS, STALE_MARKER_BITS, prefer};
 pub use view::{
     Digest, DigestKey, Export, ExportCursor, ExportedBody, SeriesCursor, SeriesSamples, View,
 };

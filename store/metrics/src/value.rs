@@ -21,6 +21,10 @@ use trefoil_model::{read_varint, write_varint};
 /// The bits of a stale marker: the NaN by which Prometheus says that a series ended.
 pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
 
+/// The bits of the value of a sample that is a native histogram, which stands beside it. Where none stands there, they
+/// are a number as any other.
+pub const HISTOGRAM_BITS: u64 = 0x7ff0_0000_0000_0004;
+
 const KIND_CONSTANT: u8 = 0;
 const KIND_DELTA: u8 = 1;
 const KIND_DELTA2: u8 = 2;
@@ -44,7 +48,8 @@ pub fn prefer(a: f64, b: f64) -> f64 {
     if preference(b) > preference(a) { b } else { a }
 }
 
-fn preference(value: f64) -> (u8, u64) {
+/// The order of [`prefer`].
+pub(crate) fn preference(value: f64) -> (u8, u64) {
     let bits = value.to_bits();
     if bits == STALE_MARKER_BITS {
         (0, 0)

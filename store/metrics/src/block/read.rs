@@ -4,12 +4,14 @@
 use super::columns::Columns;
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
 use super::label_index::{add_postings, read_page};
+use super::mixed::{KIND_MIXED, decode_mixed};
 use super::{
-    BLOCK_VERSION, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
-    TRAILER_BYTES, damaged,
+    BLOCK_VERSION, BLOCK_VERSION_PLAIN, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX,
+    Pointer, SHARDS_PER_PIECE, TRAILER_BYTES, damaged,
 };
 use crate::MetricsError;
 use crate::body::{MetricMetadata, read_metadata, unzigzag};
+use crate::columns::{Column, SampleSlice};
 use crate::matcher::Matcher;
 use crate::rows::{RowReader, RowSections};
 use crate::value::decode_values;
@@ -26,6 +28,7 @@ const COLUMN_CACHE_BYTES_MAX: usize = 8 << 20;
 /// An open block. Shared by all queries that see it.
 pub(crate) struct BlockReader {
     id: BlockId,
+    version: u8,
     file: BlockFile,
     footer: Footer,
     directories: Vec<OnceLock<Arc<Directory>>>,
@@ -36,15 +39,21 @@ pub(crate) struct BlockReader {
 impl BlockReader {
     /// Opens block `id`, whose only file is `file`.
     pub(crate) fn open(id: BlockId, file: BlockFile) -> Result<Self, MetricsError> {
-        let footer = read_footer(id, &file)?;
+        let (version, footer) = read_footer(id, &file)?;
         let directories = footer.tenants.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
             id,
+            version,
             file,
             footer,
             directories,
             opening: Mutex::new(()),
         })
+    }
+
+    /// The version of its format.
+    pub(crate) fn version(&self) -> u8 {
+        self.version
     }
 
     /// What the block holds of a tenant, if it holds any.
@@ -97,7 +106,8 @@ impl BlockReader {
     }
 }
 
-fn read_footer(id: BlockId, file: &BlockFile) -> Result<Footer, MetricsError> {
+/// The version of the format, and the footer.
+fn read_footer(id: BlockId, file: &BlockFile) -> Result<(u8, Footer), MetricsError> {
     let bad = || damaged(id, "trailer");
     let length = file.length();
     if length < (HEADER_BYTES + TRAILER_BYTES) as u64 {
@@ -109,12 +119,13 @@ fn read_footer(id: BlockId, file: &BlockFile) -> Result<Footer, MetricsError> {
     if header[..8] != MAGIC || header[9..] != [0; 7] {
         return Err(damaged(id, "header"));
     }
-    if header[8] != BLOCK_VERSION {
+    let version = header[8];
+    if !(BLOCK_VERSION_PLAIN..=BLOCK_VERSION).contains(&version) {
         // Only a file that is as it was written tells which program wrote it.
         file.verify().map_err(|_| damaged(id, "header"))?;
         return Err(MetricsError::UnknownBlockVersion {
             block: id,
-            found: header[8],
+            found: version,
             supported: BLOCK_VERSION,
         });
     }
@@ -134,7 +145,8 @@ fn read_footer(id: BlockId, file: &BlockFile) -> Result<Footer, MetricsError> {
     };
     let pointer = read().ok_or_else(bad)?;
     let content = read_piece(id, file, pointer, "footer")?;
-    Footer::read(&content).ok_or_else(|| damaged(id, "footer"))
+    let footer = Footer::read(&content).ok_or_else(|| damaged(id, "footer"))?;
+    Ok((version, footer))
 }
 
 fn read_piece(
@@ -172,6 +184,11 @@ impl TenantReader {
     /// What the footer says of the tenant.
     pub(crate) fn entry(&self) -> &TenantEntry {
         &self.block.footer.tenants[self.index]
+    }
+
+    /// Whether the block's format has only numbers without start timestamps.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.block.version == BLOCK_VERSION_PLAIN
     }
 
     fn damaged(&self, piece: &'static str) -> MetricsError {
@@ -370,16 +387,16 @@ impl TenantReader {
         Ok(())
     }
 
-    /// The samples of the given series (ascending) inside `range`: `each` gets the number, timestamps in
-    /// ascending order and as many values. Series without a sample in the range are left out.
+    /// The samples of the given series (ascending) inside `range`: `each` gets the number and the samples in ascending
+    /// order of time. Series without a sample in the range are left out.
     pub(crate) fn samples(
         &mut self,
         series: impl Iterator<Item = u32>,
         range: TimeRange,
-        mut each: impl FnMut(u32, &[Millis], &[f64]),
+        mut each: impl FnMut(u32, SampleSlice<'_>),
     ) -> Result<(), MetricsError> {
         let mut wanted = series.peekable();
-        let mut values = Vec::new();
+        let mut decoded = Column::default();
         let directory = Arc::clone(&self.directory);
         while let Some(&first) = wanted.peek() {
             let bad = || damaged(self.block.id, "data");
@@ -399,10 +416,10 @@ impl TenantReader {
                 let start = timestamps.partition_point(|at| *at < range.start);
                 let end = timestamps.partition_point(|at| *at < range.end);
                 if start < end {
-                    values.clear();
-                    decode_values(series.values, timestamps.len(), &mut values)
+                    let samples = series
+                        .decode(timestamps, self.block.version, &mut decoded)
                         .ok_or_else(|| self.damaged("data"))?;
-                    each(number, &timestamps[start..end], &values[start..end]);
+                    each(number, samples.cut(start, end));
                 }
                 if wanted.peek().is_none() {
                     break;
@@ -523,6 +540,26 @@ impl<'a> DataPiece<'a> {
 }
 
 impl DataSeries<'_> {
+    /// Decodes the values of these timestamps into `memory`, whose former content is lost.
+    fn decode<'c>(
+        &self,
+        timestamps: &'c [Millis],
+        version: u8,
+        memory: &'c mut Column,
+    ) -> Option<SampleSlice<'c>> {
+        memory.clear();
+        if self.values.first() != Some(&KIND_MIXED) || version == BLOCK_VERSION_PLAIN {
+            decode_values(self.values, timestamps.len(), &mut memory.values)?;
+        } else {
+            memory.timestamps.extend_from_slice(timestamps);
+            decode_mixed(self.values, memory)?;
+        }
+        Some(SampleSlice {
+            timestamps,
+            ..memory.slice()
+        })
+    }
+
     fn cut<'c>(&self, column: &'c [Millis]) -> Option<&'c [Millis]> {
         let end = column.len().checked_sub(self.back)?;
         column.get(self.front..end).filter(|cut| !cut.is_empty())

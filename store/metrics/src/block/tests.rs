@@ -1,8 +1,9 @@
 //! Blocks: round trips, selection, damage in every byte, golden bytes (drawn in
 //! docs/formats/metrics-block.md).
 
-use super::{BLOCK_VERSION, BlockReader, BlockWriter};
+use super::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockReader, BlockWriter};
 use crate::body::{MetricMetadata, MetricType};
+use crate::columns::SampleSlice;
 use crate::order::write_block_key;
 use crate::{Matcher, MetricsError};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -72,15 +73,20 @@ fn write(tenants: &Tenants) -> Written {
     let (manifest, _) = Manifest::open(Arc::clone(&disk) as Arc<dyn Disk>, dir, options).unwrap();
     let id = manifest.reserve_block();
     let file = manifest.create_file(id, "data").unwrap();
-    let mut writer = BlockWriter::new(file, range(), 1).unwrap();
+    let mut writer = BlockWriter::new(file, range(), 1, BLOCK_VERSION_PLAIN).unwrap();
     for (tenant, series) in tenants {
         writer.begin_tenant(*tenant, DeletionVersion(5)).unwrap();
         let mut order: Vec<&Series> = series.iter().collect();
         order.sort_by_key(|series| block_key(&series.labels));
         for series in order {
             let (times, values): (Vec<_>, Vec<_>) = series.samples.iter().copied().unzip();
+            let samples = SampleSlice {
+                timestamps: &times,
+                values: &values,
+                ..SampleSlice::default()
+            };
             writer
-                .add_series(series.labels.canonical(), series.shard, &times, &values)
+                .add_series(series.labels.canonical(), series.shard, samples)
                 .unwrap();
         }
         writer.add_metadata(&metadata()).unwrap();
@@ -163,7 +169,8 @@ fn select(
         labels.insert(number, Labels::from_canonical(canonical).unwrap());
     })?;
     let mut found = Found::new();
-    reader.samples(series.iter(), range, |number, times, values| {
+    reader.samples(series.iter(), range, |number, samples| {
+        let (times, values) = (samples.timestamps, samples.values);
         let bits = values.iter().map(|value| value.to_bits());
         found.insert(
             labels[&number].clone(),

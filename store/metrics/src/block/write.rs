@@ -4,11 +4,14 @@
 use super::columns::ColumnWriter;
 use super::directory::{Directory, Footer, TenantEntry};
 use super::label_index::LabelIndexWriter;
+use super::mixed::encode_mixed;
 use super::{
-    BLOCK_VERSION, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
+    BLOCK_VERSION, BLOCK_VERSION_PLAIN, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer,
+    SHARDS_PER_PIECE,
 };
 use crate::MetricsError;
 use crate::body::{MetricMetadata, write_metadata_entry, zigzag};
+use crate::columns::SampleSlice;
 use crate::rows::RowWriter;
 use crate::value::ValueEncoder;
 use trefoil_model::{
@@ -68,6 +71,7 @@ impl PieceWriter {
 /// Writes one block. A writer that is dropped before [`BlockWriter::finish`] leaves a file without trailer.
 pub(crate) struct BlockWriter {
     pieces: PieceWriter,
+    version: u8,
     range: TimeRange,
     tenants: Vec<TenantEntry>,
     tenant: Option<TenantWriter>,
@@ -77,15 +81,18 @@ pub(crate) struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Begins a block of `range` in an empty file, compressed at zstd `level`.
+    /// Begins a block of `range` in an empty file, compressed at zstd `level`. Only a block of [`BLOCK_VERSION`] takes
+    /// histograms and start timestamps.
     pub(crate) fn new(
         mut file: BlockFileWriter,
         range: TimeRange,
         level: i32,
+        version: u8,
     ) -> Result<Self, MetricsError> {
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
-        header[8] = BLOCK_VERSION;
+        assert!((BLOCK_VERSION_PLAIN..=BLOCK_VERSION).contains(&version));
+        header[8] = version;
         file.write(&header)?;
         let pieces = PieceWriter {
             file,
@@ -94,6 +101,7 @@ impl BlockWriter {
         };
         Ok(Self {
             pieces,
+            version,
             range,
             tenants: Vec::new(),
             tenant: None,
@@ -123,14 +131,14 @@ impl BlockWriter {
     }
 
     /// Adds a series of the present tenant. Series ascend in block order and are unique; timestamps
-    /// ascend, are unique, lie in the block's range, and there is one at least; `values` has the same length.
+    /// ascend, are unique, lie in the block's range, and there is one at least.
     pub(crate) fn add_series(
         &mut self,
         canonical: &[u8],
         shard: ShardId,
-        timestamps: &[Millis],
-        values: &[f64],
+        samples: SampleSlice<'_>,
     ) -> Result<(), MetricsError> {
+        let (timestamps, values) = (samples.timestamps, samples.values);
         assert!(timestamps.len() == values.len() && !values.is_empty());
         self.time_min = self.time_min.min(timestamps[0]);
         self.time_max = self.time_max.max(timestamps[timestamps.len() - 1]);
@@ -146,7 +154,12 @@ impl BlockWriter {
         write_varint(header, u64::from(slice.back));
         tenant.data_column = slice.column;
         let before = tenant.data_values.len();
-        self.encoder.encode(values, &mut tenant.data_values);
+        if samples.is_plain() {
+            self.encoder.encode(values, &mut tenant.data_values);
+        } else {
+            assert!(self.version == BLOCK_VERSION, "a block of floats");
+            encode_mixed(&mut self.encoder, samples, &mut tenant.data_values);
+        }
         write_varint(header, (tenant.data_values.len() - before) as u64);
         tenant.data_series += 1;
         tenant.entry.samples += values.len() as u64;

@@ -2,17 +2,21 @@
 //! never a panic, and cost memory in proportion to [`BODY_CONTENT_BYTES_MAX`] at most.
 
 use super::{
-    BODY_CONTENT_BYTES_MAX, BODY_VERSION, MetricMetadata, MetricType, SECTION_COUNTS,
-    SECTION_LENGTHS, SECTION_METADATA, SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES,
-    SECTION_SHARDS, SECTION_TIMESTAMPS, SECTION_VALUES, unzigzag,
+    BODY_CONTENT_BYTES_MAX, BODY_VERSION, BODY_VERSION_PLAIN, LENGTH_HISTOGRAM, MetricMetadata,
+    MetricType, SECTION_COUNTS, SECTION_HISTOGRAMS, SECTION_LENGTHS, SECTION_METADATA,
+    SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS, SECTION_STARTS,
+    SECTION_TIMESTAMPS, SECTION_VALUES, unzigzag,
 };
 use crate::MetricsError;
-use crate::rows::{RowReader, RowSections, read_short};
+use crate::histogram::unpack;
+use crate::rows::{RowReader, RowSections, read_short, text_end};
+use crate::value::HISTOGRAM_BITS;
 use std::ops::Range;
 use trefoil_model::{Millis, ShardId, ShardSet, read_varint};
 use zstd::bulk::Decompressor;
 
-const SECTIONS: usize = 10;
+const SECTIONS: usize = 12;
+const SECTIONS_PLAIN: usize = 10;
 
 /// Reads one body after another; keeps its memory and the decompressor.
 pub struct BodyReader {
@@ -44,8 +48,8 @@ impl BodyReader {
     /// [`MetricsError::UnknownBodyVersion`], [`MetricsError::BodyTooLarge`] or
     /// [`MetricsError::MalformedBody`].
     pub fn open(&mut self, body: &[u8]) -> Result<Body<'_>, MetricsError> {
-        self.decompress(body)?;
-        let sections = find_sections(&self.content)?;
+        let version = self.decompress(body)?;
+        let sections = find_sections(&self.content, version)?;
         let of = |kind: u8| &self.content[sections[usize::from(kind)].clone()];
         let labels = RowSections {
             shapes: of(SECTION_SHAPES),
@@ -69,6 +73,12 @@ impl BodyReader {
                 previous: 0,
                 lengths: of(SECTION_LENGTHS),
                 numbers: of(SECTION_NUMBERS),
+                histograms: of(SECTION_HISTOGRAMS),
+                histogram: None,
+                starts: of(SECTION_STARTS),
+                starts_at: 0,
+                start: 0,
+                is_plain: version == BODY_VERSION_PLAIN,
                 left: 0,
                 malformed: false,
             },
@@ -76,11 +86,12 @@ impl BodyReader {
         })
     }
 
-    fn decompress(&mut self, body: &[u8]) -> Result<(), MetricsError> {
+    /// Decompresses a body and says its version.
+    fn decompress(&mut self, body: &[u8]) -> Result<u8, MetricsError> {
         let Some((&[version, ref length @ ..], frame)) = body.split_first_chunk::<5>() else {
             return Err(malformed("header"));
         };
-        if version != BODY_VERSION {
+        if !(BODY_VERSION_PLAIN..=BODY_VERSION).contains(&version) {
             return Err(MetricsError::UnknownBodyVersion {
                 found: version,
                 supported: BODY_VERSION,
@@ -100,18 +111,22 @@ impl BodyReader {
         if written != bytes {
             return Err(malformed("content length"));
         }
-        Ok(())
+        Ok(version)
     }
 }
 
-fn find_sections(content: &[u8]) -> Result<[Range<usize>; SECTIONS], MetricsError> {
+fn find_sections(content: &[u8], version: u8) -> Result<[Range<usize>; SECTIONS], MetricsError> {
+    let known = match version {
+        BODY_VERSION_PLAIN => SECTIONS_PLAIN,
+        _ => SECTIONS,
+    };
     let mut sections = [const { 0..0 }; SECTIONS];
     let mut at = 0;
     let mut previous = 0;
     while at < content.len() {
         let kind = content[at];
         at += 1;
-        if kind <= previous || usize::from(kind) >= SECTIONS {
+        if kind <= previous || usize::from(kind) >= known {
             return Err(malformed("section kind"));
         }
         previous = kind;
@@ -199,7 +214,9 @@ impl<'a> Body<'a> {
         let all_read = self.counts_at == self.counts.len()
             && samples.timestamps_at == samples.timestamps.len()
             && samples.lengths.is_empty()
-            && samples.numbers.is_empty();
+            && samples.numbers.is_empty()
+            && samples.histograms.is_empty()
+            && samples.starts_at == samples.starts.len();
         all_read
             .then_some(())
             .ok_or_else(|| malformed("bytes behind the samples"))
@@ -257,8 +274,78 @@ pub struct Samples<'a> {
     previous: Millis,
     lengths: &'a [u8],
     numbers: &'a [u8],
+    histograms: &'a [u8],
+    /// The histogram of the sample that was read last, packed.
+    histogram: Option<&'a [u8]>,
+    starts: &'a [u8],
+    starts_at: usize,
+    start: Millis,
+    is_plain: bool,
     left: usize,
     malformed: bool,
+}
+
+/// One sample of a body.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BodySample<'a> {
+    /// Milliseconds.
+    pub time: Millis,
+    /// The number; [`crate::HISTOGRAM_BITS`] beside a histogram.
+    pub value: f64,
+    /// The native histogram, when it is one; checked.
+    pub(crate) histogram: Option<&'a [u8]>,
+    /// When its counter began, in milliseconds, or 0 where that is not known.
+    pub start: Millis,
+}
+
+impl BodySample<'_> {
+    /// The native histogram, when it is one.
+    #[must_use]
+    pub fn histogram(&self) -> Option<trefoil_model::Histogram> {
+        self.histogram.and_then(unpack)
+    }
+}
+
+impl<'a> Samples<'a> {
+    /// Whether the body has only numbers without start timestamps.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// The next sample with all that it has; `None` behind the last of the series.
+    ///
+    /// # Errors
+    /// [`MetricsError::MalformedBody`] for a histogram that is none.
+    pub fn next_with_extras(&mut self) -> Result<Option<BodySample<'a>>, MetricsError> {
+        let Some((time, value)) = self.next() else {
+            return Ok(None);
+        };
+        if self
+            .histogram
+            .is_some_and(|packed| unpack(packed).is_none())
+        {
+            return Err(malformed("histogram"));
+        }
+        Ok(Some(BodySample {
+            time,
+            value,
+            histogram: self.histogram,
+            start: self.start,
+        }))
+    }
+
+    /// Reads what a sample has that is no number, and gives the bits of its value.
+    #[cold]
+    fn read_histogram(&mut self) -> Option<u64> {
+        let end = text_end(self.histograms, 0)?;
+        let mut at = 0;
+        read_short(self.histograms, &mut at)?;
+        let (histogram, rest) = self.histograms.split_at(end);
+        self.histogram = Some(&histogram[at..]);
+        self.histograms = rest;
+        Some(HISTOGRAM_BITS)
+    }
 }
 
 impl Samples<'_> {
@@ -269,11 +356,18 @@ impl Samples<'_> {
     fn read(&mut self) -> Option<(Millis, f64)> {
         let step = read_short(self.timestamps, &mut self.timestamps_at)?;
         let (&length, lengths) = self.lengths.split_first()?;
-        let length = usize::from(length);
+        let mut length = usize::from(length);
+        if !self.is_plain {
+            self.histogram = None;
+        }
         let bits = match self.numbers.first_chunk::<8>() {
             // Reading eight bytes and dropping the rest is faster than copying `length` ones.
             Some(eight) if (1..=8).contains(&length) => {
                 u64::from_be_bytes(*eight) & (u64::MAX << (64 - 8 * length))
+            }
+            _ if length == usize::from(LENGTH_HISTOGRAM) => {
+                length = 0;
+                self.read_histogram()?
             }
             _ => {
                 let mut eight = [0; 8];
@@ -286,6 +380,10 @@ impl Samples<'_> {
         self.numbers = &self.numbers[length..];
         self.lengths = lengths;
         self.previous = self.previous.wrapping_add(unzigzag(step));
+        if !self.starts.is_empty() {
+            let step = read_short(self.starts, &mut self.starts_at)?;
+            self.start = self.start.wrapping_add(unzigzag(step));
+        }
         Some((self.previous, f64::from_bits(bits)))
     }
 }

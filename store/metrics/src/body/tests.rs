@@ -152,7 +152,7 @@ fn golden_bytes() {
 
 /// Wraps content as a body would, so that hostile content reaches the reader behind zstd.
 fn wrap(content: &[u8]) -> Vec<u8> {
-    let mut body = vec![BODY_VERSION];
+    let mut body = vec![BODY_VERSION_PLAIN];
     body.extend_from_slice(&(content.len() as u32).to_le_bytes());
     body.extend(zstd::bulk::compress(content, 1).unwrap());
     body
@@ -190,8 +190,8 @@ fn what_cannot_be_read_is_named() {
     };
     check(b"\x01", "parcel body is malformed: header");
     check(
-        b"\x02\0\0\0\0",
-        "parcel body has version 2, this program reads up to 1",
+        b"\x03\0\0\0\0",
+        "parcel body has version 3, this program reads up to 2",
     );
     check(
         b"\x01\xff\xff\xff\xff",
@@ -203,4 +203,89 @@ fn what_cannot_be_read_is_named() {
         &wrap(b"\x01\x05"),
         "parcel body is malformed: section length",
     );
+}
+
+/// A body with everything that only version 2 has: the content behind the sections of version 1.
+#[test]
+fn golden_bytes_of_histograms_and_starts() {
+    let mut column = crate::columns::Column::default();
+    column.push(1_000, 1.0);
+    column.push(2_000, 0.0);
+    column.set_last_histogram(Default::default());
+    column.set_last_start(500);
+    let mut writer = BodyWriter::new().unwrap();
+    let up = Labels::from_pairs([("__name__", "up")]);
+    for _ in 0..2 {
+        writer
+            .add_samples(ShardId(7), up.canonical(), column.slice().iter())
+            .unwrap();
+        writer
+            .add_series(ShardId(7), up.canonical(), [(2_000, 1.0)])
+            .unwrap();
+        let body = writer.finish().unwrap();
+        assert_eq!(body[0], 2);
+        let content = zstd::bulk::decompress(&body[5..], 1024).unwrap();
+        let expected: &[&[u8]] = &[
+            b"\x05\x02\x02\x01",
+            b"\x06\x05\xd0\x0f\xd0\x0f\x00",
+            b"\x07\x03\x02\x09\x02",
+            b"\x08\x04\x3f\xf0\x3f\xf0",
+            b"\x0a\x17\x16\x00\x04\0\0\0\0\0\0\0\0\x00\x00\0\0\0\0\0\0\0\0\x00\x00",
+            b"\x0b\x05\x00\xe8\x07\xe7\x07",
+        ];
+        let expected = expected.concat();
+        assert!(content.ends_with(&expected), "{content:02x?}");
+        let mut reader = BodyReader::new().unwrap();
+        let mut open = reader.open(&body).unwrap();
+        let all = ShardSet::all(8);
+        let series = open.next_series(&all).unwrap().unwrap();
+        let first = series.samples.next_with_extras().unwrap().unwrap();
+        assert_eq!(
+            (first.time, first.start, first.histogram()),
+            (1_000, 0, None)
+        );
+        let second = series.samples.next_with_extras().unwrap().unwrap();
+        assert_eq!((second.time, second.start), (2_000, 500));
+        assert_eq!(second.histogram(), Some(Default::default()));
+        // The sections of version 2 are not known to version 1.
+        let mut older = body.clone();
+        older[0] = 1;
+        let error = read(&older, &all).expect_err("an unknown section");
+        assert_eq!(error.to_string(), "parcel body is malformed: section kind");
+    }
+}
+
+#[test]
+fn hostile_histograms_give_errors_or_sound_samples() {
+    for seed in 0..2_000 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut column = crate::columns::Column::default();
+        for time in 0..4 {
+            column.push(time, 1.0);
+            let histogram = crate::histogram::tests::random_histogram(&mut random);
+            column.set_last_histogram(std::sync::Arc::new(histogram));
+            column.set_last_start(time / 2);
+        }
+        let mut writer = BodyWriter::new().unwrap();
+        let up = Labels::from_pairs([("__name__", "up")]);
+        writer
+            .add_samples(ShardId(7), up.canonical(), column.slice().iter())
+            .unwrap();
+        let body = writer.finish().unwrap();
+        let mut content = zstd::bulk::decompress(&body[5..], 1 << 20).unwrap();
+        let at = random.random_range(0..content.len());
+        content[at] = random.random();
+        let mut hostile = wrap(&content);
+        hostile[0] = BODY_VERSION;
+        let mut reader = BodyReader::new().unwrap();
+        let Ok(mut open) = reader.open(&hostile) else {
+            continue;
+        };
+        let all = ShardSet::all(8);
+        while let Ok(Some(series)) = open.next_series(&all) {
+            while let Ok(Some(sample)) = series.samples.next_with_extras() {
+                assert_eq!(sample.histogram.is_some(), sample.histogram().is_some());
+            }
+        }
+    }
 }

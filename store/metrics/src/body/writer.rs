@@ -1,11 +1,14 @@
 //! Building a body. One writer serves many requests: `finish` keeps the memory and the compressor.
 
 use super::{
-    BODY_CONTENT_BYTES_MAX, BODY_VERSION, MetricMetadata, SECTION_COUNTS, SECTION_LENGTHS,
-    SECTION_METADATA, SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS,
-    SECTION_TIMESTAMPS, SECTION_VALUES, zigzag,
+    BODY_CONTENT_BYTES_MAX, BODY_VERSION, BODY_VERSION_PLAIN, LENGTH_HISTOGRAM, MetricMetadata,
+    SECTION_COUNTS, SECTION_HISTOGRAMS, SECTION_LENGTHS, SECTION_METADATA, SECTION_NUMBERS,
+    SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS, SECTION_STARTS, SECTION_TIMESTAMPS,
+    SECTION_VALUES, zigzag,
 };
 use crate::MetricsError;
+use crate::columns::SampleRef;
+use crate::histogram::pack;
 use crate::rows::{LABEL_BYTES_PER_SERIES_MAX, RowWriter};
 use trefoil_model::{Millis, ShardId, write_varint};
 use zstd::bulk::Compressor;
@@ -21,9 +24,13 @@ pub struct BodyWriter {
     timestamps: Vec<u8>,
     lengths: Vec<u8>,
     numbers: Vec<u8>,
+    histograms: Vec<u8>,
+    /// Empty until a start timestamp is known, then one for each sample.
+    starts: Vec<u8>,
     metadata: Vec<u8>,
     metadata_count: usize,
     previous_timestamp: Millis,
+    previous_start: Millis,
     content: Vec<u8>,
     section: Vec<u8>,
     compressor: Compressor<'static>,
@@ -43,9 +50,12 @@ impl BodyWriter {
             timestamps: Vec::new(),
             lengths: Vec::new(),
             numbers: Vec::new(),
+            histograms: Vec::new(),
+            starts: Vec::new(),
             metadata: Vec::new(),
             metadata_count: 0,
             previous_timestamp: 0,
+            previous_start: 0,
             content: Vec::new(),
             section: Vec::new(),
             compressor,
@@ -70,23 +80,86 @@ impl BodyWriter {
         self.check_room(canonical.len())?;
         let mut count = 0;
         for (timestamp, value) in samples {
-            let step = timestamp.wrapping_sub(self.previous_timestamp);
-            write_varint(&mut self.timestamps, zigzag(step));
-            self.previous_timestamp = timestamp;
-            let bits = value.to_bits();
-            let length = 8 - (bits.trailing_zeros() / 8) as usize;
-            self.lengths.push(length as u8);
-            self.numbers
-                .extend_from_slice(&bits.to_be_bytes()[..length]);
+            self.add_number(timestamp, value);
             count += 1;
         }
+        if !self.starts.is_empty() {
+            (0..count).for_each(|_| self.add_start(0));
+        }
+        self.end_series(shard, canonical, count);
+        Ok(())
+    }
+
+    /// As [`BodyWriter::add_series`], for samples that may be histograms and have start timestamps. The caller keeps the
+    /// histograms of one call below some MiB.
+    ///
+    /// # Errors
+    /// As for [`BodyWriter::add_series`].
+    pub fn add_samples<'s>(
+        &mut self,
+        shard: ShardId,
+        canonical: &[u8],
+        samples: impl IntoIterator<Item = SampleRef<'s>>,
+    ) -> Result<(), MetricsError> {
+        self.check_room(canonical.len())?;
+        let mut count = 0;
+        for sample in samples {
+            count += 1;
+            let before = self.lengths.len();
+            match sample.histogram {
+                None => self.add_number(sample.time, sample.value),
+                Some(histogram) => {
+                    self.add_time(sample.time);
+                    self.lengths.push(LENGTH_HISTOGRAM);
+                    self.section.clear();
+                    pack(histogram, &mut self.section);
+                    write_varint(&mut self.histograms, self.section.len() as u64);
+                    self.histograms.append(&mut self.section);
+                }
+            }
+            if sample.start != 0 && self.starts.is_empty() {
+                // Each of the samples before has 0 behind 0.
+                self.starts.resize(before, 0);
+                self.add_start(sample.start);
+            } else if !self.starts.is_empty() {
+                self.add_start(sample.start);
+            }
+        }
+        self.end_series(shard, canonical, count);
+        Ok(())
+    }
+
+    #[inline]
+    fn add_time(&mut self, timestamp: Millis) {
+        let step = timestamp.wrapping_sub(self.previous_timestamp);
+        write_varint(&mut self.timestamps, zigzag(step));
+        self.previous_timestamp = timestamp;
+    }
+
+    #[inline]
+    fn add_number(&mut self, timestamp: Millis, value: f64) {
+        self.add_time(timestamp);
+        let bits = value.to_bits();
+        let length = 8 - (bits.trailing_zeros() / 8) as usize;
+        self.lengths.push(length as u8);
+        self.numbers
+            .extend_from_slice(&bits.to_be_bytes()[..length]);
+    }
+
+    fn add_start(&mut self, start: Millis) {
+        let step = start.wrapping_sub(self.previous_start);
+        write_varint(&mut self.starts, zigzag(step));
+        self.previous_start = start;
+    }
+
+    /// Adds the series of the last `count` samples.
+    fn end_series(&mut self, shard: ShardId, canonical: &[u8], count: u64) {
         if count == 0 {
-            return Ok(());
+            return;
         }
         write_varint(&mut self.counts, count);
         self.shards.extend_from_slice(&shard.0.to_le_bytes());
         self.rows.push(canonical);
-        Ok(())
     }
 
     /// Adds what a metric family is declared as.
@@ -117,7 +190,8 @@ impl BodyWriter {
     /// About how many uncompressed bytes the body has now.
     #[must_use]
     pub fn content_bytes(&self) -> usize {
-        let samples = self.timestamps.len() + self.lengths.len() + self.numbers.len();
+        let numbers = self.timestamps.len() + self.lengths.len() + self.numbers.len();
+        let samples = numbers + self.histograms.len() + self.starts.len();
         let series = self.rows.bytes() + self.shards.len() + self.counts.len();
         samples + series + self.metadata.len()
     }
@@ -140,6 +214,10 @@ impl BodyWriter {
     /// [`MetricsError::BodyTooLarge`] when one series had millions of samples (the writer is empty
     /// afterwards too), [`MetricsError::Compression`] when memory is short.
     pub fn finish(&mut self) -> Result<Vec<u8>, MetricsError> {
+        let version = match self.histograms.is_empty() && self.starts.is_empty() {
+            true => BODY_VERSION_PLAIN,
+            false => BODY_VERSION,
+        };
         self.move_to_content();
         let bytes = self.content.len();
         if bytes > BODY_CONTENT_BYTES_MAX {
@@ -151,7 +229,7 @@ impl BodyWriter {
             .compress(&self.content)
             .map_err(MetricsError::Compression)?;
         let mut body = Vec::with_capacity(frame.len() + 5);
-        body.push(BODY_VERSION);
+        body.push(version);
         body.extend_from_slice(&(bytes as u32).to_le_bytes());
         body.extend_from_slice(&frame);
         Ok(body)
@@ -180,6 +258,13 @@ impl BodyWriter {
             move_section(content, SECTION_METADATA, section);
             self.metadata_count = 0;
         }
+        if !self.histograms.is_empty() {
+            move_section(content, SECTION_HISTOGRAMS, &mut self.histograms);
+        }
+        if !self.starts.is_empty() {
+            move_section(content, SECTION_STARTS, &mut self.starts);
+        }
+        self.previous_start = 0;
     }
 }
 

@@ -8,7 +8,7 @@ mod homeless;
 use super::readers::BLOCK_FILE;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{BlockSummary, BlockWriter};
+use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::Column;
 use crate::head::{Gathered, Growing, HeadPart, Samples, TenantHead};
@@ -166,7 +166,13 @@ impl MetricsEngine {
         policy: &Policy,
     ) -> Result<BlockSummary, MetricsError> {
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
-        let mut writer = BlockWriter::new(file, range, self.options.flush_compression)?;
+        let mut parts = frozen.values().flatten();
+        let version = match parts.all(|part| part.is_plain()) {
+            true => BLOCK_VERSION_PLAIN,
+            false => BLOCK_VERSION,
+        };
+        let level = self.options.flush_compression;
+        let mut writer = BlockWriter::new(file, range, level, version)?;
         for (tenant, parts) in frozen {
             let touched = |part: &HeadPart| {
                 let samples = part.generation().read();
@@ -243,8 +249,7 @@ fn write_part(
     for numbers in part.in_block_order().chunks(GATHERED_SERIES) {
         part.gather(numbers, range, policy.deletions(tenant), &mut gathered);
         for series in gathered.iter() {
-            let (timestamps, values) = (series.timestamps, series.values);
-            writer.add_series(series.canonical, series.shard, timestamps, values)?;
+            writer.add_series(series.canonical, series.shard, series.samples)?;
         }
     }
     Ok(())
@@ -268,13 +273,13 @@ fn write_parts(
                 write_block_key(series.canonical, &mut key);
                 let new = || (series.canonical.to_vec(), series.shard, Column::default());
                 let (_, _, column) = all.entry(key).or_insert_with(new);
-                column.extend(series.timestamps, series.values);
+                column.extend(series.samples);
             }
         }
     }
     for (canonical, shard, mut column) in all.into_values() {
         column.normalize();
-        writer.add_series(&canonical, shard, &column.timestamps, &column.values)?;
+        writer.add_series(&canonical, shard, column.slice())?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::readers::BLOCK_FILE;
 use super::scan::Scan;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{BlockReader, BlockSummary, BlockWriter};
+use crate::block::{BLOCK_VERSION_PLAIN, BlockReader, BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::Column;
 use crate::deletion::Deletion;
@@ -152,7 +152,10 @@ impl MetricsEngine {
             .flat_map(|input| input.meta.tenants.iter().map(|summary| summary.tenant))
             .collect();
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
-        let mut writer = BlockWriter::new(file, window, self.options.merge_compression)?;
+        let versions = readers.iter().map(|(block, _)| block.version());
+        let version = versions.max().unwrap_or(BLOCK_VERSION_PLAIN);
+        let level = self.options.merge_compression;
+        let mut writer = BlockWriter::new(file, window, level, version)?;
         for tenant in tenants {
             merge_tenant(&mut writer, tenant, window, &readers, policy)?;
         }
@@ -227,19 +230,13 @@ fn merge_series(
                 continue;
             }
             let Some(series) = scan.take() else { continue };
-            let found = &series.column;
-            extend_without(
-                deletions,
-                &series.canonical,
-                &found.timestamps,
-                &found.values,
-                &mut column,
-            );
+            let found = series.column.slice();
+            extend_without(deletions, &series.canonical, found, &mut column);
             labels = (series.canonical, series.shard);
         }
         column.normalize();
         if !column.is_empty() {
-            writer.add_series(&labels.0, labels.1, &column.timestamps, &column.values)?;
+            writer.add_series(&labels.0, labels.1, column.slice())?;
         }
     }
 }

@@ -76,16 +76,13 @@ impl Scan {
                 series.push_back((number, one));
             })?;
         let mut at = 0;
-        self.reader.samples(
-            wanted.into_iter(),
-            self.range,
-            |number, timestamps, values| {
+        self.reader
+            .samples(wanted.into_iter(), self.range, |number, samples| {
                 while series[at].0 != number {
                     at += 1;
                 }
-                series[at].1.column.extend(timestamps, values);
-            },
-        )?;
+                series[at].1.column.extend(samples);
+            })?;
         let ready = series.into_iter().map(|(_, one)| one);
         self.ready
             .extend(ready.filter(|one| !one.column.is_empty()));

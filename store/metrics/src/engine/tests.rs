@@ -2,6 +2,7 @@
 //! flushes, merges, retention and crashes.
 
 mod deletions;
+mod histograms;
 mod metadata;
 
 use super::*;

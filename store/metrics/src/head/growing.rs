@@ -4,12 +4,13 @@
 //! something is, to pin it, waits for none of them. A length never shrinks.
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A value that grows, and how long it was when its length was last published.
 pub(crate) struct Growing<T> {
     content: RwLock<T>,
     length: AtomicU32,
+    weight: AtomicU64,
 }
 
 impl<T> Growing<T> {
@@ -18,6 +19,7 @@ impl<T> Growing<T> {
         Self {
             content: RwLock::new(content),
             length: AtomicU32::new(0),
+            weight: AtomicU64::new(0),
         }
     }
 
@@ -32,6 +34,16 @@ impl<T> Growing<T> {
     /// Says how long the content is; by its writer, while it has the lock.
     pub(crate) fn publish(&self, length: u32) {
         self.length.store(length, Ordering::Release);
+    }
+
+    /// Says how much memory the content takes, in units of its own; as [`Growing::publish`].
+    pub(crate) fn publish_weight(&self, weight: u64) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// The weight that was published last.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
     }
 
     /// The length that was published last. Everything that was published before it is visible, too.

@@ -6,9 +6,13 @@
 //! ```
 //! Appending is a sequential write and one random access; there is no allocation per series. Records of
 //! one scrape lie next to each other in the order of the series, so walking many series reads memory in
-//! as many parallel sequential streams as there are scrapes. A timestamp is stored once per scrape.
+//! as many parallel sequential streams as there are scrapes. A timestamp is stored once per scrape. Histograms and start
+//! timestamps stand beside the records, by number (`extras`).
 
+use super::extras::Extras;
 use crate::body::MetricMetadata;
+use crate::columns::Column;
+use crate::value::HISTOGRAM_BITS;
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::{DeletionVersion, Millis, ShardId, TimeRange, Window};
 
@@ -36,6 +40,7 @@ pub(crate) struct Samples {
     chunks: Vec<Vec<Record>>,
     tails: Vec<u32>,
     records: u32,
+    extras: Extras,
     /// The deletion version of the records from a number on; ascending by number.
     versions: Vec<(u32, DeletionVersion)>,
     /// How many timestamps each window has.
@@ -107,6 +112,40 @@ impl Samples {
         }
     }
 
+    /// Appends a sample that is a histogram, packed and checked, or whose start timestamp is known (0: it is not).
+    ///
+    /// # Panics
+    /// As [`Samples::append`].
+    pub(crate) fn append_with_extras(
+        &mut self,
+        series: u32,
+        (time, value): (Millis, f64),
+        histogram: Option<&[u8]>,
+        start: Millis,
+    ) {
+        self.extras.put(self.records, histogram, start);
+        let marker = f64::from_bits(HISTOGRAM_BITS);
+        self.append(series, time, histogram.map_or(value, |_| marker));
+    }
+
+    /// Whether there are only numbers without start timestamps.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.extras.is_empty()
+    }
+
+    /// Gives the last sample of `column`, which is `record`, its histogram and start timestamp.
+    #[inline]
+    pub(crate) fn copy_extras(&self, record: u32, column: &mut Column) {
+        if !self.extras.is_empty() {
+            self.extras.copy_to(record, column);
+        }
+    }
+
+    /// How many records there are, a histogram counted as many plain ones that take as much memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.records as usize + self.extras.records(size_of::<Record>())
+    }
+
     #[inline]
     fn time_number(&mut self, time: Millis) -> u32 {
         let slot = (time as u64 % RECENT_TIMES as u64) as usize;
@@ -158,7 +197,7 @@ impl Samples {
         series: u32,
         limit: u32,
         newest_first: &mut Vec<u32>,
-        mut each: impl FnMut(Millis, f64, DeletionVersion),
+        mut each: impl FnMut(u32),
     ) {
         newest_first.clear();
         let mut at = self.tails.get(series as usize).copied().unwrap_or(NONE);
@@ -169,8 +208,7 @@ impl Samples {
             at = self.record(at).previous;
         }
         for &at in newest_first.iter().rev() {
-            let (time, value, version) = self.get(at);
-            each(time, value, version);
+            each(at);
         }
     }
 
@@ -227,7 +265,8 @@ impl Samples {
     /// Memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let records: usize = self.chunks.iter().map(Vec::capacity).sum();
-        records * size_of::<Record>() + self.times.capacity() * 8 + self.tails.capacity() * 4
+        let shared = self.times.capacity() * 8 + self.tails.capacity() * 4;
+        records * size_of::<Record>() + shared + self.extras.memory_bytes()
     }
 }
 

@@ -5,10 +5,11 @@
 //! that a piece of a block is decoded once per batch. The batch bounds memory.
 
 use super::selection::{Part, Selection, Source};
-use crate::columns::Column;
+use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::{Matcher, MetricsError};
-use trefoil_model::{Millis, ShardId, TimeRange};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Millis, ShardId, TimeRange};
 
 /// Samples in memory at once, about: 64 MiB.
 const BATCH_SAMPLES: u64 = 4 << 20;
@@ -21,8 +22,25 @@ pub struct SeriesSamples<'a> {
     pub shard: ShardId,
     /// Ascending, unique, at least one.
     pub timestamps: &'a [Millis],
-    /// As many values.
+    /// As many values; [`crate::HISTOGRAM_BITS`] where the sample is a histogram.
     pub values: &'a [f64],
+    /// Native histograms: empty, or a place for each value.
+    pub histograms: &'a [Option<Arc<Histogram>>],
+    /// When each sample's counter began, in milliseconds, or 0 where that is not known: empty, or one for each value.
+    pub starts: &'a [Millis],
+}
+
+impl<'a> SeriesSamples<'a> {
+    /// The samples without the series.
+    #[must_use]
+    pub fn samples(&self) -> SampleSlice<'a> {
+        SampleSlice {
+            timestamps: self.timestamps,
+            values: self.values,
+            histograms: self.histograms,
+            starts: self.starts,
+        }
+    }
 }
 
 /// A cursor over series in ascending label order. Holds its view's blocks and heads.
@@ -112,6 +130,8 @@ impl SeriesCursor {
             shard: self.selection.shard(rank),
             timestamps: &column.timestamps,
             values: &column.values,
+            histograms: &column.histograms,
+            starts: &column.starts,
         }
     }
 
@@ -153,17 +173,17 @@ impl SeriesCursor {
                 part, deletions, ..
             } => {
                 part.samples(numbers, self.range, deletions, |number, column| {
-                    batch[slot_of(number) - start].extend(&column.timestamps, &column.values);
+                    batch[slot_of(number) - start].extend(column.slice());
                 });
                 Ok(())
             }
             Source::Block {
                 reader, deletions, ..
-            } => reader.samples(numbers, self.range, |number, timestamps, values| {
+            } => reader.samples(numbers, self.range, |number, samples| {
                 let rank = slot_of(number);
                 let column = &mut batch[rank - start];
                 let canonical = selection.canonical(rank);
-                extend_without(deletions, canonical, timestamps, values, column);
+                extend_without(deletions, canonical, samples, column);
             }),
         }
     }
@@ -173,19 +193,18 @@ impl SeriesCursor {
 pub(crate) fn extend_without(
     deletions: &[Deletion],
     canonical: &[u8],
-    timestamps: &[Millis],
-    values: &[f64],
+    samples: SampleSlice<'_>,
     column: &mut Column,
 ) {
     let selecting = deletions.iter().filter(|d| d.selects(canonical));
     let ranges: Vec<TimeRange> = selecting.map(|deletion| deletion.range).collect();
     if ranges.is_empty() {
-        column.extend(timestamps, values);
+        column.extend(samples);
         return;
     }
-    for (time, value) in timestamps.iter().zip(values) {
-        if !ranges.iter().any(|range| range.contains(*time)) {
-            column.push(*time, *value);
+    for sample in samples.iter() {
+        if !ranges.iter().any(|range| range.contains(sample.time)) {
+            column.push_sample(sample);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! item   = series hash u128 LE | timestamp i64 LE | value bits u64 LE
+//!          | with a histogram or a start timestamp: start i64 LE | the histogram packed, as in `histogram`
 //! digest = (sum of xxh3-128(item, seed = key) modulo 2^128, number of items)
 //! ```
 //! The sum runs over merged, de-duplicated content: it depends neither on the layout in heads and blocks
@@ -9,9 +10,11 @@
 
 use super::View;
 use crate::MetricsError;
+use crate::columns::SampleRef;
+use crate::histogram::pack;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use trefoil_model::{Millis, SeriesHash, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_model::{SeriesHash, ShardId, ShardSet, TenantId, TimeRange, Window};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What a digest is about.
@@ -43,12 +46,22 @@ impl Digest {
         self.items += other.items;
     }
 
-    fn add_item(&mut self, key: u64, series: &[u8; 16], time: Millis, value: f64) {
+    fn add_item(&mut self, key: u64, series: &[u8; 16], sample: SampleRef<'_>) {
         let mut item = [0; 32];
         item[..16].copy_from_slice(series);
-        item[16..24].copy_from_slice(&time.to_le_bytes());
-        item[24..].copy_from_slice(&value.to_bits().to_le_bytes());
-        let hash = xxh3_128_with_seed(&item, key);
+        item[16..24].copy_from_slice(&sample.time.to_le_bytes());
+        item[24..].copy_from_slice(&sample.value.to_bits().to_le_bytes());
+        let hash = match (sample.histogram, sample.start) {
+            (None, 0) => xxh3_128_with_seed(&item, key),
+            (histogram, start) => {
+                let mut longer = item.to_vec();
+                longer.extend_from_slice(&start.to_le_bytes());
+                if let Some(histogram) = histogram {
+                    pack(histogram, &mut longer);
+                }
+                xxh3_128_with_seed(&longer, key)
+            }
+        };
         self.sum = self.sum.wrapping_add(hash);
         self.items += 1;
     }
@@ -118,8 +131,8 @@ impl View {
             let hash = SeriesHash::of(tenant, series.canonical).0;
             let bucket = (hash >> 112) as u32 >> (16 - bucket_bits);
             let digest = digests.entry((series.shard, bucket as u16)).or_default();
-            for (time, value) in series.timestamps.iter().zip(series.values) {
-                digest.add_item(key, &hash.to_le_bytes(), *time, *value);
+            for sample in series.samples().iter() {
+                digest.add_item(key, &hash.to_le_bytes(), sample);
             }
         }
         let digests = Arc::new(digests);

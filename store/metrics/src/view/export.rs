@@ -10,6 +10,7 @@
 use super::{SeriesCursor, View};
 use crate::MetricsError;
 use crate::body::{BodyWriter, MetricMetadata};
+use crate::columns::Column;
 use crate::order::write_label_key;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,8 +86,9 @@ struct OpenTenant {
 struct Rest {
     canonical: Vec<u8>,
     shard: ShardId,
-    /// Not empty.
-    samples: VecDeque<(Millis, f64)>,
+    samples: Column,
+    /// How many of them were given; not all.
+    given: usize,
 }
 
 impl View {
@@ -204,13 +206,22 @@ impl OpenTenant {
             let Some(mut rest) = self.next_rest()? else {
                 break;
             };
-            let end = rest.samples.len().min(samples_max - writer.samples());
-            let through = rest.samples[end - 1].0;
-            let samples = rest.samples.drain(..end);
-            writer.add_series(rest.shard, &rest.canonical, samples)?;
+            let all = rest.samples.slice();
+            let end = rest.end(samples_max - writer.samples(), content_max);
+            let through = all.timestamps[end - 1];
+            let some = all.cut(rest.given, end);
+            let (shard, canonical) = (rest.shard, &rest.canonical[..]);
+            if some.is_plain() {
+                let times = some.timestamps.iter().copied();
+                let numbers = times.zip(some.values.iter().copied());
+                writer.add_series(shard, canonical, numbers)?;
+            } else {
+                writer.add_samples(shard, canonical, some.iter())?;
+            }
+            rest.given = end;
             let canonical = rest.canonical.clone();
             place = Some(Place::Series { canonical, through });
-            self.rest = Some(rest).filter(|rest| !rest.samples.is_empty());
+            self.rest = Some(rest).filter(|rest| rest.given < rest.samples.timestamps.len());
         }
         Ok(place)
     }
@@ -226,17 +237,38 @@ impl OpenTenant {
             let first = given.map_or(0, |(_, through)| {
                 series.timestamps.partition_point(|time| *time <= through)
             });
-            let samples = series.timestamps.iter().zip(series.values).skip(first);
-            let rest = Rest {
-                canonical: series.canonical.to_vec(),
-                shard: series.shard,
-                samples: samples.map(|(time, value)| (*time, *value)).collect(),
-            };
-            if !rest.samples.is_empty() {
+            let all = series.samples();
+            let samples = all.cut(first, all.timestamps.len());
+            if !samples.timestamps.is_empty() {
+                let mut rest = Rest {
+                    canonical: series.canonical.to_vec(),
+                    shard: series.shard,
+                    samples: Column::default(),
+                    given: 0,
+                };
+                rest.samples.extend(samples);
                 return Ok(Some(rest));
             }
         }
         Ok(None)
+    }
+}
+
+impl Rest {
+    /// Behind the last of at most `samples_max` samples that fit into a body of about so many bytes; one always does.
+    fn end(&self, samples_max: usize, content_max: usize) -> usize {
+        let all = self.samples.slice();
+        let end = all.timestamps.len().min(self.given + samples_max);
+        if all.histograms.is_empty() {
+            return end;
+        }
+        let mut bytes = 0;
+        let fits = all.cut(self.given, end).iter().take_while(|sample| {
+            let is_first = bytes == 0;
+            bytes += sample.histogram.map_or(1, |histogram| histogram.bytes());
+            is_first || bytes <= content_max
+        });
+        self.given + fits.count()
     }
 }
 

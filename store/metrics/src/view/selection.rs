@@ -11,6 +11,10 @@ use std::sync::Arc;
 use trefoil_model::{ShardId, ShardSet, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// How many plain samples take as much memory as a histogram with about 40 buckets. Counted for every series of a source
+/// that has histograms: which ones have them is known only when they are read.
+const SAMPLES_PER_HISTOGRAM: u64 = 32;
+
 /// One place where series of a tenant are found.
 pub(super) enum Source {
     Block {
@@ -58,14 +62,19 @@ impl Source {
         }
     }
 
-    /// About how many samples a series has here.
+    /// About how many samples a series has here, a histogram counted as several.
     fn samples_per_series(&self) -> u64 {
-        match self {
+        let (samples, is_plain) = match self {
             Self::Block { reader, .. } => {
                 let entry = reader.entry();
-                entry.samples / u64::from(entry.series.max(1)) + 1
+                let samples = entry.samples / u64::from(entry.series.max(1)) + 1;
+                (samples, reader.is_plain())
             }
-            Self::Head { .. } => 32,
+            Self::Head { part, .. } => (32, part.is_plain()),
+        };
+        match is_plain {
+            true => samples,
+            false => samples * SAMPLES_PER_HISTOGRAM,
         }
     }
 

@@ -1,0 +1,195 @@
+//! Native histograms and start timestamps through body, head, flush, merge, export and a restart, against a plain model,
+//! on replicas that got the same in different orders.
+
+use super::*;
+use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN};
+use crate::columns::{Column, SampleRef};
+use crate::histogram::{pack, tests::random_histogram};
+use rand::seq::SliceRandom;
+use trefoil_model::Histogram;
+
+const TENANT: TenantId = TenantId(1);
+
+/// What a sample is to the bit: value, packed histogram, start.
+type Bits = (u64, Vec<u8>, Millis);
+
+type Found = BTreeMap<Labels, BTreeMap<Millis, Bits>>;
+
+fn bits(sample: SampleRef<'_>) -> Bits {
+    let mut packed = Vec::new();
+    if let Some(histogram) = sample.histogram {
+        pack(histogram, &mut packed);
+    }
+    (sample.value.to_bits(), packed, sample.start)
+}
+
+fn random_column(random: &mut StdRng, histograms: &[Arc<Histogram>]) -> Column {
+    let mut column = Column::default();
+    for _ in 0..random.random_range(1..8) {
+        let window = random.random_range(0..2) * WINDOW_MILLIS;
+        let time = START + window + random.random_range(0..12) * 15_000;
+        column.push(time, f64::from(random.random_range(0..3u32)));
+        if random.random_bool(0.6) {
+            let chosen = random.random_range(0..histograms.len());
+            column.set_last_histogram(Arc::clone(&histograms[chosen]));
+        }
+        if random.random_bool(0.4) {
+            column.set_last_start(START - random.random_range(0..3));
+        }
+    }
+    column
+}
+
+fn found(engine: &MetricsEngine) -> Found {
+    let mut found = Found::new();
+    let each = |series: SeriesSamples<'_>| {
+        let labels = Labels::from_canonical(series.canonical).unwrap();
+        let samples = series.samples().iter();
+        found.insert(labels, samples.map(|s| (s.time, bits(s))).collect());
+        ControlFlow::Continue(())
+    };
+    let shards = ShardSet::all(SHARDS);
+    let view = engine.view();
+    view.select(TENANT, &[], all(), &shards, each).unwrap();
+    found
+}
+
+fn digests(engine: &MetricsEngine) -> BTreeMap<crate::DigestKey, crate::Digest> {
+    let shards = ShardSet::all(SHARDS);
+    let view = engine.view();
+    view.digests(Some(TENANT), all(), &shards, 7, 2).unwrap()
+}
+
+fn apply(engine: &MetricsEngine, position: u64, body: &[u8]) {
+    let shards = ShardSet::all(SHARDS);
+    engine
+        .apply(position, TENANT, DeletionVersion(0), body, &shards)
+        .unwrap();
+}
+
+/// Applies all bodies, in any order and some twice, with flushes and merges in between.
+fn replica(random: &mut StdRng, bodies: &[Vec<u8>]) -> (Arc<SimulatedDisk>, MetricsEngine) {
+    let disk = Arc::new(SimulatedDisk::new(random.random()));
+    let engine = open(&disk);
+    let mut order: Vec<&Vec<u8>> = bodies.iter().chain(bodies.iter().take(3)).collect();
+    order.shuffle(random);
+    for (position, body) in (1..).zip(order) {
+        apply(&engine, position, body);
+        if random.random_bool(0.3) {
+            engine.flush(position, None).unwrap();
+        }
+        if random.random_bool(0.3) {
+            engine.merge_once(START + 3 * WINDOW_MILLIS).unwrap();
+        }
+    }
+    (disk, engine)
+}
+
+#[test]
+fn replicas_agree_whatever_the_order_and_the_layout() {
+    for seed in 0..25 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let histograms: Vec<_> = (0..4)
+            .map(|_| Arc::new(random_histogram(&mut random)))
+            .collect();
+        let mut model: BTreeMap<Labels, Column> = BTreeMap::new();
+        let mut bodies = Vec::new();
+        for _ in 0..random.random_range(1..12) {
+            let mut writer = BodyWriter::new().unwrap();
+            for _ in 0..random.random_range(1..6) {
+                let labels = series_labels(random.random_range(0..8));
+                let column = random_column(&mut random, &histograms);
+                model
+                    .entry(labels.clone())
+                    .or_default()
+                    .extend(column.slice());
+                let shard = shard_of_series(&labels);
+                writer
+                    .add_samples(shard, labels.canonical(), column.slice().iter())
+                    .unwrap();
+            }
+            bodies.push(writer.finish().unwrap());
+        }
+        let expected: Found = model
+            .into_iter()
+            .map(|(labels, mut column)| {
+                column.normalize();
+                let samples = column.slice().iter();
+                (labels, samples.map(|s| (s.time, bits(s))).collect())
+            })
+            .collect();
+        let (disk, one) = replica(&mut random, &bodies);
+        let (_, other) = replica(&mut random, &bodies);
+        assert_eq!(found(&one), expected, "seed {seed}");
+        assert_eq!(found(&other), expected, "seed {seed}");
+        assert_eq!(digests(&one), digests(&other), "seed {seed}");
+
+        let copy = open(&Arc::new(SimulatedDisk::new(0)));
+        let samples_max = random.random_range(1..40);
+        let view = Arc::new(one.view());
+        let shards = ShardSet::all(SHARDS);
+        let mut export = view.export(&shards, all(), samples_max, None).unwrap();
+        let mut position = 0;
+        while let Some(part) = export.next_body().unwrap() {
+            position += 1;
+            apply(&copy, position, &part.body);
+        }
+        assert_eq!(digests(&copy), digests(&one), "seed {seed}");
+
+        one.flush(one.applied_position(), None).unwrap();
+        while one.merge_once(START + 3 * WINDOW_MILLIS).unwrap().is_some() {}
+        assert_eq!(digests(&one), digests(&other), "seed {seed}");
+        drop((view, export, one));
+        assert_eq!(found(&open(&disk)), expected, "seed {seed}");
+    }
+}
+
+fn block_versions(engine: &MetricsEngine) -> Vec<u8> {
+    let blocks = engine.blocks().into_iter();
+    let readers = blocks.map(|block| engine.readers.get(&block.meta).unwrap());
+    readers.map(|reader| reader.version()).collect()
+}
+
+#[test]
+fn only_blocks_with_histograms_or_starts_have_the_newer_version() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let engine = open(&disk);
+    let labels = series_labels(1);
+    let mut writer = BodyWriter::new().unwrap();
+    let mut column = Column::default();
+    for (position, expected) in [(1, BLOCK_VERSION_PLAIN), (2, BLOCK_VERSION)] {
+        column.push(START + position as Millis, 1.0);
+        if expected == BLOCK_VERSION {
+            column.set_last_start(START);
+        }
+        writer
+            .add_samples(ShardId(1), labels.canonical(), column.slice().iter())
+            .unwrap();
+        let body = writer.finish().unwrap();
+        assert_eq!(body[0], expected, "bodies have the same versions");
+        apply(&engine, position, &body);
+        engine.flush(position, None).unwrap();
+        assert_eq!(block_versions(&engine).last(), Some(&expected));
+    }
+    engine.merge_once(START + 3 * WINDOW_MILLIS).unwrap();
+    assert_eq!(block_versions(&engine), [BLOCK_VERSION]);
+}
+
+#[test]
+fn a_histogram_weighs_more_than_a_number() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let mut column = Column::default();
+    column.push(START, 1.0);
+    let labels = series_labels(1);
+    let mut writer = BodyWriter::new().unwrap();
+    let mut weight = |position, column: &Column| {
+        writer
+            .add_samples(ShardId(1), labels.canonical(), column.slice().iter())
+            .unwrap();
+        apply(&engine, position, &writer.finish().unwrap());
+        engine.head_size().1
+    };
+    assert_eq!(weight(1, &column), 1);
+    column.set_last_histogram(Arc::default());
+    assert!(weight(2, &column) > 4);
+}
