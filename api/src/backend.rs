@@ -2,7 +2,7 @@
 
 use crate::{
     ApiError, TenantName, admin,
-    remote_write::{MetricKind, Refusals, WriteRequest},
+    remote_write::{Exemplar, MetricKind, Refusals, WriteRequest},
 };
 use async_trait::async_trait;
 use std::time::{Duration, Instant};
@@ -98,6 +98,17 @@ pub trait Backend: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<Vec<MetricMetadata>, QueryError>;
 
+    /// The exemplars of series that fit: series ascending, each with its exemplars in order of time.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn exemplars(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        options: ListingOptions,
+    ) -> Result<Listing<SeriesExemplars>, QueryError>;
+
     /// What program this is.
     fn build_info(&self) -> BuildInfo;
 
@@ -171,6 +182,17 @@ pub struct WriteOutcome {
     pub refusals: Refusals,
     /// How many of the samples in `refusals` are histograms.
     pub refused_histograms: u64,
+    /// Exemplars left out because of their age.
+    pub skipped_exemplars: u64,
+}
+
+/// The exemplars of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesExemplars {
+    /// The series.
+    pub labels: Labels,
+    /// At least one, in order of time.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// An expression at one time.

@@ -11,7 +11,7 @@
 //! Prometheus reads it: blanks are free, other comments are skipped, a family's lines may stand anywhere.
 //!
 //! An error names line and column and ends the reading. A native histogram in protobuf is counted and
-//! left out for now; exemplars are counted and not kept.
+//! left out for now.
 
 mod family;
 mod import;

@@ -12,6 +12,7 @@
 mod admin;
 mod answer;
 mod body;
+mod exemplars;
 mod import;
 mod influx;
 mod ingest;
@@ -101,6 +102,10 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route(
             "/api/v1/labels",
             get(prometheus::labels).post(prometheus::labels),
+        )
+        .route(
+            "/api/v1/query_exemplars",
+            get(exemplars::query_exemplars).post(exemplars::query_exemplars),
         )
         .route("/api/v1/label/{name}/values", get(prometheus::label_values))
         .route("/api/v1/metadata", get(prometheus::metadata))

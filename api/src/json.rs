@@ -66,7 +66,8 @@ fn write_point(out: &mut Vec<u8>, point: &Point) {
     out.push(b']');
 }
 
-fn write_quoted(out: &mut Vec<u8>, value: f64) {
+/// Appends a number in quotation marks.
+pub(crate) fn write_quoted(out: &mut Vec<u8>, value: f64) {
     out.push(b'"');
     write_float(out, value);
     out.push(b'"');
@@ -225,6 +226,15 @@ pub(crate) fn series_answer(series: Vec<Labels>, warnings: &[String]) -> Pieces 
         envelope_tail(warnings, &[]),
         write_labels,
     )
+}
+
+/// The pieces of an answer whose data is a list of what `write` writes.
+pub(crate) fn list_answer<T: Send + 'static>(
+    items: Vec<T>,
+    warnings: &[String],
+    write: impl Fn(&mut Vec<u8>, &T) + Send + 'static,
+) -> Pieces {
+    list(SUCCESS.to_vec(), items, envelope_tail(warnings, &[]), write)
 }
 
 /// The pieces of an answer whose data is a list of texts.

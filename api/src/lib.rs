@@ -21,7 +21,7 @@ mod wire;
 
 pub use backend::{
     Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata, RangeQuery,
-    WriteOutcome,
+    SeriesExemplars, WriteOutcome,
 };
 pub use error::ApiError;
 pub use http::{HEALTHY_PATH, METRICS_PATH, READY_PATH, StartingReason, router, starting_router};

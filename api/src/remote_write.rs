@@ -9,13 +9,14 @@
 //! ```
 //! The reader is written by hand, because it is the hottest code of the program: it turns the
 //! decompressed bytes into flat, reused buffers, with every series' labels as the canonical bytes that
-//! are hashed and stored, and checks them on the way. Native histograms are drawn in `histogram`. Exemplars are counted
-//! and left out for now.
+//! are hashed and stored, and checks them on the way. Native histograms are drawn in `histogram`, exemplars in `exemplar`.
 //!
 //! Source: the remote write 1.0 specification and `prompb/types.proto` of Prometheus.
 
 mod decode;
 mod encode;
+mod exemplar;
+mod extras;
 mod histogram;
 mod request;
 mod sample;
@@ -28,5 +29,5 @@ pub use decode::Decoder;
 pub use encode::encode;
 pub(crate) use histogram::{HistogramParts, double, signed};
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
-pub use sample::{Sample, SampleValue};
+pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;

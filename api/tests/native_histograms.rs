@@ -1,5 +1,7 @@
 //! Native histograms in remote write 1.0 and 2.0: what is read of them, and with which words the bad ones are refused.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::sync::Arc;
 use trefoil_api::{
     WriteLimits,

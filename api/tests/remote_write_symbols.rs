@@ -108,7 +108,10 @@ fn series_metadata_and_samples() {
         (declared.metric, declared.kind, declared.help, declared.unit),
         ("up", MetricKind::Counter, "Whether.", "s")
     );
-    assert_eq!(request.skipped_exemplars(), 1);
+    assert_eq!(
+        (request.exemplars().len(), request.skipped_exemplars()),
+        (1, 0)
+    );
     assert!(request.refusals().is_empty());
 }
 

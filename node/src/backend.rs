@@ -21,7 +21,7 @@ use std::{
 };
 use trefoil_api::{
     ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
-    RangeQuery, TenantName, WriteOutcome, admin,
+    RangeQuery, SeriesExemplars, TenantName, WriteOutcome, admin,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
@@ -142,6 +142,7 @@ impl NodeBackend {
         self.telemetry.samples.inc_by(samples);
         let mut outcome = WriteOutcome {
             refused_histograms: encoded.histograms_out_of_bounds,
+            skipped_exemplars: encoded.exemplars_out_of_bounds,
             ..WriteOutcome::default()
         };
         if let Some(first) = encoded.first_out_of_bounds {
@@ -298,6 +299,16 @@ impl Backend for NodeBackend {
             unit: family.unit,
         });
         Ok(families.collect())
+    }
+
+    async fn exemplars(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        options: ListingOptions,
+    ) -> Result<Listing<SeriesExemplars>, QueryError> {
+        let source = self.source_of(tenant, options.deadline).await?;
+        source.partial(options.partial).exemplars(filter).await
     }
 
     fn build_info(&self) -> BuildInfo {

@@ -11,7 +11,7 @@ use trefoil_api::remote_write::{MetricKind, Sample, SampleValue, SeriesRef, Writ
 use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
 use trefoil_store_metrics::{
-    BodyWriter, MetricMetadata, MetricType, MetricsError, SampleRef, metadata_shard,
+    BodyWriter, Exemplar, MetricMetadata, MetricType, MetricsError, SampleRef, metadata_shard,
 };
 
 /// Writers that are kept for the next request, with their memory.
@@ -54,6 +54,8 @@ pub(crate) struct Encoded {
     pub(crate) first_out_of_bounds: Option<String>,
     /// How many of those left out are histograms.
     pub(crate) histograms_out_of_bounds: u64,
+    /// Exemplars left out because of their time.
+    pub(crate) exemplars_out_of_bounds: u64,
 }
 
 impl Acceptance {
@@ -162,6 +164,23 @@ impl Encoder {
             let group = routing.group_of(shard);
             self.add(&mut round, &mut encoded, group, shard, |writer| {
                 writer.add_metadata(shard, &metadata)
+            })?;
+        }
+        for (series, exemplar) in request.exemplars() {
+            if !acceptance.accepts(exemplar.time) {
+                encoded.exemplars_out_of_bounds += 1;
+                continue;
+            }
+            let canonical = series.canonical();
+            let shard = shard_of(key_hash(tenant, canonical), routing.shards());
+            let group = routing.group_of(shard);
+            let exemplar = Exemplar {
+                labels: exemplar.labels.clone(),
+                value: exemplar.value,
+                time: exemplar.time,
+            };
+            self.add(&mut round, &mut encoded, group, shard, |writer| {
+                writer.add_exemplar(shard, canonical, &exemplar)
             })?;
         }
         self.finish(&mut round, &mut encoded)?;

@@ -1,4 +1,4 @@
-//! Native histograms with start timestamps at real nodes: remote write 2.0 to one, read at another, through a stop that
+//! Native histograms with start timestamps and an exemplar at real nodes: remote write 2.0 to one, read at another, through a stop that
 //! flushes them to blocks and a kill after which the journal brings them back.
 
 use crate::Scenario;
@@ -27,7 +27,7 @@ fn bytes(out: &mut Vec<u8>, field: u64, content: &[u8]) {
 /// each step.
 fn request(first: i64) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
-    for symbol in ["", "__name__", "trefoil_test_histogram"] {
+    for symbol in ["", "__name__", "trefoil_test_histogram", "trace_id", "abc"] {
         bytes(&mut body, 4, symbol.as_bytes());
     }
     let mut series = Vec::new();
@@ -50,6 +50,10 @@ fn request(first: i64) -> anyhow::Result<Vec<u8>> {
         number(&mut histogram, 17, (first - STEP) as u64);
         bytes(&mut series, 3, &histogram);
     }
+    let mut exemplar = Vec::new();
+    bytes(&mut exemplar, 1, &[3, 4]);
+    number(&mut exemplar, 3, first as u64);
+    bytes(&mut series, 4, &exemplar);
     bytes(&mut body, 5, &series);
     snap::raw::Encoder::new()
         .compress_vec(&body)
@@ -111,6 +115,24 @@ async fn check(cluster: &Cluster, node: usize, first: i64) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The exemplar that came with the histograms, which every owner got with them.
+async fn check_exemplar(cluster: &Cluster, node: usize, first: i64) -> anyhow::Result<()> {
+    let query = "histogram_quantile(0.9, trefoil_test_histogram)";
+    let url = format!("{}/api/v1/query_exemplars", cluster.url(node));
+    let start = (first / 1_000).to_string();
+    let parameters = [("query", query), ("start", &start), ("end", &start)];
+    let found = cluster.client().query(&url, &parameters).await?;
+    let expected = serde_json::json!([{
+        "seriesLabels": {"__name__": "trefoil_test_histogram"},
+        "exemplars": [{"labels": {"trace_id": "abc"}, "value": "0", "timestamp": first / 1_000}],
+    }]);
+    ensure!(
+        found.to_string() == expected.to_string(),
+        "node {node}: {found}"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn native_histograms_live_through_flushes_and_restarts() -> anyhow::Result<()> {
     let mut run = Scenario::begin().await?;
@@ -127,6 +149,7 @@ async fn native_histograms_live_through_flushes_and_restarts() -> anyhow::Result
     let answer = client.post(&url, &headers, request(first)?).await?;
     ensure!(answer.status == 204, "{}: {}", answer.status, answer.text());
     check(&run.cluster, 1, first).await?;
+    check_exemplar(&run.cluster, 1, first).await?;
     // A stop flushes to blocks; the others answer from memory.
     run.cluster.stop(0)?;
     run.cluster.start_node(0)?;
@@ -135,6 +158,10 @@ async fn native_histograms_live_through_flushes_and_restarts() -> anyhow::Result
     run.cluster.wait_ready(ready_seconds_max()).await?;
     for node in 0..3 {
         check(&run.cluster, node, first).await?;
+    }
+    // Node 1 has it of its journal, node 2 was never stopped.
+    for node in [1, 2] {
+        check_exemplar(&run.cluster, node, first).await?;
     }
     run.finish().await
 }

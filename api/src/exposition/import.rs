@@ -4,7 +4,7 @@
 use super::{Dialect, Entry, Fact, Parser, protobuf};
 use crate::{
     ApiError, WriteLimits, recycle,
-    remote_write::{MetricKind, WriteRequest},
+    remote_write::{Exemplar, MetricKind, WriteRequest},
 };
 use trefoil_model::{LABEL_NAME_METRIC, Millis};
 
@@ -105,7 +105,15 @@ fn read_text(
                 options.add_labels(&mut reused);
                 let sample = (line.time.unwrap_or(options.time), line.value);
                 out.push_series(&mut reused, [sample], limits)?;
-                out.count_skipped(u64::from(line.exemplar.is_some()));
+                if let Some(exemplar) = &line.exemplar {
+                    let labels = exemplar
+                        .labels
+                        .iter()
+                        .map(|(n, v)| (n.as_ref(), v.as_ref()));
+                    let time = exemplar.time.unwrap_or(sample.0);
+                    let exemplar = Exemplar::of_pairs(labels, exemplar.value, time);
+                    out.push_exemplar(&mut reused, exemplar, limits)?;
+                }
                 pairs = recycle(reused);
             }
         }

@@ -9,11 +9,12 @@
 //! Gauge, Counter, Untyped  double value = 1, (Counter) Exemplar = 2, (Counter) Timestamp created_timestamp = 3
 //! Summary         uint64 sample_count = 1, double sample_sum = 2, repeated Quantile = 3
 //! Timestamp       int64 seconds = 1, int32 nanos = 2
+//! Exemplar        repeated LabelPair = 1, double value = 2, Timestamp = 3
 //! Quantile        double quantile = 1, double value = 2
 //! Histogram       uint64 sample_count = 1, double sample_sum = 2, repeated Bucket = 3,
 //!                 double sample_count_float = 4, sint32 schema = 5, double zero_threshold = 6,
 //!                 uint64 zero_count = 7, double zero_count_float = 8, negative spans, deltas, counts = 9 to 11,
-//!                 positive ones = 12 to 14, Timestamp created_timestamp = 15
+//!                 positive ones = 12 to 14, Timestamp created_timestamp = 15, repeated Exemplar = 16
 //! Bucket          uint64 cumulative_count = 1, double upper_bound = 2, Exemplar = 3,
 //!                 double cumulative_count_float = 4
 //! ```
@@ -23,7 +24,9 @@ use super::import::ImportOptions;
 use crate::{
     ApiError, WriteLimits,
     number::write_bound,
-    remote_write::{HistogramParts, MetricKind, Sample, SampleValue, WriteRequest, double, signed},
+    remote_write::{
+        Exemplar, HistogramParts, MetricKind, Sample, SampleValue, WriteRequest, double, signed,
+    },
     wire::{Reader, WireType},
 };
 use trefoil_model::{LABEL_NAME_METRIC, Millis};
@@ -137,13 +140,15 @@ fn read_metric(
     while !reader.is_at_end() {
         match reader.tag("Metric")? {
             (2 | 3 | 5, WireType::Bytes) => {
-                let (value, start) = read_value(reader.message("Metric.value")?, sink)?;
+                let (value, start, exemplar) =
+                    read_value(reader.message("Metric.value")?, metric.time)?;
                 let sample = Sample {
                     time: metric.time,
                     start,
                     value: SampleValue::Float(value),
                 };
                 sink.push_sample(&metric, "", None, sample)?;
+                sink.push_exemplars(&metric, "", None, exemplar)?;
             }
             (4, WireType::Bytes) => read_summary(&metric, reader.message("Metric.summary")?, sink)?,
             (7, WireType::Bytes) => {
@@ -168,22 +173,44 @@ fn read_label<'a>(pair: &mut Reader<'a>) -> Result<(&'a str, &'a str), ApiError>
     Ok((name, value))
 }
 
-/// The value of a gauge, a counter or an untyped metric, and when a counter began.
-fn read_value(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<(f64, Millis), ApiError> {
-    let (mut value, mut start) = (0.0, 0);
+/// An exemplar that was read; `None` inside when it cannot be kept.
+type FoundExemplar = Option<Exemplar>;
+
+/// The value of a gauge, a counter or an untyped metric, when a counter began, and its exemplar.
+fn read_value(
+    mut reader: Reader<'_>,
+    time: Millis,
+) -> Result<(f64, Millis, Option<FoundExemplar>), ApiError> {
+    let (mut value, mut start, mut exemplar) = (0.0, 0, None);
     while !reader.is_at_end() {
         match reader.tag("Counter")? {
             (1, WireType::Fixed64) => value = double(&mut reader, "Counter.value")?,
             (3, WireType::Bytes) => {
                 start = read_time(reader.message("Counter.created_timestamp")?)?;
             }
-            (field, wire_type) => {
-                sink.out.count_skipped(u64::from(field == 2));
-                reader.skip(wire_type, "Counter")?;
+            (2, WireType::Bytes) => {
+                exemplar = Some(read_exemplar(reader.message("Counter.exemplar")?, time)?);
             }
+            (_, wire_type) => reader.skip(wire_type, "Counter")?,
         }
     }
-    Ok((value, start))
+    Ok((value, start, exemplar))
+}
+
+/// An exemplar; without a time it has that of the metric.
+fn read_exemplar(mut reader: Reader<'_>, time: Millis) -> Result<FoundExemplar, ApiError> {
+    let (mut labels, mut value, mut time) = (Vec::new(), 0.0, time);
+    while !reader.is_at_end() {
+        match reader.tag("Exemplar")? {
+            (1, WireType::Bytes) => {
+                labels.push(read_label(&mut reader.message("Exemplar.label")?)?);
+            }
+            (2, WireType::Fixed64) => value = double(&mut reader, "Exemplar.value")?,
+            (3, WireType::Bytes) => time = read_time(reader.message("Exemplar.timestamp")?)?,
+            (_, wire_type) => reader.skip(wire_type, "Exemplar")?,
+        }
+    }
+    Ok(Exemplar::of_pairs(labels, value, time))
 }
 
 /// Milliseconds of a `google.protobuf.Timestamp`.
@@ -244,6 +271,7 @@ fn read_histogram(
     sink: &mut Sink<'_>,
 ) -> Result<(), ApiError> {
     let (mut count, mut start, mut last_bound) = (0.0, 0, None);
+    let mut exemplars = Vec::new();
     let mut native = HistogramParts::default();
     while !reader.is_at_end() {
         match reader.tag("Histogram")? {
@@ -251,47 +279,38 @@ fn read_histogram(
             (2, WireType::Fixed64) => native.sum = double(&mut reader, "Histogram.sample_sum")?,
             (3, WireType::Bytes) => {
                 let bucket = reader.message("Histogram.bucket")?;
-                let (bound, value) = read_bucket(bucket, sink)?;
-                sink.push(metric, "_bucket", Some(("le", bound)), value)?;
+                let (bound, value, exemplar) = read_bucket(bucket, metric.time)?;
+                let label = Some(("le", bound));
+                sink.push(metric, "_bucket", label, value)?;
+                sink.push_exemplars(metric, "_bucket", label, exemplar)?;
                 last_bound = Some(bound);
             }
             (4, WireType::Fixed64) => {
                 count = double(&mut reader, "Histogram.sample_count_float")?;
                 native.is_float |= count > 0.0;
             }
-            (5, WireType::Varint) => native.schema = signed(&mut reader, "Histogram.schema")?,
-            (6, WireType::Fixed64) => {
-                native.zero_threshold = double(&mut reader, "Histogram.zero_threshold")?;
-            }
-            (7, WireType::Varint) => {
-                native.zero_count = reader.varint("Histogram.zero_count")? as f64;
-            }
-            (8, WireType::Fixed64) => {
-                native.zero_count = double(&mut reader, "Histogram.zero_count_float")?;
-                native.is_float |= native.zero_count > 0.0;
-            }
-            (field @ 9..=11, wire_type) => {
-                native.negative.read(field - 9, wire_type, &mut reader)?
-            }
-            (field @ 12..=14, wire_type) => {
-                native.positive.read(field - 12, wire_type, &mut reader)?;
+            (field @ 5..=14, wire_type) => {
+                read_native(&mut native, field, wire_type, &mut reader)?;
             }
             (15, WireType::Bytes) => {
                 start = read_time(reader.message("Histogram.created_timestamp")?)?;
+            }
+            (16, WireType::Bytes) => {
+                let exemplar = reader.message("Histogram.exemplars")?;
+                exemplars.push(read_exemplar(exemplar, metric.time)?);
             }
             (_, wire_type) => reader.skip(wire_type, "Histogram")?,
         }
     }
     let sum = native.sum;
-    let has_spans = !native.positive.spans.is_empty() || !native.negative.spans.is_empty();
-    // A native histogram without observations has a span of length zero, so that it can be told.
-    if has_spans || native.zero_threshold > 0.0 || native.zero_count > 0.0 {
+    if is_native(&native) {
         native.count = count;
         native.reset_hint = match kind {
             MetricKind::GaugeHistogram => GAUGE_HINT,
             _ => 0,
         };
         sink.push_histogram(metric, start, native)?;
+        sink.push_exemplars(metric, "", None, exemplars)?;
         if last_bound.is_none() {
             return Ok(());
         }
@@ -307,20 +326,54 @@ fn read_histogram(
     sink.push(metric, suffixes[1], None, count)
 }
 
-fn read_bucket(mut reader: Reader<'_>, sink: &mut Sink<'_>) -> Result<(f64, f64), ApiError> {
-    let (mut bound, mut count) = (0.0, 0.0);
+/// Reads a field that only native histograms have: schema, zero bucket, spans, differences, counts.
+fn read_native(
+    native: &mut HistogramParts,
+    field: u64,
+    wire_type: WireType,
+    reader: &mut Reader<'_>,
+) -> Result<(), ApiError> {
+    match (field, wire_type) {
+        (5, WireType::Varint) => native.schema = signed(reader, "Histogram.schema")?,
+        (6, WireType::Fixed64) => {
+            native.zero_threshold = double(reader, "Histogram.zero_threshold")?;
+        }
+        (7, WireType::Varint) => native.zero_count = reader.varint("Histogram.zero_count")? as f64,
+        (8, WireType::Fixed64) => {
+            native.zero_count = double(reader, "Histogram.zero_count_float")?;
+            native.is_float |= native.zero_count > 0.0;
+        }
+        (9..=11, _) => native.negative.read(field - 9, wire_type, reader)?,
+        (12..=14, _) => native.positive.read(field - 12, wire_type, reader)?,
+        _ => return Err(reader.corrupt("Histogram")),
+    }
+    Ok(())
+}
+
+/// Whether there is a native histogram. One without observations has a span of length zero, so that it can be told.
+fn is_native(parts: &HistogramParts) -> bool {
+    let has_spans = !parts.positive.spans.is_empty() || !parts.negative.spans.is_empty();
+    has_spans || parts.zero_threshold > 0.0 || parts.zero_count > 0.0
+}
+
+/// A bucket's bound, count and exemplar.
+fn read_bucket(
+    mut reader: Reader<'_>,
+    time: Millis,
+) -> Result<(f64, f64, Option<FoundExemplar>), ApiError> {
+    let (mut bound, mut count, mut exemplar) = (0.0, 0.0, None);
     while !reader.is_at_end() {
         match reader.tag("Bucket")? {
             (1, WireType::Varint) => count = reader.varint("Bucket.cumulative_count")? as f64,
             (2, WireType::Fixed64) => bound = double(&mut reader, "Bucket.upper_bound")?,
             (4, WireType::Fixed64) => count = double(&mut reader, "Bucket.cumulative_count_float")?,
-            (field, wire_type) => {
-                sink.out.count_skipped(u64::from(field == 3));
-                reader.skip(wire_type, "Bucket")?;
+            (3, WireType::Bytes) => {
+                exemplar = Some(read_exemplar(reader.message("Bucket.exemplar")?, time)?);
             }
+            (_, wire_type) => reader.skip(wire_type, "Bucket")?,
         }
     }
-    Ok((bound, count))
+    Ok((bound, count, exemplar))
 }
 
 impl Sink<'_> {
@@ -362,15 +415,46 @@ impl Sink<'_> {
         label: Option<(&str, f64)>,
         sample: Sample,
     ) -> Result<(), ApiError> {
-        let name = format!("{}{suffix}", metric.family);
-        let bound = label.map(|(name, bound)| (name, write_bound(bound)));
-        let mut pairs = Vec::with_capacity(metric.labels.len() + 2);
-        pairs.push((LABEL_NAME_METRIC, name.as_str()));
-        pairs.extend_from_slice(&metric.labels);
-        if let Some((name, bound)) = &bound {
-            pairs.push((*name, bound.as_str()));
-        }
-        self.options.add_labels(&mut pairs);
-        self.out.push_samples(&mut pairs, [sample], self.limits)
+        let (out, limits) = (&mut *self.out, self.limits);
+        with_labels(self.options, metric, suffix, label, |pairs| {
+            out.push_samples(pairs, [sample], limits)
+        })
     }
+
+    /// Keeps exemplars of the series that [`Sink::push_sample`] makes of the same arguments.
+    fn push_exemplars(
+        &mut self,
+        metric: &Metric<'_>,
+        suffix: &str,
+        label: Option<(&str, f64)>,
+        exemplars: impl IntoIterator<Item = FoundExemplar>,
+    ) -> Result<(), ApiError> {
+        for exemplar in exemplars {
+            let (out, limits) = (&mut *self.out, self.limits);
+            with_labels(self.options, metric, suffix, label, |pairs| {
+                out.push_exemplar(pairs, exemplar, limits)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls `then` with the labels of the series `family + suffix`.
+fn with_labels<R>(
+    options: &ImportOptions,
+    metric: &Metric<'_>,
+    suffix: &str,
+    label: Option<(&str, f64)>,
+    then: impl FnOnce(&mut [(&str, &str)]) -> R,
+) -> R {
+    let name = format!("{}{suffix}", metric.family);
+    let bound = label.map(|(name, bound)| (name, write_bound(bound)));
+    let mut pairs = Vec::with_capacity(metric.labels.len() + 2);
+    pairs.push((LABEL_NAME_METRIC, name.as_str()));
+    pairs.extend_from_slice(&metric.labels);
+    if let Some((name, bound)) = &bound {
+        pairs.push((*name, bound.as_str()));
+    }
+    options.add_labels(&mut pairs);
+    then(&mut pairs)
 }

@@ -172,6 +172,8 @@ impl<'a> Intake<'a> {
                 let histograms = request.histogram_count() as u64;
                 written.histograms = histograms.saturating_sub(outcome.refused_histograms);
                 written.samples = all.saturating_sub(written.histograms);
+                let exemplars = request.exemplars().len() as u64;
+                written.exemplars = exemplars.saturating_sub(outcome.skipped_exemplars);
                 report(request, &outcome.refusals)
             }
             Ok(Err(error)) => Err(error),
@@ -189,6 +191,8 @@ pub(super) struct Written {
     pub(super) samples: u64,
     /// Native histograms.
     pub(super) histograms: u64,
+    /// Exemplars.
+    pub(super) exemplars: u64,
 }
 
 fn later(message: &str) -> ApiError {

@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 26] = [
+const HANDLERS: [&str; 27] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -26,6 +26,7 @@ const HANDLERS: [&str; 26] = [
     "/ping",
     "/api/v1/query",
     "/api/v1/query_range",
+    "/api/v1/query_exemplars",
     "/api/v1/series",
     "/api/v1/labels",
     "/api/v1/metadata",
@@ -158,7 +159,7 @@ impl HttpMetrics {
             ),
             (
                 "skipped_exemplars",
-                "Exemplars that were not kept.",
+                "Exemplars that were not kept, because their labels are too long or wrong.",
                 &self.skipped_exemplars,
             ),
         ] {

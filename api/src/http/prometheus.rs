@@ -148,7 +148,7 @@ pub(super) async fn metadata(State(app): Shared, request: Request) -> Response {
 }
 
 /// What all of these have in common: tenant, parameters, deadline, a turn in the queue, the answer.
-async fn serve<F>(
+pub(super) async fn serve<F>(
     app: &App,
     request: Request,
     handle: impl FnOnce(TenantName, Parameters, Instant) -> F,

@@ -59,8 +59,7 @@ pub(super) async fn write(State(app): Shared, request: Request) -> Response {
         }
     };
     if version == Version::Two {
-        // Exemplars are not kept yet.
-        let counts = [written.samples, written.histograms, 0];
+        let counts = [written.samples, written.histograms, written.exemplars];
         for (name, count) in WRITTEN.into_iter().zip(counts) {
             response
                 .headers_mut()

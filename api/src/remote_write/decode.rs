@@ -5,8 +5,11 @@
 //! Prometheus and Mimir do, because a retry of the same request would never help them.
 
 use super::{
+    exemplar,
+    extras::RefusedHistograms,
     histogram,
-    request::{MetricKind, RefusedHistograms, WriteRequest},
+    request::{MetricKind, WriteRequest},
+    sample::Exemplar,
     series::{LabelsState, finish_series},
     snappy,
     symbols::{self, Symbol},
@@ -117,7 +120,7 @@ fn decode_series(
     // Canonical labels are never longer than the message, so no later append has to grow the buffer.
     out.canonical.reserve(series.remaining());
     let mut state = LabelsState::default();
-    let mut refused = RefusedHistograms::default();
+    let mut unusual = Unusual::default();
     loop {
         match series.peek() {
             TAG_LABELS => {
@@ -136,37 +139,47 @@ fn decode_series(
                 out.samples.push(decode_sample(sample)?);
             }
             _ if series.is_at_end() => break,
-            _ => read_unusual(&mut series, out, &mut refused)?,
+            _ => read_unusual(&mut series, out, &mut unusual)?,
         }
     }
     out.check_sample_count(limits)?;
-    out.refuse_histograms(refused, labels_start);
+    out.keep_exemplars(&state, limits, labels_start, unusual.exemplars)?;
+    out.refuse_histograms(unusual.refused, labels_start);
     finish_series(&state, limits, labels_start, samples_start, out);
     Ok(())
 }
 
-/// Fields that few series have, and those that are not kept yet or not known.
+/// What few series have.
+#[derive(Default)]
+struct Unusual {
+    refused: RefusedHistograms,
+    exemplars: Vec<Option<Exemplar>>,
+}
+
+/// Fields that few series have, and those that are not known.
 #[cold]
 fn read_unusual(
     series: &mut Reader<'_>,
     out: &mut WriteRequest,
-    refused: &mut RefusedHistograms,
+    unusual: &mut Unusual,
 ) -> Result<(), ApiError> {
     let (field, wire_type) = series.tag("TimeSeries")?;
     match (field, wire_type) {
+        (3, WireType::Bytes) => {
+            let parts = exemplar::read(series.message("TimeSeries.exemplars")?)?;
+            unusual.exemplars.push(parts.with_labels()?);
+        }
         (4, WireType::Bytes) => {
             let message = series.message("TimeSeries.histograms")?;
             match histogram::read_sample(message)? {
-                Ok(sample) => out.push_sample(sample, refused),
-                Err(reason) => refused.add(reason),
+                Ok(sample) => out.push_sample(sample, &mut unusual.refused),
+                Err(reason) => unusual.refused.add(reason),
             }
-            return Ok(());
         }
-        (1 | 2 | 4, _) => return Err(series.corrupt("TimeSeries")),
-        (3, _) => out.skipped_exemplars += 1,
-        _ => {}
+        (1..=4, _) => return Err(series.corrupt("TimeSeries")),
+        _ => series.skip(wire_type, "TimeSeries")?,
     }
-    series.skip(wire_type, "TimeSeries")
+    Ok(())
 }
 
 #[inline(always)]

@@ -8,14 +8,13 @@
 //! Only series that passed the checks are here; the others are in [`Refusals`].
 
 use super::{
-    histogram::settle,
-    sample::{Sample, SampleValue},
+    extras::Extra,
+    sample::{Exemplar, Sample, SampleValue},
     series::{LabelsState, describe, finish_series},
     short_copy::PaddedBuffer,
 };
 use crate::{ApiError, WriteLimits};
-use std::sync::Arc;
-use trefoil_model::{Histogram, Labels, Millis, read_varint};
+use trefoil_model::{Labels, Millis, read_varint};
 
 /// Longest text kept about a refused series.
 const REFUSAL_BYTES_MAX: usize = 1024;
@@ -33,37 +32,13 @@ pub struct WriteRequest {
     pub(super) refusals: Refusals,
     pub(super) skipped_exemplars: u64,
     /// What only some samples have, ascending by sample.
-    extras: Vec<Extra>,
+    pub(super) extras: Vec<Extra>,
     /// Memory of all histograms, about.
-    histogram_bytes: usize,
-}
-
-/// What a sample has beside time and number.
-#[derive(Clone, Debug)]
-struct Extra {
-    /// Its place in `samples`; the number there has no meaning beside a histogram.
-    sample: u32,
-    start: Millis,
-    histogram: Option<Arc<Histogram>>,
-}
-
-/// Histograms of a series that cannot be stored.
-#[derive(Debug, Default)]
-pub(super) struct RefusedHistograms {
-    count: u64,
-    /// Why the first of them cannot.
-    reason: Option<String>,
-}
-
-impl RefusedHistograms {
-    pub(super) fn add(&mut self, reason: String) {
-        self.count += 1;
-        self.reason.get_or_insert(reason);
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
+    pub(super) histogram_bytes: usize,
+    /// Exemplars with their series.
+    pub(super) exemplars: Vec<(Labels, Exemplar)>,
+    /// Memory of all exemplars, about.
+    pub(super) exemplar_bytes: usize,
 }
 
 /// Where a series' parts end; they begin where those of the series before it end.
@@ -269,6 +244,12 @@ impl WriteRequest {
         })
     }
 
+    /// The accepted exemplars with their series, in the order in which they came.
+    #[must_use]
+    pub fn exemplars(&self) -> &[(Labels, Exemplar)] {
+        &self.exemplars
+    }
+
     /// The declarations of metric families, in the order in which they came.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = MetadataRef<'_>> {
         let mut start = 0;
@@ -314,7 +295,7 @@ impl WriteRequest {
         &self.refusals
     }
 
-    /// How many exemplars were left out, because they are not kept yet.
+    /// How many exemplars were left out, because their labels are too long or wrong.
     #[must_use]
     pub fn skipped_exemplars(&self) -> u64 {
         self.skipped_exemplars
@@ -323,7 +304,7 @@ impl WriteRequest {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.series.is_empty() && self.metadata.is_empty()
+        self.series.is_empty() && self.metadata.is_empty() && self.exemplars.is_empty()
     }
 
     /// Bytes of memory that the buffers hold.
@@ -332,6 +313,7 @@ impl WriteRequest {
         self.canonical.capacity()
             + self.samples.capacity() * size_of::<(Millis, f64)>()
             + self.extras.capacity() * size_of::<Extra>()
+            + self.exemplars.capacity() * size_of::<(Labels, Exemplar)>()
             + self.series.capacity() * size_of::<SeriesEnd>()
             + self.metadata_text.capacity()
             + self.metadata.capacity() * size_of::<MetadataEnds>()
@@ -355,28 +337,7 @@ impl WriteRequest {
         self.finish_pushed(&state, (labels_start, samples_start), limits)
     }
 
-    /// As [`WriteRequest::push_series`], for samples that may be native histograms and know when their counters began.
-    /// A histogram that cannot be stored is refused by name, and the others are kept.
-    ///
-    /// # Errors
-    /// As for [`WriteRequest::push_series`].
-    pub fn push_samples(
-        &mut self,
-        pairs: &mut [(&str, &str)],
-        samples: impl IntoIterator<Item = Sample>,
-        limits: &WriteLimits,
-    ) -> Result<(), ApiError> {
-        let (labels_start, samples_start) = (self.canonical.len(), self.samples.len());
-        let state = self.push_labels(pairs, limits);
-        let mut refused = RefusedHistograms::default();
-        for sample in samples {
-            self.push_sample(sample, &mut refused);
-        }
-        self.refuse_histograms(refused, labels_start);
-        self.finish_pushed(&state, (labels_start, samples_start), limits)
-    }
-
-    fn push_labels<'p>(
+    pub(super) fn push_labels<'p>(
         &mut self,
         pairs: &'p mut [(&str, &str)],
         limits: &WriteLimits,
@@ -390,7 +351,7 @@ impl WriteRequest {
         state
     }
 
-    fn finish_pushed(
+    pub(super) fn finish_pushed(
         &mut self,
         state: &LabelsState<'_>,
         (labels_start, samples_start): (usize, usize),
@@ -407,68 +368,6 @@ impl WriteRequest {
         }
         finish_series(state, limits, labels_start, samples_start, self);
         Ok(())
-    }
-
-    /// Appends a sample of the series in work, or notes why it cannot be stored.
-    pub(super) fn push_sample(&mut self, sample: Sample, refused: &mut RefusedHistograms) {
-        let value = match sample.value {
-            SampleValue::Histogram(histogram) => settle(Arc::unwrap_or_clone(histogram)),
-            float => Ok(float),
-        };
-        match value {
-            Ok(SampleValue::Float(value)) => self.push_number(sample.time, value, sample.start),
-            Ok(SampleValue::Histogram(histogram)) => {
-                self.histogram_bytes += histogram.bytes();
-                self.extras.push(Extra {
-                    sample: self.samples.len() as u32,
-                    start: sample.start,
-                    histogram: Some(histogram),
-                });
-                self.samples.push((sample.time, f64::NAN));
-            }
-            Err(reason) => refused.add(reason),
-        }
-    }
-
-    /// Appends a number of the series in work.
-    pub(super) fn push_number(&mut self, time: Millis, value: f64, start: Millis) {
-        if start != 0 {
-            self.extras.push(Extra {
-                sample: self.samples.len() as u32,
-                start,
-                histogram: None,
-            });
-        }
-        self.samples.push((time, value));
-    }
-
-    /// Gives the samples from a place on, which end the buffer, this start timestamp where they have none.
-    pub(super) fn set_start(&mut self, samples_start: usize, start: Millis) {
-        let of_series = |extra: &Extra| (extra.sample as usize) < samples_start;
-        let known = self
-            .extras
-            .split_off(self.extras.partition_point(of_series));
-        let mut known = known.into_iter().peekable();
-        for sample in samples_start as u32..self.samples.len() as u32 {
-            let extra = known.next_if(|extra| extra.sample == sample);
-            let mut extra = extra.unwrap_or(Extra {
-                sample,
-                start,
-                histogram: None,
-            });
-            if extra.start == 0 {
-                extra.start = start;
-            }
-            self.extras.push(extra);
-        }
-    }
-
-    /// Takes the samples from a place on out again.
-    pub(super) fn truncate_samples(&mut self, length: usize) {
-        self.samples.truncate(length);
-        while let Some(last) = self.extras.pop_if(|last| last.sample as usize >= length) {
-            self.histogram_bytes -= last.histogram.map_or(0, |h| h.bytes());
-        }
     }
 
     /// Adds a declaration: name of the family, help, unit. One that cannot be kept is dropped and long
@@ -503,18 +402,6 @@ impl WriteRequest {
         });
     }
 
-    /// Reports the histograms that were refused of the series whose labels begin at `labels_start` and end the buffer.
-    pub(super) fn refuse_histograms(&mut self, refused: RefusedHistograms, labels_start: usize) {
-        let Some(reason) = refused.reason else {
-            return;
-        };
-        let canonical = &self.canonical.as_slice()[labels_start..];
-        self.refusals.add(refused.count, || {
-            let series = describe(canonical);
-            format!("{reason}, in series {series}")
-        });
-    }
-
     /// Refuses that series because it holds nothing.
     pub(super) fn refuse_empty(&mut self, labels_start: usize) {
         let canonical = &self.canonical.as_slice()[labels_start..];
@@ -527,11 +414,6 @@ impl WriteRequest {
     /// Refuses one sample.
     pub(crate) fn refuse(&mut self, reason: impl FnOnce() -> String) {
         self.refusals.add(1, reason);
-    }
-
-    /// Counts what a request holds that is not kept yet.
-    pub(crate) fn count_skipped(&mut self, exemplars: u64) {
-        self.skipped_exemplars += exemplars;
     }
 
     /// # Errors
@@ -565,6 +447,8 @@ impl WriteRequest {
         self.skipped_exemplars = 0;
         self.extras.clear();
         self.histogram_bytes = 0;
+        self.exemplars.clear();
+        self.exemplar_bytes = 0;
     }
 }
 
@@ -578,45 +462,4 @@ pub(super) fn pairs_of(canonical: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])>
         Some(text)
     };
     std::iter::from_fn(move || Some((text()?, text()?)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_keep_what_they_have_and_leave_with_their_series() {
-        let histogram = |schema| Sample {
-            time: 2,
-            start: 1,
-            value: SampleValue::Histogram(Arc::new(Histogram {
-                schema,
-                ..Histogram::default()
-            })),
-        };
-        let mut request = WriteRequest::default();
-        let limits = WriteLimits::default();
-        let mut push = |pairs: &mut [(&str, &str)], samples: Vec<Sample>| {
-            request
-                .push_samples(pairs, samples, &limits)
-                .expect("a small request");
-        };
-        let good = || vec![Sample::float(1, 4.0), histogram(0), histogram(99)];
-        push(&mut [("job", "a"), ("__name__", "m")], good());
-        push(&mut [("job", "has no metric name")], vec![histogram(0)]);
-        push(&mut [("__name__", "n")], vec![Sample::float(3, 5.0)]);
-        let series: Vec<Vec<Sample>> = request
-            .series()
-            .map(|s| s.whole_samples().collect())
-            .collect();
-        let expected = [
-            vec![Sample::float(1, 4.0), histogram(0)],
-            vec![Sample::float(3, 5.0)],
-        ];
-        assert_eq!(series, expected);
-        assert_eq!(request.histogram_count(), 1);
-        let refusals = request.refusals();
-        assert_eq!((refusals.series, refusals.samples), (2, 2));
-        assert!(refusals.reasons[0].ends_with(r#"in series m{job="a"}"#));
-    }
 }

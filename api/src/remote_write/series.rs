@@ -174,6 +174,17 @@ pub(super) fn finish_series(
     out.truncate_samples(samples_start);
 }
 
+/// Whether the series may be stored.
+pub(super) fn keeps_rules(
+    state: &LabelsState<'_>,
+    limits: &WriteLimits,
+    canonical: &[u8],
+) -> Option<()> {
+    find_broken(state, limits, canonical)
+        .is_none()
+        .then_some(())
+}
+
 /// The first rule that the series breaks, with the name and value at which it breaks it.
 #[inline(always)]
 fn find_broken<'a>(

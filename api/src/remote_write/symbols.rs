@@ -8,14 +8,16 @@
 //! Metadata    enum type = 1, uint32 help_ref = 3, uint32 unit_ref = 4
 //! ```
 //! A few bytes can name long labels, so what comes out may be much larger than what came in: it is
-//! announced to the caller before it grows, and ends at a bound. Histograms are drawn in `histogram`. Exemplars are left
-//! out for now.
+//! announced to the caller before it grows, and ends at a bound. Histograms are drawn in `histogram`, exemplars in
+//! `exemplar`.
 //!
 //! Source: the remote write 2.0 specification and `io/prometheus/write/v2/types.proto` of Prometheus.
 
 use super::{
+    exemplar,
+    extras::RefusedHistograms,
     histogram,
-    request::{MetricKind, RefusedHistograms, WriteRequest},
+    request::{MetricKind, WriteRequest},
     series::{LabelsState, finish_series},
 };
 use crate::{
@@ -124,7 +126,7 @@ impl<'d> Decoding<'d> {
         let (labels_start, samples_start) = (self.out.canonical.len(), self.out.samples.len());
         let mut labels = LabelsState::default();
         let (mut wrong, mut declaration) = (None, None);
-        let (mut refused, mut exemplars) = (RefusedHistograms::default(), 0);
+        let (mut refused, mut exemplars) = (RefusedHistograms::default(), Vec::new());
         let (mut metric, mut created) = (None, 0);
         while !reader.is_at_end() {
             match reader.tag("TimeSeries")? {
@@ -145,21 +147,22 @@ impl<'d> Decoding<'d> {
                         Err(reason) => refused.add(reason),
                     }
                 }
+                (4, WireType::Bytes) => {
+                    let parts = exemplar::read(reader.message("TimeSeries.exemplars")?)?;
+                    let text = |reference| self.symbol(reference).map(|s| self.text(s));
+                    exemplars.push(parts.with_symbols(text)?);
+                }
                 (5, WireType::Bytes) => {
                     declaration = Some(read_metadata(reader.message("TimeSeries.metadata")?)?);
                 }
                 (6, WireType::Varint) => {
                     created = reader.varint("TimeSeries.created_timestamp")? as Millis;
                 }
-                (1 | 2 | 3 | 5, _) => return Err(reader.corrupt("TimeSeries")),
-                (field, wire_type) => {
-                    exemplars += u64::from(field == 4);
-                    reader.skip(wire_type, "TimeSeries")?;
-                }
+                (1..=5, _) => return Err(reader.corrupt("TimeSeries")),
+                (_, wire_type) => reader.skip(wire_type, "TimeSeries")?,
             }
         }
         self.out.check_sample_count(self.limits)?;
-        self.out.count_skipped(exemplars);
         if created != 0 {
             self.out.set_start(samples_start, created);
         }
@@ -172,9 +175,11 @@ impl<'d> Decoding<'d> {
             return Ok(());
         }
         let before = self.out.series.len();
-        if samples + refused.count() == 0 {
+        if samples + refused.count() == 0 && exemplars.is_empty() {
             self.out.refuse_empty(labels_start);
         }
+        self.out
+            .keep_exemplars(&labels, self.limits, labels_start, exemplars)?;
         self.out.refuse_histograms(refused, labels_start);
         finish_series(&labels, self.limits, labels_start, samples_start, self.out);
         if let (true, Some(declared), Some(metric)) =

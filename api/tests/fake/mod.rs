@@ -8,8 +8,8 @@ use std::{
 use tokio::sync::Notify;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
-    RangeQuery, TenantName, WriteOutcome, admin,
-    remote_write::{MetricKind, Refusals, SampleValue, WriteRequest},
+    RangeQuery, SeriesExemplars, TenantName, WriteOutcome, admin,
+    remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{
@@ -157,6 +157,14 @@ impl Backend for FakeNode {
                 format!("{tenant} {labels} {} {value}{since}", sample.time)
             }));
         }
+        for (labels, exemplar) in request.exemplars() {
+            let Exemplar {
+                labels: own,
+                value,
+                time,
+            } = exemplar;
+            stored.push(format!("{tenant} {labels} {time} exemplar {own} {value}"));
+        }
         Ok(outcome)
     }
 
@@ -272,6 +280,27 @@ impl Backend for FakeNode {
             entry("a", MetricKind::Gauge, "A2.", ""),
             entry("b", MetricKind::Unknown, "", ""),
         ])
+    }
+
+    async fn exemplars(
+        &self,
+        tenant: &TenantName,
+        filter: SeriesFilter,
+        _options: ListingOptions,
+    ) -> Result<Listing<SeriesExemplars>, QueryError> {
+        let asked = format!("{tenant} {} to {}", filter.start, filter.end);
+        let series = filter.alternatives.iter().map(|matchers| SeriesExemplars {
+            labels: Labels::from_pairs(matchers.iter().map(|m| (m.name(), m.value()))),
+            exemplars: vec![Exemplar {
+                labels: Labels::from_pairs([("asked", asked.as_str())]),
+                value: 0.25,
+                time: 1_500,
+            }],
+        });
+        Ok(Listing {
+            items: series.collect(),
+            warnings: Vec::new(),
+        })
     }
 
     fn build_info(&self) -> BuildInfo {

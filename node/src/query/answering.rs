@@ -180,6 +180,7 @@ fn evaluate(
             families.sort();
             Ok(Answer::Metadata(families))
         }
+        Question::Exemplars(filter) => Ok(Answer::Exemplars(storage.exemplars(&filter)?)),
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) enum Question {
     LabelValues(String, Filter),
     /// What metric families are declared as; all when no name is given.
     Metadata(Option<String>),
+    /// The exemplars of the series that fit.
+    Exemplars(Filter),
 }
 
 /// All of time.
@@ -72,12 +74,13 @@ impl Question {
     pub(crate) fn reach(&self) -> Result<TimeRange, QueryError> {
         match self {
             Self::Part(part) => part.reach(),
-            Self::Series(filter) | Self::LabelNames(filter) | Self::LabelValues(_, filter) => {
-                Ok(TimeRange {
-                    start: filter.start,
-                    end: filter.end.saturating_add(1),
-                })
-            }
+            Self::Series(filter)
+            | Self::LabelNames(filter)
+            | Self::LabelValues(_, filter)
+            | Self::Exemplars(filter) => Ok(TimeRange {
+                start: filter.start,
+                end: filter.end.saturating_add(1),
+            }),
             // Declarations have no time, and every block has some.
             Self::Metadata(_) => Ok(ALL_TIME),
         }
@@ -113,7 +116,11 @@ pub(crate) enum Answer {
     /// Ascending.
     Texts(Vec<String>),
     Metadata(Vec<FamilyMetadata>),
+    Exemplars(Vec<ExemplarsOfSeries>),
 }
+
+/// Canonical labels of a series, and its exemplars in order of time: canonical labels, milliseconds, value.
+pub(crate) type ExemplarsOfSeries = (Vec<u8>, Vec<(Vec<u8>, Millis, f64)>);
 
 /// What a metric family is declared as.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -17,7 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tonic::Status;
-use trefoil_model::{Labels, NodeId, ShardSet, TenantId};
+use trefoil_api::{SeriesExemplars, remote_write::Exemplar};
+use trefoil_model::{Labels, Millis, NodeId, ShardSet, TenantId};
 use trefoil_query_promql::{
     Budget, Listing, Part, PartResult, QueryError, SeriesFilter, Source, merge,
 };
@@ -128,6 +129,30 @@ impl ClusterSource {
             }
         }
         Ok(families.into_iter().collect())
+    }
+
+    /// The exemplars of the series that fit, series ascending.
+    ///
+    /// # Errors
+    /// As for [`Source::evaluate`].
+    pub(crate) async fn exemplars(
+        &self,
+        wanted: SeriesFilter,
+    ) -> Result<Listing<SeriesExemplars>, QueryError> {
+        let mut items = Vec::new();
+        for answer in self.ask_all(Question::Exemplars(filter(wanted))).await? {
+            let Answer::Exemplars(part) = answer else {
+                return Err(wrong_kind());
+            };
+            for (series, exemplars) in part {
+                items.push(read_exemplars(series, exemplars)?);
+            }
+        }
+        items.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(Listing {
+            items,
+            warnings: self.warnings(),
+        })
     }
 
     /// Asks every shard's evaluator; asks others where some refuse.
@@ -393,6 +418,29 @@ fn unavailable(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryEr
 
 fn wrong_kind() -> QueryError {
     QueryError::Internal("an evaluator gave an answer of another kind".into())
+}
+
+/// # Errors
+/// [`QueryError::Internal`] when a peer sent malformed bytes.
+fn read_exemplars(
+    series: Vec<u8>,
+    exemplars: Vec<(Vec<u8>, Millis, f64)>,
+) -> Result<SeriesExemplars, QueryError> {
+    let mut labels = vec![series];
+    labels.extend(exemplars.iter().map(|(labels, _, _)| labels.clone()));
+    let mut labels = read_labels(labels)?.into_iter();
+    let series = labels.next().unwrap_or_default();
+    let exemplars = labels
+        .zip(exemplars)
+        .map(|(labels, (_, time, value))| Exemplar {
+            labels,
+            value,
+            time,
+        });
+    Ok(SeriesExemplars {
+        labels: series,
+        exemplars: exemplars.collect(),
+    })
 }
 
 fn filter(filter: SeriesFilter) -> Filter {

@@ -1,6 +1,6 @@
 //! A pinned view of the engine as the query crate sees storage.
 
-use super::question::{FamilyMetadata, Filter};
+use super::question::{ExemplarsOfSeries, FamilyMetadata, Filter};
 use crate::data_plane::damaged_block;
 use std::{cell::Cell, ops::ControlFlow, sync::Arc};
 use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
@@ -152,6 +152,27 @@ impl ViewStorage<'_> {
         found.sort();
         found.dedup();
         Ok(found)
+    }
+
+    /// The exemplars of the series that fit.
+    pub(super) fn exemplars(&self, filter: &Filter) -> Result<Vec<ExemplarsOfSeries>, QueryError> {
+        let range = inclusive(filter.start, filter.end);
+        let wanted = alternatives(filter)?;
+        let found = self
+            .view
+            .exemplars(self.tenant, &wanted, range, self.shards);
+        let mut answer = Vec::with_capacity(found.len());
+        for (series, exemplars) in found {
+            let exemplars: Vec<_> = exemplars
+                .into_iter()
+                .map(|one| (one.labels.canonical().to_vec(), one.time, one.value))
+                .collect();
+            let bytes = exemplars.iter().map(|one| text_bytes(one.0.len()) + 16);
+            self.budget
+                .hold_bytes(text_bytes(series.len()) + bytes.sum::<usize>())?;
+            answer.push((series, exemplars));
+        }
+        Ok(answer)
     }
 
     /// What metric families are declared as; all when no name is given.

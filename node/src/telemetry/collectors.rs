@@ -111,6 +111,8 @@ impl NodeCollector {
             "Samples that are not in blocks yet",
             samples,
         )?;
+        let exemplars = stats.exemplars as f64;
+        writer.gauge("trefoil_exemplars", "Exemplars in memory", exemplars)?;
         writer.gauge("trefoil_blocks", "Blocks", stats.blocks as f64)?;
         writer.gauge(
             "trefoil_blocks_size_bytes",

@@ -40,6 +40,7 @@ mod printer;
 mod reach;
 mod result;
 mod row;
+mod selectors;
 mod source;
 mod storage;
 
@@ -62,6 +63,7 @@ pub use partial::{GroupColumn, GroupPartial, MeanState};
 pub use partial_histograms::GroupHistograms;
 pub use result::{MatrixSeries, Point, QueryData, QueryResult, Value, VectorSample};
 pub use row::{ABSENT, HISTOGRAM, Histograms, Row, is_absent, is_histogram};
+pub use selectors::selectors;
 pub use source::{Listing, SeriesFilter, Source};
 pub use storage::{
     STALE_NAN_BITS, SampleColumns, SampleSource, Selector, SeriesStorage, SeriesVisitor, is_stale,

@@ -18,7 +18,7 @@
 //!  10 histograms  per native histogram: varint length | the histogram packed, as in `histogram`
 //!  11 starts      zigzag varint per sample: start timestamp (0: not known) behind that of the previous sample (the
 //!                 first: behind 0), wrapping
-//! 12 to 15 are kept for exemplars.
+//!  12 exemplars   varint count | entries, as in `exemplars`
 //! ```
 //! An absent section is empty. A reader refuses kinds that it does not know: dropping them would lose
 //! acknowledged data. Series stand in the order of the request, so that neighbours share label values;
@@ -59,6 +59,7 @@ const SECTION_NUMBERS: u8 = 8;
 const SECTION_METADATA: u8 = 9;
 const SECTION_HISTOGRAMS: u8 = 10;
 const SECTION_STARTS: u8 = 11;
+const SECTION_EXEMPLARS: u8 = 12;
 
 /// The length of a value that is a histogram.
 const LENGTH_HISTOGRAM: u8 = 9;

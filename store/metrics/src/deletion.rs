@@ -18,10 +18,15 @@ pub struct Deletion {
 impl Deletion {
     /// Whether the deletion selects a series.
     pub(crate) fn selects(&self, canonical: &[u8]) -> bool {
-        self.matchers.iter().all(|matcher| {
-            let name = matcher.name().as_bytes();
-            let value = pairs(canonical).find(|(n, _)| *n == name);
-            matcher.matches(value.map_or(&[][..], |(_, value)| value))
-        })
+        selects(&self.matchers, canonical)
     }
+}
+
+/// Whether a series satisfies all matchers.
+pub(crate) fn selects(matchers: &[Matcher], canonical: &[u8]) -> bool {
+    matchers.iter().all(|matcher| {
+        let name = matcher.name().as_bytes();
+        let value = pairs(canonical).find(|(n, _)| *n == name);
+        matcher.matches(value.map_or(&[][..], |(_, value)| value))
+    })
 }

@@ -31,6 +31,7 @@ pub(crate) use readers::BlockReaders;
 use crate::MetricsError;
 use crate::body::{Body, BodyReader};
 use crate::deletion::Deletion;
+use crate::exemplars::{Exemplars, FoundExemplar};
 use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
 use crate::view::View;
 use parking_lot::{Mutex, RwLock};
@@ -49,6 +50,8 @@ pub struct MetricsOptions {
     pub merge_compression: i32,
     /// Blocks of one level in a window that is still written to, before they are merged. Default 4.
     pub merge_fan_in: usize,
+    /// Exemplars of each tenant that a node keeps, in memory. Default 100,000, as Prometheus.
+    pub exemplars_per_tenant: usize,
 }
 
 impl Default for MetricsOptions {
@@ -57,6 +60,7 @@ impl Default for MetricsOptions {
             flush_compression: 1,
             merge_compression: 3,
             merge_fan_in: 4,
+            exemplars_per_tenant: 100_000,
         }
     }
 }
@@ -83,6 +87,8 @@ pub struct MetricsStatistics {
     pub blocks: u64,
     /// Bytes of all blocks.
     pub block_bytes: u64,
+    /// Exemplars in memory.
+    pub exemplars: u64,
     /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
     pub block_samples: u64,
 }
@@ -110,6 +116,7 @@ pub struct MetricsEngine {
     merging: Mutex<()>,
     readers: Arc<BlockReaders>,
     digests: Arc<DigestCache>,
+    exemplars: Arc<Exemplars>,
 }
 
 impl MetricsEngine {
@@ -122,6 +129,7 @@ impl MetricsEngine {
         let applied = AtomicU64::new(manifest.pin().flushed_to());
         Ok(Self {
             readers: Arc::new(BlockReaders::new(Arc::clone(&manifest))),
+            exemplars: Arc::new(Exemplars::new(options.exemplars_per_tenant)),
             manifest,
             options,
             heads: RwLock::default(),
@@ -150,7 +158,8 @@ impl MetricsEngine {
     ) -> Result<Applied, MetricsError> {
         let mut reader = self.applier.lock();
         let head = self.head(tenant);
-        let result = apply_body(&mut reader, &head, version, body, accepted);
+        let keep = |found| self.exemplars.add(tenant, found);
+        let result = apply_body(&mut reader, &head, version, (body, accepted), keep);
         self.applied.fetch_max(position, Ordering::Release);
         result
     }
@@ -214,6 +223,7 @@ impl MetricsEngine {
             policy: self.policy(),
             readers: Arc::clone(&self.readers),
             digests: Arc::clone(&self.digests),
+            exemplars: Arc::clone(&self.exemplars),
         }
     }
 
@@ -245,6 +255,7 @@ impl MetricsEngine {
         // Without another flush until the tombstones are written: it would bring newer items under them.
         let _flushing = self.flushing.lock();
         self.flush_alone(position, checkpoint)?;
+        self.exemplars.drop_shards(shards);
         let blocks = self.blocks().into_iter();
         let tombstones: Vec<(BlockId, ShardSet)> = blocks
             .map(|block| (block.meta.id, block.shards.intersection(shards)))
@@ -356,6 +367,9 @@ impl MetricsEngine {
             statistics.head_samples += u64::from(samples.len());
             statistics.head_bytes += samples.memory_bytes() as u64;
         }
+        let (exemplars, bytes) = self.exemplars.size();
+        statistics.exemplars = exemplars as u64;
+        statistics.head_bytes += bytes as u64;
         for block in self.blocks() {
             statistics.blocks += 1;
             statistics.block_bytes += block.meta.bytes();
@@ -369,11 +383,15 @@ fn apply_body(
     reader: &mut BodyReader,
     head: &TenantHead,
     version: DeletionVersion,
-    body: &[u8],
-    accepted: &ShardSet,
+    (body, accepted): (&[u8], &ShardSet),
+    keep: impl FnOnce(Vec<FoundExemplar>),
 ) -> Result<Applied, MetricsError> {
     let mut body = reader.open(body)?;
     let metadata = body.metadata(accepted)?;
+    let exemplars = body.exemplars(accepted)?;
+    if !exemplars.is_empty() {
+        keep(exemplars);
+    }
     let mut index = head.index.write();
     let mut samples = head.samples.write();
     let before = index.len();

@@ -18,6 +18,7 @@ mod columns;
 mod deletion;
 mod engine;
 mod error;
+mod exemplars;
 mod head;
 mod histogram;
 mod matcher;
@@ -37,6 +38,7 @@ pub use engine::{
     Applied, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
 };
 pub use error::MetricsError;
+pub use exemplars::Exemplar;
 pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};
 pub use value::{HISTOGRAM_BITS, STALE_MARKER_BITS, prefer};

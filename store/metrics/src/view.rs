@@ -19,6 +19,7 @@ pub use export::{Export, ExportCursor, ExportedBody};
 use crate::body::MetricMetadata;
 use crate::deletion::Deletion;
 use crate::engine::{BlockReaders, DigestCache, Policy};
+use crate::exemplars::{Exemplar, Exemplars};
 use crate::head::HeadPart;
 use crate::{Matcher, MetricsError};
 use roaring::RoaringBitmap;
@@ -36,6 +37,7 @@ pub struct View {
     pub(crate) policy: Arc<Policy>,
     pub(crate) readers: Arc<BlockReaders>,
     pub(crate) digests: Arc<DigestCache>,
+    pub(crate) exemplars: Arc<Exemplars>,
 }
 
 impl View {
@@ -271,6 +273,20 @@ impl View {
             }
         }
         Ok(found)
+    }
+
+    /// The exemplars in `range` of the series of `shards` that satisfy all matchers of one of the alternatives, by
+    /// canonical labels and in order of time. Those that the node has now: a view does not pin them.
+    #[must_use]
+    pub fn exemplars(
+        &self,
+        tenant: TenantId,
+        alternatives: &[Vec<Matcher>],
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> BTreeMap<Vec<u8>, Vec<Exemplar>> {
+        let range = self.retained(tenant, range);
+        self.exemplars.find(tenant, alternatives, range, shards)
     }
 
     /// What is declared of the metrics of `shards`, by metric: every distinct declaration, ascending.

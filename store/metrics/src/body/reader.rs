@@ -3,11 +3,12 @@
 
 use super::{
     BODY_CONTENT_BYTES_MAX, BODY_VERSION, BODY_VERSION_PLAIN, LENGTH_HISTOGRAM, MetricMetadata,
-    MetricType, SECTION_COUNTS, SECTION_HISTOGRAMS, SECTION_LENGTHS, SECTION_METADATA,
-    SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS, SECTION_STARTS,
-    SECTION_TIMESTAMPS, SECTION_VALUES, unzigzag,
+    MetricType, SECTION_COUNTS, SECTION_EXEMPLARS, SECTION_HISTOGRAMS, SECTION_LENGTHS,
+    SECTION_METADATA, SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS,
+    SECTION_STARTS, SECTION_TIMESTAMPS, SECTION_VALUES, unzigzag,
 };
 use crate::MetricsError;
+use crate::exemplars::{FoundExemplar, read_exemplars};
 use crate::histogram::unpack;
 use crate::rows::{RowReader, RowSections, read_short, text_end};
 use crate::value::HISTOGRAM_BITS;
@@ -15,7 +16,7 @@ use std::ops::Range;
 use trefoil_model::{Millis, ShardId, ShardSet, read_varint};
 use zstd::bulk::Decompressor;
 
-const SECTIONS: usize = 12;
+const SECTIONS: usize = 13;
 const SECTIONS_PLAIN: usize = 10;
 
 /// Reads one body after another; keeps its memory and the decompressor.
@@ -83,6 +84,7 @@ impl BodyReader {
                 malformed: false,
             },
             metadata: of(SECTION_METADATA),
+            exemplars: of(SECTION_EXEMPLARS),
         })
     }
 
@@ -149,6 +151,7 @@ pub struct Body<'a> {
     counts_at: usize,
     samples: Samples<'a>,
     metadata: &'a [u8],
+    exemplars: &'a [u8],
 }
 
 /// One series of a body.
@@ -234,6 +237,20 @@ impl<'a> Body<'a> {
             return Ok(Vec::new());
         }
         read_metadata(self.metadata, accepted).ok_or_else(|| malformed("metadata"))
+    }
+
+    /// The exemplars of shards in `accepted`, in the order of the request.
+    ///
+    /// # Errors
+    /// [`MetricsError::MalformedBody`].
+    pub(crate) fn exemplars(
+        &self,
+        accepted: &ShardSet,
+    ) -> Result<Vec<FoundExemplar>, MetricsError> {
+        if self.exemplars.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_exemplars(self.exemplars, accepted).ok_or_else(|| malformed("exemplars"))
     }
 }
 

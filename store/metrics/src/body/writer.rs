@@ -2,12 +2,13 @@
 
 use super::{
     BODY_CONTENT_BYTES_MAX, BODY_VERSION, BODY_VERSION_PLAIN, LENGTH_HISTOGRAM, MetricMetadata,
-    SECTION_COUNTS, SECTION_HISTOGRAMS, SECTION_LENGTHS, SECTION_METADATA, SECTION_NUMBERS,
-    SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS, SECTION_STARTS, SECTION_TIMESTAMPS,
-    SECTION_VALUES, zigzag,
+    SECTION_COUNTS, SECTION_EXEMPLARS, SECTION_HISTOGRAMS, SECTION_LENGTHS, SECTION_METADATA,
+    SECTION_NUMBERS, SECTION_ROWS, SECTION_SHAPES, SECTION_SHARDS, SECTION_STARTS,
+    SECTION_TIMESTAMPS, SECTION_VALUES, zigzag,
 };
 use crate::MetricsError;
 use crate::columns::SampleRef;
+use crate::exemplars::{Exemplar, write_exemplar};
 use crate::histogram::pack;
 use crate::rows::{LABEL_BYTES_PER_SERIES_MAX, RowWriter};
 use trefoil_model::{Millis, ShardId, write_varint};
@@ -29,6 +30,8 @@ pub struct BodyWriter {
     starts: Vec<u8>,
     metadata: Vec<u8>,
     metadata_count: usize,
+    exemplars: Vec<u8>,
+    exemplar_count: usize,
     previous_timestamp: Millis,
     previous_start: Millis,
     content: Vec<u8>,
@@ -54,6 +57,8 @@ impl BodyWriter {
             starts: Vec::new(),
             metadata: Vec::new(),
             metadata_count: 0,
+            exemplars: Vec::new(),
+            exemplar_count: 0,
             previous_timestamp: 0,
             previous_start: 0,
             content: Vec::new(),
@@ -177,6 +182,22 @@ impl BodyWriter {
         Ok(())
     }
 
+    /// Adds an exemplar of the series with these canonical labels.
+    ///
+    /// # Errors
+    /// [`MetricsError::BodyTooLarge`] as in [`BodyWriter::add_series`].
+    pub fn add_exemplar(
+        &mut self,
+        shard: ShardId,
+        canonical: &[u8],
+        exemplar: &Exemplar,
+    ) -> Result<(), MetricsError> {
+        self.check_room(canonical.len() + exemplar.labels.canonical().len())?;
+        write_exemplar(shard, canonical, exemplar, &mut self.exemplars);
+        self.exemplar_count += 1;
+        Ok(())
+    }
+
     /// Half of the limit is kept free, so that the samples of one series always fit behind the check.
     fn check_room(&self, more: usize) -> Result<(), MetricsError> {
         let bytes = self.content_bytes() + more;
@@ -193,13 +214,13 @@ impl BodyWriter {
         let numbers = self.timestamps.len() + self.lengths.len() + self.numbers.len();
         let samples = numbers + self.histograms.len() + self.starts.len();
         let series = self.rows.bytes() + self.shards.len() + self.counts.len();
-        samples + series + self.metadata.len()
+        samples + series + self.metadata.len() + self.exemplars.len()
     }
 
     /// Whether nothing was added since the last [`BodyWriter::finish`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.len() == 0 && self.metadata_count == 0
+        self.rows.len() == 0 && self.metadata_count == 0 && self.exemplar_count == 0
     }
 
     /// How many samples were added since the last [`BodyWriter::finish`].
@@ -214,7 +235,9 @@ impl BodyWriter {
     /// [`MetricsError::BodyTooLarge`] when one series had millions of samples (the writer is empty
     /// afterwards too), [`MetricsError::Compression`] when memory is short.
     pub fn finish(&mut self) -> Result<Vec<u8>, MetricsError> {
-        let version = match self.histograms.is_empty() && self.starts.is_empty() {
+        let is_plain =
+            self.histograms.is_empty() && self.starts.is_empty() && self.exemplar_count == 0;
+        let version = match is_plain {
             true => BODY_VERSION_PLAIN,
             false => BODY_VERSION,
         };
@@ -263,6 +286,12 @@ impl BodyWriter {
         }
         if !self.starts.is_empty() {
             move_section(content, SECTION_STARTS, &mut self.starts);
+        }
+        if self.exemplar_count > 0 {
+            write_varint(section, self.exemplar_count as u64);
+            section.append(&mut self.exemplars);
+            move_section(content, SECTION_EXEMPLARS, section);
+            self.exemplar_count = 0;
         }
         self.previous_start = 0;
     }

@@ -1,0 +1,231 @@
+//! What only some series of a request have: native histograms, start timestamps, exemplars.
+
+use super::{
+    histogram::settle,
+    request::WriteRequest,
+    sample::{Exemplar, Sample, SampleValue},
+    series::{LabelsState, describe, keeps_rules},
+};
+use crate::{ApiError, WriteLimits};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, Millis};
+
+/// What a sample has beside time and number.
+#[derive(Clone, Debug)]
+pub(super) struct Extra {
+    /// Its place in `samples`; the number there has no meaning beside a histogram.
+    pub(super) sample: u32,
+    pub(super) start: Millis,
+    pub(super) histogram: Option<Arc<Histogram>>,
+}
+
+/// Histograms of a series that cannot be stored.
+#[derive(Debug, Default)]
+pub(super) struct RefusedHistograms {
+    count: u64,
+    /// Why the first of them cannot.
+    reason: Option<String>,
+}
+
+impl RefusedHistograms {
+    pub(super) fn add(&mut self, reason: String) {
+        self.count += 1;
+        self.reason.get_or_insert(reason);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl WriteRequest {
+    /// As [`WriteRequest::push_series`], for samples that may be native histograms and know when their counters began.
+    /// A histogram that cannot be stored is refused by name, and the others are kept.
+    ///
+    /// # Errors
+    /// As for [`WriteRequest::push_series`].
+    pub fn push_samples(
+        &mut self,
+        pairs: &mut [(&str, &str)],
+        samples: impl IntoIterator<Item = Sample>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let (labels_start, samples_start) = (self.canonical.len(), self.samples.len());
+        let state = self.push_labels(pairs, limits);
+        let mut refused = RefusedHistograms::default();
+        for sample in samples {
+            self.push_sample(sample, &mut refused);
+        }
+        self.refuse_histograms(refused, labels_start);
+        self.finish_pushed(&state, (labels_start, samples_start), limits)
+    }
+
+    /// Adds an exemplar of the series with these labels, which need not be in the request. `None`, and one of a series that
+    /// breaks a rule, is counted and left out.
+    ///
+    /// # Errors
+    /// [`ApiError::TooLarge`] when all exemplars are larger than a body may be.
+    pub fn push_exemplar(
+        &mut self,
+        pairs: &mut [(&str, &str)],
+        exemplar: Option<Exemplar>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let labels_start = self.canonical.len();
+        let state = self.push_labels(pairs, limits);
+        self.keep_exemplars(&state, limits, labels_start, vec![exemplar])?;
+        self.canonical.truncate(labels_start);
+        Ok(())
+    }
+
+    /// Keeps the exemplars of the series whose labels begin at `labels_start` and end the buffer.
+    ///
+    /// # Errors
+    /// As for [`WriteRequest::push_exemplar`].
+    pub(super) fn keep_exemplars(
+        &mut self,
+        state: &LabelsState<'_>,
+        limits: &WriteLimits,
+        labels_start: usize,
+        found: Vec<Option<Exemplar>>,
+    ) -> Result<(), ApiError> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let canonical = &self.canonical.as_slice()[labels_start..];
+        let series = keeps_rules(state, limits, canonical);
+        let series = series.and_then(|()| Labels::from_canonical(canonical).ok());
+        for exemplar in found {
+            let Some((series, exemplar)) = series.clone().zip(exemplar) else {
+                self.skipped_exemplars += 1;
+                continue;
+            };
+            self.exemplar_bytes += series.canonical().len() + exemplar.labels.canonical().len();
+            self.exemplar_bytes += size_of::<(Labels, Exemplar)>();
+            self.exemplars.push((series, exemplar));
+        }
+        if self.exemplar_bytes > limits.decompressed_bytes_max {
+            return Err(ApiError::TooLarge {
+                what: "size of all exemplars of the request",
+                size: self.exemplar_bytes as u64,
+                size_max: limits.decompressed_bytes_max as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Appends a sample of the series in work, or notes why it cannot be stored.
+    pub(super) fn push_sample(&mut self, sample: Sample, refused: &mut RefusedHistograms) {
+        let value = match sample.value {
+            SampleValue::Histogram(histogram) => settle(Arc::unwrap_or_clone(histogram)),
+            float => Ok(float),
+        };
+        match value {
+            Ok(SampleValue::Float(value)) => self.push_number(sample.time, value, sample.start),
+            Ok(SampleValue::Histogram(histogram)) => {
+                self.histogram_bytes += histogram.bytes();
+                self.extras.push(Extra {
+                    sample: self.samples.len() as u32,
+                    start: sample.start,
+                    histogram: Some(histogram),
+                });
+                self.samples.push((sample.time, f64::NAN));
+            }
+            Err(reason) => refused.add(reason),
+        }
+    }
+
+    /// Appends a number of the series in work.
+    pub(super) fn push_number(&mut self, time: Millis, value: f64, start: Millis) {
+        if start != 0 {
+            self.extras.push(Extra {
+                sample: self.samples.len() as u32,
+                start,
+                histogram: None,
+            });
+        }
+        self.samples.push((time, value));
+    }
+
+    /// Gives the samples from a place on, which end the buffer, this start timestamp where they have none.
+    pub(super) fn set_start(&mut self, samples_start: usize, start: Millis) {
+        let of_series = |extra: &Extra| (extra.sample as usize) < samples_start;
+        let known = self
+            .extras
+            .split_off(self.extras.partition_point(of_series));
+        let mut known = known.into_iter().peekable();
+        for sample in samples_start as u32..self.samples.len() as u32 {
+            let extra = known.next_if(|extra| extra.sample == sample);
+            let mut extra = extra.unwrap_or(Extra {
+                sample,
+                start,
+                histogram: None,
+            });
+            if extra.start == 0 {
+                extra.start = start;
+            }
+            self.extras.push(extra);
+        }
+    }
+
+    /// Takes the samples from a place on out again.
+    pub(super) fn truncate_samples(&mut self, length: usize) {
+        self.samples.truncate(length);
+        while let Some(last) = self.extras.pop_if(|last| last.sample as usize >= length) {
+            self.histogram_bytes -= last.histogram.map_or(0, |h| h.bytes());
+        }
+    }
+
+    /// Reports the histograms that were refused of the series whose labels begin at `labels_start` and end the buffer.
+    pub(super) fn refuse_histograms(&mut self, refused: RefusedHistograms, labels_start: usize) {
+        let Some(reason) = refused.reason else {
+            return;
+        };
+        let canonical = &self.canonical.as_slice()[labels_start..];
+        self.refusals.add(refused.count, || {
+            let series = describe(canonical);
+            format!("{reason}, in series {series}")
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_keep_what_they_have_and_leave_with_their_series() {
+        let histogram = |schema| Sample {
+            time: 2,
+            start: 1,
+            value: SampleValue::Histogram(Arc::new(Histogram {
+                schema,
+                ..Histogram::default()
+            })),
+        };
+        let mut request = WriteRequest::default();
+        let limits = WriteLimits::default();
+        let mut push = |pairs: &mut [(&str, &str)], samples: Vec<Sample>| {
+            request
+                .push_samples(pairs, samples, &limits)
+                .expect("a small request");
+        };
+        let good = || vec![Sample::float(1, 4.0), histogram(0), histogram(99)];
+        push(&mut [("job", "a"), ("__name__", "m")], good());
+        push(&mut [("job", "has no metric name")], vec![histogram(0)]);
+        push(&mut [("__name__", "n")], vec![Sample::float(3, 5.0)]);
+        let series: Vec<Vec<Sample>> = request
+            .series()
+            .map(|s| s.whole_samples().collect())
+            .collect();
+        let expected = [
+            vec![Sample::float(1, 4.0), histogram(0)],
+            vec![Sample::float(3, 5.0)],
+        ];
+        assert_eq!(series, expected);
+        assert_eq!(request.histogram_count(), 1);
+        let refusals = request.refusals();
+        assert_eq!((refusals.series, refusals.samples), (2, 2));
+        assert!(refusals.reasons[0].ends_with(r#"in series m{job="a"}"#));
+    }
+}
