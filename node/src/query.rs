@@ -8,4 +8,5 @@ pub(crate) mod evaluator;
 pub(crate) mod pins;
 pub(crate) mod question;
 pub(crate) mod source;
+pub(crate) mod standalone;
 pub(crate) mod storage;

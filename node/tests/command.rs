@@ -4,7 +4,11 @@
 //! what other test programs start is then built once.
 
 use anyhow::ensure;
-use std::{fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Its second evaluation is wrong on purpose.
 const CASES: &str = r#"load 1m
@@ -45,5 +49,21 @@ fn our_own_cases_pass() -> anyhow::Result<()> {
     ensure!(code == Some(0), "{output}");
     ensure!(output.ends_with(" passed, 0 failed\n"), "{output}");
     ensure!(!output.starts_with("0 passed"), "no cases were found");
+    Ok(())
+}
+
+/// Prometheus' own cases are not part of this tree: they are read where they are at hand.
+#[test]
+fn prometheus_cases_pass() -> anyhow::Result<()> {
+    let usual =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance/promqltest");
+    let cases = env::var_os("TREFOIL_CONFORMANCE").map_or_else(usual, PathBuf::from);
+    if !cases.is_dir() {
+        eprintln!("no conformance files at {}", cases.display());
+        return Ok(());
+    }
+    let (code, output) = test_promql(&cases)?;
+    ensure!(code == Some(0), "{output}");
+    ensure!(output.ends_with(" passed, 0 failed\n"), "{output}");
     Ok(())
 }

@@ -1,13 +1,11 @@
-//! `trefoil test`: runs files of test cases against the engines of this program.
+//! `trefoil test`: runs files of test cases against the engines of this program, over a store in a temporary directory.
 
 use super::print;
+use crate::query::standalone::Standalone;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::{fs, path::PathBuf, process::ExitCode};
-use trefoil_query_promql::{MemorySource, promqltest};
-
-/// Over how many evaluators the series of a file are spread, so that partial results are merged.
-const EVALUATORS: usize = 3;
+use trefoil_query_promql::promqltest;
 
 /// What to test.
 #[derive(Subcommand, Debug)]
@@ -30,12 +28,12 @@ pub(crate) struct PromqlArgs {
 /// For a file that cannot be read.
 pub(crate) async fn run(command: TestCommand) -> anyhow::Result<ExitCode> {
     let TestCommand::Promql(args) = command;
+    let mut target = Standalone::new().context("make a store for the tests")?;
     let (mut passed, mut failed) = (0, 0);
     for file in files(&args.paths)? {
         let name = file.display();
         let text = fs::read_to_string(&file).with_context(|| format!("read {name}"))?;
-        let mut source = MemorySource::new(EVALUATORS);
-        let report = promqltest::run(&text, &mut source).await;
+        let report = promqltest::run(&text, &mut target).await;
         let report = report.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
         passed += report.passed;
         failed += report.failures.len();

@@ -150,7 +150,8 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn evaluate(
+/// Works out a question on what an evaluator stores.
+pub(super) fn evaluate(
     storage: &ViewStorage<'_>,
     question: Question,
     budget: &Budget,

@@ -416,7 +416,7 @@ fn unavailable(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryEr
     ))
 }
 
-fn wrong_kind() -> QueryError {
+pub(super) fn wrong_kind() -> QueryError {
     QueryError::Internal("an evaluator gave an answer of another kind".into())
 }
 
@@ -443,7 +443,7 @@ fn read_exemplars(
     })
 }
 
-fn filter(filter: SeriesFilter) -> Filter {
+pub(super) fn filter(filter: SeriesFilter) -> Filter {
     Filter {
         alternatives: filter.alternatives,
         start: filter.start,
@@ -454,7 +454,11 @@ fn filter(filter: SeriesFilter) -> Filter {
 
 /// Sorts, removes duplicates and cuts to the limit. The caller asks for one more than it shows, and says
 /// when there was more.
-fn listing<T: Ord>(mut items: Vec<T>, limit: usize, warnings: Vec<String>) -> Listing<T> {
+pub(super) fn listing<T: Ord>(
+    mut items: Vec<T>,
+    limit: usize,
+    warnings: Vec<String>,
+) -> Listing<T> {
     items.sort();
     items.dedup();
     if limit > 0 {

@@ -78,7 +78,10 @@ fn load(step: Millis, series: &[Sequence], target: &mut dyn Target) -> Result<()
         .iter()
         .filter_map(|sequence| Some((&sequence.labels, sequence.starts.as_ref()?)))
         .collect();
-    for sequence in series.iter().filter(|sequence| sequence.starts.is_none()) {
+    let samples = series.iter().filter(|sequence| sequence.starts.is_none());
+    let last: HashMap<&Labels, &Sequence> = samples.clone().map(|s| (&s.labels, s)).collect();
+    // Of two lines about a series the last one counts, as in Prometheus: a store may prefer the samples of the first.
+    for sequence in samples.filter(|s| std::ptr::eq(*s, last[&s.labels])) {
         let starts = starts.get(&sequence.labels);
         let mut samples = Vec::with_capacity(sequence.items.len());
         for (at, item) in sequence.items.iter().enumerate() {

@@ -1,0 +1,302 @@
+//! Queries over one metrics engine without a cluster around it, for `trefoil test promql`.
+//!
+//! The engine is a real one: samples come in bodies of parcels, some are flushed to blocks and merged there, others stay in
+//! the head. Its shards are spread over several evaluators, whose questions and answers take the form in which they travel
+//! between nodes. What is missing is the cluster: no journal, no barrier, no other owner. A process that dies leaves its
+//! directory behind, which nothing reads again.
+
+use super::{
+    answering::{evaluate, read_labels},
+    question::{self, Answer, Question},
+    source::{filter, listing, wrong_kind},
+    storage::ViewStorage,
+};
+use async_trait::async_trait;
+use std::{cell::Cell, collections::HashSet, fs, path::PathBuf, sync::Arc};
+use trefoil_model::{
+    DeletionVersion, Labels, Millis, ShardId, ShardSet, TenantId, key_hash, shard_of,
+};
+use trefoil_query_promql::{
+    Budget, Listing, MemorySource, Part, PartResult, QueryError, SAMPLES_MAX_DEFAULT, Sample,
+    SeriesFilter, Source, Value, merge, promqltest::Target,
+};
+use trefoil_store_blocks::{Manifest, ManifestOptions};
+use trefoil_store_metrics::{BodyWriter, MetricsEngine, MetricsOptions, View};
+use trefoil_store_pages::RealDisk;
+
+/// Slices of the hash space.
+const SHARDS: u16 = 8;
+/// Evaluators, each of which answers for every so many-th shard.
+const EVALUATORS: u16 = 3;
+/// Series after which the head is flushed: those between two flushes are in blocks with one half, and so is what was
+/// written before them.
+const SERIES_PER_FLUSH: u64 = 12;
+/// Flushes after which blocks are merged.
+const FLUSHES_PER_MERGE: u64 = 4;
+/// A head over more windows is not flushed: each would be a block, and every block costs an fsync.
+const WINDOWS_PER_FLUSH_MAX: usize = 8;
+
+/// An engine in a temporary directory, with who writes to it.
+pub(crate) struct Standalone {
+    writer: BodyWriter,
+    source: StandaloneSource,
+    /// Series that were written.
+    series: u64,
+    flushes: u64,
+    /// Series that the engine cannot keep: some of their samples are histograms, or know when their counters began.
+    elsewhere: HashSet<Labels>,
+    _folder: Folder,
+}
+
+struct StandaloneSource {
+    engine: MetricsEngine,
+    /// Whose samples are meant: what others wrote is forgotten.
+    tenant: TenantId,
+    /// One more evaluator, over the series that the engine cannot keep.
+    rest: MemorySource,
+}
+
+/// The directory of this process.
+fn directory() -> PathBuf {
+    std::env::temp_dir().join(format!("trefoil-promqltest-{}", std::process::id()))
+}
+
+/// A directory that goes with this.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays is a temporary file that nothing reads.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Standalone {
+    /// An empty engine in a new temporary directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let folder = Folder(directory());
+        fs::create_dir(&folder.0)?;
+        let blocks = folder.0.join("blocks");
+        let (manifest, _) =
+            Manifest::open(Arc::new(RealDisk), &blocks, ManifestOptions::default())?;
+        let engine = MetricsEngine::open(Arc::new(manifest), MetricsOptions::default())?;
+        Ok(Self {
+            writer: BodyWriter::new()?,
+            source: StandaloneSource {
+                engine,
+                tenant: TenantId(0),
+                rest: MemorySource::new(1),
+            },
+            series: 0,
+            flushes: 0,
+            elsewhere: HashSet::new(),
+            _folder: folder,
+        })
+    }
+
+    /// Writes float samples of a series as a parcel of its own.
+    fn write(
+        &mut self,
+        labels: &Labels,
+        samples: impl IntoIterator<Item = (Millis, f64)>,
+    ) -> anyhow::Result<()> {
+        let tenant = self.source.tenant;
+        let shard = shard_of(key_hash(tenant, labels.canonical()), SHARDS);
+        self.writer.add_series(shard, labels.canonical(), samples)?;
+        if self.writer.is_empty() {
+            return Ok(());
+        }
+        let body = self.writer.finish()?;
+        let engine = &self.source.engine;
+        let position = engine.applied_position() + body.len() as u64;
+        let all = ShardSet::all(SHARDS);
+        engine.apply(position, tenant, DeletionVersion::default(), &body, &all)?;
+        Ok(())
+    }
+
+    /// Moves what is in the head to blocks, and merges those now and then.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let engine = &self.source.engine;
+        if engine.head_windows().len() > WINDOWS_PER_FLUSH_MAX {
+            return Ok(());
+        }
+        engine.flush(engine.applied_position(), None)?;
+        self.flushes += 1;
+        if self.flushes.is_multiple_of(FLUSHES_PER_MERGE) {
+            while engine.merge_once(Millis::MAX)?.is_some() {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, labels: &Labels, samples: &[Sample]) -> anyhow::Result<()> {
+        let float = |sample: &Sample| match sample.value {
+            Value::Float(value) if sample.start == 0 => Some((sample.time, value)),
+            _ => None,
+        };
+        let floats: Option<Vec<_>> = samples.iter().map(float).collect();
+        let Some(floats) = floats.filter(|_| !self.elsewhere.contains(labels)) else {
+            self.elsewhere.insert(labels.clone());
+            return Ok(self.source.rest.load(labels, samples)?);
+        };
+        let (first, second) = floats.split_at(floats.len() / 2);
+        self.write(labels, first.iter().copied())?;
+        self.series += 1;
+        if self.series.is_multiple_of(SERIES_PER_FLUSH) {
+            self.flush()?;
+        }
+        self.write(labels, second.iter().copied())
+    }
+}
+
+impl Target for Standalone {
+    fn clear(&mut self) -> Result<(), QueryError> {
+        self.source.tenant.0 += 1;
+        self.elsewhere.clear();
+        Target::clear(&mut self.source.rest)
+    }
+
+    fn load(&mut self, labels: &Labels, samples: &[Sample]) -> Result<(), QueryError> {
+        self.take(labels, samples)
+            .map_err(|error| QueryError::Internal(format!("{error:#}")))
+    }
+
+    fn source(&self) -> &dyn Source {
+        &self.source
+    }
+}
+
+/// The shards of each evaluator.
+fn evaluators() -> impl Iterator<Item = ShardSet> {
+    (0..EVALUATORS).map(|first| {
+        let shards = (first..SHARDS).step_by(usize::from(EVALUATORS));
+        shards.map(ShardId).collect()
+    })
+}
+
+impl StandaloneSource {
+    /// What the evaluators say, one after the other, on one view.
+    fn ask_all(&self, question: &Question, samples_max: u64) -> Result<Vec<Answer>, QueryError> {
+        let view = self.engine.view();
+        let asked = evaluators().map(|shards| self.ask(&view, &shards, question, samples_max));
+        asked.collect()
+    }
+
+    fn ask(
+        &self,
+        view: &View,
+        shards: &ShardSet,
+        question: &Question,
+        samples_max: u64,
+    ) -> Result<Answer, QueryError> {
+        let broken = |status: tonic::Status| QueryError::Internal(status.message().to_owned());
+        let travels = question::encode(question).map_err(broken)?;
+        let question = question::decode(&travels).map_err(broken)?;
+        let budget = Budget::new(samples_max);
+        let storage = ViewStorage {
+            view,
+            tenant: self.tenant,
+            shards,
+            damaged: Cell::new(None),
+            budget: &budget,
+        };
+        let answer = evaluate(&storage, question, &budget)?;
+        question::decode(&question::encode(&answer).map_err(broken)?).map_err(broken)
+    }
+
+    fn texts(
+        &self,
+        question: &Question,
+        rest: Listing<String>,
+        limit: usize,
+    ) -> Result<Listing<String>, QueryError> {
+        let mut texts = rest.items;
+        for answer in self.ask_all(question, SAMPLES_MAX_DEFAULT)? {
+            match answer {
+                Answer::Texts(part) => texts.extend(part),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(listing(texts, limit, Vec::new()))
+    }
+}
+
+#[async_trait]
+impl Source for StandaloneSource {
+    async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
+        let samples_max = part.samples_max;
+        let mut results = vec![self.rest.evaluate(part.clone()).await?];
+        for answer in self.ask_all(&Question::Part(Box::new(part)), samples_max)? {
+            match answer {
+                Answer::Part(result) => results.push(result),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        merge(results)
+    }
+
+    async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
+        let limit = wanted.limit;
+        let mut series = self.rest.series(wanted.clone()).await?.items;
+        for answer in self.ask_all(&Question::Series(filter(wanted)), SAMPLES_MAX_DEFAULT)? {
+            match answer {
+                Answer::Series(canonical) => series.extend(read_labels(canonical)?),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(listing(series, limit, Vec::new()))
+    }
+
+    async fn label_names(&self, wanted: SeriesFilter) -> Result<Listing<String>, QueryError> {
+        let limit = wanted.limit;
+        let rest = self.rest.label_names(wanted.clone()).await?;
+        self.texts(&Question::LabelNames(filter(wanted)), rest, limit)
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        wanted: SeriesFilter,
+    ) -> Result<Listing<String>, QueryError> {
+        let limit = wanted.limit;
+        let rest = self.rest.label_values(name, wanted.clone()).await?;
+        let question = Question::LabelValues(name.to_owned(), filter(wanted));
+        self.texts(&question, rest, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_has_one_evaluator() {
+        let mut all = ShardSet::new();
+        for shards in evaluators() {
+            assert!(all.intersection(&shards).is_empty());
+            all = all.union(&shards);
+        }
+        assert_eq!(all, ShardSet::all(SHARDS));
+    }
+
+    #[tokio::test]
+    async fn cases_run_over_head_and_blocks() {
+        let mut target = Standalone::new().expect("a directory");
+        let mut cases = "load 1m\n".to_owned();
+        for series in 0..2 * SERIES_PER_FLUSH {
+            cases += &format!("  m{{i=\"{series}\"}} 0+1x10\n");
+        }
+        cases += "\neval instant at 10m sum(sum_over_time(m[10m]))\n  {} 1320\n\n\
+                  eval instant at 10m count(m)\n  {} 24\n\nclear\n\neval instant at 10m m\n";
+        let report = trefoil_query_promql::promqltest::run(&cases, &mut target).await;
+        let report = report.expect("a readable file");
+        assert_eq!((report.passed, report.failures), (3, vec![]));
+        let statistics = target.source.engine.statistics();
+        assert_eq!(target.flushes, 2);
+        assert!(statistics.blocks > 0 && statistics.block_samples > 0);
+        drop(target);
+        assert!(!directory().exists());
+    }
+}
