@@ -70,6 +70,9 @@ fn drop_empty(rows: &mut Vec<Row>) {
 
 /// Only floats have an order.
 fn leave_out_histograms(aggregate: &Aggregate, rows: &mut Vec<Row>, annotations: &mut Annotations) {
+    if rows.iter().all(|row| row.histograms.is_empty()) {
+        return;
+    }
     for row in rows.iter_mut().filter(|row| !row.histograms.is_empty()) {
         let note = Note::IgnoredInAggregation(aggregate.op.text());
         note.tell(aggregate.operand.span, "", annotations);
@@ -106,17 +109,24 @@ fn selected(
     let value = |member: &usize| rows[members[*member]].values[at];
     let present = |member: &usize| !is_absent(value(member));
     let mut candidates: Vec<usize> = (0..members.len()).filter(present).collect();
-    match op {
-        AggregateOp::TopK => candidates.sort_by(|a, b| best_first(value(b), value(a))),
-        AggregateOp::BottomK => {
-            candidates.sort_by(|a, b| {
-                let (a, b) = (value(a), value(b));
-                a.is_nan().cmp(&b.is_nan()).then(nan_first(&a, &b))
-            });
-        }
-        _ => {}
+    let order = |a: &usize, b: &usize| {
+        let (left, right) = (value(a), value(b));
+        let by_value = match op {
+            AggregateOp::TopK => best_first(right, left),
+            AggregateOp::BottomK => {
+                let nan_last = left.is_nan().cmp(&right.is_nan());
+                nan_last.then(nan_first(&left, &right))
+            }
+            _ => Ordering::Equal,
+        };
+        by_value.then(a.cmp(b))
+    };
+    // Only what is selected is sorted.
+    if count < candidates.len() {
+        candidates.select_nth_unstable_by(count, order);
+        candidates.truncate(count);
     }
-    candidates.truncate(count);
+    candidates.sort_unstable_by(order);
     candidates
 }
 

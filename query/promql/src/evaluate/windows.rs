@@ -11,7 +11,7 @@ use crate::{
     functions::{
         extended::{self, ExtendedWindow},
         native_window::{self, MixedWindow},
-        window::{self, Resets, Window},
+        window::{self, Resets, Window, extrapolated},
     },
     note::{Note, Notes},
     row::{ABSENT, Cell, Cells, is_histogram},
@@ -137,11 +137,7 @@ impl Windows {
             }
             budget.check()?;
         } else if columns.histograms.is_empty() && columns.start_timestamps.is_empty() {
-            let values = &mut into.values;
-            self.each_window(columns, grid, budget, |window, _| {
-                let value = window.and_then(|window| window::apply(self.function, window));
-                values.push(value.unwrap_or(ABSENT));
-            })?;
+            self.floats(columns, grid, budget, &mut into.values)?;
         } else {
             self.each_window(columns, grid, budget, |window, first| {
                 let cell = window.and_then(|window| self.mixed(columns, window, first, notes));
@@ -149,6 +145,33 @@ impl Windows {
             })?;
         }
         Ok(())
+    }
+
+    /// The function's values over a series of floats. The most usual functions have loops of their own.
+    fn floats(
+        &self,
+        columns: &SampleColumns,
+        grid: Grid,
+        budget: &Budget,
+        values: &mut Vec<f64>,
+    ) -> Result<(), QueryError> {
+        let fill = (columns, grid, budget, values);
+        match self.function {
+            WindowFunction::Rate => self.fill(fill, |window| extrapolated(window, true, true)),
+            WindowFunction::Increase => self.fill(fill, |window| extrapolated(window, true, false)),
+            function => self.fill(fill, |window| window::apply(function, window)),
+        }
+    }
+
+    #[inline]
+    fn fill(
+        &self,
+        (columns, grid, budget, values): (&SampleColumns, Grid, &Budget, &mut Vec<f64>),
+        apply: impl Fn(&Window<'_>) -> Option<f64>,
+    ) -> Result<(), QueryError> {
+        self.each_window(columns, grid, budget, |window, _| {
+            values.push(window.and_then(&apply).unwrap_or(ABSENT));
+        })
     }
 
     /// Calls `each` for every time of `grid` with its window, if it has samples, and the index of its first sample.

@@ -80,13 +80,27 @@ impl Resets {
     /// The resets that show in the values or in the start timestamps, which may be empty.
     pub(crate) fn of(timestamps: &[Millis], values: &[f64], starts: &[Millis]) -> Self {
         let mut resets = Self::default();
+        // Two loops: nearly no series has start timestamps, and this one is walked for every rate.
+        if starts.is_empty() {
+            for (at, pair) in values.windows(2).enumerate() {
+                if pair[1] < pair[0] {
+                    resets.push(at + 1, pair[0]);
+                }
+            }
+            return resets;
+        }
         for (at, pair) in values.windows(2).enumerate() {
             if pair[1] < pair[0] || begins_anew(timestamps, starts, at + 1) {
-                resets.after.push(at + 1);
-                resets.before.push(pair[0]);
+                resets.push(at + 1, pair[0]);
             }
         }
         resets
+    }
+
+    #[cold]
+    fn push(&mut self, after: usize, before: f64) {
+        self.after.push(after);
+        self.before.push(before);
     }
 
     /// The values in front of the resets between the samples `from..to`.
@@ -200,7 +214,8 @@ fn count_pairs(values: &[f64], counts: impl Fn(f64, f64) -> bool) -> f64 {
 }
 
 /// The increase over the samples, extrapolated to the ends of the range where samples reach near them.
-fn extrapolated(window: &Window<'_>, counter: bool, per_second: bool) -> Option<f64> {
+#[inline]
+pub(crate) fn extrapolated(window: &Window<'_>, counter: bool, per_second: bool) -> Option<f64> {
     let values = window.values;
     let last = values.len() - 1;
     let start = if counter { window.first_start() } else { None };
@@ -228,39 +243,52 @@ pub(crate) fn extrapolation(
 ) -> f64 {
     let timestamps = window.timestamps;
     let last = timestamps.len() - 1;
-    let seconds = |from: Millis, to: Millis| (to - from) as f64 / 1000.0;
-    let mut to_start = seconds(window.start, timestamps[0]);
-    let mut to_end = seconds(timestamps[last], window.end);
-    let mut sampled = seconds(timestamps[0], timestamps[last]);
-    let interval = if last == 0 {
-        0.0
-    } else {
-        sampled / last as f64
-    };
+    let distance = |from: Millis, to: Millis| (to - from) as f64;
+    let mut to_start = distance(window.start, timestamps[0]);
+    let mut to_end = distance(timestamps[last], window.end);
+    let mut sampled = distance(timestamps[0], timestamps[last]);
     // Samples further from an end than a usual gap mean that the series starts or ends there.
-    let threshold = interval * 1.1;
-    if to_start >= threshold {
-        to_start = interval / 2.0;
-    }
+    let usual_gap = |gap: f64| match is_far(gap, sampled, last) {
+        true if last == 0 => 0.0,
+        true => sampled / last as f64 / 2.0,
+        false => gap,
+    };
+    to_start = usual_gap(to_start);
+    to_end = usual_gap(to_end);
     if let Some((first, increase)) = of_counter
         && increase > 0.0
         && first >= 0.0
+        // Divided only where it may matter: most counters were at zero long ago.
+        && sampled * first <= to_start * increase * ABOUT_EQUAL
     {
         // A counter cannot have been below zero.
         to_start = to_start.min(sampled * (first / increase));
     }
     if let Some(start) = start {
         to_start = 0.0;
-        sampled = seconds(start, timestamps[last]);
+        sampled = distance(start, timestamps[last]);
     }
-    if to_end >= threshold {
-        to_end = interval / 2.0;
+    let factor = (sampled + to_start + to_end) / sampled;
+    match per_second {
+        true => factor / (distance(window.start, window.end) / 1000.0),
+        false => factor,
     }
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if per_second {
-        factor /= seconds(window.start, window.end);
+}
+
+/// More than what rounding does to a product.
+const ABOUT_EQUAL: f64 = 1.000_001;
+
+/// Whether a gap at an end of the range, in milliseconds, is longer than 1.1 usual gaps. Equal ones are decided as
+/// Prometheus' rounding does, in seconds, which takes divisions; most gaps are far from that.
+#[inline]
+fn is_far(gap: f64, sampled: f64, gaps: usize) -> bool {
+    if gaps == 0 {
+        return gap >= 0.0;
     }
-    factor
+    if gap * (gaps as f64) * ABOUT_EQUAL < sampled * 1.1 {
+        return false;
+    }
+    gap / 1000.0 >= sampled / 1000.0 / gaps as f64 * 1.1
 }
 
 fn of_last_two(window: &Window<'_>, rate: bool) -> Option<f64> {
