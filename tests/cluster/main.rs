@@ -4,10 +4,12 @@
 //! answer, is there none that was never sent, are all replicas equal? Scenarios run one at a time.
 
 mod addresses;
+mod answers;
 mod bad_input;
 mod command_line;
 mod damage;
 mod demo;
+mod differential;
 mod faults;
 mod full_disk;
 mod histograms;

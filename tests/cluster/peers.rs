@@ -4,6 +4,7 @@
 //! Questions are asked for times at which no sample lies, because Prometheus 2.42 includes both ends
 //! of a range and 3.x only the later one.
 
+use crate::answers::{elements, same_numbers};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -82,7 +83,7 @@ async fn compare_all(
             let mut answers = Vec::new();
             for url in cluster.running_urls() {
                 let answer = ask(client, &url, form, question, time).await?;
-                let same = same_numbers(&expected, &answer);
+                let same = same_numbers(&expected, &answer, RELATIVE_ERROR_MAX);
                 ensure!(same, "{question} at {time}: {answer} instead of {expected}");
                 answers.push(elements(&answer));
             }
@@ -148,53 +149,4 @@ async fn ask(
     let url = format!("{url}/api/v1/{path}");
     let data = client.query(&url, &parameters).await;
     Ok(data.with_context(|| question.to_owned())?["result"].take())
-}
-
-/// A series of an answer: its labels as text, and its samples as text of time and value.
-type Element = (String, Vec<(String, String)>);
-
-/// The series of a vector or matrix, sorted by labels.
-fn elements(answer: &Value) -> Option<Vec<Element>> {
-    let mut elements = Vec::new();
-    for series in answer.as_array()? {
-        let pairs = match series["values"].as_array() {
-            Some(values) => values.clone(),
-            None => vec![series["value"].clone()],
-        };
-        let samples: Option<Vec<(String, String)>> = pairs
-            .iter()
-            .map(|pair| Some((pair[0].to_string(), pair[1].as_str()?.to_owned())))
-            .collect();
-        // serde_json's maps are sorted by key, so equal label sets give equal texts.
-        elements.push((series["metric"].to_string(), samples?));
-    }
-    elements.sort();
-    Some(elements)
-}
-
-/// Whether two answers have the same series and times, and values that differ at most in last bits.
-fn same_numbers(one: &Value, other: &Value) -> bool {
-    let (Some(one), Some(other)) = (elements(one), elements(other)) else {
-        return false;
-    };
-    let same_samples = |(labels, samples): &Element, (other_labels, others): &Element| {
-        labels == other_labels
-            && samples.len() == others.len()
-            && samples
-                .iter()
-                .zip(others)
-                .all(|((time, value), (other_time, other_value))| {
-                    same_number(time, other_time) && same_number(value, other_value)
-                })
-    };
-    one.len() == other.len() && one.iter().zip(&other).all(|(a, b)| same_samples(a, b))
-}
-
-fn same_number(one: &str, other: &str) -> bool {
-    match (one.parse::<f64>(), other.parse::<f64>()) {
-        (Ok(a), Ok(b)) if a.is_finite() && b.is_finite() => {
-            (a - b).abs() <= RELATIVE_ERROR_MAX * a.abs().max(b.abs())
-        }
-        _ => one == other,
-    }
 }

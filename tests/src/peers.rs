@@ -86,8 +86,27 @@ impl Prometheus {
         write_url: &str,
     ) -> anyhow::Result<Self> {
         let address = FreePort::find()?.to_string();
+        let configuration = configuration(&address, targets, write_url);
+        Self::start_with(program, folder, &address, &configuration).await
+    }
+
+    /// Starts a Prometheus that takes remote writes and does nothing else.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_receiver(program: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let address = FreePort::find()?.to_string();
+        Self::start_with(program, folder, &address, "").await
+    }
+
+    async fn start_with(
+        program: &Path,
+        folder: &Path,
+        address: &str,
+        configuration: &str,
+    ) -> anyhow::Result<Self> {
         let config = folder.join("prometheus.yml");
-        fs::write(&config, configuration(&address, targets, write_url))?;
+        fs::write(&config, configuration)?;
         let mut command = Command::new(program);
         command
             .arg(format!("--config.file={}", config.display()))
@@ -95,6 +114,7 @@ impl Prometheus {
                 "--storage.tsdb.path={}",
                 folder.join("prometheus").display()
             ))
+            .arg("--web.enable-remote-write-receiver")
             .arg(format!("--web.listen-address={address}"));
         let process = Process::start(&mut command, &folder.join("prometheus.log"), None)?;
         let url = format!("http://{address}");
