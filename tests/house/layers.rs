@@ -8,7 +8,7 @@ use crate::{Finding, tree::Package};
 /// Crate, and the crates of ours that it may import, without the `trefoil-` of their names.
 /// Development dependencies count as well. Ordered from the bottom to the top: a crate may name
 /// only crates above its own line.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("store-pages", &[]),
     ("store-journal", &["model", "store-pages"]),
@@ -53,6 +53,19 @@ const ARROWS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("tests", &["model", "query-promql", "api", "jepsen"]),
+    // Whatever decodes bytes from outside.
+    (
+        "fuzz",
+        &[
+            "model",
+            "store-pages",
+            "store-metrics",
+            "gossip",
+            "query-promql",
+            "shard",
+            "api",
+        ],
+    ),
 ];
 
 /// Findings for every arrow between our crates that the table does not have.

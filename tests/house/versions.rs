@@ -6,12 +6,14 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Findings for members that give a dependency a version or a source of their own.
+/// Findings for members that give a dependency a version or a source of their own. A manifest with a workspace of its own
+/// is no member.
 pub(crate) fn check_members(tree: &Tree) -> Vec<Finding> {
+    let is_member = |text: &str| !text.lines().any(|line| line.trim() == "[workspace]");
     let manifests = tree
         .files
         .iter()
-        .filter(|file| file.path.ends_with("/Cargo.toml"));
+        .filter(|file| file.path.ends_with("/Cargo.toml") && is_member(&file.text));
     let mut findings = Vec::new();
     for manifest in manifests {
         for (number, line) in dependency_lines(&manifest.text) {
