@@ -127,7 +127,7 @@ async fn check_exemplar(cluster: &Cluster, node: usize, first: i64) -> anyhow::R
         "exemplars": [{"labels": {"trace_id": "abc"}, "value": "0", "timestamp": first / 1_000}],
     }]);
     ensure!(
-        found.to_string() == expected.to_string(),
+        found == expected,
         "node {node}: {found}"
     );
     Ok(())
