@@ -5,7 +5,10 @@ use crate::{
     remote_write::{Exemplar, MetricKind, Refusals, WriteRequest},
 };
 use async_trait::async_trait;
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{Listing, QueryError, QueryResult, SeriesFilter};
 
@@ -15,6 +18,9 @@ use trefoil_query_promql::{Listing, QueryError, QueryResult, SeriesFilter};
 pub trait Backend: Send + Sync + 'static {
     /// The cluster's present time, for requests that name none.
     fn now(&self) -> Millis;
+
+    /// The times of samples that are stored at present; [`Backend::write`] refuses all others.
+    fn accepted_times(&self, tenant: &TenantName) -> RangeInclusive<Millis>;
 
     /// Stores the series of a request and returns when a majority of owners has them on disk.
     ///

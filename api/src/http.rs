@@ -2,7 +2,7 @@
 //!
 //! | base | what |
 //! |---|---|
-//! | `/prometheus` and the root | Prometheus' API, remote write, imports |
+//! | `/prometheus` and the root | Prometheus' API, remote write, imports, OpenTelemetry's metrics |
 //! | `/trefoil/api/v1` | administration |
 //! | the root | `/` (what there is), `/-/healthy`, `/-/ready`, `/metrics` |
 //!
@@ -13,17 +13,19 @@ mod admin;
 mod answer;
 mod body;
 mod exemplars;
+mod grpc;
 mod import;
 mod influx;
 mod ingest;
 mod metrics;
+mod otlp;
 mod parameters;
 mod prometheus;
 mod starting;
 mod status;
 mod write;
 
-use crate::{ApiError, ApiLimits, Backend, TenantName};
+use crate::{ApiError, ApiLimits, Backend, TenantName, otlp::OtlpOptions};
 use axum::{
     Router,
     extract::{Request, State},
@@ -33,8 +35,9 @@ use axum::{
     routing::{get, post},
 };
 use body::ByteBudget;
+pub use grpc::grpc_starting_router;
 use ingest::BufferPool;
-use metrics::{HttpMetrics, InWork};
+use metrics::{CountedStatus, HttpMetrics, InWork};
 pub use starting::{StartingReason, starting_router};
 use std::{
     sync::{
@@ -63,30 +66,77 @@ pub(crate) struct App {
     queries_waiting: AtomicUsize,
     buffers: BufferPool,
     metrics: HttpMetrics,
+    otlp: Arc<OtlpOptions>,
 }
 
 type Shared = State<Arc<App>>;
 
-/// All routes of the node's HTTP server.
+/// The node's protocols over one backend. What they share (turns, budgets, counters) is theirs together, whatever
+/// address a request came in at.
+pub struct Api(Arc<App>);
+
+impl Api {
+    /// Protocols under these bounds.
+    pub fn new(backend: Arc<dyn Backend>, limits: ApiLimits, otlp: OtlpOptions) -> Self {
+        Self(Arc::new(App {
+            backend,
+            writes: Semaphore::new(limits.writes_at_once_max),
+            write_bytes: ByteBudget::new(limits.write_bytes_at_once_max),
+            queries: Semaphore::new(limits.queries_at_once_max),
+            queries_waiting: AtomicUsize::new(0),
+            buffers: BufferPool::default(),
+            metrics: HttpMetrics::default(),
+            otlp: Arc::new(otlp),
+            limits,
+        }))
+    }
+
+    /// All routes of the HTTP server.
+    pub fn http(&self) -> Router {
+        all_routes(&self.0)
+    }
+
+    /// OpenTelemetry's routes alone, for the port that its exporters use by default.
+    pub fn otlp_http(&self) -> Router {
+        counted(Router::new().merge(otlp_routes()), &self.0)
+    }
+
+    /// OpenTelemetry's services, for a server that speaks HTTP/2.
+    pub fn otlp_grpc(&self) -> Router {
+        counted(grpc::routes(), &self.0)
+    }
+}
+
+/// All routes of the node's HTTP server, with the usual translation of OpenTelemetry's metrics.
 pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
-    let app = Arc::new(App {
-        backend,
-        writes: Semaphore::new(limits.writes_at_once_max),
-        write_bytes: ByteBudget::new(limits.write_bytes_at_once_max),
-        queries: Semaphore::new(limits.queries_at_once_max),
-        queries_waiting: AtomicUsize::new(0),
-        buffers: BufferPool::default(),
-        metrics: HttpMetrics::default(),
-        limits,
-    });
+    Api::new(backend, limits, OtlpOptions::default()).http()
+}
+
+fn otlp_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/metrics", post(otlp::metrics))
+        .route("/otlp/v1/metrics", post(otlp::metrics))
+        .route("/api/v1/otlp/v1/metrics", post(otlp::metrics))
+}
+
+/// Every request that has a route is counted and timed.
+fn counted(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    routes
+        .route_layer(middleware::from_fn_with_state(Arc::clone(app), count))
+        .with_state(Arc::clone(app))
+}
+
+fn all_routes(app: &Arc<App>) -> Router {
     let prometheus = Router::new()
         .route("/api/v1/write", post(write::write))
         .route("/api/v1/push", post(write::write))
         .route("/api/v1/import/prometheus", post(import::import))
+        .route("/api/v1/import", post(import::import_lines))
         .route("/write", post(influx::write))
         .route("/api/v2/write", post(influx::write))
         .route("/api/v1/push/influx/write", post(influx::write))
         .route("/ping", get(influx::ping))
+        .merge(otlp_routes())
         .route(
             "/api/v1/query",
             get(prometheus::query).post(prometheus::query),
@@ -134,14 +184,13 @@ pub fn router(backend: Arc<dyn Backend>, limits: ApiLimits) -> Router {
         .route("/prometheus/", get(status::root))
         .route("/prometheus/-/healthy", get(status::healthy))
         .route("/prometheus/-/ready", get(status::ready));
-    Router::new()
+    let routes = Router::new()
         .nest("/prometheus", prometheus.clone())
         .merge(prometheus)
         .merge(ends)
         .merge(own)
-        .fallback(status::not_found)
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), count))
-        .with_state(app)
+        .fallback(status::not_found);
+    counted(routes, app)
 }
 
 /// Counts and times every request that has a route.
@@ -150,8 +199,9 @@ async fn count(State(app): Shared, request: Request, next: Next) -> Response {
     let handler = metrics::handler_of(path);
     let begun = Instant::now();
     let response = next.run(request).await;
-    app.metrics
-        .count(handler, response.status().as_u16(), begun.elapsed());
+    let counted = response.extensions().get::<CountedStatus>();
+    let status = counted.map_or(response.status().as_u16(), |counted| counted.0);
+    app.metrics.count(handler, status, begun.elapsed());
     response
 }
 

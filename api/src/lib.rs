@@ -1,5 +1,5 @@
 //! Every outside protocol, in and out: Prometheus' (remote write 1.0, the text formats, the query API),
-//! InfluxDB's line protocol, the administration API and the node's own endpoints.
+//! InfluxDB's line protocol, OpenTelemetry's metrics, the administration API and the node's own endpoints.
 //!
 //! The crate reaches the node only through [`Backend`]. It knows HTTP, the protocols' formats and
 //! their limits; it does not know shards, replication, files or other nodes.
@@ -13,8 +13,11 @@ pub mod exposition;
 mod http;
 pub mod influx;
 mod json;
+pub mod json_lines;
+mod json_reader;
 mod limits;
 mod number;
+pub mod otlp;
 pub mod remote_write;
 mod tenant;
 mod wire;
@@ -24,7 +27,10 @@ pub use backend::{
     SeriesExemplars, WriteOutcome,
 };
 pub use error::ApiError;
-pub use http::{HEALTHY_PATH, METRICS_PATH, READY_PATH, StartingReason, router, starting_router};
+pub use http::{
+    Api, HEALTHY_PATH, METRICS_PATH, READY_PATH, StartingReason, grpc_starting_router, router,
+    starting_router,
+};
 pub use limits::{ApiLimits, WriteLimits};
 pub use tenant::{TENANT_DEFAULT, TenantName};
 

@@ -158,6 +158,12 @@ impl<'a> Reader<'a> {
         Ok(&self.bytes[start..self.at])
     }
 
+    /// A text, which protobuf demands to be UTF-8.
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<&'a str, ApiError> {
+        let bytes = self.bytes(field)?;
+        std::str::from_utf8(bytes).map_err(|_| self.corrupt(field))
+    }
+
     /// A message inside this one.
     #[inline(always)]
     pub(crate) fn message(&mut self, field: &'static str) -> Result<Reader<'a>, ApiError> {

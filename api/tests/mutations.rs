@@ -8,6 +8,8 @@ use trefoil_api::{
     ApiError, WriteLimits,
     exposition::{Dialect, ImportOptions, import_protobuf, import_text},
     influx::{Precision, import_lines},
+    json_lines::import_json_lines,
+    otlp::{Export, OtlpOptions, import_metrics, transcode_json},
     remote_write::{Decoder, WriteRequest, encode},
 };
 use trefoil_model::Labels;
@@ -107,6 +109,16 @@ fn lines() {
 }
 
 #[test]
+fn json_lines() {
+    let limits = WriteLimits::default();
+    let body = "{\"metric\":{\"__name__\":\"a\",\"b\":\"\\u00e9\"},\"values\":[1,null,\"Infinity\"],\"timestamps\":[1,2,3]}\n\
+                {\"timestamps\":[0],\"values\":[-0.5e1],\"metric\":{\"__name__\":\"c\"}}\n";
+    check("JSON lines", body.as_bytes(), |body, out| {
+        import_json_lines(body, &options(), &limits, out)
+    });
+}
+
+#[test]
 fn protobuf() {
     let limits = WriteLimits::default();
     // MetricFamily { name: "h", type: HISTOGRAM, metric { label { l = v } histogram { 6, bucket { 4, <= 0 } } } }
@@ -133,5 +145,38 @@ fn remote_write() {
     });
     check("snappy", &compress(&one), |body, out| {
         Decoder::default().decode(body, &limits, out)
+    });
+}
+
+const OTLP: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"s"}},
+{"key":"a","value":{"kvlistValue":{"values":[{"key":"b","value":{"bytesValue":"AQI="}}]}}}]},"scopeMetrics":[{"metrics":[
+{"name":"g.h","unit":"s","gauge":{"dataPoints":[{"timeUnixNano":"9","asDouble":"NaN","attributes":[{"key":"k","value":
+{"intValue":"-1"}}],"exemplars":[{"traceId":"0aFF"}]}]}},{"name":"h","histogram":{"aggregationTemporality":2,"dataPoints":[
+{"timeUnixNano":5,"count":3,"sum":1.5,"bucketCounts":[1,2],"explicitBounds":[1e3]}]}},{"name":"s","summary":{"dataPoints":
+[{"count":1,"quantileValues":[{"quantile":0.5,"value":2}]}]}}]}]}]}"#;
+
+/// A resource with `target_info` makes at most 601 samples of two points.
+const OTLP_BASE_BYTES: usize = 64 << 10;
+
+#[test]
+fn otlp() {
+    let (options, limits) = (OtlpOptions::default(), WriteLimits::default());
+    let import = |message: &[u8], out: &mut WriteRequest| {
+        import_metrics(message, &options, &limits, 0..=i64::MAX, out, &mut |_| {
+            Ok(())
+        })
+        .map(drop)
+    };
+    let mut message = Vec::new();
+    transcode_json(Export::Metrics, OTLP.as_bytes(), &mut message, &mut |_| {
+        Ok(())
+    })
+    .unwrap();
+    check("OTLP protobuf", &message, import);
+    check("OTLP JSON", OTLP.as_bytes(), |body, out| {
+        let mut message = Vec::new();
+        transcode_json(Export::Metrics, body, &mut message, &mut |_| Ok(()))?;
+        assert!(message.capacity() <= OTLP_BASE_BYTES + MULTIPLE * body.len());
+        import(&message, out)
     });
 }

@@ -28,6 +28,8 @@ pub struct Node {
     pub http: SocketAddr,
     /// Where its peers reach it.
     pub peer: SocketAddr,
+    /// Where OpenTelemetry's exporters reach it by gRPC.
+    pub otlp_grpc: SocketAddr,
     data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
@@ -81,6 +83,7 @@ pub struct Cluster {
     seeds: Vec<SocketAddr>,
     expect: usize,
     quota: Option<f64>,
+    config: Option<PathBuf>,
     folder: TempDir,
     client: HttpClient,
 }
@@ -100,14 +103,32 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(count: usize, quota: Option<f64>) -> anyhow::Result<Self> {
+        Self::begin(count, quota, None)
+    }
+
+    /// [`Cluster::start`] with a configuration file of this text for every node.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`], and when the file cannot be written.
+    pub fn start_configured(count: usize, config: &str) -> anyhow::Result<Self> {
+        Self::begin(count, None, Some(config))
+    }
+
+    fn begin(count: usize, quota: Option<f64>, config: Option<&str>) -> anyhow::Result<Self> {
         let mut cluster = Self {
             nodes: Vec::new(),
             seeds: Vec::new(),
             expect: count,
             quota,
+            config: None,
             folder: tempfile::Builder::new().prefix("trefoil-test-").tempdir()?,
             client: HttpClient::new(ANSWER_WAIT_MAX),
         };
+        if let Some(text) = config {
+            let path = cluster.folder.path().join("trefoil.yaml");
+            std::fs::write(&path, text)?;
+            cluster.config = Some(path);
+        }
         // Built before the clock of the first test starts.
         trefoil_binary()?;
         for _ in 0..count {
@@ -158,6 +179,7 @@ impl Cluster {
         self.nodes.push(Node {
             http: FreePort::find()?,
             peer: FreePort::find()?,
+            otlp_grpc: FreePort::find()?,
             data: self.folder.path().join(&name),
             log: self.folder.path().join(format!("{name}.log")),
             name,
@@ -182,7 +204,12 @@ impl Cluster {
             .args(["--node-name", &node.name])
             .args(["--http", &node.http.to_string()])
             .args(["--peer", &node.peer.to_string()])
+            .args(["--otlp-grpc", &node.otlp_grpc.to_string()])
+            .args(["--otlp-http", "off"])
             .args(["--bootstrap-expect", &expect.to_string()]);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         if !seeds.is_empty() {
             command.args(["--seeds", &seeds.join(",")]);
         }

@@ -2,9 +2,12 @@
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, replicas::Verdict},
     data_plane::NewWrite,
-    ingest::{Acceptance, Encoder},
+    ingest::{
+        Acceptance, Encoder,
+        pairs::{Filter, Sender, senders_of},
+    },
     query::{
         pins::QueryKey,
         source::{ClusterSource, Reach},
@@ -13,6 +16,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -86,7 +90,7 @@ impl NodeBackend {
         Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline))
     }
 
-    fn acceptance(&self, tenant: TenantId) -> Acceptance {
+    fn acceptance(&self, tenant: Option<TenantId>) -> Acceptance {
         let now = self.cluster.now();
         Acceptance {
             oldest: self.cluster.oldest_accepted(tenant, now),
@@ -118,9 +122,13 @@ impl NodeBackend {
             return Err(unavailable("the cluster has not begun yet".to_owned()));
         }
         let deletion = self.deletion_version(tenant);
+        let verdicts = self.verdicts(tenant, request).await?;
+        let filter = verdicts.as_ref();
+        let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
+        let acceptance = self.acceptance(Some(tenant));
         let encoded = self
             .encoder
-            .encode(tenant, request, &routing, self.acceptance(tenant))
+            .encode(tenant, request, &routing, acceptance, filter.as_ref())
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
         // One after the other, so that a large request does not fill the owners' windows at once. What was
@@ -140,10 +148,13 @@ impl NodeBackend {
             }
         }
         self.telemetry.samples.inc_by(samples);
+        self.telemetry
+            .deduplicated_samples
+            .inc_by(encoded.deduplicated);
         let mut outcome = WriteOutcome {
+            refusals: encoded.refusals,
             refused_histograms: encoded.histograms_out_of_bounds,
             skipped_exemplars: encoded.exemplars_out_of_bounds,
-            ..WriteOutcome::default()
         };
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
@@ -152,6 +163,24 @@ impl NodeBackend {
                 .add(count, || format!("{count} samples were refused: {first}"));
         }
         Ok(outcome)
+    }
+
+    /// What becomes of the samples of each sender; none when pairs of senders are not told.
+    async fn verdicts(
+        &self,
+        tenant: TenantId,
+        request: &WriteRequest,
+    ) -> Result<Option<Vec<(Sender, Verdict)>>, ApiError> {
+        let settings = &self.cluster.settings.pairs;
+        if !settings.accepted {
+            return Ok(None);
+        }
+        let mut verdicts = Vec::new();
+        for sender in senders_of(request, settings) {
+            let verdict = self.cluster.verdict(tenant, &sender.0, &sender.1).await?;
+            verdicts.push((sender, verdict));
+        }
+        Ok(Some(verdicts))
     }
 
     fn finish_query<T>(&self, begun: Instant, result: &Result<T, QueryError>) {
@@ -181,6 +210,12 @@ fn unavailable(message: String) -> ApiError {
 impl Backend for NodeBackend {
     fn now(&self) -> Millis {
         self.cluster.now()
+    }
+
+    fn accepted_times(&self, tenant: &TenantName) -> RangeInclusive<Millis> {
+        let state = self.cluster.metadata.state();
+        let acceptance = self.acceptance(state.tenant_id(tenant.as_str()));
+        acceptance.oldest..=acceptance.newest
     }
 
     async fn write(

@@ -8,6 +8,7 @@ pub(crate) mod clocks;
 pub(crate) mod follow;
 mod lead;
 mod readiness;
+pub(crate) mod replicas;
 mod retention;
 mod space;
 mod stopping;
@@ -57,6 +58,8 @@ pub(crate) struct Cluster {
     stopping: Mutex<Option<stopping::Stop>>,
     /// Held by who waits for this node's turn to stop.
     preparing_stop: tokio::sync::Mutex<()>,
+    /// Who writes about pairs of senders.
+    pair_turns: Arc<replicas::Turns>,
     /// Wakes who describes this node to the others.
     pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
@@ -89,6 +92,7 @@ impl Cluster {
             was_ready: AtomicBool::new(false),
             stopping: Mutex::default(),
             preparing_stop: tokio::sync::Mutex::default(),
+            pair_turns: Arc::default(),
             described_anew: Notify::new(),
             clock,
         })

@@ -4,16 +4,24 @@
 //! combinations are errors that name file, line and column and, where one is near, the key that was
 //! probably meant. Nothing here touches the network or the data directory.
 
+mod listen;
+mod pairs;
 mod suggestion;
 
 use clap::Args;
-use serde::Deserialize;
+pub(crate) use listen::Listen;
+pub(crate) use pairs::PairSettings;
+use serde::{Deserialize, Deserializer, de::Error};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use trefoil_api::otlp::{OtlpOptions, TranslationStrategy};
 
 /// Where HTTP listens unless told otherwise.
 pub(crate) const HTTP_PORT: u16 = 9190;
 /// Where peers meet unless told otherwise: TCP, and UDP for gossip.
 pub(crate) const PEER_PORT: u16 = 9191;
+/// Where OpenTelemetry's exporters come to by gRPC and by HTTP unless told otherwise, as its specification has it.
+pub(crate) const OTLP_GRPC_PORT: u16 = 4317;
+pub(crate) const OTLP_HTTP_PORT: u16 = 4318;
 
 /// What `trefoil serve` takes on the command line or from `TREFOIL_*` variables.
 #[derive(Args, Clone, Debug, Default)]
@@ -37,6 +45,12 @@ pub(crate) struct ServeArgs {
     /// from [default: 0.0.0.0:9191]
     #[arg(long, value_name = "ADDR", env = "TREFOIL_PEER")]
     pub(crate) peer: Option<SocketAddr>,
+    /// Address for OpenTelemetry over gRPC, or off [default: 0.0.0.0:4317 if it is free]
+    #[arg(long, value_name = "ADDR", env = "TREFOIL_OTLP_GRPC")]
+    pub(crate) otlp_grpc: Option<Listen>,
+    /// Address for OpenTelemetry over HTTP beside --http, or off [default: 0.0.0.0:4318 if it is free]
+    #[arg(long, value_name = "ADDR", env = "TREFOIL_OTLP_HTTP")]
+    pub(crate) otlp_http: Option<Listen>,
     /// Host or address that the other nodes reach this one at [default: found from the route to the seeds]
     #[arg(long, value_name = "HOST", env = "TREFOIL_ADVERTISE")]
     pub(crate) advertise: Option<String>,
@@ -92,6 +106,7 @@ struct File {
     log: LogSection,
     storage: StorageSection,
     limits: LimitsSection,
+    otlp: OtlpSection,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -121,6 +136,37 @@ struct LimitsSection {
     query_bytes: Option<u64>,
     part_concurrency: Option<usize>,
     out_of_order_window_hours: Option<u64>,
+    accept_ha_samples: Option<bool>,
+    ha_cluster_label: Option<String>,
+    ha_replica_label: Option<String>,
+    ha_max_clusters: Option<usize>,
+    ha_tracker_update_timeout_seconds: Option<u64>,
+    ha_tracker_failover_timeout_seconds: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OtlpSection {
+    grpc: Option<Listen>,
+    http: Option<Listen>,
+    #[serde(deserialize_with = "strategy")]
+    translation_strategy: TranslationStrategy,
+    promote_resource_attributes: Vec<String>,
+    keep_identifying_resource_attributes: bool,
+    promote_scope_metadata: bool,
+}
+
+/// A strategy by its name in Prometheus.
+fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TranslationStrategy, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let all = TranslationStrategy::ALL;
+    let found = all.into_iter().find(|strategy| strategy.as_str() == name);
+    found.ok_or_else(|| {
+        let names = all.map(TranslationStrategy::as_str).join(", ");
+        D::Error::custom(format!(
+            "unknown strategy `{name}`, expected one of {names}"
+        ))
+    })
 }
 
 /// How zones bind placement.
@@ -147,6 +193,12 @@ pub(crate) struct Settings {
     pub(crate) http: SocketAddr,
     /// Where peers connect (TCP) and gossip arrives (UDP).
     pub(crate) peer: SocketAddr,
+    /// Where OpenTelemetry over gRPC listens. Off costs nothing but that its exporters have to use HTTP.
+    pub(crate) otlp_grpc: Listen,
+    /// Where OpenTelemetry over HTTP listens beside `http`, which serves it too.
+    pub(crate) otlp_http: Listen,
+    /// How OpenTelemetry's metrics become series. A change makes other series from then on; all nodes need the same.
+    pub(crate) otlp: OtlpOptions,
     /// Host that others reach this node at; found from the routes when absent.
     pub(crate) advertise: Option<String>,
     /// `host:port` entries; empty for a cluster of one.
@@ -193,6 +245,8 @@ pub(crate) struct Settings {
     pub(crate) part_concurrency: usize,
     /// Samples older than this are refused; `None`, the default: only those older than the retention.
     pub(crate) out_of_order_window: Option<Duration>,
+    /// Pairs of senders that measure the same.
+    pub(crate) pairs: PairSettings,
 }
 
 /// Why the settings were refused; the text says where and what to do.
@@ -306,6 +360,13 @@ impl Settings {
             ("limits.query_concurrency", self.query_concurrency as u64),
             ("limits.query_samples", self.query_samples),
         ];
+        if self.pairs.failover_timeout <= self.pairs.update_interval {
+            return Err(ConfigError::Impossible(
+                "limits.ha_tracker_failover_timeout_seconds: must be longer than \
+                 ha_tracker_update_timeout_seconds, or senders that are well take turns"
+                    .to_owned(),
+            ));
+        }
         match counts.iter().find(|(_, value)| *value == 0) {
             None => Ok(()),
             Some((key, _)) => Err(ConfigError::Impossible(format!(
@@ -386,6 +447,7 @@ fn nested_keys() -> Vec<String> {
         keys::<LogSection>("log"),
         keys::<StorageSection>("storage"),
         keys::<LimitsSection>("limits"),
+        keys::<OtlpSection>("otlp"),
     ]
     .concat()
 }
@@ -433,6 +495,20 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         zone: args.zone.or(file.zone).unwrap_or_default(),
         http: args.http.or(file.http).unwrap_or(address(HTTP_PORT)),
         peer: args.peer.or(file.peer).unwrap_or(address(PEER_PORT)),
+        otlp_grpc: args
+            .otlp_grpc
+            .or(file.otlp.grpc)
+            .unwrap_or(Listen::IfFree(address(OTLP_GRPC_PORT))),
+        otlp_http: args
+            .otlp_http
+            .or(file.otlp.http)
+            .unwrap_or(Listen::IfFree(address(OTLP_HTTP_PORT))),
+        otlp: OtlpOptions {
+            strategy: file.otlp.translation_strategy,
+            promoted_attributes: file.otlp.promote_resource_attributes,
+            keeps_identifying_attributes: file.otlp.keep_identifying_resource_attributes,
+            promotes_scope: file.otlp.promote_scope_metadata,
+        },
         advertise: args.advertise.or(file.advertise),
         seeds,
         bootstrap_expect: args
@@ -464,6 +540,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         query_bytes: file.limits.query_bytes.unwrap_or(1 << 30),
         part_concurrency: file.limits.part_concurrency.unwrap_or(40),
         out_of_order_window: file.limits.out_of_order_window_hours.and_then(hours),
+        pairs: file.limits.pairs(),
     })
 }
 
@@ -523,7 +600,7 @@ mod tests {
             "wombat: 1\n",
             "t.yaml:1:1: unknown key \"wombat\"; known here: data_dir, node_name, zone, http, peer, \
              advertise, seeds, bootstrap_expect, cluster_key_file, shards, zone_mode, \
-             replace_after_seconds, log, storage, limits",
+             replace_after_seconds, log, storage, limits, otlp",
         );
         check_error(
             "node_name: a\nflush_intervall: 3\n",
@@ -570,6 +647,30 @@ mod tests {
         check_error(
             "node_name: a\nseeds: [localhost]\n",
             "seeds: \"localhost\" has no port; write host:9191",
+        );
+    }
+
+    #[test]
+    fn opentelemetry_is_read_from_the_file() {
+        let yaml = "otlp:\n  grpc: off\n  http: 127.0.0.1:1\n  translation_strategy: NoTranslation\n  \
+                    promote_resource_attributes: [a.b]\n";
+        let file = parse(std::path::Path::new("t.yaml"), yaml).unwrap();
+        let settings = merge(&ServeArgs::default(), file).unwrap();
+        let http = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(
+            (settings.otlp_grpc, settings.otlp_http),
+            (Listen::Off, Listen::At(http))
+        );
+        assert_eq!(settings.otlp.strategy, TranslationStrategy::NoTranslation);
+        assert_eq!(settings.otlp.promoted_attributes, ["a.b"]);
+        let wrong = parse(
+            std::path::Path::new("t.yaml"),
+            "otlp: {translation_strategy: no}\n",
+        );
+        let error = wrong.unwrap_err().to_string();
+        assert!(
+            error.contains("expected one of UnderscoreEscaping"),
+            "{error}"
         );
     }
 

@@ -4,10 +4,15 @@
 //! to all of them. A request that is too large for one message and one journal record is cut into several *rounds*,
 //! each a write of its own; the client gets its success when all of them are held.
 
+pub(crate) mod pairs;
+
 use bytes::Bytes;
+use pairs::{Filter, Kept};
 use parking_lot::Mutex;
 use std::borrow::Cow;
-use trefoil_api::remote_write::{MetricKind, Sample, SampleValue, SeriesRef, WriteRequest};
+use trefoil_api::remote_write::{
+    MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest,
+};
 use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
 use trefoil_store_metrics::{
@@ -51,6 +56,10 @@ pub(crate) struct Encoded {
     pub(crate) samples: u64,
     /// Samples left out because of their time, and the first of them in words.
     pub(crate) out_of_bounds: u64,
+    /// Samples left out because another sender of their pair counts.
+    pub(crate) deduplicated: u64,
+    /// Series left out because nobody can tell which sender of their pair counts.
+    pub(crate) refusals: Refusals,
     pub(crate) first_out_of_bounds: Option<String>,
     /// How many of those left out are histograms.
     pub(crate) histograms_out_of_bounds: u64,
@@ -129,18 +138,37 @@ impl Encoder {
         request: &WriteRequest,
         routing: &Routing,
         acceptance: Acceptance,
+        filter: Option<&Filter<'_>>,
     ) -> Result<Encoded, MetricsError> {
         let mut encoded = Encoded::default();
+        let mut memory = Vec::new();
         let mut round = Round::new(routing.groups().len());
         for series in request.series() {
-            let shard = shard_of(key_hash(tenant, series.canonical()), routing.shards());
+            let kept = match filter {
+                None => Kept::Stored(series.canonical()),
+                Some(filter) => filter.keep(series.canonical(), &mut memory),
+            };
+            let count = series.samples().len() as u64;
+            let labels = match kept {
+                Kept::Stored(labels) => labels,
+                Kept::Dropped => {
+                    encoded.deduplicated += count;
+                    continue;
+                }
+                Kept::Refused(reason) => {
+                    let explain = || format!("{reason}, in series {}", series.to_labels());
+                    encoded.refusals.add(count, explain);
+                    continue;
+                }
+            };
+            let shard = shard_of(key_hash(tenant, labels), routing.shards());
             let group = routing.group_of(shard);
             if !series.is_plain() {
                 self.add_whole(
                     &mut round,
                     &mut encoded,
                     (group, shard),
-                    &series,
+                    (&series, labels),
                     acceptance,
                 )?;
                 continue;
@@ -148,7 +176,7 @@ impl Encoder {
             let accepted = encoded.accepted(&series, acceptance);
             for samples in accepted.chunks(SAMPLES_AT_ONCE_MAX) {
                 self.add(&mut round, &mut encoded, group, shard, |writer| {
-                    writer.add_series(shard, series.canonical(), samples.iter().copied())
+                    writer.add_series(shard, labels, samples.iter().copied())
                 })?;
                 encoded.samples += samples.len() as u64;
             }
@@ -171,7 +199,13 @@ impl Encoder {
                 encoded.exemplars_out_of_bounds += 1;
                 continue;
             }
-            let canonical = series.canonical();
+            let kept = match filter {
+                None => Kept::Stored(series.canonical()),
+                Some(filter) => filter.keep(series.canonical(), &mut memory),
+            };
+            let Kept::Stored(canonical) = kept else {
+                continue;
+            };
             let shard = shard_of(key_hash(tenant, canonical), routing.shards());
             let group = routing.group_of(shard);
             let exemplar = Exemplar {
@@ -193,7 +227,7 @@ impl Encoder {
         round: &mut Round,
         encoded: &mut Encoded,
         (group, shard): (usize, ShardId),
-        series: &SeriesRef<'_>,
+        (series, labels): (&SeriesRef<'_>, &[u8]),
         acceptance: Acceptance,
     ) -> Result<(), MetricsError> {
         let mut accepted: Vec<Sample> = Vec::new();
@@ -210,7 +244,7 @@ impl Encoder {
             let (some, behind) = rest.split_at(added_at_once(rest));
             rest = behind;
             self.add(round, encoded, group, shard, |writer| {
-                writer.add_samples(shard, series.canonical(), some.iter().map(borrowed))
+                writer.add_samples(shard, labels, some.iter().map(borrowed))
             })?;
             encoded.samples += some.len() as u64;
         }

@@ -11,10 +11,10 @@
 use crate::{
     backend::NodeBackend,
     cluster::{Cluster, follow},
-    config::{self, ServeArgs, Settings},
+    config::{self, Listen, ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
-    front::{Front, until_true},
+    front::{Front, Listeners, until_true},
     gossip_driver::Gossip,
     logging, open_files,
     peer_handler::Handlers,
@@ -27,9 +27,9 @@ use crate::{
     },
 };
 use anyhow::Context;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
-use trefoil_api::{ApiLimits, Backend};
+use trefoil_api::{Api, ApiLimits, Backend};
 use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
 use trefoil_model::{ClusterId, LineageId};
 use trefoil_raft::{
@@ -111,9 +111,9 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         .map(|s| s.parse())
         .collect::<Result<_, _>>()?;
     let bound = bind(&settings).await?;
-    let http_address = bound.http.local_addr()?;
+    let http_address = bound.front.http.local_addr()?;
     let (stop, stopping) = watch::channel(false);
-    let front = Front::start(bound.http, &clients, stopping.clone());
+    let front = Front::start(bound.front, &clients, &stopping);
     let info = describe(&settings, &identity, &bound.peer, http_address, &seeds).await?;
     let peers = Arc::new(Directory::default());
     let key = PeerKey::new(settings.cluster_key, identity.clone());
@@ -222,7 +222,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         queries_at_once_max: settings.query_concurrency,
         ..ApiLimits::default()
     };
-    front.serve(trefoil_api::router(backend, limits));
+    front.serve(&Api::new(backend, limits, settings.otlp));
     tracing::info!(http = %info.http, peer = %info.peer, "serving");
 
     tokio::select! {
@@ -323,15 +323,12 @@ async fn recover(parts: Parts, front: &Front) -> anyhow::Result<Arc<DataPlane>> 
 }
 
 struct Bound {
-    http: TcpListener,
+    front: Listeners,
     peer: TcpListener,
     gossip: UdpSocket,
 }
 
 async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
-    let taken = |what: &str, address: SocketAddr| {
-        format!("listen at {address} ({what}); if another program has it, choose another address")
-    };
     let http = TcpListener::bind(settings.http)
         .await
         .with_context(|| taken("--http", settings.http))?;
@@ -342,7 +339,39 @@ async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
     let gossip = UdpSocket::bind(address)
         .await
         .with_context(|| taken("--peer, UDP", address))?;
-    Ok(Bound { http, peer, gossip })
+    let front = Listeners {
+        http,
+        otlp_http: bind_other("--otlp-http", settings.otlp_http).await?,
+        otlp_grpc: bind_other("--otlp-grpc", settings.otlp_grpc).await?,
+    };
+    Ok(Bound {
+        front,
+        peer,
+        gossip,
+    })
+}
+
+/// Listens for a protocol that the node can do without.
+async fn bind_other(flag: &str, listen: Listen) -> anyhow::Result<Option<TcpListener>> {
+    match listen {
+        Listen::Off => Ok(None),
+        Listen::At(address) => {
+            let bound = TcpListener::bind(address).await;
+            bound.map(Some).with_context(|| taken(flag, address))
+        }
+        Listen::IfFree(address) => match TcpListener::bind(address).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tracing::warn!(%error, "does without {flag}: cannot listen at {address}");
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| taken(flag, address)),
+        },
+    }
+}
+
+fn taken(flag: &str, address: SocketAddr) -> String {
+    format!("listen at {address} ({flag}); if another program has it, choose another address")
 }
 
 async fn describe(
@@ -414,5 +443,26 @@ async fn keep_described(cluster: Arc<Cluster>, gossip: Gossip, mut info: NodeInf
             info = new;
             gossip.update(info.clone()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_taken_address_is_done_without() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let without = bind_other("--otlp-http", Listen::IfFree(address)).await;
+        assert!(without.unwrap().is_none());
+        bind_other("--otlp-http", Listen::At(address))
+            .await
+            .unwrap_err();
+        // An address for documentation, which no machine has.
+        let foreign = SocketAddr::from(([192, 0, 2, 1], 4318));
+        let wrong = bind_other("--otlp-http", Listen::IfFree(foreign)).await;
+        let error = format!("{:#}", wrong.unwrap_err());
+        assert!(error.contains("192.0.2.1:4318"), "{error}");
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Telemetry {
     registry: Registry,
     pub(crate) samples: Counter,
+    pub(crate) deduplicated_samples: Counter,
     pub(crate) writes: Family<Outcome, Counter>,
     pub(crate) write_duration: Histogram,
     pub(crate) queries: Family<Outcome, Counter>,
@@ -46,6 +47,9 @@ impl Telemetry {
         let duration = || Histogram::new(DURATION_BOUNDS);
         let help = "Samples taken from clients";
         let samples = add(all, "trefoil_ingested_samples", help, Counter::default());
+        let help = "Samples dropped because another sender of their pair is elected";
+        let name = "trefoil_deduplicated_samples";
+        let deduplicated_samples = add(all, name, help, Counter::default());
         let help = "Write requests by outcome";
         let writes = add(all, "trefoil_write_requests", help, Family::default());
         let help = "Time from a write request to its acknowledgement";
@@ -60,6 +64,7 @@ impl Telemetry {
         Self {
             registry,
             samples,
+            deduplicated_samples,
             writes,
             write_duration,
             queries,

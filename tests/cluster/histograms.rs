@@ -126,10 +126,7 @@ async fn check_exemplar(cluster: &Cluster, node: usize, first: i64) -> anyhow::R
         "seriesLabels": {"__name__": "trefoil_test_histogram"},
         "exemplars": [{"labels": {"trace_id": "abc"}, "value": "0", "timestamp": first / 1_000}],
     }]);
-    ensure!(
-        found == expected,
-        "node {node}: {found}"
-    );
+    ensure!(found == expected, "node {node}: {found}");
     Ok(())
 }
 

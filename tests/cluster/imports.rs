@@ -1,7 +1,8 @@
-//! The text formats at real nodes: written at one, read at another.
+//! The formats of imports at real nodes: written at one, read at another.
 
 use crate::Scenario;
 use anyhow::ensure;
+use std::time::SystemTime;
 
 const TEXT: &str = "/prometheus/api/v1/import/prometheus";
 
@@ -10,6 +11,18 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
     let run = Scenario::begin().await?;
     let client = run.cluster.client();
     let open_metrics = ("content-type", "application/openmetrics-text");
+    let json = ("content-type", "application/json");
+    let now = SystemTime::UNIX_EPOCH.elapsed()?.as_nanos();
+    let lines = format!(
+        r#"{{"metric":{{"__name__":"import_lines"}},"values":[12],"timestamps":[{}]}}"#,
+        now / 1_000_000
+    );
+    let otlp = format!(
+        r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [
+            {{"name": "import.otlp", "gauge": {{"dataPoints": [{{"timeUnixNano": "{now}", "asInt": 11}}]}}}},
+            {{"name": "import.delta", "sum": {{"aggregationTemporality": 1, "dataPoints": [{{"asInt": 1}}]}}}}
+        ]}}]}}]}}"#
+    );
     for (path, headers, body, status, says) in [
         (
             TEXT,
@@ -26,6 +39,14 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
             "",
         ),
         ("/write", &[], "import,a=b influx=9\n", 204, ""),
+        ("/api/v1/import", &[], lines.as_str(), 204, ""),
+        (
+            "/v1/metrics",
+            &[json][..],
+            otlp.as_str(),
+            200,
+            "\"rejectedDataPoints\":\"1\"",
+        ),
         (
             TEXT,
             &[],
@@ -42,7 +63,7 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
         ),
     ] {
         let url = format!("{}{path}", run.cluster.url(0));
-        let answer = client.post(&url, headers, body).await?;
+        let answer = client.post(&url, headers, body.to_owned()).await?;
         let text = answer.text();
         ensure!(
             answer.status == status && text.contains(says),
@@ -55,6 +76,8 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
         ("import_open_total", Some("8")),
         ("import_influx{a=\"b\"}", Some("9")),
         ("import_kept", Some("10")),
+        ("import_otlp", Some("11")),
+        ("import_lines", Some("12")),
         ("import_lost", None),
     ] {
         let found = run.cluster.instant(1, query).await?;

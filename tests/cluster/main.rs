@@ -16,6 +16,8 @@ mod histograms;
 mod imports;
 mod large_request;
 mod membership;
+mod opentelemetry;
+mod pairs;
 mod partial;
 mod peers;
 mod recovery;

@@ -25,7 +25,7 @@ fn field<'a>(service: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn three_nodes_with_one_seed_list_and_ports_of_the_program() -> anyhow::Result<()> {
-    check_variables(COMPOSE, &read(COMPOSE)?, 4)?;
+    check_variables(COMPOSE, &read(COMPOSE)?, 6)?;
     let compose = compose()?;
     let seeds: BTreeSet<String> = NODES.iter().map(|node| format!("{node}:9191")).collect();
     for node in NODES {
@@ -44,8 +44,14 @@ fn three_nodes_with_one_seed_list_and_ports_of_the_program() -> anyhow::Result<(
             .context("seeds")?;
         let listed: BTreeSet<String> = listed.split(',').map(str::to_owned).collect();
         ensure!(listed == seeds, "{node}: {listed:?}");
-        let published = service["ports"][0].as_str().context("a port")?;
-        ensure!(published.ends_with(":9190"), "{node}: {published}");
+        let published = service["ports"].as_array().context("ports")?;
+        let published = published.iter().filter_map(Value::as_str);
+        let inside: Vec<&str> = published.filter_map(|p| p.rsplit(':').next()).collect();
+        ensure!(inside == ["9190", "4317", "4318"], "{node}: {inside:?}");
+        for (variable, port) in [("TREFOIL_OTLP_GRPC", 4317), ("TREFOIL_OTLP_HTTP", 4318)] {
+            let address = field(environment, variable);
+            ensure!(*address == format!("0.0.0.0:{port}"), "{node}: {address}");
+        }
         ensure!(
             *field(service, "read_only") == true,
             "{node} can write to its root"

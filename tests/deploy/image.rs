@@ -96,7 +96,7 @@ fn check_config(image: &Image) -> anyhow::Result<()> {
     ensure!(config["User"] == format!("{USER}:{USER}"), "{config}");
     ensure!(config["Entrypoint"] == json!(["/trefoil"]), "{config}");
     ensure!(config["Cmd"] == json!(["serve"]), "{config}");
-    for port in ["9190/tcp", "9191/tcp", "9191/udp"] {
+    for port in ["9190/tcp", "9191/tcp", "9191/udp", "4317/tcp", "4318/tcp"] {
         ensure!(config["ExposedPorts"][port].is_object(), "{port}: {config}");
     }
     check_variables("the image", &config["Env"].to_string(), 1)

@@ -154,7 +154,7 @@ fn status_of(error: &ApiError) -> StatusCode {
     StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn with_retry_after(mut response: Response, error: &ApiError) -> Response {
+pub(super) fn with_retry_after(mut response: Response, error: &ApiError) -> Response {
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()

@@ -1,4 +1,4 @@
-//! Samples by `POST` in the formats of `/metrics`: text, OpenMetrics, protobuf.
+//! Samples by `POST` in the formats of `/metrics` (text, OpenMetrics, protobuf) and as JSON lines.
 //!
 //! | answer | when |
 //! |---|---|
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     ApiError,
     exposition::{Dialect, ImportOptions, import_protobuf, import_text},
+    json_lines::import_json_lines,
 };
 use axum::{
     extract::{Request, State},
@@ -30,7 +31,17 @@ pub(super) const TEXT_FACTOR: usize = 4;
 
 /// `POST import/prometheus`.
 pub(super) async fn import(State(app): Shared, request: Request) -> Response {
-    match handle(&app, request).await {
+    let format = Format::of(request.headers());
+    answer(handle(&app, format, request).await)
+}
+
+/// `POST import`, JSON lines whatever the `Content-Type` says.
+pub(super) async fn import_lines(State(app): Shared, request: Request) -> Response {
+    answer(handle(&app, Ok(Format::JsonLines), request).await)
+}
+
+fn answer(outcome: Result<(), ApiError>) -> Response {
+    match outcome {
         Ok(()) => no_content(),
         Err(error) => {
             tracing::debug!(%error, status = error.status(), "import refused");
@@ -44,11 +55,16 @@ pub(super) async fn import(State(app): Shared, request: Request) -> Response {
 enum Format {
     Text(Dialect),
     Protobuf,
+    JsonLines,
 }
 
-async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
+async fn handle(
+    app: &Arc<App>,
+    format: Result<Format, ApiError>,
+    request: Request,
+) -> Result<(), ApiError> {
+    let format = format?;
     let (parts, body) = request.into_parts();
-    let format = Format::of(&parts.headers)?;
     let coding = Coding::of(&parts.headers)?;
     let parameters = Parameters::of_address(&parts.uri);
     let options = ImportOptions {
@@ -67,6 +83,7 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
         match format {
             Format::Text(dialect) => import_text(text, dialect, &options, &limits, out),
             Format::Protobuf => import_protobuf(text, &options, &limits, out),
+            Format::JsonLines => import_json_lines(text, &options, &limits, out),
         }?;
         let text_bytes = text.len();
         held.hold(body.len() + text_bytes + out.capacity_bytes())

@@ -43,6 +43,8 @@ pub(super) struct Buffers {
     pub(super) decoder: Decoder,
     /// What a body says when it is no longer compressed.
     pub(super) text: Vec<u8>,
+    /// The same as protobuf, where the body is JSON.
+    pub(super) message: Vec<u8>,
     /// What is to be stored.
     pub(super) request: WriteRequest,
 }
@@ -60,6 +62,7 @@ impl BufferPool {
     pub(super) fn give_back(&self, buffers: Buffers) {
         let bytes = buffers.decoder.capacity_bytes()
             + buffers.text.capacity()
+            + buffers.message.capacity()
             + buffers.request.capacity_bytes();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes <= BUFFERS_BYTES_MAX && kept.len() < BUFFERS_KEPT_MAX {
@@ -92,6 +95,11 @@ impl<'a> Intake<'a> {
             held: app.write_bytes.hold_none(),
             _turn: turn.map_err(|_| later("too many write requests are in work"))?,
         })
+    }
+
+    /// Whose samples these are.
+    pub(super) fn tenant(&self) -> &TenantName {
+        &self.tenant
     }
 
     /// Takes the body, compressed as it is.

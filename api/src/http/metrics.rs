@@ -15,15 +15,20 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 27] = [
+const HANDLERS: [&str; 32] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
     "/api/v1/import/prometheus",
+    "/api/v1/import",
     "/write",
     "/api/v2/write",
     "/api/v1/push/influx/write",
     "/ping",
+    "/v1/metrics",
+    "/otlp/v1/metrics",
+    "/api/v1/otlp/v1/metrics",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     "/api/v1/query",
     "/api/v1/query_range",
     "/api/v1/query_exemplars",
@@ -57,6 +62,10 @@ pub(super) fn handler_of(path: &str) -> &'static str {
         None => "/api/v1/label/:name/values",
     }
 }
+
+/// The status by which an answer is counted, for protocols whose errors are not in the status line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CountedStatus(pub(super) u16);
 
 /// How much of each bounded thing is in use.
 pub(super) struct InWork {

@@ -78,6 +78,11 @@ impl WriteRequest {
         Ok(())
     }
 
+    /// Counts exemplars that a decoder leaves out.
+    pub fn skip_exemplars(&mut self, count: u64) {
+        self.skipped_exemplars += count;
+    }
+
     /// Keeps the exemplars of the series whose labels begin at `labels_start` and end the buffer.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use std::{
+    ops::RangeInclusive,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -109,6 +110,10 @@ fn listing<T>(items: Vec<T>) -> Listing<T> {
 impl Backend for FakeNode {
     fn now(&self) -> Millis {
         42_000
+    }
+
+    fn accepted_times(&self, _tenant: &TenantName) -> RangeInclusive<Millis> {
+        0..=Millis::MAX
     }
 
     async fn write(

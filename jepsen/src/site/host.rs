@@ -197,6 +197,8 @@ impl Host {
         flag("--node-name", self.name.clone());
         flag("--http", self.http.to_string());
         flag("--peer", self.peer.to_string());
+        flag("--otlp-grpc", "off".to_owned());
+        flag("--otlp-http", "off".to_owned());
         flag("--advertise", self.advertised.ip().to_string());
         flag("--bootstrap-expect", expect.to_string());
         if let Some(zone) = &self.zone {

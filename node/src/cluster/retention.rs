@@ -7,7 +7,7 @@
 use super::Cluster;
 use std::{sync::Arc, time::Duration};
 use trefoil_api::{ApiError, admin};
-use trefoil_model::{Millis, Signal};
+use trefoil_model::{Millis, Signal, TenantId};
 use trefoil_raft::{Change, Command, Condition, State, Tenant};
 
 /// The key in the metadata plane; the value is in milliseconds, 8 bytes little-endian, 0 for ever.
@@ -127,14 +127,16 @@ pub(super) async fn compare(cluster: Arc<Cluster>) {
 impl Cluster {
     /// The oldest sample of a tenant that is taken at `now`, milliseconds of UTC: what is older than the
     /// retention, or is cut off already, would vanish at once.
-    pub(crate) fn oldest_accepted(&self, tenant: trefoil_model::TenantId, now: Millis) -> Millis {
+    pub(crate) fn oldest_accepted(&self, tenant: Option<TenantId>, now: Millis) -> Millis {
         let state = self.metadata.state();
         let retention = Retention::of(&state).unwrap_or(Retention(self.settings.retention));
         let window = Retention(self.settings.out_of_order_window);
         let bounds = [
             retention.too_old_at(now),
             window.too_old_at(now),
-            state.tenant(tenant).and_then(|tenant| cut_off(tenant)),
+            tenant
+                .and_then(|tenant| state.tenant(tenant))
+                .and_then(|tenant| cut_off(tenant)),
         ];
         bounds.into_iter().flatten().max().unwrap_or(Millis::MIN)
     }

@@ -722,7 +722,7 @@ async fn a_large_request_is_cut_into_rounds() {
     };
     let encoder = Encoder::default();
     let encoded = encoder
-        .encode(TENANT, &request, &run.plane.routing(), acceptance)
+        .encode(TENANT, &request, &run.plane.routing(), acceptance, None)
         .expect("every piece fits");
 
     assert!(encoded.rounds.len() > 1);

@@ -2,10 +2,10 @@
 
 use super::{
     options::{Access, Options},
-    pod::{GOSSIP, HTTP, PEER},
+    pod::{GOSSIP, HTTP, OTLP_GRPC, OTLP_HTTP, PEER},
     workload::{labels, metadata},
 };
-use crate::config::{HTTP_PORT, PEER_PORT};
+use crate::config::{HTTP_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, PEER_PORT};
 use serde_json::{Value, json};
 use trefoil_api::METRICS_PATH;
 
@@ -46,6 +46,14 @@ pub(super) fn client_service(options: &Options) -> Value {
             "selector": labels(options),
             "ports": [
                 {"name": HTTP, "port": HTTP_PORT, "targetPort": HTTP, "protocol": "TCP", "appProtocol": "http"},
+                {
+                    "name": OTLP_GRPC, "port": OTLP_GRPC_PORT, "targetPort": OTLP_GRPC, "protocol": "TCP",
+                    "appProtocol": "grpc",
+                },
+                {
+                    "name": OTLP_HTTP, "port": OTLP_HTTP_PORT, "targetPort": OTLP_HTTP, "protocol": "TCP",
+                    "appProtocol": "http",
+                },
             ],
         },
     });
@@ -53,7 +61,7 @@ pub(super) fn client_service(options: &Options) -> Value {
     service
 }
 
-/// Peers talk to peers only; HTTP, which checks no key, is for the own namespace and those that are named.
+/// Peers talk to peers only; what is for clients, which checks no key, is for the own namespace and those that are named.
 pub(super) fn policy(options: &Options) -> Option<Value> {
     let Access { namespaces } = options.access.as_ref()?;
     let nodes = json!([{"podSelector": {"matchLabels": labels(options)}}]);
@@ -61,6 +69,8 @@ pub(super) fn policy(options: &Options) -> Option<Value> {
         {"port": PEER_PORT, "protocol": "TCP"},
         {"port": PEER_PORT, "protocol": "UDP"},
     ]);
+    let client_ports = [HTTP_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT];
+    let client_ports = client_ports.map(|port| json!({"port": port, "protocol": "TCP"}));
     let mut clients = vec![json!({"podSelector": {}})];
     if !namespaces.is_empty() {
         let named = json!({
@@ -77,7 +87,7 @@ pub(super) fn policy(options: &Options) -> Option<Value> {
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 {"from": nodes, "ports": peer_ports},
-                {"from": clients, "ports": [{"port": HTTP_PORT, "protocol": "TCP"}]},
+                {"from": clients, "ports": client_ports},
             ],
             "egress": [
                 {"to": nodes, "ports": peer_ports},

@@ -3,7 +3,7 @@
 use super::options::Options;
 use crate::{
     cli::node::PREPARE_STOP_WAIT_SECONDS,
-    config::{HTTP_PORT, PEER_PORT, variable_of},
+    config::{HTTP_PORT, OTLP_GRPC_PORT, OTLP_HTTP_PORT, PEER_PORT, variable_of},
     serve::STOP_SECONDS_MAX,
 };
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub(super) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub(super) const HTTP: &str = "http";
 pub(super) const PEER: &str = "peer";
 pub(super) const GOSSIP: &str = "gossip";
+pub(super) const OTLP_GRPC: &str = "otlp-grpc";
+pub(super) const OTLP_HTTP: &str = "otlp-http";
 
 /// The pod's specification.
 pub(super) fn specification(options: &Options) -> Value {
@@ -100,6 +102,8 @@ fn container(options: &Options) -> Value {
             {"name": HTTP, "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": PEER, "containerPort": PEER_PORT, "protocol": "TCP"},
             {"name": GOSSIP, "containerPort": PEER_PORT, "protocol": "UDP"},
+            {"name": OTLP_GRPC, "containerPort": OTLP_GRPC_PORT, "protocol": "TCP"},
+            {"name": OTLP_HTTP, "containerPort": OTLP_HTTP_PORT, "protocol": "TCP"},
         ],
         // A node answers as soon as it has bound its ports, long before it has read its journal.
         "startupProbe": {

@@ -1,0 +1,44 @@
+//! OpenTelemetry's protocol (OTLP): reading its messages, and metrics of it as series.
+//!
+//! ```text
+//! JSON --transcode--> protobuf --Attributes, AnyValue (message)--> logs and traces later
+//!                        \--metrics--> data points --translate--> WriteRequest
+//! ```
+//! There is one decoder, of protobuf: a JSON body is written as protobuf first, by a table of fields, so
+//! both mean the same and neither builds a tree. The decoder keeps one data point at a time, so what it
+//! holds is bounded by what it makes, which is counted.
+//!
+//! Source: opentelemetry-proto 1.x; the translation follows Prometheus' OTLP receiver.
+
+mod exponential;
+mod flaw;
+mod json;
+mod labels;
+mod message;
+mod metrics;
+mod name;
+mod origin;
+mod response;
+mod schema;
+mod text;
+mod translate;
+
+pub use json::{Export, transcode_json};
+pub use name::TranslationStrategy;
+pub(crate) use response::{Encoding, export_response, status_body};
+pub use translate::{Rejections, import_metrics};
+
+/// How OTLP becomes series. An operator's choice, the same on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtlpOptions {
+    /// How names of metrics and attributes become names of series and labels.
+    pub strategy: TranslationStrategy,
+    /// Resource attributes that every series of the resource gets as labels (`promote_resource_attributes`).
+    pub promoted_attributes: Vec<String>,
+    /// Whether `target_info` gets the attributes too that `job` and `instance` are made of
+    /// (`keep_identifying_resource_attributes`).
+    pub keeps_identifying_attributes: bool,
+    /// Whether series get `otel_scope_name`, `otel_scope_version`, `otel_scope_schema_url` and the scope's
+    /// attributes as labels (`promote_scope_metadata`).
+    pub promotes_scope: bool,
+}

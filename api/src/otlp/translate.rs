@@ -1,0 +1,565 @@
+//! Data points as series.
+//!
+//! | OTLP | series |
+//! |---|---|
+//! | gauge, sum | the metric's name |
+//! | histogram | `_bucket` with `le`, `_sum` if it has one, `_count` |
+//! | exponential histogram | the metric's name, a native histogram |
+//! | summary | the metric's name with `quantile`, `_sum`, `_count` |
+//! | resource | `job`, `instance`; `target_info` with its other attributes |
+//!
+//! A data point that cannot be kept is rejected by name and counted, all others are kept.
+//!
+//! Source: the behaviour of Prometheus' OTLP receiver.
+
+use super::{
+    OtlpOptions,
+    flaw::{Flaw, Shown},
+    labels::LabelSet,
+    message::{KeyValue, Resource, Scope},
+    metrics::{Data, DataKind, Metric, PARTS_MAX, Point, Temporality},
+    name::NamedKind,
+    origin::{FlawAt, Origin, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE},
+};
+use crate::{
+    ApiError, WriteLimits, recycle,
+    remote_write::{MetricKind, Sample, SampleValue, WriteRequest},
+    wire::{Reader, WireType},
+};
+use std::{collections::HashSet, ops::RangeInclusive, sync::Arc};
+use trefoil_model::{LABEL_NAME_METRIC, Millis};
+use trefoil_query_promql::STALE_NAN_BITS;
+
+/// The series that tells a resource's attributes.
+const TARGET_INFO: &str = "target_info";
+/// Distance of its samples between the first and the last point of a resource: half of the usual look-back.
+const TARGET_INFO_STEP: Millis = 150_000;
+/// Most samples of it for one resource of a request, 25 hours; before that there are none.
+const TARGET_INFO_SAMPLES_MAX: Millis = 600;
+/// Nanoseconds in a millisecond.
+const NANOS: u64 = 1_000_000;
+/// Families whose declaration is sent once for a request; those beyond may be sent for each resource.
+const FAMILIES_MAX: usize = 4096;
+/// How many rejections are kept as text; all are counted.
+const REASONS_MAX: usize = 10;
+/// Longest text about a rejection, bytes.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Data points that were rejected, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rejections {
+    /// How many were rejected, those of series that break a limit included.
+    pub points: u64,
+    /// The first few in words; those of series are in the request's refusals.
+    pub reasons: Vec<String>,
+}
+
+impl Rejections {
+    fn add(&mut self, points: u64, reason: impl FnOnce() -> String) {
+        self.points += points;
+        if self.reasons.len() < REASONS_MAX {
+            let mut reason = reason();
+            if reason.len() > REASON_BYTES_MAX {
+                reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+                reason.push_str("...");
+            }
+            self.reasons.push(reason);
+        }
+    }
+}
+
+/// Reads an `ExportMetricsServiceRequest` into `out`, whose former content is lost. `grow` is asked for the bytes of
+/// `out` before each series and declaration that it takes, and its error ends the reading. `accepted` are the times
+/// that the node will store: all points are read, but `target_info` is told for these times only.
+///
+/// # Errors
+/// [`ApiError::CorruptProtobuf`], [`ApiError::TooLarge`], [`ApiError::BadData`] for attributes without end, and the
+/// errors of `grow`; `out` is empty then.
+pub fn import_metrics(
+    body: &[u8],
+    options: &OtlpOptions,
+    limits: &WriteLimits,
+    accepted: RangeInclusive<Millis>,
+    out: &mut WriteRequest,
+    grow: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Rejections, ApiError> {
+    out.clear();
+    let mut translator = Translator {
+        options,
+        limits,
+        accepted,
+        out,
+        grow,
+        scratch: Scratch::default(),
+        families: HashSet::new(),
+        rejections: Rejections::default(),
+    };
+    let outcome = translator.request(Reader::new(body, body.len()));
+    let rejections = translator.rejections;
+    match outcome {
+        Ok(()) => Ok(rejections),
+        Err(error) => {
+            out.clear();
+            Err(error)
+        }
+    }
+}
+
+struct Translator<'a, 'o> {
+    options: &'o OtlpOptions,
+    limits: &'o WriteLimits,
+    accepted: RangeInclusive<Millis>,
+    out: &'o mut WriteRequest,
+    grow: &'o mut dyn FnMut(usize) -> Result<(), ApiError>,
+    scratch: Scratch<'a>,
+    families: HashSet<String>,
+    rejections: Rejections,
+}
+
+/// Memory that is used again for every point.
+#[derive(Default)]
+struct Scratch<'a> {
+    sorted: Vec<KeyValue<'a>>,
+    name: String,
+    value: String,
+    labels: LabelSet,
+    pairs: Vec<(&'static str, &'static str)>,
+}
+
+/// The first and the last time of a resource's points, of those that will be stored.
+struct Span(Option<(Millis, Millis)>);
+
+/// How a family of series is called.
+struct Family<'a> {
+    /// The metric's name as it came, for messages.
+    metric: &'a str,
+    name: String,
+    bucket: String,
+    sum: String,
+    count: String,
+}
+
+impl<'a> Translator<'a, '_> {
+    fn request(&mut self, mut reader: Reader<'a>) -> Result<(), ApiError> {
+        while !reader.is_at_end() {
+            match reader.tag("ExportMetricsServiceRequest")? {
+                (1, WireType::Bytes) => {
+                    self.resource_metrics(reader.message("resource_metrics")?)?;
+                }
+                (_, wire_type) => reader.skip(wire_type, "ExportMetricsServiceRequest")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The resource may stand behind its scopes, so it is looked for first.
+    fn resource_metrics(&mut self, message: Reader<'a>) -> Result<(), ApiError> {
+        let mut resource = Resource::default();
+        let mut reader = message;
+        while !reader.is_at_end() {
+            match reader.tag("ResourceMetrics")? {
+                (1, WireType::Bytes) => resource = Resource::read(reader.message("resource")?)?,
+                (_, wire_type) => reader.skip(wire_type, "ResourceMetrics")?,
+            }
+        }
+        let mut origin = Origin::default();
+        origin.begin_resource(&resource, self.options, self.limits)?;
+        let mut span = Span(None);
+        let mut reader = message;
+        while !reader.is_at_end() {
+            match reader.tag("ResourceMetrics")? {
+                (2, WireType::Bytes) => {
+                    let scope = reader.message("scope_metrics")?;
+                    self.scope_metrics(scope, &mut origin, &mut span)?;
+                }
+                (_, wire_type) => reader.skip(wire_type, "ResourceMetrics")?,
+            }
+        }
+        self.target_info(&resource, &origin, &span)
+    }
+
+    fn scope_metrics(
+        &mut self,
+        message: Reader<'a>,
+        origin: &mut Origin,
+        span: &mut Span,
+    ) -> Result<(), ApiError> {
+        let (mut scope, mut schema_url) = (Scope::default(), "");
+        let mut reader = message;
+        while !reader.is_at_end() {
+            match reader.tag("ScopeMetrics")? {
+                (1, WireType::Bytes) => scope = Scope::read(reader.message("scope")?)?,
+                (3, WireType::Bytes) => schema_url = reader.text("ScopeMetrics.schema_url")?,
+                (_, wire_type) => reader.skip(wire_type, "ScopeMetrics")?,
+            }
+        }
+        origin.begin_scope(&scope, schema_url, self.options, self.limits)?;
+        let mut reader = message;
+        while !reader.is_at_end() {
+            match reader.tag("ScopeMetrics")? {
+                (2, WireType::Bytes) => {
+                    let metric = Metric::read(reader.message("metrics")?)?;
+                    if let Some(data) = metric.data {
+                        self.metric(&metric, &data, origin, span)?;
+                    }
+                }
+                (_, wire_type) => reader.skip(wire_type, "ScopeMetrics")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How the series of a metric are called, or why none of its points can be kept.
+    fn family(&self, metric: &Metric<'a>, data: &Data<'a>) -> Result<Family<'a>, String> {
+        if let Some(reason) = unfit(data) {
+            return Err(reason.to_owned());
+        }
+        let bytes_max = self.limits.label_value_bytes_max;
+        let too_long = || {
+            Err(format!(
+                "has a name or unit of more than {bytes_max} bytes (max_label_value_length)"
+            ))
+        };
+        if metric.name.len() > bytes_max || metric.unit.len() > bytes_max {
+            return too_long();
+        }
+        let strategy = self.options.strategy;
+        let (named, _) = kinds(data);
+        let Some(name) = strategy.metric_name(metric.name, metric.unit, named) else {
+            return Err("has a name of which nothing can be kept".to_owned());
+        };
+        let family = Family {
+            metric: metric.name,
+            bucket: format!("{name}_bucket"),
+            sum: format!("{name}_sum"),
+            count: format!("{name}_count"),
+            name,
+        };
+        let longest = match data.kind {
+            DataKind::Gauge | DataKind::Sum => &family.name,
+            DataKind::Histogram | DataKind::Exponential => &family.bucket,
+            DataKind::Summary => &family.count,
+        };
+        match longest.len() > bytes_max {
+            true => too_long(),
+            false => Ok(family),
+        }
+    }
+
+    fn metric(
+        &mut self,
+        metric: &Metric<'a>,
+        data: &Data<'a>,
+        origin: &Origin,
+        span: &mut Span,
+    ) -> Result<(), ApiError> {
+        let family = match origin.unfit() {
+            Some(reason) => Err(reason.to_owned()),
+            None => self.family(metric, data),
+        };
+        let family = match family {
+            Ok(family) => family,
+            Err(reason) => {
+                let mut points = 0;
+                for point in data.points() {
+                    point?;
+                    points += 1;
+                }
+                let name = Shown(metric.name);
+                self.rejections
+                    .add(points, || format!("metric {name} {reason}"));
+                return Ok(());
+            }
+        };
+        let (_, declared) = kinds(data);
+        self.declare(declared, &family.name, metric)?;
+        let mut point = Point::default();
+        for message in data.points() {
+            point.read(data.kind, message?)?;
+            self.point(&family, data.kind, &point, origin, span)?;
+        }
+        Ok(())
+    }
+
+    fn declare(
+        &mut self,
+        kind: MetricKind,
+        name: &str,
+        metric: &Metric<'_>,
+    ) -> Result<(), ApiError> {
+        if self.families.contains(name) {
+            return Ok(());
+        }
+        if self.families.len() < FAMILIES_MAX {
+            self.families.insert(name.to_owned());
+        }
+        let texts = [name, metric.description, metric.unit].map(str::as_bytes);
+        (self.grow)(self.out.capacity_bytes())?;
+        self.out.push_metadata(kind, texts, self.limits);
+        Ok(())
+    }
+
+    fn point(
+        &mut self,
+        family: &Family<'_>,
+        kind: DataKind,
+        point: &Point<'a>,
+        origin: &Origin,
+        span: &mut Span,
+    ) -> Result<(), ApiError> {
+        let reject = |rejections: &mut Rejections, reason: &dyn Fn() -> String| {
+            let metric = Shown(family.metric);
+            rejections.add(1, || format!("metric {metric} {}", reason()));
+        };
+        let value = point.value.or(point.is_stale().then_some(0.0));
+        // Whatever a few bytes can say is looked at before labels are put together.
+        let (value, labels) = match (kind, value) {
+            (DataKind::Gauge | DataKind::Sum, Some(value)) => (value, 1),
+            (DataKind::Gauge | DataKind::Sum, None) => {
+                reject(&mut self.rejections, &|| {
+                    "has a data point without a value".to_owned()
+                });
+                return Ok(());
+            }
+            // The name, and the bound or quantile.
+            _ => (0.0, 2),
+        };
+        if point.has_too_many_parts {
+            reject(&mut self.rejections, &|| {
+                format!("has a data point of more than {PARTS_MAX} buckets or quantiles")
+            });
+            return Ok(());
+        }
+        if let Some((flaw, key)) = self.label(&point.attributes, &[], origin, labels)? {
+            reject(&mut self.rejections, &|| flaw.describe(key));
+            return Ok(());
+        }
+        let refused = self.out.refusals().series;
+        match kind {
+            DataKind::Gauge | DataKind::Sum => self.series(&family.name, None, point, value)?,
+            DataKind::Histogram => self.histogram(family, point)?,
+            DataKind::Summary => self.summary(family, point)?,
+            DataKind::Exponential => self.exponential(family, point)?,
+        }
+        self.out.skip_exemplars(point.exemplars);
+        self.rejections.points += u64::from(self.out.refusals().series > refused);
+        if self.accepted.contains(&millis(point.time)) {
+            span.include(millis(point.time));
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, family: &Family<'_>, point: &Point<'a>) -> Result<(), ApiError> {
+        if let Some(sum) = point.sum {
+            self.series(&family.sum, None, point, sum)?;
+        }
+        self.series(&family.count, None, point, point.count as f64)?;
+        let mut below = 0u64;
+        for (bound, count) in point.bounds.iter().zip(&point.counts) {
+            below = below.saturating_add(*count);
+            let bound = plain_digits(*bound);
+            self.series(&family.bucket, Some(("le", &bound)), point, below as f64)?;
+        }
+        let all = point.count as f64;
+        self.series(&family.bucket, Some(("le", "+Inf")), point, all)
+    }
+
+    fn exponential(&mut self, family: &Family<'_>, point: &Point<'a>) -> Result<(), ApiError> {
+        if point.is_stale() {
+            return self.series(&family.name, None, point, 0.0);
+        }
+        let sum = point.sum.unwrap_or(0.0);
+        match point.exponential.to_native(point.count, sum) {
+            Ok(histogram) => {
+                let sample = Sample {
+                    time: millis(point.time),
+                    start: millis(point.start),
+                    value: SampleValue::Histogram(Arc::new(histogram)),
+                };
+                self.push(&family.name, None, [sample])
+            }
+            Err(reason) => {
+                let metric = family.metric;
+                self.rejections
+                    .add(1, || format!("metric {metric:?} {reason}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn summary(&mut self, family: &Family<'_>, point: &Point<'a>) -> Result<(), ApiError> {
+        self.series(&family.sum, None, point, point.sum.unwrap_or(0.0))?;
+        self.series(&family.count, None, point, point.count as f64)?;
+        for (quantile, value) in &point.quantiles {
+            let quantile = plain_digits(*quantile);
+            self.series(&family.name, Some(("quantile", &quantile)), point, *value)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the labels of attributes together, but for those that are `ignored`; `others` are added to them. What is
+    /// wrong with them, if anything is: nothing of others was copied then.
+    fn label(
+        &mut self,
+        attributes: &[KeyValue<'a>],
+        ignored: &[&str],
+        origin: &Origin,
+        others: usize,
+    ) -> Result<Option<FlawAt<'a>>, ApiError> {
+        let (limits, strategy) = (self.limits, self.options.strategy);
+        let Scratch {
+            sorted,
+            name,
+            value,
+            labels,
+            ..
+        } = &mut self.scratch;
+        sorted.clear();
+        let kept = attributes.iter().filter(|a| !ignored.contains(&a.key));
+        sorted.extend(kept);
+        // So that names that become the same are joined in the same order always.
+        sorted.sort_by_key(|attribute| attribute.key);
+        labels.clear();
+        for attribute in sorted.iter() {
+            let key = attribute.key;
+            value.clear();
+            if !attribute.value.write(value, limits.label_value_bytes_max)? {
+                return Ok(Some((Flaw::Value(limits.label_value_bytes_max), key)));
+            }
+            let joined = match Flaw::check_key(key, limits) {
+                Ok(()) if !strategy.label_name(key, name) => Err(Flaw::Nameless),
+                Ok(()) => labels.join(name, value, limits),
+                Err(flaw) => Err(flaw),
+            };
+            if let Err(flaw) = joined {
+                return Ok(Some((flaw, key)));
+            }
+        }
+        if origin.count_with(labels) + others > limits.label_names_max {
+            return Ok(Some((Flaw::Labels(limits.label_names_max), "")));
+        }
+        let added = origin.add_to(labels, limits);
+        Ok(added.err().map(|flaw| (flaw, "")))
+    }
+
+    /// Adds a sample of a series with the labels that were put together.
+    fn series(
+        &mut self,
+        metric: &str,
+        extra: Option<(&str, &str)>,
+        point: &Point<'_>,
+        value: f64,
+    ) -> Result<(), ApiError> {
+        let value = match point.is_stale() {
+            true => f64::from_bits(STALE_NAN_BITS),
+            false => value,
+        };
+        let sample = Sample {
+            time: millis(point.time),
+            start: millis(point.start),
+            value: SampleValue::Float(value),
+        };
+        self.push(metric, extra, [sample])
+    }
+
+    fn push(
+        &mut self,
+        metric: &str,
+        extra: Option<(&str, &str)>,
+        samples: impl IntoIterator<Item = Sample>,
+    ) -> Result<(), ApiError> {
+        let mut pairs = recycle(std::mem::take(&mut self.scratch.pairs));
+        let extra_name = extra.map_or("", |(name, _)| name);
+        pairs.push((LABEL_NAME_METRIC, metric));
+        let labels = self.scratch.labels.iter();
+        pairs.extend(labels.filter(|(name, _)| *name != LABEL_NAME_METRIC && *name != extra_name));
+        pairs.extend(extra);
+        // A histogram of one point may have more labels than the body has bytes.
+        (self.grow)(self.out.capacity_bytes())?;
+        let outcome = self.out.push_samples(&mut pairs, samples, self.limits);
+        self.scratch.pairs = recycle(pairs);
+        outcome
+    }
+
+    /// Says what a resource is, at all times of its points.
+    fn target_info(
+        &mut self,
+        resource: &Resource<'a>,
+        origin: &Origin,
+        span: &Span,
+    ) -> Result<(), ApiError> {
+        const IDENTIFYING: [&str; 3] = [SERVICE_NAMESPACE, SERVICE_NAME, SERVICE_INSTANCE];
+        let Some((first, last)) = span.0 else {
+            return Ok(());
+        };
+        let mut others = resource.attributes.iter();
+        let tells = others.any(|attribute| !IDENTIFYING.contains(&attribute.key));
+        if !tells || origin.is_anonymous() {
+            return Ok(());
+        }
+        let ignored = match self.options.keeps_identifying_attributes {
+            true => &[][..],
+            false => &IDENTIFYING,
+        };
+        let origin = origin.identity();
+        if let Some((flaw, key)) = self.label(&resource.attributes, ignored, &origin, 1)? {
+            self.rejections
+                .add(0, || format!("a resource {}", flaw.describe(key)));
+            return Ok(());
+        }
+        if self.families.insert(TARGET_INFO.to_owned()) {
+            let texts = [TARGET_INFO, "Target metadata", ""].map(str::as_bytes);
+            self.out
+                .push_metadata(MetricKind::Gauge, texts, self.limits);
+        }
+        let first = first.max(last.saturating_sub(TARGET_INFO_STEP * TARGET_INFO_SAMPLES_MAX));
+        let times = (first..last).step_by(TARGET_INFO_STEP as usize);
+        self.push(
+            TARGET_INFO,
+            None,
+            times.chain([last]).map(|at| Sample::float(at, 1.0)),
+        )
+    }
+}
+
+impl Span {
+    fn include(&mut self, time: Millis) {
+        let (first, last) = self.0.unwrap_or((time, time));
+        self.0 = Some((first.min(time), last.max(time)));
+    }
+}
+
+fn millis(nanos: u64) -> Millis {
+    (nanos / NANOS) as Millis
+}
+
+/// How a metric's kind is named, and declared.
+fn kinds(data: &Data<'_>) -> (NamedKind, MetricKind) {
+    match data.kind {
+        DataKind::Gauge => (NamedKind::Gauge, MetricKind::Gauge),
+        DataKind::Sum if data.is_monotonic => (NamedKind::Counter, MetricKind::Counter),
+        DataKind::Sum => (NamedKind::Other, MetricKind::Gauge),
+        DataKind::Histogram | DataKind::Exponential => (NamedKind::Other, MetricKind::Histogram),
+        DataKind::Summary => (NamedKind::Other, MetricKind::Summary),
+    }
+}
+
+/// Why no point of the metric can be kept.
+fn unfit(data: &Data<'_>) -> Option<&'static str> {
+    match (data.kind, data.temporality) {
+        (DataKind::Gauge | DataKind::Summary, _) => None,
+        (_, Temporality::Delta) => {
+            Some("has delta temporality; only cumulative temporality is accepted")
+        }
+        (_, Temporality::Unspecified) => Some("does not say its temporality"),
+        _ => None,
+    }
+}
+
+/// A bound or quantile in the fewest digits, without an exponent.
+fn plain_digits(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    format!("{value}")
+}

@@ -1,0 +1,58 @@
+//! Settings of pairs of senders that measure the same. What they do is in `cluster/replicas.rs`.
+
+use super::LimitsSection;
+use std::time::Duration;
+
+/// Pairs of senders that measure the same. The keys are Mimir's; all nodes need the same.
+#[derive(Clone, Debug)]
+pub(crate) struct PairSettings {
+    /// Whether pairs are told (`accept_ha_samples`). Off, both senders' samples are stored as they come.
+    pub(crate) accepted: bool,
+    /// The label that names a pair (`ha_cluster_label`).
+    pub(crate) cluster_label: String,
+    /// The label that names a sender and is not stored (`ha_replica_label`).
+    pub(crate) replica_label: String,
+    /// Pairs of one tenant (`ha_max_clusters`), 0: no limit. Series of more are refused and named. Each pair is kept in
+    /// memory by all nodes.
+    pub(crate) clusters_max: usize,
+    /// How often it is recorded that the elected sender was heard.
+    pub(crate) update_interval: Duration,
+    /// When nothing was heard of the elected sender for so long, another one takes its place; longer than the
+    /// update interval and the distance of the senders' requests together, or senders that are well take turns.
+    pub(crate) failover_timeout: Duration,
+}
+
+impl Default for PairSettings {
+    fn default() -> Self {
+        Self {
+            accepted: false,
+            cluster_label: "cluster".to_owned(),
+            replica_label: "__replica__".to_owned(),
+            clusters_max: 100,
+            update_interval: Duration::from_secs(15),
+            failover_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl LimitsSection {
+    /// What the section says of them.
+    pub(super) fn pairs(&self) -> PairSettings {
+        let usual = PairSettings::default();
+        let seconds = |value: Option<u64>, usual| value.map_or(usual, Duration::from_secs);
+        PairSettings {
+            accepted: self.accept_ha_samples.unwrap_or(usual.accepted),
+            cluster_label: self.ha_cluster_label.clone().unwrap_or(usual.cluster_label),
+            replica_label: self.ha_replica_label.clone().unwrap_or(usual.replica_label),
+            clusters_max: self.ha_max_clusters.unwrap_or(usual.clusters_max),
+            update_interval: seconds(
+                self.ha_tracker_update_timeout_seconds,
+                usual.update_interval,
+            ),
+            failover_timeout: seconds(
+                self.ha_tracker_failover_timeout_seconds,
+                usual.failover_timeout,
+            ),
+        }
+    }
+}
