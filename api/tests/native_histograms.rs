@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use trefoil_api::{
-    WriteLimits,
+    ApiError, WriteLimits,
     remote_write::{Decoder, Sample, SampleValue, WriteRequest},
 };
 use trefoil_model::{Histogram, ResetHint, histogram::Buckets, write_varint};
@@ -181,6 +181,98 @@ fn a_stale_histogram_is_the_stale_marker() {
         let (time, value) = series.samples()[0];
         assert_eq!((time, value.to_bits()), (1_000, STALE.to_bits()));
         assert!(series.is_plain());
+        assert_eq!(request.histogram_count(), 1, "it came as a histogram");
+    }
+}
+
+/// A body of one series, as version 1.0 or 2.0, of so many equal fields.
+fn repeated(version: u8, field: u64, content: &[u8], times: usize) -> Vec<u8> {
+    let (mut series, mut body) = (Vec::new(), Vec::new());
+    match version {
+        1 => bytes(&mut series, 1, b"\x0a\x08__name__\x12\x01h"),
+        _ => {
+            for symbol in ["", "__name__", "h"] {
+                bytes(&mut body, 4, symbol.as_bytes());
+            }
+            bytes(&mut series, 1, &[1, 2]);
+        }
+    }
+    (0..times).for_each(|_| bytes(&mut series, field, content));
+    bytes(&mut body, if version == 1 { 1 } else { 5 }, &series);
+    snap::raw::Encoder::new().compress_vec(&body).unwrap()
+}
+
+/// Histograms and exemplars take two bytes each on the wire.
+#[test]
+fn a_series_of_empty_messages_ends_at_the_limit_and_asks_for_memory() {
+    let limits = WriteLimits {
+        decompressed_bytes_max: 4 << 20,
+        ..WriteLimits::default()
+    };
+    for (version, field) in [(1, 4), (1, 3), (2, 3), (2, 4)] {
+        let body = repeated(version, field, &[], 1 << 20);
+        let (mut out, mut asked) = (WriteRequest::default(), 0);
+        let mut decode = |grow: &mut dyn FnMut(usize) -> Result<(), ApiError>| {
+            let (mut decoder, out) = (Decoder::default(), &mut out);
+            match version {
+                1 => decoder.decode_within(&body, &limits, out, grow),
+                _ => decoder.decode_symbols(&body, &limits, out, grow),
+            }
+        };
+        let too_large = decode(&mut |bytes| {
+            asked = bytes;
+            Ok(())
+        });
+        assert_eq!(too_large.unwrap_err().status(), 413);
+        assert!((3 << 20..8 << 20).contains(&asked), "{asked}");
+        let refused = decode(&mut |bytes| match bytes < 2 << 20 {
+            true => Ok(()),
+            false => Err(ApiError::Internal("enough".to_owned())),
+        });
+        assert_eq!(refused.unwrap_err().status(), 500);
+        // The places of what came first are buffers; at the limit there would be many more.
+        assert!(out.capacity_bytes() < 4 << 20, "{}", out.capacity_bytes());
+    }
+}
+
+#[test]
+fn histograms_and_exemplars_are_part_of_a_requests_memory() {
+    let (mut decoder, mut out) = (Decoder::default(), WriteRequest::default());
+    let body = repeated(1, 4, &integers(), 1_000);
+    decoder
+        .decode(&body, &WriteLimits::default(), &mut out)
+        .unwrap();
+    let least = 1_000 * (size_of::<Histogram>() + 4 * 12);
+    assert!(out.capacity_bytes() >= least);
+}
+
+#[test]
+fn more_buckets_or_bounds_than_a_request_may_bring_refuse_their_histogram() {
+    let custom = |bounds: usize| {
+        let mut out = Vec::new();
+        number(&mut out, 4, zigzag(-53));
+        let bounds: Vec<f64> = (0..bounds).map(|at| at as f64).collect();
+        doubles(&mut out, 16, &bounds);
+        number(&mut out, 15, 1_000);
+        out
+    };
+    let listed = |buckets: usize| {
+        let mut out = Vec::new();
+        span(&mut out, 11, 0, buckets as u64);
+        packed(&mut out, 12, &vec![0; buckets]);
+        number(&mut out, 15, 1_000);
+        out
+    };
+    for version in [1, 2] {
+        let histograms = [custom(2_048), custom(2_049), listed(2_048), listed(2_049)];
+        let request = decode(version, &histograms, &[]);
+        assert_eq!(request.sample_count(), 2);
+        assert_eq!(request.refusals().samples, 2);
+        let reason = &request.refusals().reasons[0];
+        assert!(
+            reason.contains("more than 2048 buckets, in series h"),
+            "{reason}"
+        );
     }
 }
 

@@ -59,7 +59,9 @@ impl BufferPool {
         kept.pop().unwrap_or_default()
     }
 
-    pub(super) fn give_back(&self, buffers: Buffers) {
+    pub(super) fn give_back(&self, mut buffers: Buffers) {
+        // What its histograms and exemplars take is no buffer.
+        buffers.request.clear();
         let bytes = buffers.decoder.capacity_bytes()
             + buffers.text.capacity()
             + buffers.message.capacity()

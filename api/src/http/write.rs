@@ -85,11 +85,10 @@ async fn handle(
             held.hold(body.len() + declared)?;
         }
         let (decoder, out) = (&mut buffers.decoder, &mut buffers.request);
+        let mut grow = |more| held.hold(body.len() + declared + more);
         match version {
-            Version::One => decoder.decode(&body, &limits, out),
-            Version::Two => decoder.decode_symbols(&body, &limits, out, &mut |labels| {
-                held.hold(body.len() + declared + labels)
-            }),
+            Version::One => decoder.decode_within(&body, &limits, out, &mut grow),
+            Version::Two => decoder.decode_symbols(&body, &limits, out, &mut grow),
         }
     });
     let buffers = decoded.await?;

@@ -6,10 +6,9 @@
 
 use super::{
     exemplar,
-    extras::RefusedHistograms,
+    extras::{FoundExemplars, Grant, RefusedHistograms},
     histogram,
     request::{MetricKind, WriteRequest},
-    sample::Exemplar,
     series::{LabelsState, finish_series},
     snappy,
     symbols::{self, Symbol},
@@ -35,20 +34,36 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decompresses and decodes a body of remote write 1.0 into `out`, whose former content is lost.
+    /// As [`Decoder::decode_within`], with as much memory as the limits allow.
     ///
     /// # Errors
-    /// [`ApiError::TooLarge`], [`ApiError::CorruptSnappy`], [`ApiError::CorruptProtobuf`]; `out` is
-    /// empty then.
+    /// As for [`Decoder::decode_within`].
     pub fn decode(
         &mut self,
         compressed: &[u8],
         limits: &WriteLimits,
         out: &mut WriteRequest,
     ) -> Result<(), ApiError> {
+        self.decode_within(compressed, limits, out, &mut |_| Ok(()))
+    }
+
+    /// Decompresses and decodes a body of remote write 1.0 into `out`, whose former content is lost. Histograms and
+    /// exemplars may take many times the body's size, each kind at most `decompressed_bytes_max`; `grow` is asked for
+    /// their bytes, and its error ends the decoding.
+    ///
+    /// # Errors
+    /// [`ApiError::TooLarge`], [`ApiError::CorruptSnappy`], [`ApiError::CorruptProtobuf`], and what `grow` says; `out`
+    /// is empty then.
+    pub fn decode_within(
+        &mut self,
+        compressed: &[u8],
+        limits: &WriteLimits,
+        out: &mut WriteRequest,
+        grow: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
         out.clear();
         let length = snappy::decompress(compressed, limits, &mut self.body)?;
-        let outcome = decode_body(&self.body, length, limits, out);
+        let outcome = decode_body(&self.body, length, limits, out, &mut Grant::new(grow));
         if outcome.is_err() {
             out.clear();
         }
@@ -56,8 +71,8 @@ impl Decoder {
     }
 
     /// Decompresses and decodes a body of remote write 2.0 into `out`, whose former content is lost. The
-    /// labels may take many times the body's size, at most `decompressed_bytes_max`; `grow` is asked
-    /// before they take so many bytes, and its error ends the decoding.
+    /// labels, histograms and exemplars may take many times the body's size, each at most `decompressed_bytes_max`;
+    /// `grow` is asked for their bytes, and its error ends the decoding.
     ///
     /// # Errors
     /// As [`Decoder::decode`], [`ApiError::BadData`] for a table of symbols that does not begin with an
@@ -92,13 +107,14 @@ fn decode_body(
     length: usize,
     limits: &WriteLimits,
     out: &mut WriteRequest,
+    grant: &mut Grant<'_>,
 ) -> Result<(), ApiError> {
     let mut reader = Reader::new(body, length);
     while !reader.is_at_end() {
         match reader.tag("WriteRequest")? {
             (1, WireType::Bytes) => {
                 let series = reader.message("WriteRequest.timeseries")?;
-                decode_series(series, limits, out)?;
+                decode_series(series, limits, out, grant)?;
             }
             (3, WireType::Bytes) => {
                 let metadata = reader.message("WriteRequest.metadata")?;
@@ -114,6 +130,7 @@ fn decode_series(
     mut series: Reader<'_>,
     limits: &WriteLimits,
     out: &mut WriteRequest,
+    grant: &mut Grant<'_>,
 ) -> Result<(), ApiError> {
     let labels_start = out.canonical.len();
     let samples_start = out.samples.len();
@@ -139,11 +156,17 @@ fn decode_series(
                 out.samples.push(decode_sample(sample)?);
             }
             _ if series.is_at_end() => break,
-            _ => read_unusual(&mut series, out, &mut unusual)?,
+            _ => {
+                read_unusual(&mut series, limits, out, &mut unusual)?;
+                grant.ask(out.extra_bytes() + unusual.exemplars.bytes())?;
+            }
         }
     }
     out.check_sample_count(limits)?;
-    out.keep_exemplars(&state, limits, labels_start, unusual.exemplars)?;
+    if !unusual.exemplars.is_empty() {
+        out.keep_exemplars(&state, limits, labels_start, unusual.exemplars)?;
+        grant.ask(out.extra_bytes())?;
+    }
     out.refuse_histograms(unusual.refused, labels_start);
     finish_series(&state, limits, labels_start, samples_start, out);
     Ok(())
@@ -153,13 +176,14 @@ fn decode_series(
 #[derive(Default)]
 struct Unusual {
     refused: RefusedHistograms,
-    exemplars: Vec<Option<Exemplar>>,
+    exemplars: FoundExemplars,
 }
 
 /// Fields that few series have, and those that are not known.
 #[cold]
 fn read_unusual(
     series: &mut Reader<'_>,
+    limits: &WriteLimits,
     out: &mut WriteRequest,
     unusual: &mut Unusual,
 ) -> Result<(), ApiError> {
@@ -167,12 +191,12 @@ fn read_unusual(
     match (field, wire_type) {
         (3, WireType::Bytes) => {
             let parts = exemplar::read(series.message("TimeSeries.exemplars")?)?;
-            unusual.exemplars.push(parts.with_labels()?);
+            unusual.exemplars.push(parts.with_labels()?, limits)?;
         }
         (4, WireType::Bytes) => {
             let message = series.message("TimeSeries.histograms")?;
             match histogram::read_sample(message)? {
-                Ok(sample) => out.push_sample(sample, &mut unusual.refused),
+                Ok(sample) => out.push_histogram(sample, &mut unusual.refused, limits)?,
                 Err(reason) => unusual.refused.add(reason),
             }
         }

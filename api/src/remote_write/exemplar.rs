@@ -6,11 +6,14 @@
 //! ```
 //! Exemplars are examples: one that cannot be kept is counted and left out, and refuses nothing, as in Prometheus.
 
-use super::sample::Exemplar;
+use super::sample::{EXEMPLAR_CHARACTERS_MAX, Exemplar};
 use crate::{
     ApiError,
     wire::{Reader, WireType},
 };
+
+/// Most messages or numbers of labels: each label has a character at least, and two numbers.
+const PARTS_MAX: usize = 2 * EXEMPLAR_CHARACTERS_MAX;
 
 /// What of an exemplar is the same in both versions.
 #[derive(Default)]
@@ -29,7 +32,10 @@ pub(super) fn read(mut reader: Reader<'_>) -> Result<Parts<'_>, ApiError> {
     let mut parts = Parts::default();
     while !reader.is_at_end() {
         match reader.tag("Exemplar")? {
-            (1, WireType::Bytes) => parts.labels.push(reader.message("Exemplar.labels")?),
+            (1, WireType::Bytes) => {
+                let labels = reader.message("Exemplar.labels")?;
+                keep(&mut parts.labels, labels);
+            }
             (2, WireType::Fixed64) => {
                 parts.value = f64::from_bits(reader.fixed64("Exemplar.value")?);
             }
@@ -41,12 +47,22 @@ pub(super) fn read(mut reader: Reader<'_>) -> Result<Parts<'_>, ApiError> {
     Ok(parts)
 }
 
+/// Keeps a part of an exemplar's labels, up to more than an exemplar that is kept can have.
+fn keep<T>(parts: &mut Vec<T>, part: T) {
+    if parts.len() <= PARTS_MAX {
+        parts.push(part);
+    }
+}
+
 impl<'a> Parts<'a> {
     /// The exemplar of 1.0; `None` when it cannot be kept.
     ///
     /// # Errors
     /// [`ApiError::CorruptProtobuf`].
     pub(super) fn with_labels(self) -> Result<Option<Exemplar>, ApiError> {
+        if self.labels.len() > PARTS_MAX {
+            return Ok(None);
+        }
         let mut pairs = Vec::with_capacity(self.labels.len());
         for mut label in self.labels {
             let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
@@ -70,10 +86,14 @@ impl<'a> Parts<'a> {
         self,
         text: impl Fn(u64) -> Option<&'a [u8]>,
     ) -> Result<Option<Exemplar>, ApiError> {
+        if self.labels.len() > PARTS_MAX {
+            return Ok(None);
+        }
         let mut texts = Vec::new();
         for mut references in self.labels {
             while !references.is_at_end() {
-                texts.push(text(references.varint("Exemplar.labels_refs")?));
+                let text = text(references.varint("Exemplar.labels_refs")?);
+                keep(&mut texts, text);
             }
         }
         let (pairs, rest) = texts.as_chunks::<2>();
@@ -81,7 +101,7 @@ impl<'a> Parts<'a> {
             .iter()
             .map(|[name, value]| (*name).zip(*value))
             .collect();
-        let kept = pairs.filter(|_| rest.is_empty());
+        let kept = pairs.filter(|_| rest.is_empty() && texts.len() <= PARTS_MAX);
         Ok(kept.and_then(|pairs| exemplar(pairs, self.value, self.time)))
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Extra {
     pub(super) sample: u32,
     pub(super) start: Millis,
     pub(super) histogram: Option<Arc<Histogram>>,
+    /// Whether it came as a histogram: the stale marker of one is a number.
+    pub(super) was_histogram: bool,
 }
 
 /// Histograms of a series that cannot be stored.
@@ -38,6 +40,87 @@ impl RefusedHistograms {
     }
 }
 
+/// Memory grows by at least so many bytes before the caller is asked again.
+const GROWTH_BYTES: usize = 1 << 20;
+
+/// Asks the caller of a decoder before a request takes more memory than the message that it came in.
+pub(super) struct Grant<'g> {
+    grow: &'g mut dyn FnMut(usize) -> Result<(), ApiError>,
+    granted_bytes: usize,
+}
+
+impl<'g> Grant<'g> {
+    /// `grow` is told of all bytes that there will be, and its error ends the decoding.
+    pub(super) fn new(grow: &'g mut dyn FnMut(usize) -> Result<(), ApiError>) -> Self {
+        Self {
+            grow,
+            granted_bytes: 0,
+        }
+    }
+
+    /// Makes sure that so many bytes in all are granted.
+    ///
+    /// # Errors
+    /// Those of `grow`.
+    #[inline]
+    pub(super) fn ask(&mut self, wanted: usize) -> Result<(), ApiError> {
+        if wanted <= self.granted_bytes {
+            return Ok(());
+        }
+        self.granted_bytes = wanted + GROWTH_BYTES;
+        (self.grow)(self.granted_bytes)
+    }
+}
+
+/// Exemplars of a series whose labels are not all known yet.
+#[derive(Default)]
+pub(super) struct FoundExemplars {
+    kept: Vec<Exemplar>,
+    bytes: usize,
+    skipped: u64,
+}
+
+impl FoundExemplars {
+    /// Adds one; `None` is counted.
+    ///
+    /// # Errors
+    /// As for [`WriteRequest::push_exemplar`], at once and not when the series ends.
+    pub(super) fn push(
+        &mut self,
+        exemplar: Option<Exemplar>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let Some(exemplar) = exemplar else {
+            self.skipped += 1;
+            return Ok(());
+        };
+        self.bytes += size_of::<(Labels, Exemplar)>() + exemplar.labels.canonical().len();
+        self.kept.push(exemplar);
+        check_exemplar_bytes(self.bytes, limits)
+    }
+
+    /// Memory of those that are kept, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether the series had none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.skipped == 0
+    }
+}
+
+fn check_exemplar_bytes(bytes: usize, limits: &WriteLimits) -> Result<(), ApiError> {
+    if bytes <= limits.decompressed_bytes_max {
+        return Ok(());
+    }
+    Err(ApiError::TooLarge {
+        what: "size of all exemplars of the request",
+        size: bytes as u64,
+        size_max: limits.decompressed_bytes_max as u64,
+    })
+}
+
 impl WriteRequest {
     /// As [`WriteRequest::push_series`], for samples that may be native histograms and know when their counters began.
     /// A histogram that cannot be stored is refused by name, and the others are kept.
@@ -54,7 +137,7 @@ impl WriteRequest {
         let state = self.push_labels(pairs, limits);
         let mut refused = RefusedHistograms::default();
         for sample in samples {
-            self.push_sample(sample, &mut refused);
+            self.push_sample(sample, &mut refused, limits)?;
         }
         self.refuse_histograms(refused, labels_start);
         self.finish_pushed(&state, (labels_start, samples_start), limits)
@@ -73,7 +156,9 @@ impl WriteRequest {
     ) -> Result<(), ApiError> {
         let labels_start = self.canonical.len();
         let state = self.push_labels(pairs, limits);
-        self.keep_exemplars(&state, limits, labels_start, vec![exemplar])?;
+        let mut found = FoundExemplars::default();
+        found.push(exemplar, limits)?;
+        self.keep_exemplars(&state, limits, labels_start, found)?;
         self.canonical.truncate(labels_start);
         Ok(())
     }
@@ -92,35 +177,37 @@ impl WriteRequest {
         state: &LabelsState<'_>,
         limits: &WriteLimits,
         labels_start: usize,
-        found: Vec<Option<Exemplar>>,
+        found: FoundExemplars,
     ) -> Result<(), ApiError> {
-        if found.is_empty() {
+        self.skipped_exemplars += found.skipped;
+        if found.kept.is_empty() {
             return Ok(());
         }
         let canonical = &self.canonical.as_slice()[labels_start..];
         let series = keeps_rules(state, limits, canonical);
         let series = series.and_then(|()| Labels::from_canonical(canonical).ok());
-        for exemplar in found {
-            let Some((series, exemplar)) = series.clone().zip(exemplar) else {
-                self.skipped_exemplars += 1;
-                continue;
-            };
-            self.exemplar_bytes += series.canonical().len() + exemplar.labels.canonical().len();
-            self.exemplar_bytes += size_of::<(Labels, Exemplar)>();
-            self.exemplars.push((series, exemplar));
-        }
-        if self.exemplar_bytes > limits.decompressed_bytes_max {
-            return Err(ApiError::TooLarge {
-                what: "size of all exemplars of the request",
-                size: self.exemplar_bytes as u64,
-                size_max: limits.decompressed_bytes_max as u64,
-            });
-        }
+        let Some(series) = series else {
+            self.skipped_exemplars += found.kept.len() as u64;
+            return Ok(());
+        };
+        // Each of them has the series' labels for itself: bounded before they are copied.
+        self.exemplar_bytes += found.bytes + found.kept.len() * series.canonical().len();
+        check_exemplar_bytes(self.exemplar_bytes, limits)?;
+        let kept = found.kept.into_iter();
+        self.exemplars.extend(kept.map(|one| (series.clone(), one)));
         Ok(())
     }
 
     /// Appends a sample of the series in work, or notes why it cannot be stored.
-    pub(super) fn push_sample(&mut self, sample: Sample, refused: &mut RefusedHistograms) {
+    ///
+    /// # Errors
+    /// [`ApiError::TooLarge`] when there are more samples, or more memory of histograms, than a request may have.
+    pub(super) fn push_sample(
+        &mut self,
+        sample: Sample,
+        refused: &mut RefusedHistograms,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
         let value = match sample.value {
             SampleValue::Histogram(histogram) => settle(Arc::unwrap_or_clone(histogram)),
             float => Ok(float),
@@ -133,11 +220,41 @@ impl WriteRequest {
                     sample: self.samples.len() as u32,
                     start: sample.start,
                     histogram: Some(histogram),
+                    was_histogram: true,
                 });
                 self.samples.push((sample.time, f64::NAN));
             }
             Err(reason) => refused.add(reason),
         }
+        self.check_sample_count(limits)
+    }
+
+    /// Appends a sample that came as a histogram.
+    ///
+    /// # Errors
+    /// As for [`WriteRequest::push_sample`].
+    pub(super) fn push_histogram(
+        &mut self,
+        sample: Sample,
+        refused: &mut RefusedHistograms,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let SampleValue::Float(marker) = sample.value else {
+            return self.push_sample(sample, refused, limits);
+        };
+        self.extras.push(Extra {
+            sample: self.samples.len() as u32,
+            start: sample.start,
+            histogram: None,
+            was_histogram: true,
+        });
+        self.samples.push((sample.time, marker));
+        self.check_sample_count(limits)
+    }
+
+    /// Memory of what only some samples have, and of exemplars, about: what may be many times the message.
+    pub(super) fn extra_bytes(&self) -> usize {
+        self.histogram_bytes + self.exemplar_bytes + self.extras.len() * size_of::<Extra>()
     }
 
     /// Appends a number of the series in work.
@@ -147,6 +264,7 @@ impl WriteRequest {
                 sample: self.samples.len() as u32,
                 start,
                 histogram: None,
+                was_histogram: false,
             });
         }
         self.samples.push((time, value));
@@ -165,6 +283,7 @@ impl WriteRequest {
                 sample,
                 start,
                 histogram: None,
+                was_histogram: false,
             });
             if extra.start == 0 {
                 extra.start = start;

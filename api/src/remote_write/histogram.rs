@@ -22,7 +22,7 @@ use crate::{
 use std::sync::Arc;
 use trefoil_model::{
     Histogram, Millis, ResetHint,
-    histogram::{BUCKETS_STORED_MAX, Buckets, SCHEMA_CUSTOM, SCHEMA_MAX, SCHEMA_MIN},
+    histogram::{BUCKETS_INGESTED_MAX, Buckets, SCHEMA_CUSTOM, SCHEMA_MAX, SCHEMA_MIN},
 };
 
 /// The bits of the stale marker.
@@ -109,7 +109,7 @@ pub(crate) fn signed(reader: &mut Reader<'_>, field: &'static str) -> Result<i64
     Ok((coded >> 1) as i64 ^ -((coded & 1) as i64))
 }
 
-/// A repeated double, packed or not.
+/// A repeated double of a histogram, packed or not. Keeps one more than a histogram may have.
 pub(crate) fn read_doubles(
     wire_type: WireType,
     reader: &mut Reader<'_>,
@@ -117,11 +117,11 @@ pub(crate) fn read_doubles(
     out: &mut Vec<f64>,
 ) -> Result<(), ApiError> {
     match wire_type {
-        WireType::Fixed64 => out.push(double(reader, field)?),
+        WireType::Fixed64 => keep(out, double(reader, field)?),
         WireType::Bytes => {
             let mut packed = reader.message(field)?;
             while !packed.is_at_end() {
-                out.push(double(&mut packed, field)?);
+                keep(out, double(&mut packed, field)?);
             }
         }
         _ => return Err(reader.corrupt(field)),
@@ -140,13 +140,13 @@ impl SideParts {
         match (field, wire_type) {
             (0, WireType::Bytes) => {
                 let span = read_span(reader.message("Histogram.spans")?)?;
-                self.spans.push(span);
+                keep(&mut self.spans, span);
             }
-            (1, WireType::Varint) => self.deltas.push(signed(reader, "Histogram.deltas")?),
+            (1, WireType::Varint) => keep(&mut self.deltas, signed(reader, "Histogram.deltas")?),
             (1, WireType::Bytes) => {
                 let mut packed = reader.message("Histogram.deltas")?;
                 while !packed.is_at_end() {
-                    self.deltas.push(signed(&mut packed, "Histogram.deltas")?);
+                    keep(&mut self.deltas, signed(&mut packed, "Histogram.deltas")?);
                 }
             }
             (2, _) => read_doubles(wire_type, reader, "Histogram.counts", &mut self.counts)?,
@@ -166,6 +166,10 @@ impl SideParts {
             deltas,
             mut counts,
         } = self;
+        let most = spans.len().max(deltas.len()).max(counts.len());
+        if most > BUCKETS_INGESTED_MAX {
+            return Err(too_many_buckets());
+        }
         if !is_float {
             counts.clear();
             let mut count = 0i64;
@@ -272,6 +276,9 @@ impl HistogramParts {
 
     fn check_custom(&self) -> Result<(), String> {
         let fail = |text: &str| Err(format!("custom buckets: {text}"));
+        if self.custom_bounds.len() > BUCKETS_INGESTED_MAX {
+            return Err(too_many_buckets());
+        }
         if !self.custom_bounds.is_sorted_by(|a, b| a < b) {
             return fail("histogram custom bounds must be in strictly increasing order");
         }
@@ -320,6 +327,17 @@ fn check_count(histogram: &Histogram) -> Result<(), String> {
     ))
 }
 
+fn too_many_buckets() -> String {
+    format!("has a histogram of more than {BUCKETS_INGESTED_MAX} buckets")
+}
+
+/// Keeps an item of a histogram, up to one more than a histogram may have of anything: it is refused by that.
+fn keep<T>(items: &mut Vec<T>, item: T) {
+    if items.len() <= BUCKETS_INGESTED_MAX {
+        items.push(item);
+    }
+}
+
 /// A histogram in the form in which it is stored; `Err`: why it cannot be. One whose sum is the stale marker is that
 /// number. "There was no reset" says nothing that a comparison would not find, and would be wrong once a sample that
 /// comes later lies in between.
@@ -329,10 +347,8 @@ pub(super) fn settle(mut histogram: Histogram) -> Result<SampleValue, String> {
     }
     histogram.check().map_err(|error| error.to_string())?;
     let buckets = histogram.positive.len() + histogram.negative.len();
-    if buckets > BUCKETS_STORED_MAX {
-        return Err(format!(
-            "has a histogram of {buckets} buckets, more than {BUCKETS_STORED_MAX}"
-        ));
+    if buckets.max(histogram.custom_bounds.len()) > BUCKETS_INGESTED_MAX {
+        return Err(too_many_buckets());
     }
     if histogram.reset_hint == ResetHint::NotReset {
         histogram.reset_hint = ResetHint::Unknown;

@@ -183,7 +183,8 @@ impl<'a> SeriesRef<'a> {
     /// Whether there are only numbers without start timestamps.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.extras.is_empty()
+        let is_number = |extra: &Extra| extra.histogram.is_none() && extra.start == 0;
+        self.extras.iter().all(is_number)
     }
 
     /// The samples with all that they have, in the order in which they came.
@@ -282,11 +283,11 @@ impl WriteRequest {
         self.samples.len()
     }
 
-    /// How many of them are histograms.
+    /// How many of them came as histograms, stale ones included.
     #[must_use]
     pub fn histogram_count(&self) -> usize {
         let extras = self.extras.iter();
-        extras.filter(|extra| extra.histogram.is_some()).count()
+        extras.filter(|extra| extra.was_histogram).count()
     }
 
     /// What was left out.
@@ -314,6 +315,8 @@ impl WriteRequest {
             + self.samples.capacity() * size_of::<(Millis, f64)>()
             + self.extras.capacity() * size_of::<Extra>()
             + self.exemplars.capacity() * size_of::<(Labels, Exemplar)>()
+            + self.histogram_bytes
+            + self.exemplar_bytes
             + self.series.capacity() * size_of::<SeriesEnd>()
             + self.metadata_text.capacity()
             + self.metadata.capacity() * size_of::<MetadataEnds>()

@@ -15,7 +15,7 @@
 
 use super::{
     exemplar,
-    extras::RefusedHistograms,
+    extras::{FoundExemplars, Grant, RefusedHistograms},
     histogram,
     request::{MetricKind, WriteRequest},
     series::{LabelsState, finish_series},
@@ -27,8 +27,6 @@ use crate::{
 use std::collections::HashSet;
 use trefoil_model::Millis;
 
-/// Labels grow by at least so many bytes before the caller is asked again.
-const GROWTH_BYTES: usize = 1 << 20;
 /// Longer texts have more than one byte for their length.
 const SHORT_BYTES: usize = 0x80;
 
@@ -50,13 +48,12 @@ struct Decoding<'d> {
     out: &'d mut WriteRequest,
     /// What was declared already: type, and places of metric, help and unit.
     declared: HashSet<[u64; 4]>,
-    /// Asked before the labels take more bytes.
-    grow: &'d mut dyn FnMut(usize) -> Result<(), ApiError>,
-    granted_bytes: usize,
+    /// Asked before labels, histograms and exemplars take more bytes.
+    grant: Grant<'d>,
 }
 
-/// Decodes the first `length` bytes of a padded buffer. `grow` is asked before the labels of all series
-/// take so many bytes.
+/// Decodes the first `length` bytes of a padded buffer. `grow` is asked before the labels, histograms and exemplars of
+/// all series take so many bytes.
 ///
 /// # Errors
 /// [`ApiError::CorruptProtobuf`], [`ApiError::BadData`], [`ApiError::TooLarge`], and what `grow` says.
@@ -75,8 +72,7 @@ pub(super) fn decode_request(
         limits,
         out,
         declared: HashSet::new(),
-        grow,
-        granted_bytes: 0,
+        grant: Grant::new(grow),
     };
     let mut reader = Reader::new(buffer, length);
     while !reader.is_at_end() {
@@ -126,7 +122,8 @@ impl<'d> Decoding<'d> {
         let (labels_start, samples_start) = (self.out.canonical.len(), self.out.samples.len());
         let mut labels = LabelsState::default();
         let (mut wrong, mut declaration) = (None, None);
-        let (mut refused, mut exemplars) = (RefusedHistograms::default(), Vec::new());
+        let (mut refused, mut exemplars) =
+            (RefusedHistograms::default(), FoundExemplars::default());
         let (mut metric, mut created) = (None, 0);
         while !reader.is_at_end() {
             match reader.tag("TimeSeries")? {
@@ -143,14 +140,18 @@ impl<'d> Decoding<'d> {
                 (3, WireType::Bytes) => {
                     let message = reader.message("TimeSeries.histograms")?;
                     match histogram::read_sample(message)? {
-                        Ok(sample) => self.out.push_sample(sample, &mut refused),
+                        Ok(sample) => {
+                            self.out.push_histogram(sample, &mut refused, self.limits)?;
+                        }
                         Err(reason) => refused.add(reason),
                     }
+                    self.grant_extras(&exemplars)?;
                 }
                 (4, WireType::Bytes) => {
                     let parts = exemplar::read(reader.message("TimeSeries.exemplars")?)?;
                     let text = |reference| self.symbol(reference).map(|s| self.text(s));
-                    exemplars.push(parts.with_symbols(text)?);
+                    exemplars.push(parts.with_symbols(text)?, self.limits)?;
+                    self.grant_extras(&exemplars)?;
                 }
                 (5, WireType::Bytes) => {
                     declaration = Some(read_metadata(reader.message("TimeSeries.metadata")?)?);
@@ -180,6 +181,7 @@ impl<'d> Decoding<'d> {
         }
         self.out
             .keep_exemplars(&labels, self.limits, labels_start, exemplars)?;
+        self.grant_extras(&FoundExemplars::default())?;
         self.out.refuse_histograms(refused, labels_start);
         finish_series(&labels, self.limits, labels_start, samples_start, self.out);
         if let (true, Some(declared), Some(metric)) =
@@ -243,9 +245,6 @@ impl<'d> Decoding<'d> {
     /// Asks for bytes of labels before they are written.
     fn grant(&mut self, more: usize) -> Result<(), ApiError> {
         let wanted = self.out.canonical.len() + more;
-        if wanted <= self.granted_bytes {
-            return Ok(());
-        }
         let size_max = self.limits.decompressed_bytes_max;
         if wanted > size_max {
             return Err(ApiError::TooLarge {
@@ -254,8 +253,13 @@ impl<'d> Decoding<'d> {
                 size_max: size_max as u64,
             });
         }
-        self.granted_bytes = wanted + GROWTH_BYTES;
-        (self.grow)(self.granted_bytes)
+        self.grant.ask(wanted + self.out.extra_bytes())
+    }
+
+    /// Asks for the bytes of what only some series have, with the exemplars of the series in work.
+    fn grant_extras(&mut self, found: &FoundExemplars) -> Result<(), ApiError> {
+        let extra_bytes = self.out.extra_bytes() + found.bytes();
+        self.grant.ask(self.out.canonical.len() + extra_bytes)
     }
 
     /// Keeps a declaration, once.

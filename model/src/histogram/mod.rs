@@ -30,9 +30,11 @@ pub const SCHEMA_MIN: i8 = -4;
 /// The finest schema of exponential buckets: 256 buckets for each power of two.
 pub const SCHEMA_MAX: i8 = 8;
 
-/// Most buckets of a histogram that is stored, both sides together: 100 times what clients make. More are refused where
-/// they come in.
+/// Most buckets of a histogram on disk and on the wire, both sides together, and most custom bounds: what readers of
+/// stored bytes take. Never to be lowered, because what is stored would be damaged then.
 pub const BUCKETS_STORED_MAX: usize = 16_384;
+/// Most buckets, and most custom bounds, of a histogram that comes in: ten times what clients make.
+pub const BUCKETS_INGESTED_MAX: usize = 2_048;
 /// Furthest index of an exponential bucket from zero: far behind all finite numbers in every schema, and the distance
 /// of two indexes fits the 32 bits that a span has for it.
 const INDEX_MAX: i32 = 1 << 30;
@@ -183,11 +185,11 @@ impl Histogram {
         Ok(())
     }
 
-    /// The memory that the histogram takes, about.
+    /// The memory that the histogram takes, about. Bounds count in full, though histograms of one series may share them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        // Bounds are shared between the histograms of a series; a fair part of them is a guess.
-        size_of::<Self>() + self.positive.bytes() + self.negative.bytes()
+        let bounds = size_of_val(&*self.custom_bounds);
+        size_of::<Self>() + bounds + self.positive.bytes() + self.negative.bytes()
     }
 
     /// Whether both say the same in all but the reset hint, bit for bit; buckets that are listed with a count of zero

@@ -221,3 +221,14 @@ fn malformed_histograms_are_refused() {
     };
     assert!(threshold.check().is_err());
 }
+
+#[test]
+fn bounds_are_part_of_the_memory() {
+    let plain = Histogram::default().bytes();
+    let histogram = Histogram {
+        schema: SCHEMA_CUSTOM,
+        custom_bounds: (0..1_000).map(f64::from).collect(),
+        ..Histogram::default()
+    };
+    assert_eq!(histogram.bytes(), plain + 8_000);
+}

@@ -136,7 +136,7 @@ impl Layout {
         let (mut zero_threshold, mut bounds) = (0.0, Vec::new());
         if schema == SCHEMA_CUSTOM {
             let count = usize::try_from(read_varint(bytes, at)?).ok()?;
-            if count > (bytes.len() - *at) / 8 {
+            if count > BUCKETS_STORED_MAX.min((bytes.len() - *at) / 8) {
                 return None;
             }
             for _ in 0..count {

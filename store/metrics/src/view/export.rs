@@ -11,6 +11,7 @@ use super::{SeriesCursor, View};
 use crate::MetricsError;
 use crate::body::{BodyWriter, MetricMetadata};
 use crate::columns::Column;
+use crate::histogram::pack;
 use crate::order::write_label_key;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -207,7 +208,8 @@ impl OpenTenant {
                 break;
             };
             let all = rest.samples.slice();
-            let end = rest.end(samples_max - writer.samples(), content_max);
+            let content_left = content_max.saturating_sub(writer.content_bytes());
+            let end = rest.end(samples_max - writer.samples(), content_left);
             let through = all.timestamps[end - 1];
             let some = all.cut(rest.given, end);
             let (shard, canonical) = (rest.shard, &rest.canonical[..]);
@@ -255,18 +257,22 @@ impl OpenTenant {
 }
 
 impl Rest {
-    /// Behind the last of at most `samples_max` samples that fit into a body of about so many bytes; one always does.
-    fn end(&self, samples_max: usize, content_max: usize) -> usize {
+    /// Behind the last of at most `samples_max` samples that fit into so many bytes of a body; one always does.
+    fn end(&self, samples_max: usize, content_left: usize) -> usize {
         let all = self.samples.slice();
         let end = all.timestamps.len().min(self.given + samples_max);
         if all.histograms.is_empty() {
             return end;
         }
-        let mut bytes = 0;
+        let (mut bytes, mut packed) = (0, Vec::new());
         let fits = all.cut(self.given, end).iter().take_while(|sample| {
             let is_first = bytes == 0;
-            bytes += sample.histogram.map_or(1, |histogram| histogram.bytes());
-            is_first || bytes <= content_max
+            packed.clear();
+            if let Some(histogram) = sample.histogram {
+                pack(histogram, &mut packed);
+            }
+            bytes += 1 + packed.len();
+            is_first || bytes <= content_left
         });
         self.given + fits.count()
     }
