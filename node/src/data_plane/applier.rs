@@ -182,10 +182,16 @@ pub(super) fn apply(
                 parcel.body(),
                 accepted,
             );
-            if let Err(error) = applied {
-                // The coordinator made the body, and its checksum held: this is a bug, not bad input.
+            // The coordinator made the body, and its checksum held: a fault is a bug, not bad input.
+            match applied {
                 // What the body holds up to the fault is applied; nothing else is lost.
-                tracing::error!(%error, offset = span.end.0, "apply a parcel");
+                Err(error) => tracing::error!(%error, offset = span.end.0, "apply a parcel"),
+                Ok(applied) if applied.samples_malformed > 0 => tracing::error!(
+                    samples = applied.samples_malformed,
+                    offset = span.end.0,
+                    "leave out malformed histograms of a parcel"
+                ),
+                Ok(_) => {}
             }
         }
         Record::Drop { shards } => {

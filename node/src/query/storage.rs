@@ -158,9 +158,10 @@ impl ViewStorage<'_> {
     pub(super) fn exemplars(&self, filter: &Filter) -> Result<Vec<ExemplarsOfSeries>, QueryError> {
         let range = inclusive(filter.start, filter.end);
         let wanted = alternatives(filter)?;
+        let go_on = || self.budget.check();
         let found = self
             .view
-            .exemplars(self.tenant, &wanted, range, self.shards);
+            .exemplars(self.tenant, &wanted, range, self.shards, go_on)?;
         let mut answer = Vec::with_capacity(found.len());
         for (series, exemplars) in found {
             let exemplars: Vec<_> = exemplars

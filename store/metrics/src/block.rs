@@ -45,7 +45,7 @@ mod tests;
 
 pub(crate) use directory::TenantEntry;
 pub(crate) use read::{BlockReader, TenantReader};
-pub(crate) use write::{BlockSummary, BlockWriter};
+pub(crate) use write::{BlockSummary, BlockWriter, fitting};
 
 use crate::MetricsError;
 use trefoil_model::{read_varint, write_varint};

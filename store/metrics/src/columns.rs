@@ -41,14 +41,14 @@ impl<'a> SampleSlice<'a> {
         self.histograms.is_empty() && self.starts.is_empty()
     }
 
-    /// The samples of a range of places.
+    /// The samples of a range of places. Only plain ones are plain, also out of a column that has other ones.
     #[must_use]
     pub fn cut(&self, from: usize, to: usize) -> Self {
         Self {
             timestamps: &self.timestamps[from..to],
             values: &self.values[from..to],
-            histograms: self.histograms.get(from..to).unwrap_or_default(),
-            starts: self.starts.get(from..to).unwrap_or_default(),
+            histograms: some_of(self.histograms, from, to, Option::is_some),
+            starts: some_of(self.starts, from, to, |start| *start != 0),
         }
     }
 
@@ -66,6 +66,16 @@ impl<'a> SampleSlice<'a> {
     /// All samples.
     pub fn iter(self) -> impl ExactSizeIterator<Item = SampleRef<'a>> {
         (0..self.timestamps.len()).map(move |place| self.at(place))
+    }
+}
+
+/// A part of a column that is empty where no sample needs it.
+fn some_of<T>(column: &[T], from: usize, to: usize, is_needed: impl Fn(&T) -> bool) -> &[T] {
+    let part = column.get(from..to).unwrap_or_default();
+    if part.iter().any(is_needed) {
+        part
+    } else {
+        &[]
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Applied {
     pub samples: u64,
     /// Series that the head had not known.
     pub series_new: u64,
+    /// Samples that were left out because their histograms are none.
+    pub samples_malformed: u64,
 }
 
 /// Sizes now.
@@ -114,6 +116,8 @@ pub struct MetricsEngine {
     flushing: Mutex<()>,
     /// Held by whatever replaces or removes blocks.
     merging: Mutex<()>,
+    /// Windows with a series that is too large for one block: not merged any more.
+    unmerged: Mutex<BTreeSet<(Millis, Millis)>>,
     readers: Arc<BlockReaders>,
     digests: Arc<DigestCache>,
     exemplars: Arc<Exemplars>,
@@ -138,6 +142,7 @@ impl MetricsEngine {
             applied,
             flushing: Mutex::new(()),
             merging: Mutex::new(()),
+            unmerged: Mutex::default(),
             digests: Arc::default(),
         })
     }
@@ -158,7 +163,7 @@ impl MetricsEngine {
     ) -> Result<Applied, MetricsError> {
         let mut reader = self.applier.lock();
         let head = self.head(tenant);
-        let keep = |found| self.exemplars.add(tenant, found);
+        let keep = |found| self.exemplars.add(tenant, version, found);
         let result = apply_body(&mut reader, &head, version, (body, accepted), keep);
         self.applied.fetch_max(position, Ordering::Release);
         result
@@ -187,6 +192,9 @@ impl MetricsEngine {
     /// Sets a tenant's deletions: the newest one that is known, and those that the metadata plane still holds, in any
     /// order. What it has forgotten of those up to `newest` is applied to everything that is stored here.
     pub fn set_deletions(&self, tenant: TenantId, newest: DeletionVersion, pending: Vec<Deletion>) {
+        let known = self.policy();
+        self.exemplars.erase(tenant, known.deletions(tenant));
+        self.exemplars.erase(tenant, &pending);
         let mut policy = self.policy.write();
         *policy = Arc::new(policy.with_deletions(tenant, newest, pending));
     }
@@ -394,7 +402,7 @@ fn apply_body(
     }
     let mut index = head.index.write();
     let mut samples = head.samples.write();
-    let before = index.len();
+    let (before, samples_before) = (index.len(), samples.len());
     samples.set_version(version);
     for (shard, entry) in metadata {
         samples.add_metadata(shard, entry);
@@ -404,20 +412,22 @@ fn apply_body(
     head.index.publish(index.len());
     head.samples.publish_weight(samples.weight() as u64);
     head.samples.publish(samples.len());
+    let samples_malformed = result?;
     Ok(Applied {
-        samples: result?,
+        samples: u64::from(samples.len() - samples_before),
         series_new: u64::from(index.len() - before),
+        samples_malformed,
     })
 }
 
-/// Says how many samples were added.
+/// Says how many samples were left out because their histograms are none. One of them is no reason to lose others.
 fn add_series(
     body: &mut Body<'_>,
     index: &mut HeadIndex,
     samples: &mut Samples,
     accepted: &ShardSet,
 ) -> Result<u64, MetricsError> {
-    let before = samples.len();
+    let mut malformed = 0;
     while let Some(series) = body.next_series(accepted)? {
         let number = index.find_or_add(series.canonical, series.shard);
         if series.samples.is_plain() {
@@ -426,10 +436,18 @@ fn add_series(
             }
             continue;
         }
-        while let Some(sample) = series.samples.next_with_extras()? {
+        loop {
+            let sample = match series.samples.next_with_extras() {
+                Ok(Some(sample)) => sample,
+                Ok(None) => break,
+                Err(_) => {
+                    malformed += 1;
+                    continue;
+                }
+            };
             let (histogram, start) = (sample.histogram, sample.start);
             samples.append_with_extras(number, (sample.time, sample.value), histogram, start);
         }
     }
-    Ok(u64::from(samples.len() - before))
+    Ok(malformed)
 }

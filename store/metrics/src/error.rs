@@ -29,6 +29,9 @@ pub enum MetricsError {
         /// [`crate::BODY_CONTENT_BYTES_MAX`].
         limit: usize,
     },
+    /// The native histograms of one series are more than one block takes. Its other blocks stay as they are.
+    #[error("the histograms of a series are too large for one block")]
+    SeriesTooLarge,
     /// A compressor or decompressor could not be set up: memory is short.
     #[error("set up compression: {0}")]
     Compression(#[source] std::io::Error),

@@ -2,7 +2,7 @@
 //!
 //! They travel in parcels, so every owner of a series gets them, and live in memory only: a start has those of the part of
 //! the journal that is not in blocks yet. What a tenant may have, and what all tenants may have together, is bounded; the
-//! exemplars that came first go first. Because owners drop them at different moments they are in no digest, and a copy of
+//! exemplars that came first go first. A deletion takes those that it erases at once. Because owners drop them at different moments they are in no digest, and a copy of
 //! shards to another owner leaves them out: they are examples, not data that anything is computed from.
 //!
 //! ```text
@@ -12,12 +12,13 @@
 
 use crate::Matcher;
 use crate::body::{unzigzag, zigzag};
-use crate::deletion::selects;
+use crate::deletion::{Deletion, selects};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use trefoil_model::{
-    Labels, Millis, ShardId, ShardSet, TenantId, TimeRange, read_varint, write_varint,
+    DeletionVersion, Labels, Millis, ShardId, ShardSet, TenantId, TimeRange, read_varint,
+    write_varint,
 };
 
 /// Bytes of all tenants' exemplars. Above it, the tenant with the most loses its first one.
@@ -55,24 +56,55 @@ impl Entry {
 
 #[derive(Default)]
 struct OfTenant {
-    sorted: BTreeSet<Arc<Entry>>,
+    /// With the newest deletion version that each came with.
+    sorted: BTreeMap<Arc<Entry>, DeletionVersion>,
     /// The same, the first to arrive in front.
     arrived: VecDeque<Arc<Entry>>,
     bytes: usize,
 }
 
 impl OfTenant {
-    fn drop_first(&mut self) {
-        if let Some(first) = self.arrived.pop_front() {
-            self.bytes -= first.bytes();
-            self.sorted.remove(&first);
-        }
+    /// Drops the first to arrive and gives its bytes.
+    fn drop_first(&mut self) -> usize {
+        let Some(first) = self.arrived.pop_front() else {
+            return 0;
+        };
+        self.bytes -= first.bytes();
+        self.sorted.remove(&first);
+        first.bytes()
+    }
+
+    /// Keeps those that satisfy the condition, and gives the bytes of the others.
+    fn retain(&mut self, is_kept: impl Fn(&Entry) -> bool) -> usize {
+        let before = self.bytes;
+        self.arrived.retain(|entry| is_kept(entry));
+        self.sorted.retain(|entry, _| is_kept(entry));
+        self.bytes = self.arrived.iter().map(|entry| entry.bytes()).sum();
+        before - self.bytes
+    }
+}
+
+/// Those of all tenants.
+#[derive(Default)]
+struct OfAll {
+    tenants: BTreeMap<TenantId, OfTenant>,
+    bytes: usize,
+}
+
+impl OfAll {
+    /// The exemplars of a tenant in order, with their deletion versions: pointers, so that no lock is held while they
+    /// are looked at.
+    fn of(&self, tenant: TenantId) -> Vec<(Arc<Entry>, DeletionVersion)> {
+        let own = self.tenants.get(&tenant).into_iter();
+        let own = own.flat_map(|one| &one.sorted);
+        own.map(|(entry, version)| (Arc::clone(entry), *version))
+            .collect()
     }
 }
 
 /// The exemplars of a node.
 pub(crate) struct Exemplars {
-    of_tenants: Mutex<BTreeMap<TenantId, OfTenant>>,
+    of_all: Mutex<OfAll>,
     per_tenant_max: usize,
 }
 
@@ -83,15 +115,21 @@ impl Exemplars {
     /// At most so many of each tenant.
     pub(crate) fn new(per_tenant_max: usize) -> Self {
         Self {
-            of_tenants: Mutex::default(),
+            of_all: Mutex::default(),
             per_tenant_max,
         }
     }
 
-    /// Keeps exemplars; those that are there already change nothing.
-    pub(crate) fn add(&self, tenant: TenantId, found: Vec<FoundExemplar>) {
-        let mut of_tenants = self.of_tenants.lock();
-        let own = of_tenants.entry(tenant).or_default();
+    /// Keeps exemplars that came with this deletion version; those that are there already stay.
+    pub(crate) fn add(
+        &self,
+        tenant: TenantId,
+        version: DeletionVersion,
+        found: Vec<FoundExemplar>,
+    ) {
+        let mut of_all = self.of_all.lock();
+        let OfAll { tenants, bytes } = &mut *of_all;
+        let own = tenants.entry(tenant).or_default();
         for found in found {
             let entry = Arc::new(Entry {
                 series: found.series.into(),
@@ -100,77 +138,121 @@ impl Exemplars {
                 value_bits: found.value.to_bits(),
                 shard: found.shard,
             });
-            if own.sorted.insert(Arc::clone(&entry)) {
-                own.bytes += entry.bytes();
-                own.arrived.push_back(entry);
+            if let Some(known) = own.sorted.get_mut(&entry) {
+                *known = version.max(*known);
+                continue;
             }
+            own.bytes += entry.bytes();
+            *bytes += entry.bytes();
+            own.sorted.insert(Arc::clone(&entry), version);
+            own.arrived.push_back(entry);
             while own.arrived.len() > self.per_tenant_max {
-                own.drop_first();
+                *bytes -= own.drop_first();
             }
         }
-        while of_tenants.values().map(|one| one.bytes).sum::<usize>() > BYTES_MAX {
-            let largest = of_tenants.values_mut().max_by_key(|one| one.bytes);
-            largest.into_iter().for_each(OfTenant::drop_first);
+        while *bytes > BYTES_MAX {
+            let largest = tenants.values_mut().max_by_key(|one| one.bytes);
+            let Some(largest) = largest else { break };
+            // All that it has too much at once, so that tenants are compared seldom.
+            while *bytes > BYTES_MAX && !largest.arrived.is_empty() {
+                *bytes -= largest.drop_first();
+            }
         }
-        of_tenants.retain(|_, one| !one.arrived.is_empty());
+        tenants.retain(|_, one| !one.arrived.is_empty());
     }
 
-    /// The exemplars in `range` of the series of `shards` that satisfy all matchers of one of the alternatives.
-    pub(crate) fn find(
+    /// The exemplars in `range` of the series of `shards` that satisfy all matchers of one of the alternatives and that
+    /// no deletion erases. `go_on` is asked before each series is looked at; its error ends the search.
+    ///
+    /// # Errors
+    /// Those of `go_on`.
+    pub(crate) fn find<E>(
         &self,
         tenant: TenantId,
-        alternatives: &[Vec<Matcher>],
-        range: TimeRange,
-        shards: &ShardSet,
-    ) -> BySeries {
-        let of_tenants = self.of_tenants.lock();
+        wanted: &WantedExemplars<'_>,
+        mut go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<BySeries, E> {
+        let all = self.of_all.lock().of(tenant);
         let mut found = BySeries::new();
-        let all = of_tenants
-            .get(&tenant)
-            .into_iter()
-            .flat_map(|one| &one.sorted);
-        // Neighbours are of one series, which is looked at once.
-        let mut last: Option<(&Entry, bool)> = None;
-        for entry in all {
-            let entry: &Entry = entry;
-            let is_wanted = match last {
-                Some((before, is_wanted)) if before.series == entry.series => is_wanted,
-                _ => {
-                    shards.contains(entry.shard)
-                        && alternatives.iter().any(|one| selects(one, &entry.series))
-                }
-            };
-            last = Some((entry, is_wanted));
-            if is_wanted && range.contains(entry.time) {
-                let of_series = found.entry(entry.series.to_vec()).or_default();
-                of_series.push(Exemplar {
+        for of_series in all.chunk_by(|a, b| a.0.series == b.0.series) {
+            go_on()?;
+            let first = &of_series[0].0;
+            let is_wanted = wanted.shards.contains(first.shard)
+                && (wanted.alternatives.iter()).any(|one| selects(one, &first.series));
+            if !is_wanted {
+                continue;
+            }
+            let deletions = wanted.deletions.iter();
+            let deletions: Vec<_> = deletions.filter(|d| d.selects(&first.series)).collect();
+            let kept = of_series.iter().filter(|(entry, version)| {
+                let erases = |d: &&Deletion| *version < d.version && d.range.contains(entry.time);
+                wanted.range.contains(entry.time) && !deletions.iter().any(erases)
+            });
+            let kept: Vec<Exemplar> = kept
+                .map(|(entry, _)| Exemplar {
                     // They were checked when they were read.
                     labels: Labels::from_canonical(&entry.labels).unwrap_or_default(),
                     value: f64::from_bits(entry.value_bits),
                     time: entry.time,
-                });
+                })
+                .collect();
+            if !kept.is_empty() {
+                found.insert(first.series.to_vec(), kept);
             }
         }
-        found
+        Ok(found)
+    }
+
+    /// Forgets what these deletions erase: the metadata plane may forget the deletions later.
+    pub(crate) fn erase(&self, tenant: TenantId, deletions: &[Deletion]) {
+        if deletions.is_empty() {
+            return;
+        }
+        let all = self.of_all.lock().of(tenant);
+        let is_erased = |(entry, version): &(Arc<Entry>, DeletionVersion)| {
+            let of_entry = |d: &Deletion| *version < d.version && d.range.contains(entry.time);
+            let mut deletions = deletions.iter().filter(|d| of_entry(d));
+            deletions.any(|d| d.selects(&entry.series))
+        };
+        let erased: BTreeSet<Arc<Entry>> = all
+            .into_iter()
+            .filter(is_erased)
+            .map(|(entry, _)| entry)
+            .collect();
+        if erased.is_empty() {
+            return;
+        }
+        let mut of_all = self.of_all.lock();
+        let OfAll { tenants, bytes } = &mut *of_all;
+        if let Some(own) = tenants.get_mut(&tenant) {
+            *bytes -= own.retain(|entry| !erased.contains(entry));
+        }
     }
 
     /// Forgets those of these shards.
     pub(crate) fn drop_shards(&self, shards: &ShardSet) {
-        let mut of_tenants = self.of_tenants.lock();
-        for own in of_tenants.values_mut() {
-            own.arrived.retain(|entry| !shards.contains(entry.shard));
-            own.sorted.retain(|entry| !shards.contains(entry.shard));
-            own.bytes = own.arrived.iter().map(|entry| entry.bytes()).sum();
+        let mut of_all = self.of_all.lock();
+        let OfAll { tenants, bytes } = &mut *of_all;
+        for own in tenants.values_mut() {
+            *bytes -= own.retain(|entry| !shards.contains(entry.shard));
         }
     }
 
     /// How many there are, and their bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
-        let of_tenants = self.of_tenants.lock();
-        let counts = of_tenants.values().map(|one| one.arrived.len());
-        let bytes = of_tenants.values().map(|one| one.bytes);
-        (counts.sum(), bytes.sum())
+        let of_all = self.of_all.lock();
+        let counts = of_all.tenants.values().map(|one| one.arrived.len());
+        (counts.sum(), of_all.bytes)
     }
+}
+
+/// Which exemplars of a tenant are asked for.
+pub(crate) struct WantedExemplars<'w> {
+    /// A series satisfies all matchers of one of them.
+    pub(crate) alternatives: &'w [Vec<Matcher>],
+    pub(crate) range: TimeRange,
+    pub(crate) shards: &'w ShardSet,
+    pub(crate) deletions: &'w [Deletion],
 }
 
 /// An exemplar in a body.
@@ -261,16 +343,31 @@ mod tests {
     fn times(exemplars: &Exemplars, name: &str, shards: u16) -> Vec<Millis> {
         let wanted = vec![vec![Matcher::regex("__name__", name).unwrap()]];
         let range = TimeRange { start: 0, end: 100 };
-        let found = exemplars.find(TENANT, &wanted, range, &ShardSet::all(shards));
-        found.into_values().flatten().map(|one| one.time).collect()
+        let wanted = WantedExemplars {
+            alternatives: &wanted,
+            range,
+            shards: &ShardSet::all(shards),
+            deletions: &[],
+        };
+        let found = exemplars.find(TENANT, &wanted, || Ok::<(), ()>(()));
+        found
+            .unwrap()
+            .into_values()
+            .flatten()
+            .map(|one| one.time)
+            .collect()
     }
 
     #[test]
     fn the_first_to_come_go_first_and_nothing_is_kept_twice() {
         let exemplars = Exemplars::new(3);
-        exemplars.add(TENANT, vec![found(1, 9), found(2, 3), found(1, 9)]);
+        exemplars.add(
+            TENANT,
+            DeletionVersion(0),
+            vec![found(1, 9), found(2, 3), found(1, 9)],
+        );
         assert_eq!(exemplars.size().0, 2);
-        exemplars.add(TENANT, vec![found(1, 200), found(1, 1)]);
+        exemplars.add(TENANT, DeletionVersion(0), vec![found(1, 200), found(1, 1)]);
         assert_eq!(times(&exemplars, "m.*", 8), [1, 3]);
         assert_eq!(times(&exemplars, "m1", 8), [1]);
         assert_eq!(times(&exemplars, "m.*", 2), [1]);
@@ -288,12 +385,68 @@ mod tests {
                 .to_vec(),
             ..found(1, time)
         };
-        exemplars.add(TenantId(2), vec![found(1, 1)]);
-        (0..70).for_each(|time| exemplars.add(TENANT, vec![large(time)]));
+        exemplars.add(TenantId(2), DeletionVersion(0), vec![found(1, 1)]);
+        (0..70).for_each(|time| exemplars.add(TENANT, DeletionVersion(0), vec![large(time)]));
         assert!(exemplars.size().1 <= BYTES_MAX);
         assert_eq!(times(&exemplars, "m.*", 8).first(), Some(&7));
-        let of_tenants = exemplars.of_tenants.lock();
-        assert_eq!(of_tenants[&TenantId(2)].arrived.len(), 1);
+        let of_all = exemplars.of_all.lock();
+        assert_eq!(of_all.tenants[&TenantId(2)].arrived.len(), 1);
+        let sum: usize = of_all.tenants.values().map(|one| one.bytes).sum();
+        assert_eq!(of_all.bytes, sum);
+    }
+
+    #[test]
+    fn a_deletion_takes_what_came_before_it() {
+        let exemplars = Exemplars::new(10);
+        let add = |version, times: &[Millis]| {
+            let found = times.iter().map(|time| found(1, *time)).collect();
+            exemplars.add(TENANT, DeletionVersion(version), found);
+        };
+        add(0, &[1, 2, 50]);
+        let deletion = Deletion {
+            version: DeletionVersion(1),
+            matchers: vec![Matcher::regex("__name__", "m1").unwrap()],
+            range: TimeRange { start: 0, end: 10 },
+        };
+        exemplars.erase(TENANT, std::slice::from_ref(&deletion));
+        assert_eq!(times(&exemplars, "m1", 8), [50]);
+        assert_eq!(exemplars.size().0, 1);
+        // A parcel on its way, and one that came behind the deletion.
+        add(0, &[3]);
+        add(1, &[4]);
+        let wanted = WantedExemplars {
+            alternatives: &[Vec::new()],
+            range: TimeRange { start: 0, end: 100 },
+            shards: &ShardSet::all(8),
+            deletions: &[deletion],
+        };
+        let found = exemplars.find(TENANT, &wanted, || Ok::<(), ()>(()));
+        let found: Vec<Millis> = found
+            .unwrap()
+            .into_values()
+            .flatten()
+            .map(|e| e.time)
+            .collect();
+        assert_eq!(found, [4, 50]);
+    }
+
+    #[test]
+    fn a_search_ends_when_it_is_told_to_and_holds_no_lock() {
+        let exemplars = Exemplars::new(10);
+        exemplars.add(TENANT, DeletionVersion(0), vec![found(1, 1), found(2, 1)]);
+        let wanted = WantedExemplars {
+            alternatives: &[Vec::new()],
+            range: TimeRange { start: 0, end: 100 },
+            shards: &ShardSet::all(8),
+            deletions: &[],
+        };
+        let mut series = 0;
+        let ended = exemplars.find(TENANT, &wanted, || {
+            exemplars.add(TENANT, DeletionVersion(0), vec![found(3, 1)]);
+            series += 1;
+            if series == 2 { Err("late") } else { Ok(()) }
+        });
+        assert_eq!(ended, Err("late"));
     }
 
     #[test]

@@ -29,6 +29,9 @@ use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRa
 /// Series whose keys are copied under one lock: well below a millisecond.
 const KEYS_AT_ONCE: usize = 1024;
 
+/// Memory of histograms copied out of the head at once; one series may have more.
+const GATHERED_HISTOGRAM_BYTES: usize = 16 << 20;
+
 /// A tenant's present head.
 #[derive(Clone)]
 pub(crate) struct TenantHead {
@@ -116,18 +119,20 @@ impl HeadPart {
         }
     }
 
-    /// Like [`HeadPart::samples`], with labels, into memory, so that no lock is held while they are used.
+    /// Like [`HeadPart::samples`], with labels, into memory, so that no lock is held while they are used. Ends early when
+    /// their histograms take much memory. Says of how many series it has them.
     pub(crate) fn gather(
         &self,
         series: &[u32],
         range: TimeRange,
         deletions: &[Deletion],
         out: &mut Gathered,
-    ) {
+    ) -> usize {
         out.clear();
         let (index, samples) = (self.index.read(), self.samples.read());
         samples.collect_many(series, self.records, &mut out.collected);
         let mut column = Column::default();
+        let mut histogram_bytes = 0;
         for (place, &number) in series.iter().enumerate() {
             let labels = out.canonical.len();
             index.write_canonical(number, &mut out.canonical);
@@ -151,7 +156,13 @@ impl HeadPart {
                 samples: out.column.values.len(),
                 shard: index.shard(number),
             });
+            let histograms = column.histograms.iter().flatten();
+            histogram_bytes += histograms.map(|one| one.bytes()).sum::<usize>();
+            if histogram_bytes >= GATHERED_HISTOGRAM_BYTES {
+                return place + 1;
+            }
         }
+        series.len()
     }
 
     fn collect(

@@ -19,7 +19,7 @@ pub use export::{Export, ExportCursor, ExportedBody};
 use crate::body::MetricMetadata;
 use crate::deletion::Deletion;
 use crate::engine::{BlockReaders, DigestCache, Policy};
-use crate::exemplars::{Exemplar, Exemplars};
+use crate::exemplars::{Exemplar, Exemplars, WantedExemplars};
 use crate::head::HeadPart;
 use crate::{Matcher, MetricsError};
 use roaring::RoaringBitmap;
@@ -276,17 +276,26 @@ impl View {
     }
 
     /// The exemplars in `range` of the series of `shards` that satisfy all matchers of one of the alternatives, by
-    /// canonical labels and in order of time. Those that the node has now: a view does not pin them.
-    #[must_use]
-    pub fn exemplars(
+    /// canonical labels and in order of time. Those that the node has now: a view does not pin them. `go_on` is asked before
+    /// each series is looked at; its error ends the search.
+    ///
+    /// # Errors
+    /// Those of `go_on`.
+    pub fn exemplars<E>(
         &self,
         tenant: TenantId,
         alternatives: &[Vec<Matcher>],
         range: TimeRange,
         shards: &ShardSet,
-    ) -> BTreeMap<Vec<u8>, Vec<Exemplar>> {
-        let range = self.retained(tenant, range);
-        self.exemplars.find(tenant, alternatives, range, shards)
+        go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<BTreeMap<Vec<u8>, Vec<Exemplar>>, E> {
+        let wanted = WantedExemplars {
+            alternatives,
+            range: self.retained(tenant, range),
+            shards,
+            deletions: self.policy.deletions(tenant),
+        };
+        self.exemplars.find(tenant, &wanted, go_on)
     }
 
     /// What is declared of the metrics of `shards`, by metric: every distinct declaration, ascending.

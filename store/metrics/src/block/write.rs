@@ -11,7 +11,7 @@ use super::{
 };
 use crate::MetricsError;
 use crate::body::{MetricMetadata, write_metadata_entry, zigzag};
-use crate::columns::SampleSlice;
+use crate::columns::{SampleRef, SampleSlice};
 use crate::rows::RowWriter;
 use crate::value::ValueEncoder;
 use trefoil_model::{
@@ -26,8 +26,37 @@ const DATA_PIECE_BYTES: usize = 64 << 10;
 /// Series after which a data piece is closed, for blocks with few samples per series.
 const DATA_PIECE_SERIES: u32 = 1_024;
 
+/// Weight (see [`weight`]) of what a data piece with histograms has when it is closed: what a merge decodes at once.
+const DATA_PIECE_WEIGHT: usize = 16 << 20;
+
+/// Greatest weight of a series' samples in a block. Far below what a piece takes, and what one query has in memory for
+/// a series of a block.
+const SERIES_WEIGHT_MAX: usize = 64 << 20;
+
 /// Series per piece of label rows: what reading one series' labels must decode.
 const ROWS_PER_PIECE: usize = 128;
+
+/// At least as many bytes as a sample takes in a block and, without its layout, in memory: 28 per bucket for its count
+/// and a span of its own.
+fn weight(sample: &SampleRef<'_>) -> usize {
+    48 + sample
+        .histogram
+        .map_or(0, |histogram| 3 * histogram.bytes())
+}
+
+/// How many of a series' samples a block takes: all, but for histograms far beyond what clients make; one at least.
+pub(crate) fn fitting(samples: SampleSlice<'_>) -> usize {
+    if samples.is_plain() {
+        return samples.timestamps.len();
+    }
+    let mut sum = 0;
+    let fits = samples.iter().take_while(|sample| {
+        let is_first = sum == 0;
+        sum += weight(sample);
+        is_first || sum <= SERIES_WEIGHT_MAX
+    });
+    fits.count()
+}
 
 /// What a finished block holds.
 #[derive(Clone, Debug)]
@@ -47,10 +76,9 @@ struct PieceWriter {
 
 impl PieceWriter {
     fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
-        assert!(
-            content.len() <= PIECE_CONTENT_BYTES_MAX,
-            "a piece is closed long before"
-        );
+        if content.len() > PIECE_CONTENT_BYTES_MAX {
+            return Err(MetricsError::SeriesTooLarge);
+        }
         self.frame.clear();
         self.frame
             .reserve(zstd::zstd_safe::compress_bound(content.len()));
@@ -132,17 +160,25 @@ impl BlockWriter {
 
     /// Adds a series of the present tenant. Series ascend in block order and are unique; timestamps
     /// ascend, are unique, lie in the block's range, and there is one at least.
+    ///
+    /// # Errors
+    /// [`MetricsError::SeriesTooLarge`] when not all samples are [`fitting`]; the block must not be written further.
     pub(crate) fn add_series(
         &mut self,
         canonical: &[u8],
         shard: ShardId,
         samples: SampleSlice<'_>,
     ) -> Result<(), MetricsError> {
+        let samples = samples.cut(0, samples.timestamps.len());
         let (timestamps, values) = (samples.timestamps, samples.values);
         assert!(timestamps.len() == values.len() && !values.is_empty());
         self.time_min = self.time_min.min(timestamps[0]);
         self.time_max = self.time_max.max(timestamps[timestamps.len() - 1]);
+        if fitting(samples) < timestamps.len() {
+            return Err(MetricsError::SeriesTooLarge);
+        }
         let tenant = self.tenant.as_mut().expect("begin_tenant comes first");
+        tenant.make_room(&mut self.pieces, samples)?;
         tenant.add_labels(&mut self.pieces, canonical, shard)?;
         let slice = tenant.columns.slice(timestamps);
         let header = &mut tenant.data_header;
@@ -230,6 +266,8 @@ struct TenantWriter {
     data_values: Vec<u8>,
     data_series: u32,
     data_column: u32,
+    /// Of the samples that are not plain, in the open data piece.
+    data_weight: usize,
     scratch: Vec<u8>,
 }
 
@@ -259,6 +297,7 @@ impl TenantWriter {
             data_values: Vec::new(),
             data_series: 0,
             data_column: 0,
+            data_weight: 0,
             scratch: Vec::new(),
         }
     }
@@ -310,6 +349,23 @@ impl TenantWriter {
         Ok(())
     }
 
+    /// Closes the data piece when samples that are not plain would make it too heavy.
+    fn make_room(
+        &mut self,
+        pieces: &mut PieceWriter,
+        samples: SampleSlice<'_>,
+    ) -> Result<(), MetricsError> {
+        if samples.is_plain() {
+            return Ok(());
+        }
+        let more: usize = samples.iter().map(|sample| weight(&sample)).sum();
+        if self.data_weight + more > DATA_PIECE_WEIGHT {
+            self.close_data(pieces)?;
+        }
+        self.data_weight += more;
+        Ok(())
+    }
+
     fn close_data(&mut self, pieces: &mut PieceWriter) -> Result<(), MetricsError> {
         if self.data_series == 0 {
             return Ok(());
@@ -322,6 +378,7 @@ impl TenantWriter {
         self.directory.data.push(self.data_series, pointer);
         self.data_series = 0;
         self.data_column = 0;
+        self.data_weight = 0;
         Ok(())
     }
 

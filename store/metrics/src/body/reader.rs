@@ -333,7 +333,7 @@ impl<'a> Samples<'a> {
     /// The next sample with all that it has; `None` behind the last of the series.
     ///
     /// # Errors
-    /// [`MetricsError::MalformedBody`] for a histogram that is none.
+    /// [`MetricsError::MalformedBody`] for a histogram that is none; the next call goes on behind it.
     pub fn next_with_extras(&mut self) -> Result<Option<BodySample<'a>>, MetricsError> {
         let Some((time, value)) = self.next() else {
             return Ok(None);

@@ -1,4 +1,5 @@
-//! Flushing: what was applied leaves the head as one block per window touched.
+//! Flushing: what was applied leaves the head as one block per window touched. Histograms of a series that are more than a
+//! block takes go on in further blocks of the window.
 //!
 //! Metadata has no time. It goes into every block that gets samples of its tenant; where no sample came with it, into
 //! the block of a window that the tenant or the node has written to before (see `homeless`).
@@ -8,9 +9,9 @@ mod homeless;
 use super::readers::BLOCK_FILE;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter};
+use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter, fitting};
 use crate::body::MetricMetadata;
-use crate::columns::Column;
+use crate::columns::{Column, SampleSlice};
 use crate::head::{Gathered, Growing, HeadPart, Samples, TenantHead};
 use crate::order::write_block_key;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ const GATHERED_SERIES: usize = 256;
 /// What a flush wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlushOutcome {
-    /// Blocks written: one per window touched.
+    /// Blocks written: mostly one per window touched.
     pub blocks: usize,
     /// Samples in them, without duplicates.
     pub samples: u64,
@@ -37,6 +38,15 @@ type Entries = BTreeSet<(ShardId, MetricMetadata)>;
 
 /// The same for several tenants.
 type ByTenant = BTreeMap<TenantId, Entries>;
+
+/// Series whose samples did not fit into a block: canonical labels, shard and the samples that are left, in block order.
+type Remainders = Vec<(Vec<u8>, ShardId, Column)>;
+
+/// A block in work, and what it does not take.
+struct Target {
+    writer: BlockWriter,
+    remainders: BTreeMap<TenantId, Remainders>,
+}
 
 /// The frozen generations of each tenant, oldest first.
 type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
@@ -142,19 +152,52 @@ impl MetricsEngine {
             let id = self.manifest.reserve_block();
             let homeless = homeless.remove(&window).unwrap_or_default();
             let written = self.write_window(id, window.range(), frozen, homeless, policy);
-            match written {
-                Ok(summary) => blocks.extend(block_meta(id, window.range(), 0, summary)),
-                Err(error) => {
-                    self.abandon(std::iter::once(id));
-                    return Err(error);
-                }
-            }
-            if blocks.last().is_none_or(|meta| meta.id != id) {
-                // Everything in this window was deleted or cut off, and nothing was declared.
-                self.abandon(std::iter::once(id));
+            let mut remainders = self.keep_block(id, window.range(), written, blocks)?;
+            while !remainders.is_empty() {
+                let id = self.manifest.reserve_block();
+                let written = self.write_remainders(id, window.range(), remainders, frozen, policy);
+                remainders = self.keep_block(id, window.range(), written, blocks)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes a block that was written to `blocks`, or its file away. Gives what the block did not take.
+    fn keep_block(
+        &self,
+        id: BlockId,
+        window: TimeRange,
+        written: Result<Written, MetricsError>,
+        blocks: &mut Vec<BlockMeta>,
+    ) -> Result<BTreeMap<TenantId, Remainders>, MetricsError> {
+        let (summary, remainders) = written.inspect_err(|_| self.abandon(std::iter::once(id)))?;
+        match block_meta(id, window, 0, summary) {
+            Some(meta) => blocks.push(meta),
+            // Everything in this window was deleted or cut off, and nothing was declared.
+            None => self.abandon(std::iter::once(id)),
+        }
+        Ok(remainders)
+    }
+
+    fn write_remainders(
+        &self,
+        id: BlockId,
+        window: TimeRange,
+        remainders: BTreeMap<TenantId, Remainders>,
+        frozen: &Frozen,
+        policy: &Policy,
+    ) -> Result<Written, MetricsError> {
+        let file = self.manifest.create_file(id, BLOCK_FILE)?;
+        let level = self.options.flush_compression;
+        let mut target = Target::new(BlockWriter::new(file, window, level, BLOCK_VERSION)?);
+        for (tenant, of_tenant) in remainders {
+            let parts = frozen.get(&tenant).map_or(&[][..], Vec::as_slice);
+            begin_tenant(&mut target.writer, tenant, parts, policy)?;
+            for (canonical, shard, column) in of_tenant {
+                target.add_series(tenant, &canonical, shard, column.slice())?;
+            }
+        }
+        target.finish()
     }
 
     fn write_window(
@@ -164,7 +207,7 @@ impl MetricsEngine {
         frozen: &Frozen,
         mut homeless: ByTenant,
         policy: &Policy,
-    ) -> Result<BlockSummary, MetricsError> {
+    ) -> Result<Written, MetricsError> {
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
         let mut parts = frozen.values().flatten();
         let version = match parts.all(|part| part.is_plain()) {
@@ -172,41 +215,77 @@ impl MetricsEngine {
             false => BLOCK_VERSION,
         };
         let level = self.options.flush_compression;
-        let mut writer = BlockWriter::new(file, range, level, version)?;
+        let mut target = Target::new(BlockWriter::new(file, range, level, version)?);
         for (tenant, parts) in frozen {
             let touched = |part: &HeadPart| {
                 let samples = part.generation().read();
                 samples.windows().any(|window| window.range() == range)
             };
             if parts.iter().any(touched) {
-                write_tenant(&mut writer, *tenant, parts, range, policy)?;
+                write_tenant(&mut target, *tenant, parts, range, policy)?;
             } else if let Some(entries) = homeless.remove(tenant) {
-                begin_tenant(&mut writer, *tenant, parts, policy)?;
-                write_metadata(&mut writer, entries)?;
+                begin_tenant(&mut target.writer, *tenant, parts, policy)?;
+                write_metadata(&mut target.writer, entries)?;
             }
         }
-        writer.finish()
+        target.finish()
+    }
+}
+
+/// A finished block, and what it did not take.
+type Written = (BlockSummary, BTreeMap<TenantId, Remainders>);
+
+impl Target {
+    fn new(writer: BlockWriter) -> Self {
+        Self {
+            writer,
+            remainders: BTreeMap::new(),
+        }
+    }
+
+    /// Adds as many samples of a series of the present tenant as the block takes.
+    fn add_series(
+        &mut self,
+        tenant: TenantId,
+        canonical: &[u8],
+        shard: ShardId,
+        samples: SampleSlice<'_>,
+    ) -> Result<(), MetricsError> {
+        let (fits, all) = (fitting(samples), samples.timestamps.len());
+        self.writer
+            .add_series(canonical, shard, samples.cut(0, fits))?;
+        if fits < all {
+            let mut left = Column::default();
+            left.extend(samples.cut(fits, all));
+            let of_tenant = self.remainders.entry(tenant).or_default();
+            of_tenant.push((canonical.to_vec(), shard, left));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Written, MetricsError> {
+        Ok((self.writer.finish()?, self.remainders))
     }
 }
 
 fn write_tenant(
-    writer: &mut BlockWriter,
+    target: &mut Target,
     tenant: TenantId,
     parts: &[HeadPart],
     range: TimeRange,
     policy: &Policy,
 ) -> Result<(), MetricsError> {
-    begin_tenant(writer, tenant, parts, policy)?;
+    begin_tenant(&mut target.writer, tenant, parts, policy)?;
     let cut = TimeRange {
         start: range.start.max(policy.cut_off(tenant)),
         end: range.end,
     };
     if let [part] = parts {
-        write_part(writer, part, cut, policy, tenant)?;
+        write_part(target, part, cut, policy, tenant)?;
     } else {
-        write_parts(writer, parts, cut, policy, tenant)?;
+        write_parts(target, parts, cut, policy, tenant)?;
     }
-    write_metadata(writer, declared(parts))
+    write_metadata(&mut target.writer, declared(parts))
 }
 
 fn begin_tenant(
@@ -239,17 +318,21 @@ fn write_metadata(writer: &mut BlockWriter, entries: Entries) -> Result<(), Metr
 
 /// The common case, one generation: series go from the head to the block in the block's order.
 fn write_part(
-    writer: &mut BlockWriter,
+    target: &mut Target,
     part: &HeadPart,
     range: TimeRange,
     policy: &Policy,
     tenant: TenantId,
 ) -> Result<(), MetricsError> {
     let mut gathered = Gathered::default();
-    for numbers in part.in_block_order().chunks(GATHERED_SERIES) {
-        part.gather(numbers, range, policy.deletions(tenant), &mut gathered);
+    let order = part.in_block_order();
+    let mut rest = &order[..];
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(GATHERED_SERIES)];
+        let taken = part.gather(some, range, policy.deletions(tenant), &mut gathered);
+        rest = &rest[taken..];
         for series in gathered.iter() {
-            writer.add_series(series.canonical, series.shard, series.samples)?;
+            target.add_series(tenant, series.canonical, series.shard, series.samples)?;
         }
     }
     Ok(())
@@ -257,7 +340,7 @@ fn write_part(
 
 /// After a flush that failed: series of several generations are gathered first.
 fn write_parts(
-    writer: &mut BlockWriter,
+    target: &mut Target,
     parts: &[HeadPart],
     range: TimeRange,
     policy: &Policy,
@@ -266,8 +349,12 @@ fn write_parts(
     let mut all: BTreeMap<Vec<u8>, (Vec<u8>, ShardId, Column)> = BTreeMap::new();
     let mut gathered = Gathered::default();
     for part in parts {
-        for numbers in part.in_block_order().chunks(GATHERED_SERIES) {
-            part.gather(numbers, range, policy.deletions(tenant), &mut gathered);
+        let order = part.in_block_order();
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let some = &rest[..rest.len().min(GATHERED_SERIES)];
+            let taken = part.gather(some, range, policy.deletions(tenant), &mut gathered);
+            rest = &rest[taken..];
             for series in gathered.iter() {
                 let mut key = Vec::new();
                 write_block_key(series.canonical, &mut key);
@@ -279,7 +366,7 @@ fn write_parts(
     }
     for (canonical, shard, mut column) in all.into_values() {
         column.normalize();
-        writer.add_series(&canonical, shard, column.slice())?;
+        target.add_series(tenant, &canonical, shard, column.slice())?;
     }
     Ok(())
 }

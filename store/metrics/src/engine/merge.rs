@@ -2,7 +2,8 @@
 //!
 //! A window that is still written to is merged in tiers: a few blocks of one level become one of the next.
 //! A closed window becomes exactly one block. Blocks that a deletion or a tombstone has not been applied to yet are
-//! rewritten when nothing else is to be done.
+//! rewritten when nothing else is to be done. A window in which a series has more histograms than a block takes keeps its
+//! blocks; a start tries once more.
 
 use super::flush::block_meta;
 use super::readers::BLOCK_FILE;
@@ -52,6 +53,12 @@ impl MetricsEngine {
         let id = self.manifest.reserve_block();
         let summary = match self.write_merged(id, window, &inputs, &policy) {
             Ok(summary) => summary,
+            Err(MetricsError::SeriesTooLarge) => {
+                self.abandon(std::iter::once(id));
+                let mut unmerged = self.unmerged.lock();
+                unmerged.insert((window.start, window.end));
+                return Ok(Some(MergeOutcome::default()));
+            }
             Err(error) => {
                 self.abandon(std::iter::once(id));
                 return Err(error);
@@ -105,8 +112,13 @@ impl MetricsEngine {
                 .push(block);
         }
         let closed = |blocks: &[VisibleBlock]| blocks[0].meta.window.end <= closed_before;
+        let mut unmerged = self.unmerged.lock();
+        unmerged.retain(|window| windows.contains_key(window));
         // New data first: it is what queries ask for.
-        for blocks in windows.values().rev() {
+        for (window, blocks) in windows.iter().rev() {
+            if unmerged.contains(window) {
+                continue;
+            }
             if closed(blocks) && blocks.len() > 1 {
                 let mut blocks = blocks.clone();
                 blocks.sort_by_key(|block| block.meta.items);

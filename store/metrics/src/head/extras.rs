@@ -23,6 +23,7 @@ pub(super) struct Extras {
     packed_bytes: usize,
     /// By chunk of records; a chunk without any is empty.
     starts: Vec<Box<[Millis]>>,
+    start_bytes: usize,
 }
 
 impl Extras {
@@ -46,6 +47,7 @@ impl Extras {
             }
             if self.starts[chunk].is_empty() {
                 self.starts[chunk] = vec![0; CHUNK_RECORDS].into();
+                self.start_bytes += CHUNK_RECORDS * size_of::<Millis>();
             }
             self.starts[chunk][at % CHUNK_RECORDS] = start;
         }
@@ -68,12 +70,11 @@ impl Extras {
 
     /// Memory held, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let starts = self.starts.iter().map(|chunk| chunk.len() * 8);
-        self.histograms.len() * ENTRY_BYTES + self.packed_bytes + starts.sum::<usize>()
+        self.histograms.len() * ENTRY_BYTES + self.packed_bytes + self.start_bytes
     }
 
-    /// How many plain records take as much memory as the histograms do, about.
+    /// How many plain records take as much memory, about.
     pub(super) fn records(&self, record_bytes: usize) -> usize {
-        (self.histograms.len() * ENTRY_BYTES + self.packed_bytes) / record_bytes
+        self.memory_bytes() / record_bytes
     }
 }

@@ -141,7 +141,7 @@ impl Samples {
         }
     }
 
-    /// How many records there are, a histogram counted as many plain ones that take as much memory.
+    /// How many records there are, histograms and start timestamps counted as the plain ones that take as much memory.
     pub(crate) fn weight(&self) -> usize {
         self.records as usize + self.extras.records(size_of::<Record>())
     }

@@ -14,6 +14,9 @@ use trefoil_model::{Histogram, Millis, ShardId, TimeRange};
 /// Samples in memory at once, about: 64 MiB.
 const BATCH_SAMPLES: u64 = 4 << 20;
 
+/// Memory of a plain sample.
+const SAMPLE_BYTES: u64 = 16;
+
 /// A series with samples.
 pub struct SeriesSamples<'a> {
     /// Canonical label bytes.
@@ -49,6 +52,10 @@ pub struct SeriesCursor {
     selection: Selection,
     range: TimeRange,
     batch_series: usize,
+    /// Series in a batch at most, by the samples that a series has on average.
+    batch_series_max: usize,
+    /// Memory that histograms of a batch may take; one series may have more.
+    batch_bytes: usize,
     /// Samples of the series `batch_start..`.
     batch: Vec<Column>,
     batch_start: usize,
@@ -65,8 +72,11 @@ impl SeriesCursor {
         with_shards: bool,
     ) -> Result<Self, MetricsError> {
         let selection = Selection::new(&sources, matchers, with_shards)?;
+        let batch_series = Selection::batch_series(&sources, BATCH_SAMPLES);
         Ok(Self {
-            batch_series: Selection::batch_series(&sources, BATCH_SAMPLES),
+            batch_series,
+            batch_series_max: batch_series,
+            batch_bytes: (BATCH_SAMPLES * SAMPLE_BYTES) as usize,
             sources,
             selection,
             range,
@@ -91,6 +101,8 @@ impl SeriesCursor {
     /// Has about so many samples in memory at once, instead of what suits a query.
     pub(super) fn read_in_batches_of(&mut self, samples: u64) {
         self.batch_series = Selection::batch_series(&self.sources, samples);
+        self.batch_series_max = self.batch_series;
+        self.batch_bytes = (samples * SAMPLE_BYTES) as usize;
     }
 
     /// Skips the series in front of the first whose labels `reached` accepts, as it does all behind it.
@@ -135,7 +147,19 @@ impl SeriesCursor {
         }
     }
 
+    /// Reads as many series as fit: what histograms take is known only when they are read.
     fn read_batch(&mut self) -> Result<(), MetricsError> {
+        let parts_at = self.parts_at;
+        while !self.try_batch()? {
+            self.parts_at = parts_at;
+            self.batch_series = (self.batch.len() / 2).max(1);
+        }
+        self.batch_series = (2 * self.batch_series).min(self.batch_series_max);
+        Ok(())
+    }
+
+    /// Reads a batch, or says that its histograms take too much memory.
+    fn try_batch(&mut self) -> Result<bool, MetricsError> {
         let end = self.selection.len().min(self.next + self.batch_series);
         self.batch_start = self.next;
         for column in &mut self.batch {
@@ -148,17 +172,26 @@ impl SeriesCursor {
         let mut parts: Vec<Part> = all[self.parts_at..behind].to_vec();
         self.parts_at = behind;
         parts.sort_unstable_by_key(|part| (part.source, part.number));
+        let mut room = match self.batch.len() {
+            1 => usize::MAX,
+            _ => self.batch_bytes,
+        };
         for of_source in parts.chunk_by(|a, b| a.source == b.source) {
-            self.read_source(of_source)?;
+            room = room.saturating_sub(self.read_source(of_source, room)?);
+            if room == 0 {
+                return Ok(false);
+            }
         }
         for column in &mut self.batch {
             column.normalize();
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Appends what one source has of the batch. `parts` ascend by number.
-    fn read_source(&mut self, parts: &[Part]) -> Result<(), MetricsError> {
+    /// Appends what one source has of the batch until its histograms take `room` bytes, and says how many they take. `parts`
+    /// ascend by number.
+    fn read_source(&mut self, parts: &[Part], room: usize) -> Result<usize, MetricsError> {
+        let mut taken = 0;
         let (batch, start, selection) = (&mut self.batch, self.batch_start, &self.selection);
         let mut at = parts.iter();
         // Sources leave out series without samples, so the walk along the parts skips some.
@@ -173,20 +206,32 @@ impl SeriesCursor {
                 part, deletions, ..
             } => {
                 part.samples(numbers, self.range, deletions, |number, column| {
-                    batch[slot_of(number) - start].extend(column.slice());
+                    if taken < room {
+                        taken += histogram_bytes(column.slice());
+                        batch[slot_of(number) - start].extend(column.slice());
+                    }
                 });
-                Ok(())
             }
             Source::Block {
                 reader, deletions, ..
             } => reader.samples(numbers, self.range, |number, samples| {
+                if taken >= room {
+                    return;
+                }
+                taken += histogram_bytes(samples);
                 let rank = slot_of(number);
                 let column = &mut batch[rank - start];
                 let canonical = selection.canonical(rank);
                 extend_without(deletions, canonical, samples, column);
-            }),
+            })?,
         }
+        Ok(taken)
     }
+}
+
+fn histogram_bytes(samples: SampleSlice<'_>) -> usize {
+    let histograms = samples.histograms.iter().flatten();
+    histograms.map(|histogram| histogram.bytes()).sum()
 }
 
 /// Appends samples that no deletion erases.

@@ -6,7 +6,7 @@ use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN};
 use crate::columns::{Column, SampleRef};
 use crate::histogram::{pack, tests::random_histogram};
 use rand::seq::SliceRandom;
-use trefoil_model::Histogram;
+use trefoil_model::{Histogram, histogram::Buckets};
 
 const TENANT: TenantId = TenantId(1);
 
@@ -192,4 +192,152 @@ fn a_histogram_weighs_more_than_a_number() {
     assert_eq!(weight(1, &column), 1);
     column.set_last_histogram(Arc::default());
     assert!(weight(2, &column) > 4);
+}
+
+/// Many buckets whose counts alternate from one sample to the next, which is dear in a block.
+fn large_histogram(buckets: u32) -> Arc<Histogram> {
+    let counts = vec![1.0; buckets as usize];
+    Arc::new(Histogram {
+        count: f64::from(buckets),
+        positive: Buckets::from_spans(&[(0, buckets)], counts).unwrap(),
+        ..Histogram::default()
+    })
+}
+
+#[test]
+fn a_series_too_large_for_one_block_is_flushed_read_and_not_merged() {
+    let disk = Arc::new(SimulatedDisk::new(1));
+    let engine = open(&disk);
+    let histogram = large_histogram(2_048);
+    let large = series_labels(1);
+    let small = series_labels(2);
+    let mut writer = BodyWriter::new().unwrap();
+    for round in 0..10i64 {
+        let mut column = Column::default();
+        for at in 0..100 {
+            column.push(START + round * 100 + at, 0.0);
+            column.set_last_histogram(Arc::clone(&histogram));
+        }
+        let all = column.slice();
+        writer
+            .add_samples(ShardId(1), large.canonical(), all.iter())
+            .unwrap();
+        let plain = [(START + round, 1.0)];
+        writer
+            .add_series(ShardId(2), small.canonical(), plain)
+            .unwrap();
+        apply(&engine, round as u64 + 1, &writer.finish().unwrap());
+    }
+    let outcome = engine.flush(10, None).unwrap();
+    assert_eq!(outcome.samples, 1_010);
+    assert!(outcome.blocks > 1);
+    let blocks = engine.blocks().len();
+    while engine
+        .merge_once(START + 3 * WINDOW_MILLIS)
+        .unwrap()
+        .is_some()
+    {}
+    assert_eq!(engine.blocks().len(), blocks, "merging gave up");
+    let found = found(&engine);
+    assert_eq!((found[&large].len(), found[&small].len()), (1_000, 10));
+}
+
+#[test]
+fn plain_series_beside_others_stay_plain_in_blocks() {
+    let mut column = Column::default();
+    column.push(1, 1.0);
+    column.push(2, 2.0);
+    column.set_last_start(1);
+    column.push(3, 0.0);
+    column.set_last_histogram(Arc::default());
+    let all = column.slice();
+    let plain = [(0, 1), (1, 2), (2, 3), (0, 3)].map(|(from, to)| all.cut(from, to).is_plain());
+    assert_eq!(plain, [true, false, false, false]);
+}
+
+#[test]
+fn start_timestamps_weigh_what_they_take() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let mut column = Column::default();
+    column.push(START, 1.0);
+    column.set_last_start(START);
+    let mut writer = BodyWriter::new().unwrap();
+    writer
+        .add_samples(
+            ShardId(1),
+            series_labels(1).canonical(),
+            column.slice().iter(),
+        )
+        .unwrap();
+    apply(&engine, 1, &writer.finish().unwrap());
+    assert!(engine.head_size().1 > 1_000, "a chunk of 64 KiB");
+}
+
+#[test]
+fn a_malformed_histogram_takes_no_other_sample_with_it() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let bad = Arc::new(Histogram {
+        schema: 99,
+        ..Histogram::default()
+    });
+    let mut column = Column::default();
+    for time in 0..3 {
+        column.push(START + time, 1.0);
+    }
+    column.set_last_histogram(bad);
+    column.push(START + 3, 1.0);
+    let mut writer = BodyWriter::new().unwrap();
+    for number in [1, 2] {
+        let labels = series_labels(number);
+        let samples = column.slice();
+        writer
+            .add_samples(ShardId(1), labels.canonical(), samples.iter())
+            .unwrap();
+    }
+    let body = writer.finish().unwrap();
+    let shards = ShardSet::all(SHARDS);
+    let applied = engine
+        .apply(1, TENANT, DeletionVersion(0), &body, &shards)
+        .unwrap();
+    assert_eq!((applied.samples, applied.samples_malformed), (6, 2));
+    let counts: Vec<usize> = found(&engine).into_values().map(|s| s.len()).collect();
+    assert_eq!(counts, [3, 3]);
+}
+
+#[test]
+fn histograms_of_many_series_are_exported_whole() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let histogram = large_histogram(2_048);
+    let mut writer = BodyWriter::new().unwrap();
+    for number in 0..40 {
+        let labels = series_labels(number);
+        let mut column = Column::default();
+        for at in 0..40 {
+            column.push(START + at, 0.0);
+            column.set_last_histogram(Arc::clone(&histogram));
+        }
+        writer
+            .add_samples(
+                shard_of_series(&labels),
+                labels.canonical(),
+                column.slice().iter(),
+            )
+            .unwrap();
+    }
+    apply(&engine, 1, &writer.finish().unwrap());
+    let copy = open(&Arc::new(SimulatedDisk::new(2)));
+    let shards = ShardSet::all(SHARDS);
+    // In memory they are more than an export reads at once.
+    let mut export = Arc::new(engine.view())
+        .export(&shards, all(), 1 << 20, None)
+        .unwrap();
+    for position in 1.. {
+        let Some(part) = export.next_body().unwrap() else {
+            break;
+        };
+        apply(&copy, position, &part.body);
+    }
+    assert_eq!(digests(&copy), digests(&engine));
+    engine.flush(1, None).unwrap();
+    assert_eq!(found(&engine), found(&copy));
 }
