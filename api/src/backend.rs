@@ -5,12 +5,14 @@ use crate::{
     remote_write::{Exemplar, MetricKind, Refusals, WriteRequest},
 };
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use std::{
+    collections::BTreeMap,
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
 use trefoil_model::{Labels, Millis};
-use trefoil_query_promql::{Listing, QueryError, QueryResult, SeriesFilter};
+use trefoil_query_promql::{Listing, Matcher, QueryError, QueryResult, RawSeries, SeriesFilter};
 
 /// What the node does for the protocols. Every method may be called many times at once; a future is
 /// dropped when its client goes away, which must stop its work.
@@ -57,6 +59,17 @@ pub trait Backend: Send + Sync + 'static {
         tenant: &TenantName,
         query: RangeQuery,
     ) -> Result<QueryResult, QueryError>;
+
+    /// The samples of the series that fit, as they were stored, stale markers included. Nothing is read before the
+    /// stream is polled; it ends behind its first error.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn select(
+        &self,
+        tenant: &TenantName,
+        query: SelectQuery,
+    ) -> Result<SeriesPages, QueryError>;
 
     /// The label sets of the series that fit, ascending.
     ///
@@ -114,6 +127,19 @@ pub trait Backend: Send + Sync + 'static {
         filter: SeriesFilter,
         options: ListingOptions,
     ) -> Result<Listing<SeriesExemplars>, QueryError>;
+
+    /// How many series the labels and values of the tenant's series have, each series counted once in the cluster.
+    ///
+    /// # Errors
+    /// As the engine says.
+    async fn count_series(
+        &self,
+        tenant: &TenantName,
+        query: CountQuery,
+    ) -> Result<SeriesCounts, QueryError>;
+
+    /// What the node runs with.
+    fn node_info(&self) -> NodeInfo;
 
     /// What program this is.
     fn build_info(&self) -> BuildInfo;
@@ -237,6 +263,65 @@ pub struct RangeQuery {
     pub partial: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
+}
+
+/// Which series are wanted with their samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectQuery {
+    /// A series fits when it fits all matchers of one of these. Not empty.
+    pub alternatives: Vec<Vec<Matcher>>,
+    /// First time, inclusive.
+    pub start: Millis,
+    /// Last time, inclusive.
+    pub end: Millis,
+    /// Of each series only the newest sample in the range.
+    pub newest_only: bool,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+}
+
+/// Series with their samples, some MiB at a time: ascending by labels, each series once, none without samples. All
+/// shards are in it, or it ends with an error.
+pub type SeriesPages = BoxStream<'static, Result<Vec<RawSeries>, QueryError>>;
+
+/// Which series are to be counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountQuery {
+    /// A series counts when it fits all matchers of one of these; all series when there is none.
+    pub alternatives: Vec<Vec<Matcher>>,
+    /// First time, inclusive.
+    pub start: Millis,
+    /// Last time, inclusive.
+    pub end: Millis,
+    /// The labels of interest; all when there is none.
+    pub names: Vec<String>,
+    /// Whether a series must have a sample in the range, for which its samples are read. Otherwise the windows of
+    /// the storage that the range touches decide.
+    pub is_exact: bool,
+    /// When the answer is worthless.
+    pub deadline: Instant,
+}
+
+/// How many series there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesCounts {
+    /// Series that fit.
+    pub series: u64,
+    /// For each label of interest that one of them has: how many of them have each value.
+    pub labels: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// What a node runs with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its name in the cluster.
+    pub name: String,
+    /// When the process began to serve.
+    pub started: Millis,
+    /// How long metrics are kept; 0 for ever, nothing when the cluster has not decided yet.
+    pub retention_hours: Option<u64>,
+    /// Samples that a query may hold at once.
+    pub query_samples_max: u64,
 }
 
 /// How a question about series or labels is to be answered.

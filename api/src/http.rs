@@ -12,15 +12,21 @@
 mod admin;
 mod answer;
 mod body;
+mod cardinality;
 mod exemplars;
+mod facts;
+mod federate;
 mod grpc;
 mod import;
 mod influx;
 mod ingest;
+mod language;
 mod metrics;
+mod monitoring;
 mod otlp;
 mod parameters;
 mod prometheus;
+mod read;
 mod starting;
 mod status;
 mod write;
@@ -46,7 +52,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trefoil_query_promql::QueryError;
 
 /// Whether the process answers.
@@ -62,7 +68,7 @@ pub(crate) struct App {
     limits: ApiLimits,
     writes: Semaphore,
     write_bytes: ByteBudget,
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
     queries_waiting: AtomicUsize,
     buffers: BufferPool,
     metrics: HttpMetrics,
@@ -82,7 +88,7 @@ impl Api {
             backend,
             writes: Semaphore::new(limits.writes_at_once_max),
             write_bytes: ByteBudget::new(limits.write_bytes_at_once_max),
-            queries: Semaphore::new(limits.queries_at_once_max),
+            queries: Arc::new(Semaphore::new(limits.queries_at_once_max)),
             queries_waiting: AtomicUsize::new(0),
             buffers: BufferPool::default(),
             metrics: HttpMetrics::default(),
@@ -159,7 +165,12 @@ fn all_routes(app: &Arc<App>) -> Router {
         )
         .route("/api/v1/label/{name}/values", get(prometheus::label_values))
         .route("/api/v1/metadata", get(prometheus::metadata))
-        .route("/api/v1/status/buildinfo", get(status::build_info));
+        .route("/api/v1/read", post(read::read))
+        .route(
+            "/federate",
+            get(federate::federate).post(federate::federate),
+        )
+        .merge(reports());
     let own = Router::new()
         .route("/", get(status::root))
         .route(HEALTHY_PATH, get(status::healthy))
@@ -191,6 +202,44 @@ fn all_routes(app: &Arc<App>) -> Router {
         .merge(own)
         .fallback(status::not_found);
     counted(routes, app)
+}
+
+/// What Prometheus' API and Mimir's say about texts, settings and amounts of data.
+fn reports() -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/api/v1/format_query",
+            get(language::format_query).post(language::format_query),
+        )
+        .route(
+            "/api/v1/parse_query",
+            get(language::parse_query).post(language::parse_query),
+        )
+        .route("/api/v1/targets", get(monitoring::targets))
+        .route("/api/v1/targets/metadata", get(monitoring::target_metadata))
+        .route("/api/v1/scrape_pools", get(monitoring::scrape_pools))
+        .route("/api/v1/alertmanagers", get(monitoring::alertmanagers))
+        .route("/api/v1/rules", get(monitoring::rules))
+        .route("/api/v1/alerts", get(monitoring::alerts))
+        .route("/api/v1/notifications", get(monitoring::notifications))
+        .route("/api/v1/status/buildinfo", get(status::build_info))
+        .route("/api/v1/status/config", get(facts::config))
+        .route("/api/v1/status/flags", get(facts::flags))
+        .route("/api/v1/status/runtimeinfo", get(facts::runtime_info))
+        .route("/api/v1/status/tsdb", get(facts::tsdb))
+        .route("/api/v1/status/walreplay", get(facts::replay))
+        .route(
+            "/api/v1/cardinality/label_names",
+            get(cardinality::label_names).post(cardinality::label_names),
+        )
+        .route(
+            "/api/v1/cardinality/label_values",
+            get(cardinality::label_values).post(cardinality::label_values),
+        )
+        .route(
+            "/api/v1/cardinality/active_series",
+            get(cardinality::active_series).post(cardinality::active_series),
+        )
 }
 
 /// Counts and times every request that has a route.
@@ -233,12 +282,13 @@ impl App {
     /// # Errors
     /// [`ApiError::Unavailable`] when too many wait already, [`QueryError::Timeout`] behind the
     /// deadline.
-    async fn query_turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
-        if let Ok(permit) = self.queries.try_acquire() {
+    async fn query_turn(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
+        if let Ok(permit) = Arc::clone(&self.queries).try_acquire_owned() {
             return Ok(permit);
         }
         let _waiting = Waiting::begin(&self.queries_waiting, self.limits.queries_waiting_max)?;
-        let turn = tokio::time::timeout_at(deadline.into(), self.queries.acquire()).await;
+        let turn = Arc::clone(&self.queries).acquire_owned();
+        let turn = tokio::time::timeout_at(deadline.into(), turn).await;
         match turn {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed.

@@ -252,6 +252,16 @@ pub(crate) fn data_answer(data: &[u8]) -> Pieces {
     whole(out, b"}")
 }
 
+/// The only piece of an answer without an envelope.
+pub(crate) fn plain_answer(document: &serde_json::Value) -> Pieces {
+    whole(document.to_string().into_bytes(), b"")
+}
+
+/// The pieces of an answer without an envelope, whose `data` is a list of label sets.
+pub(crate) fn plain_series_answer(series: Vec<Labels>) -> Pieces {
+    list(b"{\"data\":".to_vec(), series, b"}".to_vec(), write_labels)
+}
+
 /// The body of an error.
 pub(crate) fn error_body(error_type: &str, message: &str) -> Vec<u8> {
     let mut out = b"{\"status\":\"error\",\"errorType\":".to_vec();

@@ -10,6 +10,7 @@ pub mod admin;
 mod backend;
 mod error;
 pub mod exposition;
+mod federation;
 mod http;
 pub mod influx;
 mod json;
@@ -18,13 +19,15 @@ mod json_reader;
 mod limits;
 mod number;
 pub mod otlp;
+mod remote_read;
 pub mod remote_write;
+mod syntax_tree;
 mod tenant;
 mod wire;
 
 pub use backend::{
-    Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata, RangeQuery,
-    SeriesExemplars, WriteOutcome,
+    Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
+    NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages, WriteOutcome,
 };
 pub use error::ApiError;
 pub use http::{

@@ -78,6 +78,30 @@ pub(crate) fn write_time(out: &mut Vec<u8>, time: Millis) {
     drop(written);
 }
 
+/// A time as RFC 3339 in UTC, in whole milliseconds where they are not zero.
+pub(crate) fn format_rfc3339(time: Millis) -> String {
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+    let (days, in_day) = (time.div_euclid(DAY), time.rem_euclid(DAY));
+    // Days of a calendar that begins on the first of March of year 0, in which leap days end years.
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year_of_era, month + 3),
+        _ => (era * 400 + year_of_era + 1, month - 9),
+    };
+    let (seconds, millis) = (in_day / 1000, in_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let date = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    match millis {
+        0 => format!("{date}Z"),
+        millis => format!("{date}.{millis:03}Z"),
+    }
+}
+
 /// Reads the time parameter `name`: seconds since 1970 with a fraction, or RFC 3339.
 ///
 /// # Errors
@@ -253,6 +277,21 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn times_are_written_as_dates() {
+        for (time, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_709_251_200_000, "2024-03-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (4_107_542_399_000, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(format_rfc3339(time), expected);
+            assert_eq!(parse_time("t", expected).ok(), Some(time), "{expected}");
+        }
+    }
 
     #[test]
     fn floats() {

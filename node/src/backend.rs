@@ -9,12 +9,15 @@ use crate::{
         pairs::{Filter, Sender, senders_of},
     },
     query::{
+        counts::Counts,
         pins::QueryKey,
+        select::Select,
         source::{ClusterSource, Reach},
     },
     telemetry::{Outcome, Telemetry},
 };
 use async_trait::async_trait;
+use futures::StreamExt;
 use std::{
     ops::RangeInclusive,
     sync::{
@@ -24,8 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
-    RangeQuery, SeriesExemplars, TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery,
+    MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages,
+    TenantName, WriteOutcome, admin,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
@@ -45,6 +49,7 @@ pub(crate) struct NodeBackend {
     telemetry: Arc<Telemetry>,
     /// Queries that were begun here.
     queries: AtomicU64,
+    begun: Instant,
 }
 
 impl NodeBackend {
@@ -54,6 +59,7 @@ impl NodeBackend {
             encoder: Encoder::default(),
             telemetry,
             queries: AtomicU64::new(0),
+            begun: Instant::now(),
         }
     }
 
@@ -279,6 +285,23 @@ impl Backend for NodeBackend {
         result
     }
 
+    async fn select(
+        &self,
+        tenant: &TenantName,
+        query: SelectQuery,
+    ) -> Result<SeriesPages, QueryError> {
+        let source = self.source_of(tenant, query.deadline).await?;
+        let select = Select {
+            alternatives: query.alternatives,
+            start: query.start,
+            end: query.end,
+            newest_only: query.newest_only,
+            after: None,
+            bytes_max: 0,
+        };
+        Ok(source.select(select).boxed())
+    }
+
     async fn series(
         &self,
         tenant: &TenantName,
@@ -344,6 +367,36 @@ impl Backend for NodeBackend {
     ) -> Result<Listing<SeriesExemplars>, QueryError> {
         let source = self.source_of(tenant, options.deadline).await?;
         source.partial(options.partial).exemplars(filter).await
+    }
+
+    async fn count_series(
+        &self,
+        tenant: &TenantName,
+        query: CountQuery,
+    ) -> Result<SeriesCounts, QueryError> {
+        let source = self.source_of(tenant, query.deadline).await?;
+        let counts = Counts {
+            alternatives: query.alternatives,
+            start: query.start,
+            end: query.end,
+            names: query.names,
+            is_exact: query.is_exact,
+        };
+        let counted = source.count(counts).await?;
+        Ok(SeriesCounts {
+            series: counted.series,
+            labels: counted.labels,
+        })
+    }
+
+    fn node_info(&self) -> NodeInfo {
+        let running = self.begun.elapsed().as_millis() as Millis;
+        NodeInfo {
+            name: self.cluster.node_name(self.cluster.identity.node),
+            started: self.cluster.now() - running,
+            retention_hours: self.cluster.retention_hours(),
+            query_samples_max: self.cluster.settings.query_samples,
+        }
     }
 
     fn build_info(&self) -> BuildInfo {

@@ -4,9 +4,11 @@
 //! without those who refused, and merges. An answer contains every shard, or it is an error: never less.
 
 pub(crate) mod answering;
+pub(crate) mod counts;
 pub(crate) mod evaluator;
 pub(crate) mod pins;
 pub(crate) mod question;
+pub(crate) mod select;
 pub(crate) mod source;
 pub(crate) mod standalone;
 pub(crate) mod storage;

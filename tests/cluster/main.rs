@@ -20,6 +20,7 @@ mod opentelemetry;
 mod pairs;
 mod partial;
 mod peers;
+mod query_api;
 mod recovery;
 mod relay;
 mod retention;

@@ -99,6 +99,20 @@ impl Prometheus {
         Self::start_with(program, folder, &address, "").await
     }
 
+    /// Starts a Prometheus that has nothing but what it reads remotely.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_reading(
+        program: &Path,
+        folder: &Path,
+        read_url: &str,
+    ) -> anyhow::Result<Self> {
+        let address = FreePort::find()?.to_string();
+        let configuration = format!("remote_read:\n- {{url: \"{read_url}\", read_recent: true}}\n");
+        Self::start_with(program, folder, &address, &configuration).await
+    }
+
     async fn start_with(
         program: &Path,
         folder: &Path,

@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 32] = [
+const HANDLERS: [&str; 51] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -36,6 +36,25 @@ const HANDLERS: [&str; 32] = [
     "/api/v1/labels",
     "/api/v1/metadata",
     "/api/v1/status/buildinfo",
+    "/api/v1/read",
+    "/federate",
+    "/api/v1/format_query",
+    "/api/v1/parse_query",
+    "/api/v1/targets",
+    "/api/v1/targets/metadata",
+    "/api/v1/scrape_pools",
+    "/api/v1/alertmanagers",
+    "/api/v1/rules",
+    "/api/v1/alerts",
+    "/api/v1/notifications",
+    "/api/v1/status/config",
+    "/api/v1/status/flags",
+    "/api/v1/status/runtimeinfo",
+    "/api/v1/status/tsdb",
+    "/api/v1/status/walreplay",
+    "/api/v1/cardinality/label_names",
+    "/api/v1/cardinality/label_values",
+    "/api/v1/cardinality/active_series",
     "/-/healthy",
     "/-/ready",
     "/metrics",

@@ -206,7 +206,11 @@ impl Parameters {
         })
     }
 
-    fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    /// The selectors of `match[]`, each with a matcher that does not fit every series.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when one cannot be read or selects everything.
+    pub(super) fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
         let selectors = self.all("match[]").map(|text| {
             let matchers = parse_selector(text).map_err(|error| wrong_selector(&error))?;
             if matchers.iter().all(Matcher::matches_absent) {
@@ -216,6 +220,18 @@ impl Parameters {
             Ok(matchers)
         });
         selectors.collect()
+    }
+}
+
+impl Parameters {
+    /// The selectors of `match[]`, whatever they select.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when one cannot be read.
+    pub(super) fn any_selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
+        let read =
+            |text| parse_selector(text).map_err(|error| ApiError::BadData(error.to_string()));
+        self.all("match[]").map(read).collect()
     }
 }
 

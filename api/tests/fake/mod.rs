@@ -1,6 +1,7 @@
 //! A node that keeps what is written in memory and answers certain query texts in certain ways.
 
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use std::{
     ops::RangeInclusive,
     sync::{Arc, Mutex},
@@ -8,14 +9,15 @@ use std::{
 };
 use tokio::sync::Notify;
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
-    RangeQuery, SeriesExemplars, TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery,
+    MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages,
+    TenantName, WriteOutcome, admin,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{
-    Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult, SeriesFilter, Value,
-    VectorSample,
+    Histograms, Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult, RawSeries,
+    STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
 };
 
 /// How the node behaves.
@@ -227,6 +229,43 @@ impl Backend for FakeNode {
         Ok(result(QueryData::Matrix(series.collect()), vec![]))
     }
 
+    /// Three series in two pages: 200 samples every 15 s up to now, one that ended, one with an odd name.
+    async fn select(
+        &self,
+        _tenant: &TenantName,
+        query: SelectQuery,
+    ) -> Result<SeriesPages, QueryError> {
+        let newest = if query.newest_only { " newest" } else { "" };
+        self.note(format!(
+            "select {} from {} to {}{newest}",
+            query.alternatives.len(),
+            query.start,
+            query.end
+        ));
+        let series = |name: &str, samples: &[(Millis, f64)]| RawSeries {
+            labels: Labels::from_pairs([("__name__", name), ("instance", "a\"b")]),
+            timestamps: samples.iter().map(|(time, _)| *time).collect(),
+            values: samples.iter().map(|(_, value)| *value).collect(),
+            histograms: Histograms::default(),
+        };
+        let many: Vec<(Millis, f64)> = (0..200)
+            .map(|i| (i * 15_000, i as f64 * 0.5))
+            .filter(|(time, _)| (query.start..=query.end).contains(time))
+            .collect();
+        let many = match (query.newest_only, many.last()) {
+            (true, Some(last)) => vec![*last],
+            _ => many,
+        };
+        let pages = [
+            vec![
+                series("busy_total", &many),
+                series("ended", &[(41_000, f64::from_bits(STALE_NAN_BITS))]),
+            ],
+            vec![series("odd.name", &[(40_500, f64::INFINITY)])],
+        ];
+        Ok(stream::iter(pages.map(Ok)).boxed())
+    }
+
     async fn series(
         &self,
         _tenant: &TenantName,
@@ -306,6 +345,48 @@ impl Backend for FakeNode {
             items: series.collect(),
             warnings: Vec::new(),
         })
+    }
+
+    /// Three series: two of `up` with a job each, one of `down`. With a selector, one less of `up`.
+    async fn count_series(
+        &self,
+        _tenant: &TenantName,
+        query: CountQuery,
+    ) -> Result<SeriesCounts, QueryError> {
+        let exact = if query.is_exact { " exact" } else { "" };
+        let (alternatives, names) = (query.alternatives.len(), query.names.join(","));
+        let (start, end) = (query.start, query.end);
+        self.note(format!(
+            "count {alternatives} [{names}] from {start} to {end}{exact}"
+        ));
+        let up = if query.alternatives.is_empty() { 2 } else { 1 };
+        let count = |pairs: &[(&str, u64)]| {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(value, count)| ((*value).to_owned(), *count))
+                .collect()
+        };
+        let labels = [
+            ("__name__", count(&[("down", 1), ("up", up)])),
+            ("job", count(&[("a", 1), ("b", 1), ("cc", 1)])),
+        ];
+        let wanted = |name: &str| query.names.is_empty() || query.names.iter().any(|n| n == name);
+        let labels = labels.into_iter().filter(|(name, _)| wanted(name));
+        Ok(SeriesCounts {
+            series: up + 1,
+            labels: labels
+                .map(|(name, counts)| (name.to_owned(), counts))
+                .collect(),
+        })
+    }
+
+    fn node_info(&self) -> NodeInfo {
+        NodeInfo {
+            name: "n1".to_owned(),
+            started: 1_000,
+            retention_hours: Some(360),
+            query_samples_max: 50_000_000,
+        }
     }
 
     fn build_info(&self) -> BuildInfo {

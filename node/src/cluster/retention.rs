@@ -125,6 +125,11 @@ pub(super) async fn compare(cluster: Arc<Cluster>) {
 }
 
 impl Cluster {
+    /// How long the cluster keeps metrics, in hours, 0 for ever; none before that was recorded.
+    pub(crate) fn retention_hours(&self) -> Option<u64> {
+        Retention::of(&self.metadata.state()).map(Retention::hours)
+    }
+
     /// The oldest sample of a tenant that is taken at `now`, milliseconds of UTC: what is older than the
     /// retention, or is cut off already, would vanish at once.
     pub(crate) fn oldest_accepted(&self, tenant: Option<TenantId>, now: Millis) -> Millis {

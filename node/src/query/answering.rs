@@ -182,6 +182,8 @@ pub(super) fn evaluate(
             Ok(Answer::Metadata(families))
         }
         Question::Exemplars(filter) => Ok(Answer::Exemplars(storage.exemplars(&filter)?)),
+        Question::Select(select) => storage.page(&select).map(Answer::Page),
+        Question::Counts(counts) => storage.count(&counts).map(Answer::Counts),
     }
 }
 

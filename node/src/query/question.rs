@@ -1,6 +1,10 @@
 //! What a coordinator asks an evaluator, and the bytes of it: bincode behind a version byte.
 
-use super::pins::QueryKey;
+use super::{
+    counts::{Counted, Counts},
+    pins::QueryKey,
+    select::{Page, Select},
+};
 use bincode::Options;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -50,6 +54,10 @@ pub(crate) enum Question {
     Metadata(Option<String>),
     /// The exemplars of the series that fit.
     Exemplars(Filter),
+    /// A page of series with their samples as they are.
+    Select(Select),
+    /// How many series their labels have.
+    Counts(Counts),
 }
 
 /// All of time.
@@ -63,6 +71,7 @@ impl Question {
     pub(crate) fn is_one_of_several(&self) -> bool {
         match self {
             Self::Part(part) => part.is_one_of_several().unwrap_or(false),
+            Self::Select(_) => true,
             _ => false,
         }
     }
@@ -81,6 +90,8 @@ impl Question {
                 start: filter.start,
                 end: filter.end.saturating_add(1),
             }),
+            Self::Select(select) => Ok(select.reach()),
+            Self::Counts(counts) => Ok(counts.reach()),
             // Declarations have no time, and every block has some.
             Self::Metadata(_) => Ok(ALL_TIME),
         }
@@ -117,6 +128,8 @@ pub(crate) enum Answer {
     Texts(Vec<String>),
     Metadata(Vec<FamilyMetadata>),
     Exemplars(Vec<ExemplarsOfSeries>),
+    Page(Page),
+    Counts(Counted),
 }
 
 /// Canonical labels of a series, and its exemplars in order of time: canonical labels, milliseconds, value.

@@ -2,15 +2,17 @@
 
 use super::{
     answering::{self, read_labels},
+    counts::{Counted, Counts},
     pins::QueryKey,
     question::{self, Answer, Answered, Ask, FamilyMetadata, Filter, KIND_ASK, Question},
+    select::{PAGE_BYTES, Page, Select, merge_pages},
 };
 use crate::{
     data_plane::{DataPlane, ReadyPart},
     transport::{client::Connections, directory::Directory},
 };
 use async_trait::async_trait;
-use futures::{StreamExt, future::join_all};
+use futures::{Stream, StreamExt, future::join_all, stream};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -20,7 +22,7 @@ use tonic::Status;
 use trefoil_api::{SeriesExemplars, remote_write::Exemplar};
 use trefoil_model::{Labels, Millis, NodeId, ShardSet, TenantId};
 use trefoil_query_promql::{
-    Budget, Listing, Part, PartResult, QueryError, SeriesFilter, Source, merge,
+    Budget, Listing, Part, PartResult, QueryError, RawSeries, SeriesFilter, Source, merge,
 };
 use trefoil_shard::Routing;
 
@@ -153,6 +155,54 @@ impl ClusterSource {
             items,
             warnings: self.warnings(),
         })
+    }
+
+    /// How many series there are, by labels and values.
+    ///
+    /// # Errors
+    /// As for [`Source::evaluate`].
+    pub(crate) async fn count(&self, counts: Counts) -> Result<Counted, QueryError> {
+        let mut counted = Counted::default();
+        for answer in self.ask_all(Question::Counts(counts)).await? {
+            match answer {
+                Answer::Counts(part) => counted.merge(part),
+                _ => return Err(wrong_kind()),
+            }
+        }
+        Ok(counted)
+    }
+
+    /// The series that fit, page by page, until there are no more or one could not be had. A page that was taken out
+    /// counts no longer in the query's budget.
+    pub(crate) fn select(
+        self,
+        select: Select,
+    ) -> impl Stream<Item = Result<Vec<RawSeries>, QueryError>> + Send {
+        stream::unfold(Some((self, select)), |state| async move {
+            let (source, mut select) = state?;
+            select.bytes_max = PAGE_BYTES;
+            match source.page(&select).await {
+                Ok(page) => {
+                    select.after = page.series.last().map(|s| s.labels.canonical().to_vec());
+                    let rest = page.has_more.then_some((source, select));
+                    Some((Ok(page.series), rest))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    async fn page(&self, select: &Select) -> Result<Page, QueryError> {
+        let before = self.budget.bytes_left();
+        let answers = self.ask_all(Question::Select(select.clone())).await?;
+        let held = before.saturating_sub(self.budget.bytes_left());
+        self.budget.release_bytes(held as usize);
+        let page = |answer| match answer {
+            Answer::Page(page) => Ok(page),
+            _ => Err(wrong_kind()),
+        };
+        let pages: Result<Vec<Page>, QueryError> = answers.into_iter().map(page).collect();
+        pages.map(merge_pages)
     }
 
     /// Asks every shard's evaluator; asks others where some refuse.

@@ -1,12 +1,16 @@
 //! A pinned view of the engine as the query crate sees storage.
 
-use super::question::{ExemplarsOfSeries, FamilyMetadata, Filter};
+use super::{
+    counts::{Counted, Counts},
+    question::{ExemplarsOfSeries, FamilyMetadata, Filter},
+    select::{Page, Select, merge_pages, series_bytes},
+};
 use crate::data_plane::damaged_block;
-use std::{cell::Cell, ops::ControlFlow, sync::Arc};
+use std::{cell::Cell, collections::HashSet, ops::ControlFlow, sync::Arc};
 use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
-    Budget, HISTOGRAM, MatchOp, Matcher, QueryError, SampleColumns, SampleSource, Selector,
-    SeriesStorage, SeriesVisitor,
+    Budget, HISTOGRAM, MatchOp, Matcher, QueryError, RawSeries, SampleColumns, SampleSource,
+    Selector, SeriesStorage, SeriesVisitor,
 };
 use trefoil_store_blocks::BlockId;
 use trefoil_store_metrics::{
@@ -127,6 +131,79 @@ impl ViewStorage<'_> {
         })
     }
 
+    /// How many series there are, by labels and values.
+    pub(super) fn count(&self, counts: &Counts) -> Result<Counted, QueryError> {
+        let mut counted = Counted::default();
+        // A series that fits several alternatives counts once.
+        let mut seen = HashSet::new();
+        for matchers in each_alternative(&counts.alternatives)? {
+            let mut outcome = Ok(());
+            let mut visit = |canonical: &[u8]| {
+                if counts.alternatives.len() > 1 && !seen.insert(canonical.to_vec()) {
+                    return ControlFlow::Continue(());
+                }
+                let added = labels(canonical)
+                    .and_then(|labels| counted.add(&labels, &counts.names, self.budget));
+                match added {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        outcome = Err(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            };
+            let range = inclusive(counts.start, counts.end);
+            let walked = match counts.is_exact {
+                true => {
+                    let visit = |series: SeriesSamples<'_>| visit(series.canonical);
+                    self.view
+                        .select(self.tenant, &matchers, range, self.shards, visit)
+                }
+                false => self
+                    .view
+                    .series(self.tenant, &matchers, range, self.shards, visit),
+            };
+            walked.map_err(|error| self.query_error(&error))?;
+            outcome?;
+        }
+        Ok(counted)
+    }
+
+    /// The next page of the series that fit one of the alternatives.
+    pub(super) fn page(&self, select: &Select) -> Result<Page, QueryError> {
+        let pages = select.alternatives.iter();
+        let pages = pages.map(|matchers| self.page_of(select, matchers));
+        pages.collect::<Result<_, _>>().map(merge_pages)
+    }
+
+    fn page_of(&self, select: &Select, matchers: &[Matcher]) -> Result<Page, QueryError> {
+        let matchers = engine_matchers(matchers)?;
+        let range = inclusive(select.start, select.end);
+        let failed = |error: MetricsError| self.query_error(&error);
+        let cursor = self.view.cursor(self.tenant, &matchers, range, self.shards);
+        let mut cursor = cursor.map_err(failed)?;
+        cursor.read_in_batches_of(select.samples_at_once());
+        if let Some(after) = select.after()? {
+            // Labels that cannot be read are met again, and refused, as the page's first.
+            cursor.skip_until(&|canonical| labels(canonical).is_ok_and(|labels| labels > after));
+        }
+        let mut page = Page::default();
+        let mut bytes = 0;
+        while let Some(series) = cursor.next_series().map_err(failed)? {
+            self.budget.check()?;
+            let series = raw_series(series, select.newest_only)?;
+            let more = series_bytes(&series);
+            self.budget.hold_bytes(more as usize)?;
+            bytes += more;
+            page.series.push(series);
+            if bytes >= select.bytes_max {
+                page.has_more = true;
+                break;
+            }
+        }
+        Ok(page)
+    }
+
     fn query_error(&self, error: &MetricsError) -> QueryError {
         self.damaged.set(damaged_block(error));
         match error {
@@ -196,6 +273,34 @@ impl ViewStorage<'_> {
     }
 }
 
+fn raw_series(series: SeriesSamples<'_>, newest_only: bool) -> Result<RawSeries, QueryError> {
+    let labels = labels(series.canonical)?;
+    let mut columns = SampleColumns::default();
+    Columns(series).read(&mut columns)?;
+    if newest_only {
+        keep_newest(&mut columns);
+    }
+    Ok(RawSeries {
+        labels,
+        timestamps: columns.timestamps,
+        values: columns.values,
+        histograms: columns.histograms,
+    })
+}
+
+fn keep_newest(columns: &mut SampleColumns) {
+    let Some(last) = columns.timestamps.len().checked_sub(1) else {
+        return;
+    };
+    let histogram = columns.histograms.at(last).cloned();
+    columns.histograms.clear();
+    if let Some(histogram) = histogram {
+        columns.histograms.put(0, histogram);
+    }
+    columns.timestamps.drain(..last);
+    columns.values.drain(..last);
+}
+
 /// The memory of a text or label set of this length, its place in a list included.
 fn text_bytes(length: usize) -> usize {
     length + size_of::<String>()
@@ -216,14 +321,14 @@ fn labels(canonical: &[u8]) -> Result<Labels, QueryError> {
 
 /// One list of matchers for each alternative; one empty list when there is none.
 fn alternatives(filter: &Filter) -> Result<Vec<Vec<EngineMatcher>>, QueryError> {
-    if filter.alternatives.is_empty() {
+    each_alternative(&filter.alternatives)
+}
+
+fn each_alternative(wanted: &[Vec<Matcher>]) -> Result<Vec<Vec<EngineMatcher>>, QueryError> {
+    if wanted.is_empty() {
         return Ok(vec![Vec::new()]);
     }
-    filter
-        .alternatives
-        .iter()
-        .map(|alternative| engine_matchers(alternative))
-        .collect()
+    wanted.iter().map(|one| engine_matchers(one)).collect()
 }
 
 /// Matchers as the engine takes them.

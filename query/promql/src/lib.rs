@@ -36,6 +36,7 @@ mod options;
 mod part;
 mod partial;
 mod partial_histograms;
+mod pretty;
 mod printer;
 mod reach;
 mod result;

@@ -2,8 +2,8 @@
 
 use crate::{
     ast::{
-        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, TimeModifier,
-        VectorMatching, VectorSelector,
+        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, SubQuery,
+        TimeModifier, VectorMatching, VectorSelector,
     },
     format,
     literal::Quoted,
@@ -28,12 +28,7 @@ impl Display for Expr {
                 write_extension(f, &range.selector)
             }
             ExprKind::SubQuery(sub_query) => {
-                write!(f, "{}[{}:", sub_query.operand, sub_query.range)?;
-                if let Some(step) = &sub_query.step {
-                    write!(f, "{step}")?;
-                }
-                f.write_str("]")?;
-                write_time(f, &sub_query.time)
+                write!(f, "{}{}", sub_query.operand, sub_query_suffix(sub_query))
             }
             ExprKind::Call(call) => write_call(f, call),
             ExprKind::Binary(binary) => write_binary(f, binary),
@@ -114,14 +109,45 @@ fn joined(exprs: &[Expr]) -> String {
 }
 
 fn write_binary(f: &mut Formatter<'_>, binary: &Binary) -> fmt::Result {
-    write!(f, "{} {}", binary.left, binary.op.text())?;
-    if binary.return_bool {
-        f.write_str(" bool")?;
+    let (left, right) = (&binary.left, &binary.right);
+    write!(f, "{left} {} {right}", binary_operator(binary))
+}
+
+/// A text that is written by one of the functions here.
+struct Written<F>(F);
+
+impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> Display for Written<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0(f)
     }
-    if let Some(matching) = &binary.matching {
-        write_matching(f, matching)?;
-    }
-    write!(f, " {}", binary.right)
+}
+
+/// The operator with everything that stands between the operands.
+pub(crate) fn binary_operator(binary: &Binary) -> String {
+    let operator = |f: &mut Formatter<'_>| {
+        f.write_str(binary.op.text())?;
+        if binary.return_bool {
+            f.write_str(" bool")?;
+        }
+        match &binary.matching {
+            Some(matching) => write_matching(f, matching),
+            None => Ok(()),
+        }
+    };
+    Written(operator).to_string()
+}
+
+/// What stands behind the expression of a sub-query.
+pub(crate) fn sub_query_suffix(sub_query: &SubQuery) -> String {
+    let suffix = |f: &mut Formatter<'_>| {
+        write!(f, "[{}:", sub_query.range)?;
+        if let Some(step) = &sub_query.step {
+            write!(f, "{step}")?;
+        }
+        f.write_str("]")?;
+        write_time(f, &sub_query.time)
+    };
+    Written(suffix).to_string()
 }
 
 fn write_matching(f: &mut Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
@@ -153,13 +179,18 @@ fn write_matching(f: &mut Formatter<'_>, matching: &VectorMatching) -> fmt::Resu
     }
 }
 
-fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
-    f.write_str(aggregate.op.text())?;
-    if aggregate.without {
-        write!(f, " without ({}) ", labels(&aggregate.grouping))?;
-    } else if !aggregate.grouping.is_empty() {
-        write!(f, " by ({}) ", labels(&aggregate.grouping))?;
+/// The aggregation with its labels, up to the bracket.
+pub(crate) fn aggregate_head(aggregate: &Aggregate) -> String {
+    let (op, grouping) = (aggregate.op.text(), labels(&aggregate.grouping));
+    match (aggregate.without, aggregate.grouping.is_empty()) {
+        (true, _) => format!("{op} without ({grouping}) "),
+        (false, true) => op.to_owned(),
+        (false, false) => format!("{op} by ({grouping}) "),
     }
+}
+
+fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
+    f.write_str(&aggregate_head(aggregate))?;
     match &aggregate.parameter {
         Some(parameter) => write!(f, "({parameter}, {})", aggregate.operand),
         None => write!(f, "({})", aggregate.operand),

@@ -99,14 +99,14 @@ impl SeriesCursor {
     }
 
     /// Has about so many samples in memory at once, instead of what suits a query.
-    pub(super) fn read_in_batches_of(&mut self, samples: u64) {
+    pub fn read_in_batches_of(&mut self, samples: u64) {
         self.batch_series = Selection::batch_series(&self.sources, samples);
         self.batch_series_max = self.batch_series;
         self.batch_bytes = (samples * SAMPLE_BYTES) as usize;
     }
 
     /// Skips the series in front of the first whose labels `reached` accepts, as it does all behind it.
-    pub(super) fn skip_until(&mut self, reached: &dyn Fn(&[u8]) -> bool) {
+    pub fn skip_until(&mut self, reached: &dyn Fn(&[u8]) -> bool) {
         let ranks: Vec<usize> = (0..self.selection.len()).collect();
         self.next = ranks.partition_point(|rank| !reached(self.selection.canonical(*rank)));
         self.batch.clear();

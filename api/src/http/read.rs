@@ -1,0 +1,129 @@
+//! `POST read`: Prometheus' remote read, as samples in one message or as a stream of chunks.
+//!
+//! Chunks go out page by page as they are read, so that memory is bounded whatever is asked for. An error behind the
+//! first page breaks the connection off, which clients take for an error; nothing looks complete that is not.
+
+use super::{
+    App, Shared,
+    answer::{respond, text_error},
+    body,
+    parameters::declared_length,
+    tenant,
+};
+use crate::{
+    ApiError, SelectQuery, SeriesPages, TenantName,
+    remote_read::{Frames, ReadQuery, ReadRequest, Response as Samples},
+    remote_write::decompress_snappy,
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::{sync::Arc, time::Instant};
+use trefoil_query_promql::QueryError;
+
+/// Bytes of a compressed request: matchers only.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+const CHUNKS: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+
+/// `POST read`.
+pub(super) async fn read(State(app): Shared, request: Request) -> Response {
+    match handle(&app, request).await {
+        Ok(response) => response,
+        Err(error) => text_error(&error),
+    }
+}
+
+async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
+    let (parts, request_body) = request.into_parts();
+    let tenant = tenant(&parts.headers)?;
+    let declared = declared_length(&parts.headers);
+    let compressed = body::collect(request_body, declared, REQUEST_BYTES_MAX, None).await?;
+    let mut decompressed = Vec::new();
+    let length = decompress_snappy(&compressed, &app.limits.write, &mut decompressed)?;
+    let request = ReadRequest::decode(&decompressed[..length])?;
+    let deadline = Instant::now() + app.limits.query_timeout;
+    let turn = app.query_turn(deadline).await?;
+    if request.wants_chunks {
+        let frames = chunks(app, &tenant, request.queries, deadline).await?;
+        // The turn ends with the stream.
+        let frames = frames.map(move |frame| {
+            let _turn = &turn;
+            frame
+        });
+        return Ok(respond(
+            StatusCode::OK,
+            CHUNKS,
+            Body::from_stream(frames),
+            false,
+        ));
+    }
+    let samples = samples(app, &tenant, request.queries, deadline);
+    let samples = tokio::time::timeout_at(deadline.into(), samples).await;
+    let body = Body::from(samples.map_err(|_| QueryError::Timeout)??);
+    let mut response = respond(StatusCode::OK, "application/x-protobuf", body, false);
+    let snappy = HeaderValue::from_static("snappy");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_ENCODING, snappy);
+    Ok(response)
+}
+
+async fn select(
+    app: &App,
+    tenant: &TenantName,
+    query: ReadQuery,
+    deadline: Instant,
+) -> Result<SeriesPages, QueryError> {
+    let query = SelectQuery {
+        alternatives: vec![query.matchers],
+        start: query.start,
+        end: query.end,
+        newest_only: false,
+        deadline,
+    };
+    app.backend.select(tenant, query).await
+}
+
+async fn samples(
+    app: &App,
+    tenant: &TenantName,
+    queries: Vec<ReadQuery>,
+    deadline: Instant,
+) -> Result<Vec<u8>, ApiError> {
+    let mut samples = Samples::default();
+    for query in queries {
+        let mut pages = select(app, tenant, query, deadline).await?;
+        while let Some(page) = pages.next().await {
+            samples.add(&page?)?;
+        }
+        samples.end_query();
+    }
+    samples.finish()
+}
+
+/// The frames of all queries, a page at a time; the first page is there already, so that what fails at once has a
+/// status.
+async fn chunks(
+    app: &App,
+    tenant: &TenantName,
+    queries: Vec<ReadQuery>,
+    deadline: Instant,
+) -> Result<stream::BoxStream<'static, Result<Bytes, QueryError>>, ApiError> {
+    let mut all = Vec::new();
+    for (number, query) in queries.into_iter().enumerate() {
+        let pages = select(app, tenant, query, deadline).await?;
+        all.push(pages.map_ok(move |page| (number, page)));
+    }
+    let mut frames = Frames::default();
+    let pages = stream::iter(all).flatten();
+    let mut pages = pages
+        .map(move |page| page.and_then(|(number, page)| frames.page(number, &page)))
+        .boxed();
+    let first = pages.try_next().await?;
+    Ok(stream::iter(first.map(Ok)).chain(pages).boxed())
+}

@@ -1,0 +1,208 @@
+//! Prometheus' remote read: the request, and its two kinds of answer.
+//!
+//! ```text
+//! request  snappy( ReadRequest{queries=1 Query, accepted_response_types=2 enum} )
+//! Query    start_timestamp_ms=1, end_timestamp_ms=2, matchers=3 LabelMatcher, hints=4 (not used)
+//! matcher  type=1 (0 =, 1 !=, 2 =~, 3 !~), name=2, value=3
+//! SAMPLES (0)              snappy( ReadResponse{results=1 QueryResult{timeseries=1 TimeSeries}} )
+//! STREAMED_XOR_CHUNKS (1)  frames of: length varint | CRC32C of the message, u32 big-endian | ChunkedReadResponse
+//! ```
+//! Source: `prompb/remote.proto` and `types.proto` of Prometheus; `tsdb/docs/format/chunks.md` for the chunks.
+
+mod chunk;
+mod samples;
+
+use crate::{
+    ApiError,
+    wire::{Reader, WireType},
+};
+pub(crate) use chunk::Frames;
+pub(crate) use samples::Response;
+use trefoil_model::{Labels, Millis, write_varint};
+use trefoil_query_promql::{MatchOp, Matcher};
+
+/// Queries of a request; senders put one into each.
+const QUERIES_MAX: usize = 64;
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ReadRequest {
+    /// Each is answered on its own.
+    pub(crate) queries: Vec<ReadQuery>,
+    /// Whether it takes chunks, and rather than samples.
+    pub(crate) wants_chunks: bool,
+}
+
+/// One query of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ReadQuery {
+    /// First millisecond, inclusive.
+    pub(crate) start: Millis,
+    /// Last millisecond, inclusive.
+    pub(crate) end: Millis,
+    /// All must fit.
+    pub(crate) matchers: Vec<Matcher>,
+}
+
+impl ReadRequest {
+    /// Reads an uncompressed message.
+    ///
+    /// # Errors
+    /// [`ApiError::CorruptProtobuf`]; [`ApiError::BadData`] for matchers that cannot be, too many queries, and a client
+    /// that takes none of the answers.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, ApiError> {
+        let mut request = Self::default();
+        let mut kinds = Vec::new();
+        let mut reader = Reader::new(body, body.len());
+        while !reader.is_at_end() {
+            match reader.tag("ReadRequest")? {
+                (1, WireType::Bytes) => {
+                    let query = ReadQuery::decode(reader.message("queries")?)?;
+                    request.queries.push(query);
+                }
+                (2, WireType::Varint) => kinds.push(reader.varint("accepted_response_types")?),
+                (2, WireType::Bytes) => {
+                    let mut packed = reader.message("accepted_response_types")?;
+                    while !packed.is_at_end() {
+                        kinds.push(packed.varint("accepted_response_types")?);
+                    }
+                }
+                (_, wire) => reader.skip(wire, "ReadRequest")?,
+            }
+            if request.queries.len() > QUERIES_MAX {
+                return Err(ApiError::BadData(format!(
+                    "more than {QUERIES_MAX} queries in a read request"
+                )));
+            }
+        }
+        request.wants_chunks = match kinds.iter().find(|kind| **kind <= 1) {
+            Some(kind) => *kind == 1,
+            None if kinds.is_empty() => false,
+            None => {
+                return Err(ApiError::BadData(
+                    "server does not support any of the requested response types".to_owned(),
+                ));
+            }
+        };
+        Ok(request)
+    }
+}
+
+impl ReadQuery {
+    fn decode(mut reader: Reader<'_>) -> Result<Self, ApiError> {
+        let mut query = Self::default();
+        while !reader.is_at_end() {
+            match reader.tag("Query")? {
+                (1, WireType::Varint) => query.start = reader.varint("start_timestamp_ms")? as i64,
+                (2, WireType::Varint) => query.end = reader.varint("end_timestamp_ms")? as i64,
+                (3, WireType::Bytes) => query.matchers.push(matcher(reader.message("matchers")?)?),
+                (_, wire) => reader.skip(wire, "Query")?,
+            }
+        }
+        Ok(query)
+    }
+}
+
+fn matcher(mut reader: Reader<'_>) -> Result<Matcher, ApiError> {
+    let (mut kind, mut name, mut value) = (0, "", "");
+    while !reader.is_at_end() {
+        match reader.tag("LabelMatcher")? {
+            (1, WireType::Varint) => kind = reader.varint("type")?,
+            (2, WireType::Bytes) => name = text(&mut reader, "name")?,
+            (3, WireType::Bytes) => value = text(&mut reader, "value")?,
+            (_, wire) => reader.skip(wire, "LabelMatcher")?,
+        }
+    }
+    let op = match kind {
+        0 => MatchOp::Equal,
+        1 => MatchOp::NotEqual,
+        2 => MatchOp::Regex,
+        3 => MatchOp::NotRegex,
+        _ => return Err(ApiError::BadData(format!("invalid matcher type {kind}"))),
+    };
+    Matcher::new(name, op, value).map_err(|error| ApiError::BadData(error.to_string()))
+}
+
+fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, ApiError> {
+    let bytes = reader.bytes(field)?;
+    std::str::from_utf8(bytes).map_err(|_| reader.corrupt(field))
+}
+
+/// Appends a length-delimited field.
+fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    write_varint(out, u64::from(field << 3 | 2));
+    write_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a number; 0 is what an absent field means.
+fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
+    if number != 0 {
+        write_varint(out, u64::from(field << 3));
+        write_varint(out, number);
+    }
+}
+
+/// Appends a float; 0 is what an absent field means.
+fn write_double(out: &mut Vec<u8>, field: u32, value: f64) {
+    if value.to_bits() != 0 {
+        write_varint(out, u64::from(field << 3 | 1));
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Appends the labels of a series as field 1.
+fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
+    let mut label = Vec::new();
+    for (name, value) in labels.iter() {
+        label.clear();
+        write_bytes(&mut label, 1, name.as_bytes());
+        write_bytes(&mut label, 2, value.as_bytes());
+        write_bytes(out, 1, &label);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(kinds: &[u8]) -> Vec<u8> {
+        let mut matcher = Vec::new();
+        write_number(&mut matcher, 1, 2);
+        write_bytes(&mut matcher, 2, b"job");
+        write_bytes(&mut matcher, 3, b"a|b");
+        let mut query = Vec::new();
+        write_number(&mut query, 1, -5i64 as u64);
+        write_number(&mut query, 2, 7);
+        write_bytes(&mut query, 3, &matcher);
+        write_bytes(&mut query, 4, b"\x08\x01");
+        let mut body = Vec::new();
+        write_bytes(&mut body, 1, &query);
+        write_bytes(&mut body, 2, kinds);
+        body
+    }
+
+    #[test]
+    fn requests_are_read() {
+        let request = ReadRequest::decode(&query(&[])).unwrap();
+        assert!(!request.wants_chunks);
+        let [one] = request.queries.as_slice() else {
+            panic!("one query: {request:?}")
+        };
+        assert_eq!((one.start, one.end), (-5, 7));
+        let matcher = Matcher::new("job", MatchOp::Regex, "a|b").unwrap();
+        assert_eq!(one.matchers, [matcher]);
+        assert!(
+            ReadRequest::decode(&query(&[9, 1, 0]))
+                .unwrap()
+                .wants_chunks
+        );
+        assert!(!ReadRequest::decode(&query(&[0, 1])).unwrap().wants_chunks);
+        assert!(ReadRequest::decode(&query(&[9])).is_err());
+        let body = query(&[]);
+        for end in 1..body.len() - 2 {
+            // Whatever it says, it says it without a panic.
+            ReadRequest::decode(&body[..end]).ok();
+        }
+    }
+}

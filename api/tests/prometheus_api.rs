@@ -1,0 +1,283 @@
+//! What Prometheus' API answers beside queries: texts, settings, amounts, federation, remote read.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+#[allow(dead_code, reason = "this file has no use for some of it")]
+mod fake;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use fake::FakeNode;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tower::ServiceExt;
+use trefoil_api::{ApiLimits, router};
+
+async fn ask(node: &Arc<FakeNode>, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let router = router(Arc::<FakeNode>::clone(node), ApiLimits::default());
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    (parts.status, parts.headers, body)
+}
+
+async fn get(node: &Arc<FakeNode>, path: &str) -> (StatusCode, Value) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let (status, _, body) = ask(node, request).await;
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn data(path: &str) -> Value {
+    let (status, mut answer) = get(&FakeNode::new(), path).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+    assert_eq!(answer["status"], "success", "{path}");
+    answer["data"].take()
+}
+
+#[tokio::test]
+async fn texts_of_queries_are_formatted_and_taken_apart() {
+    for base in ["/api/v1", "/prometheus/api/v1"] {
+        let formatted = data(&format!("{base}/format_query?query=sum(up)by(job)%2B1")).await;
+        assert_eq!(formatted, "sum by (job) (up) + 1");
+        let tree = data(&format!("{base}/parse_query?query=%22a%22")).await;
+        assert_eq!(tree, json!({"type": "stringLiteral", "val": "a"}));
+    }
+    let form = Request::post("/api/v1/format_query")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from("query=1%20%20%2B2"))
+        .unwrap();
+    let (status, _, body) = ask(&FakeNode::new(), form).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body, br#"{"status":"success","data":"1 + 2"}"#);
+    let (status, answer) = get(&FakeNode::new(), "/api/v1/parse_query?query=sum(").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let error = answer["error"].as_str().unwrap();
+    let expected = "invalid parameter \"query\": 1:";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(error.contains("parse error:"), "{error}");
+}
+
+#[tokio::test]
+async fn what_there_is_none_of_is_empty() {
+    for (path, expected) in [
+        (
+            "targets?state=active",
+            json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}}),
+        ),
+        ("targets/metadata", json!([])),
+        ("scrape_pools", json!({"scrapePools": []})),
+        (
+            "alertmanagers",
+            json!({"activeAlertmanagers": [], "droppedAlertmanagers": []}),
+        ),
+        ("rules?type=alert", json!({"groups": []})),
+        ("alerts", json!({"alerts": []})),
+        ("notifications", json!([])),
+        (
+            "status/walreplay",
+            json!({"min": 0, "max": 0, "current": 0, "state": "done"}),
+        ),
+    ] {
+        assert_eq!(data(&format!("/api/v1/{path}")).await, expected, "{path}");
+    }
+    let (status, answer) = get(&FakeNode::new(), "/api/v1/rules?type=both").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let expected = "invalid parameter \"type\": not supported value \"both\"";
+    assert_eq!(answer["error"], expected);
+}
+
+#[tokio::test]
+async fn settings_have_the_names_of_prometheus() {
+    let flags = data("/api/v1/status/flags").await;
+    assert_eq!(flags["query.timeout"], "2m");
+    assert_eq!(flags["query.lookback-delta"], "5m");
+    assert_eq!(flags["query.max-samples"], "50000000");
+    assert_eq!(flags["storage.tsdb.retention.time"], "15d");
+    let runtime = data("/api/v1/status/runtimeinfo").await;
+    assert_eq!(runtime["startTime"], "1970-01-01T00:00:01Z");
+    assert_eq!(runtime["serverTime"], "1970-01-01T00:00:42Z");
+    assert_eq!(runtime["storageRetention"], "15d");
+    let config = data("/api/v1/status/config").await;
+    assert!(config["yaml"].as_str().unwrap().starts_with("global: {}"));
+}
+
+#[tokio::test]
+async fn amounts_are_listed_largest_first() {
+    let tsdb = data("/api/v1/status/tsdb?limit=2").await;
+    let entry = |name: &str, value: u64| json!({"name": name, "value": value});
+    assert_eq!(tsdb["headStats"]["numSeries"], 3);
+    assert_eq!(tsdb["headStats"]["numLabelPairs"], 5);
+    assert_eq!(
+        tsdb["seriesCountByMetricName"],
+        json!([entry("up", 2), entry("down", 1)])
+    );
+    assert_eq!(
+        tsdb["labelValueCountByLabelName"],
+        json!([entry("job", 3), entry("__name__", 2)])
+    );
+    assert_eq!(
+        tsdb["memoryInBytesByLabelName"],
+        json!([entry("__name__", 6), entry("job", 4)])
+    );
+    assert_eq!(
+        tsdb["seriesCountByLabelValuePair"],
+        json!([entry("__name__=up", 2), entry("__name__=down", 1)])
+    );
+    let (status, _) = get(&FakeNode::new(), "/api/v1/status/tsdb?limit=0").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn cardinality_has_the_form_of_mimir() {
+    let node = FakeNode::new();
+    let base = "/prometheus/api/v1/cardinality";
+    let (_, names) = get(&node, &format!("{base}/label_names?limit=1")).await;
+    let expected = json!({
+        "label_values_count_total": 5,
+        "label_names_count": 2,
+        "cardinality": [{"label_name": "job", "label_values_count": 3}],
+    });
+    assert_eq!(names, expected);
+    assert_eq!(node.last_query(), "count 0 [] from -7158000 to 42000");
+    let path =
+        format!("{base}/label_values?label_names[]=__name__&selector=up&count_method=active");
+    let (_, values) = get(&node, &path).await;
+    let expected = json!({
+        // Of all series, whatever the selector.
+        "series_count_total": 3,
+        "labels": [{
+            "label_name": "__name__", "label_values_count": 2, "series_count": 2,
+            "cardinality": [
+                {"label_value": "down", "series_count": 1}, {"label_value": "up", "series_count": 1},
+            ],
+        }],
+    });
+    assert_eq!(values, expected);
+    let last = "count 0 [__name__] from -1158000 to 42000 exact";
+    assert_eq!(node.last_query(), last);
+    let (_, active) = get(&node, &format!("{base}/active_series?selector=up")).await;
+    let names = active["data"].as_array().unwrap().iter();
+    let names: Vec<&Value> = names.map(|series| &series["__name__"]).collect();
+    assert_eq!(names, ["busy_total", "ended", "odd.name"]);
+    for (path, text) in [
+        ("label_values", "'label_names[]' param is required"),
+        (
+            "label_names?limit=501",
+            "'limit' param cannot be greater than '500'.",
+        ),
+        (
+            "label_names?limit=-1",
+            "'limit' param cannot be less than '0'.",
+        ),
+        ("label_names?limit=x", "invalid 'limit' param 'x'"),
+        (
+            "label_names?count_method=x",
+            "invalid 'count_method' param 'x'. valid options are: [inmemory,active]",
+        ),
+        ("active_series", "missing 'selector' parameter"),
+    ] {
+        let (status, answer) = get(&node, &format!("{base}/{path}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(answer["error"], text, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn federation_gives_the_newest_samples() {
+    let node = FakeNode::new();
+    let path = "/federate?match[]=up&match[]=%7Bjob=%22a%22%7D";
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let (status, headers, body) = ask(&node, request).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let text = String::from_utf8(body).unwrap();
+    let expected = "# TYPE busy_total untyped\n\
+         busy_total{instance=\"a\\\"b\"} 1 30000\n\
+         # TYPE odd_name untyped\n\
+         odd_name{instance=\"a\\\"b\"} +Inf 40500\n";
+    assert_eq!(text, expected);
+    assert_eq!(node.last_query(), "select 2 from -258000 to 42000 newest");
+    let request = Request::get("/federate?match[]=up")
+        .header("accept", "application/openmetrics-text;version=1.0.0")
+        .body(Body::empty())
+        .unwrap();
+    let (_, headers, body) = ask(&node, request).await;
+    let kind = headers["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    assert!(body.ends_with(b"# EOF\n"));
+    let request = Request::get("/federate?match[]=%7B")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(ask(&node, request).await.0, StatusCode::BAD_REQUEST);
+}
+
+/// A request for everything from 0 to 60 s of one metric.
+fn read_request(kinds: &[u8]) -> Request<Body> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let matcher = [field(2, b"__name__"), field(3, b"x")].concat();
+    // 60,000 as a varint.
+    let query = [&[0x10, 0xe0, 0xd4, 0x03][..], &field(3, &matcher)].concat();
+    let body = [field(1, &query), field(2, kinds)].concat();
+    let body = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+    Request::post("/api/v1/read")
+        .body(Body::from(body))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn remote_read_answers_with_samples_or_chunks() {
+    let node = FakeNode::new();
+    let (status, headers, body) = ask(&node, read_request(&[])).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    assert_eq!(headers["content-encoding"], "snappy");
+    assert_eq!(node.last_query(), "select 1 from 0 to 60000");
+    let body = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    let names = ["busy_total", "ended", "odd.name"];
+    let has = |body: &[u8], name: &str| body.windows(name.len()).any(|w| w == name.as_bytes());
+    assert!(names.iter().all(|name| has(&body, name)));
+    // The last sample of the first series: 2.0 at 60 s.
+    let sample = [
+        &[0x12, 0x0d, 0x09][..],
+        &2f64.to_le_bytes(),
+        &[0x10, 0xe0, 0xd4, 0x03],
+    ]
+    .concat();
+    assert!(body.windows(sample.len()).any(|w| w == sample));
+
+    let (status, headers, body) = ask(&node, read_request(&[1])).await;
+    assert_eq!(status, StatusCode::OK);
+    let expected = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+    assert_eq!(headers["content-type"], expected);
+    assert!(headers.get("content-encoding").is_none());
+    assert!(names.iter().all(|name| has(&body, name)));
+
+    let (status, _, body) = ask(&node, read_request(&[7])).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains("response types"), "{text}");
+    let request = Request::post("/api/v1/read").body(Body::from("x")).unwrap();
+    assert_eq!(ask(&node, request).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn heads_are_answered_where_pages_are() {
+    for path in [
+        "/-/healthy",
+        "/-/ready",
+        "/api/v1/status/buildinfo",
+        "/federate",
+    ] {
+        let request = Request::head(path).body(Body::empty()).unwrap();
+        let (status, _, body) = ask(&FakeNode::new(), request).await;
+        assert_eq!((status, body.len()), (StatusCode::OK, 0), "{path}");
+    }
+}
