@@ -3,6 +3,7 @@
 //! Ids are the hexadecimal text of the model's ids; times are milliseconds of UTC. Fields are only
 //! added, never renamed, and readers ignore what they do not know.
 
+use crate::LimitValues;
 use serde::{Deserialize, Serialize};
 
 /// `GET cluster`: the cluster as one node sees it.
@@ -242,6 +243,28 @@ pub struct WrittenValue {
 pub struct PrepareStopRequest {
     /// How long to wait for the other owners, seconds.
     pub wait_seconds: u64,
+}
+
+/// Limits of a tenant, or those of tenants that have none of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The tenant; none: the defaults of all.
+    pub tenant: Option<String>,
+    /// What was set, by name.
+    pub set: LimitValues,
+    /// What is in effect, by name: all limits.
+    pub effective: LimitValues,
+}
+
+/// `POST limits`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsRequest {
+    /// The tenant; none: the defaults of all.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// What is set from now on, by name, instead of all that was set before.
+    pub limits: LimitValues,
 }
 
 /// The answer to a `POST`: what was begun.

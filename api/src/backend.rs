@@ -1,7 +1,7 @@
 //! The seam through which the outside protocols reach the node.
 
 use crate::{
-    ApiError, TenantName, admin,
+    ApiError, LimitValues, TenantLimits, TenantName, admin,
     remote_write::{Exemplar, MetricKind, Refusals, WriteRequest},
 };
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use std::{
     collections::BTreeMap,
     ops::RangeInclusive,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use trefoil_model::{Labels, Millis};
@@ -138,6 +139,25 @@ pub trait Backend: Send + Sync + 'static {
         query: CountQuery,
     ) -> Result<SeriesCounts, QueryError>;
 
+    /// The tenant's limits that are in effect now. Called for every request.
+    fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits>;
+
+    /// What was set for a tenant, or for all of them (`None`), and what is in effect.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot know it now.
+    async fn limits_set(&self, tenant: Option<&TenantName>) -> Result<admin::Limits, ApiError>;
+
+    /// Replaces what was set for a tenant, or for all of them.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] for what is no limit, [`ApiError::Unavailable`] when it cannot be recorded now.
+    async fn set_limits(
+        &self,
+        tenant: Option<&TenantName>,
+        values: LimitValues,
+    ) -> Result<admin::Accepted, ApiError>;
+
     /// What the node runs with.
     fn node_info(&self) -> NodeInfo;
 
@@ -214,7 +234,7 @@ pub struct WriteOutcome {
     pub refusals: Refusals,
     /// How many of the samples in `refusals` are histograms.
     pub refused_histograms: u64,
-    /// Exemplars left out because of their age.
+    /// Exemplars left out because of their age, or because their series was refused.
     pub skipped_exemplars: u64,
 }
 

@@ -21,6 +21,7 @@ mod import;
 mod influx;
 mod ingest;
 mod language;
+mod limited;
 mod metrics;
 mod monitoring;
 mod otlp;
@@ -187,6 +188,10 @@ fn all_routes(app: &Arc<App>) -> Router {
         )
         .route("/trefoil/api/v1/retention", post(admin::set_retention))
         .route(
+            "/trefoil/api/v1/limits",
+            get(admin::limits).post(admin::set_limits),
+        )
+        .route(
             "/trefoil/api/v1/values",
             get(admin::value).post(admin::put_value),
         );
@@ -221,6 +226,7 @@ fn reports() -> Router<Arc<App>> {
         .route("/api/v1/alertmanagers", get(monitoring::alertmanagers))
         .route("/api/v1/rules", get(monitoring::rules))
         .route("/api/v1/alerts", get(monitoring::alerts))
+        .route("/api/v1/user_limits", get(admin::user_limits))
         .route("/api/v1/notifications", get(monitoring::notifications))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(facts::config))

@@ -192,13 +192,16 @@ fn envelope_tail(warnings: &[String], infos: &[String]) -> Vec<u8> {
 
 const SUCCESS: &[u8] = b"{\"status\":\"success\",\"data\":";
 
-/// The pieces of a query's answer.
-pub(crate) fn query_answer(result: QueryResult) -> Pieces {
+/// The pieces of a query's answer, with what it took where that is asked for.
+pub(crate) fn query_answer(result: QueryResult, stats: Option<&serde_json::Value>) -> Pieces {
     let mut head = SUCCESS.to_vec();
     head.extend_from_slice(b"{\"resultType\":\"");
     head.extend_from_slice(result.data.result_type().as_bytes());
     head.extend_from_slice(b"\",\"result\":");
-    let mut tail = b"}".to_vec();
+    let mut tail = match stats {
+        Some(stats) => format!(",\"stats\":{stats}}}").into_bytes(),
+        None => b"}".to_vec(),
+    };
     tail.extend_from_slice(&envelope_tail(&result.warnings, &result.infos));
     match result.data {
         QueryData::Vector(samples) => list(head, samples, tail, write_vector_sample),
@@ -324,7 +327,7 @@ mod tests {
             infos: texts(infos),
             samples_peak: 0,
         };
-        assert_eq!(text(query_answer(result)), expected);
+        assert_eq!(text(query_answer(result, None)), expected);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod influx;
 mod json;
 pub mod json_lines;
 mod json_reader;
+pub mod limit_refusals;
 mod limits;
 mod number;
 pub mod otlp;
@@ -23,6 +24,7 @@ mod remote_read;
 pub mod remote_write;
 mod syntax_tree;
 mod tenant;
+mod tenant_limits;
 mod wire;
 
 pub use backend::{
@@ -36,6 +38,7 @@ pub use http::{
 };
 pub use limits::{ApiLimits, WriteLimits};
 pub use tenant::{TENANT_DEFAULT, TenantName};
+pub use tenant_limits::{LimitValues, Span, TenantLimits};
 
 /// The same memory for pairs of another life. Empty vectors are collected in place, without a copy.
 pub(crate) fn recycle<'b>(mut pairs: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {

@@ -157,7 +157,7 @@ fn parse_finite(text: &str) -> Option<f64> {
 }
 
 /// `1w2d3h4m5s6ms`: every unit at most once, from large to small.
-fn parse_units(text: &str) -> Option<Millis> {
+pub(crate) fn parse_units(text: &str) -> Option<Millis> {
     const UNITS: [(&str, i64); 7] = [
         ("y", 365 * 24 * 60 * 60 * 1000),
         ("w", 7 * 24 * 60 * 60 * 1000),

@@ -281,3 +281,116 @@ async fn heads_are_answered_where_pages_are() {
         assert_eq!((status, body.len()), (StatusCode::OK, 0), "{path}");
     }
 }
+
+#[tokio::test]
+async fn what_a_query_took_is_told_when_it_is_asked_for() {
+    let stats = data("/api/v1/query?query=up&stats=all").await["stats"].take();
+    assert_eq!(stats["samples"], json!({"peakSamples": 0}));
+    let total = stats["timings"]["execTotalTime"].as_f64().unwrap();
+    assert!((0.0..60.0).contains(&total), "{stats}");
+    let without = data("/api/v1/query_range?query=up&start=1&end=2&step=1").await;
+    assert!(without.get("stats").is_none());
+}
+
+async fn ask_limited(node: &Arc<FakeNode>, path: &str) -> (StatusCode, Value) {
+    let request = Request::get(path)
+        .header("x-scope-orgid", "limited")
+        .body(Body::empty())
+        .unwrap();
+    let (status, _, body) = ask(node, request).await;
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn a_tenants_questions_keep_to_its_limits() {
+    let node = FakeNode::new();
+    let refused = [
+        (
+            "query?query=sum(up%2B1)",
+            "err-mimir-max-query-expression-size-bytes",
+        ),
+        (
+            "query_range?query=up&start=40&end=4000&step=15",
+            "err-mimir-max-total-query-length",
+        ),
+    ];
+    for (path, id) in refused {
+        let (status, answer) = ask_limited(&node, &format!("/api/v1/{path}")).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{path}: {answer}");
+        assert_eq!(answer["errorType"], "execution");
+        assert!(answer["error"].as_str().unwrap().contains(id), "{answer}");
+    }
+    assert_eq!(node.last_query(), "");
+    // The tenant sees 30 s, and it is 42.
+    for (path, empty) in [
+        (
+            "query?query=up&time=11",
+            json!({"resultType": "vector", "result": []}),
+        ),
+        (
+            "query_range?query=up&start=1&end=11&step=1",
+            json!({"resultType": "matrix", "result": []}),
+        ),
+        ("labels?start=1&end=11", json!([])),
+        ("series?match[]=up&start=1&end=11", json!([])),
+        ("label/job/values?start=1&end=11", json!([])),
+    ] {
+        let (status, answer) = ask_limited(&node, &format!("/api/v1/{path}")).await;
+        assert_eq!(
+            (status, &answer["data"]),
+            (StatusCode::OK, &empty),
+            "{path}"
+        );
+    }
+    assert_eq!(node.last_query(), "");
+    ask_limited(&node, "/api/v1/query_range?query=up&start=1&end=40&step=10").await;
+    assert_eq!(node.last_query(), "range up from 21000 to 40000 by 10000");
+    let (_, answer) = ask_limited(&node, "/api/v1/series?match[]=up").await;
+    assert_eq!(answer["data"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        answer["warnings"],
+        json!(["results truncated due to limit"])
+    );
+    assert_eq!(
+        node.last_query(),
+        "series of 1 from 12000 to 9223372036854 limit 2"
+    );
+}
+
+#[tokio::test]
+async fn a_tenants_series_keep_to_its_limits() {
+    let node = FakeNode::new();
+    let text = "up{job=\"abcd\"} 1\nup{job=\"abc\"} 2\n";
+    let request = Request::post("/api/v1/import/prometheus")
+        .header("x-scope-orgid", "limited")
+        .body(Body::from(text))
+        .unwrap();
+    let (status, _, body) = ask(&node, request).await;
+    let answer = String::from_utf8(body).unwrap();
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+    assert!(
+        answer.contains("err-mimir-label-value-too-long"),
+        "{answer}"
+    );
+    assert_eq!(node.stored(), ["limited up{job=\"abc\"} 42000 2"]);
+}
+
+#[tokio::test]
+async fn limits_are_read_and_set() {
+    let node = FakeNode::new();
+    let (_, answer) = ask_limited(&node, "/api/v1/user_limits").await;
+    assert_eq!(answer["max_query_lookback"], "30s");
+    assert_eq!(answer["max_label_names_per_series"], 30);
+    let (_, answer) = get(&node, "/trefoil/api/v1/limits?tenant=a").await;
+    assert_eq!(answer["tenant"], "a");
+    let post = |body: &'static str| {
+        let request = Request::post("/trefoil/api/v1/limits");
+        ask(&node, request.body(Body::from(body)).unwrap())
+    };
+    let (status, _, body) = post(r#"{"tenant":"a","limits":{"ingestion_rate":5}}"#).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(String::from_utf8(body).unwrap().contains("has 1"));
+    let (status, _, body) = post(r#"{"limits":{"ingestion_rat":5}}"#).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(String::from_utf8(body).unwrap().contains("ingestion_rat"));
+}

@@ -5,14 +5,15 @@ use crate::{
     cluster::{Cluster, replicas::Verdict},
     data_plane::NewWrite,
     ingest::{
-        Acceptance, Encoder,
+        Acceptance, Admission, Encoder,
         pairs::{Filter, Sender, senders_of},
     },
+    limits::{SeriesGate, TenantGates},
     query::{
         counts::Counts,
         pins::QueryKey,
         select::Select,
-        source::{ClusterSource, Reach},
+        source::{ClusterSource, Reach, owned_by},
     },
     telemetry::{Outcome, Telemetry},
 };
@@ -27,9 +28,9 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery,
-    MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages,
-    TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
+    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts,
+    SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin, limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
@@ -39,13 +40,11 @@ use trefoil_query_promql::{
 };
 use trefoil_shard::WriteOutcome as Replicated;
 
-/// Samples may be this far in the future; the clocks of clients are not perfect. Mimir's default.
-const CREATION_GRACE: Duration = Duration::from_secs(600);
-
 /// The node behind the protocols.
 pub(crate) struct NodeBackend {
     cluster: Arc<Cluster>,
     encoder: Encoder,
+    gates: TenantGates,
     telemetry: Arc<Telemetry>,
     /// Queries that were begun here.
     queries: AtomicU64,
@@ -57,13 +56,25 @@ impl NodeBackend {
         Self {
             cluster,
             encoder: Encoder::default(),
+            gates: TenantGates::default(),
             telemetry,
             queries: AtomicU64::new(0),
             begun: Instant::now(),
         }
     }
 
-    fn source(&self, tenant: TenantId, deadline: Instant) -> ClusterSource {
+    /// What a query of a tenant may use at this node.
+    fn budget(&self, limits: &TenantLimits, deadline: Instant) -> Budget {
+        let settings = &self.cluster.settings;
+        let bytes = match limits.max_estimated_memory_consumption_per_query {
+            0 => settings.query_bytes,
+            limit => limit.min(settings.query_bytes),
+        };
+        let is_late = move || Instant::now() >= deadline;
+        Budget::with_deadline(settings.query_samples, bytes, is_late)
+    }
+
+    fn source(&self, tenant: TenantId, deadline: Instant, budget: Budget) -> ClusterSource {
         let reach = Reach {
             node: self.cluster.identity.node,
             plane: self.cluster.plane.clone(),
@@ -74,9 +85,6 @@ impl NodeBackend {
                 number: self.queries.fetch_add(1, Ordering::Relaxed),
             },
         };
-        let settings = &self.cluster.settings;
-        let is_late = move || Instant::now() >= deadline;
-        let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
         ClusterSource::new(reach, tenant, deadline, budget)
     }
 
@@ -93,15 +101,39 @@ impl NodeBackend {
                 tenant.as_str()
             ))
         })?;
-        Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline))
+        let budget = self.budget(&self.limits(tenant), deadline);
+        Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline, budget))
     }
 
-    fn acceptance(&self, tenant: Option<TenantId>) -> Acceptance {
+    fn acceptance(&self, tenant: Option<TenantId>, limits: &TenantLimits) -> Acceptance {
         let now = self.cluster.now();
+        let oldest = self.cluster.oldest_accepted(tenant, now);
+        let window = limits.out_of_order_time_window.some();
         Acceptance {
-            oldest: self.cluster.oldest_accepted(tenant, now),
-            newest: now + CREATION_GRACE.as_millis() as Millis,
+            oldest: window.map_or(oldest, |window| oldest.max(now - window)),
+            newest: now + limits.creation_grace_period.0,
         }
+    }
+
+    /// Takes a request's samples out of the tenant's rate.
+    fn admit(
+        &self,
+        tenant: &TenantName,
+        limits: &TenantLimits,
+        request: &WriteRequest,
+    ) -> Result<(), ApiError> {
+        if limits.ingestion_rate <= 0.0 {
+            return Ok(());
+        }
+        let samples = request.sample_count() as u64;
+        let parts = self.cluster.nodes_that_write();
+        let admitted = self
+            .gates
+            .admit(tenant.as_str(), limits, samples, parts, Instant::now());
+        admitted.map_err(|retry_after| ApiError::TooManyRequests {
+            message: limit_refusals::too_fast(limits),
+            retry_after,
+        })
     }
 
     fn deletion_version(&self, tenant: TenantId) -> DeletionVersion {
@@ -118,6 +150,9 @@ impl NodeBackend {
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
         self.cluster.check_clock().map_err(unavailable)?;
+        let name = tenant;
+        let limits = self.limits(name);
+        self.admit(name, &limits, request)?;
         let tenant = self
             .cluster
             .tenant_for_write(tenant.as_str())
@@ -131,10 +166,23 @@ impl NodeBackend {
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
         let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
-        let acceptance = self.acceptance(Some(tenant));
+        let own = owned_by(&routing, self.cluster.identity.node);
+        let known = || self.cluster.plane.engine().known_series(tenant);
+        let stored = (usize::from(routing.shards()), own.len());
+        let mut series = SeriesGate::new(&limits, known, stored);
+        let mut gate = |shard, canonical: &[u8]| match own.contains(shard) {
+            true => series.admit(canonical),
+            false => Ok(()),
+        };
+        let acceptance = self.acceptance(Some(tenant), &limits);
+        let admission = Admission {
+            acceptance,
+            filter: filter.as_ref(),
+            gate: &mut gate,
+        };
         let encoded = self
             .encoder
-            .encode(tenant, request, &routing, acceptance, filter.as_ref())
+            .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
         // One after the other, so that a large request does not fill the owners' windows at once. What was
@@ -159,8 +207,8 @@ impl NodeBackend {
             .inc_by(encoded.deduplicated);
         let mut outcome = WriteOutcome {
             refusals: encoded.refusals,
-            refused_histograms: encoded.histograms_out_of_bounds,
-            skipped_exemplars: encoded.exemplars_out_of_bounds,
+            refused_histograms: encoded.refused_histograms,
+            skipped_exemplars: encoded.skipped_exemplars,
         };
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
@@ -220,7 +268,8 @@ impl Backend for NodeBackend {
 
     fn accepted_times(&self, tenant: &TenantName) -> RangeInclusive<Millis> {
         let state = self.cluster.metadata.state();
-        let acceptance = self.acceptance(state.tenant_id(tenant.as_str()));
+        let limits = self.limits(tenant);
+        let acceptance = self.acceptance(state.tenant_id(tenant.as_str()), &limits);
         acceptance.oldest..=acceptance.newest
     }
 
@@ -253,7 +302,7 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let options = query_options(self, query.look_back, query.deadline);
+        let options = query_options(self, tenant, query.look_back, query.deadline);
         let result = async {
             let source = self.source_of(tenant, query.deadline).await?;
             let source = source.partial(query.partial);
@@ -272,7 +321,7 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let options = query_options(self, query.look_back, query.deadline);
+        let options = query_options(self, tenant, query.look_back, query.deadline);
         let result = async {
             let grid = Grid::range(query.start, query.end, query.step)?;
             let source = self.source_of(tenant, query.deadline).await?;
@@ -389,6 +438,23 @@ impl Backend for NodeBackend {
         })
     }
 
+    fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits> {
+        let state = self.cluster.metadata.state();
+        self.gates.limits(&state, tenant.as_str())
+    }
+
+    async fn limits_set(&self, tenant: Option<&TenantName>) -> Result<admin::Limits, ApiError> {
+        self.cluster.limits_set(tenant).await
+    }
+
+    async fn set_limits(
+        &self,
+        tenant: Option<&TenantName>,
+        values: LimitValues,
+    ) -> Result<admin::Accepted, ApiError> {
+        self.cluster.set_limits(tenant, values).await
+    }
+
     fn node_info(&self) -> NodeInfo {
         let running = self.begun.elapsed().as_millis() as Millis;
         NodeInfo {
@@ -455,6 +521,7 @@ impl Backend for NodeBackend {
 
 fn query_options(
     backend: &NodeBackend,
+    tenant: &TenantName,
     look_back: Option<Duration>,
     deadline: Instant,
 ) -> QueryOptions {
@@ -462,9 +529,7 @@ fn query_options(
     if let Some(look_back) = look_back {
         eval.look_back_ms = look_back.as_millis() as Millis;
     }
-    let settings = &backend.cluster.settings;
-    let is_late = move || Instant::now() >= deadline;
-    let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
+    let budget = backend.budget(&backend.limits(tenant), deadline);
     QueryOptions { eval, budget }
 }
 

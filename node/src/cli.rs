@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod table;
+pub(crate) mod tenant;
 pub(crate) mod test;
 
 use crate::{bench, config::ServeArgs, demo::DemoArgs, kubernetes::KubernetesCommand};
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     /// Tell one node something
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Look at what tenants may do and change it
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Ask a question
     #[command(subcommand)]
     Query(query::QueryCommand),

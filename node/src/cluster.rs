@@ -12,6 +12,7 @@ pub(crate) mod replicas;
 mod retention;
 mod space;
 mod stopping;
+mod tenants;
 mod values;
 pub(crate) mod wishes;
 

@@ -6,12 +6,14 @@
 
 pub(crate) mod pairs;
 
+use crate::limits::RefusedSeries;
 use bytes::Bytes;
 use pairs::{Filter, Kept};
 use parking_lot::Mutex;
 use std::borrow::Cow;
-use trefoil_api::remote_write::{
-    MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest,
+use trefoil_api::{
+    limit_refusals,
+    remote_write::{MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest},
 };
 use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
@@ -46,6 +48,26 @@ pub(crate) struct Acceptance {
     pub(crate) newest: Millis,
 }
 
+/// Decides whether a series of a shard may be stored.
+pub(crate) type Gate<'a> = dyn FnMut(ShardId, &[u8]) -> Result<(), RefusedSeries> + 'a;
+
+/// What decides which items of a request are stored.
+pub(crate) struct Admission<'a> {
+    pub(crate) acceptance: Acceptance,
+    /// Which sender of a pair counts; nothing when pairs are not told.
+    pub(crate) filter: Option<&'a Filter<'a>>,
+    pub(crate) gate: &'a mut Gate<'a>,
+}
+
+impl Admission<'_> {
+    fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
+        match self.filter {
+            None => Kept::Stored(canonical),
+            Some(filter) => filter.keep(canonical, memory),
+        }
+    }
+}
+
 /// A request in the form in which it travels.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
@@ -58,13 +80,13 @@ pub(crate) struct Encoded {
     pub(crate) out_of_bounds: u64,
     /// Samples left out because another sender of their pair counts.
     pub(crate) deduplicated: u64,
-    /// Series left out because nobody can tell which sender of their pair counts.
-    pub(crate) refusals: Refusals,
     pub(crate) first_out_of_bounds: Option<String>,
-    /// How many of those left out are histograms.
-    pub(crate) histograms_out_of_bounds: u64,
-    /// Exemplars left out because of their time.
-    pub(crate) exemplars_out_of_bounds: u64,
+    /// Series left out because there are too many, or because nobody can tell which sender of their pair counts.
+    pub(crate) refusals: Refusals,
+    /// How many of all samples left out are histograms.
+    pub(crate) refused_histograms: u64,
+    /// Exemplars left out because of their time, or because their series may not begin.
+    pub(crate) skipped_exemplars: u64,
 }
 
 impl Acceptance {
@@ -137,49 +159,34 @@ impl Encoder {
         tenant: TenantId,
         request: &WriteRequest,
         routing: &Routing,
-        acceptance: Acceptance,
-        filter: Option<&Filter<'_>>,
+        admission: Admission<'_>,
     ) -> Result<Encoded, MetricsError> {
         let mut encoded = Encoded::default();
         let mut memory = Vec::new();
         let mut round = Round::new(routing.groups().len());
         for series in request.series() {
-            let kept = match filter {
-                None => Kept::Stored(series.canonical()),
-                Some(filter) => filter.keep(series.canonical(), &mut memory),
-            };
-            let count = series.samples().len() as u64;
-            let labels = match kept {
+            let labels = match admission.keep(series.canonical(), &mut memory) {
                 Kept::Stored(labels) => labels,
                 Kept::Dropped => {
-                    encoded.deduplicated += count;
+                    encoded.deduplicated += series.samples().len() as u64;
                     continue;
                 }
                 Kept::Refused(reason) => {
-                    let explain = || format!("{reason}, in series {}", series.to_labels());
-                    encoded.refusals.add(count, explain);
+                    encoded.refuse_series(&series, || reason);
                     continue;
                 }
             };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
-            let group = routing.group_of(shard);
-            if !series.is_plain() {
-                self.add_whole(
-                    &mut round,
-                    &mut encoded,
-                    (group, shard),
-                    (&series, labels),
-                    acceptance,
-                )?;
+            if let Err(reason) = (admission.gate)(shard, labels) {
+                encoded.refuse_series(&series, || reason.in_words());
                 continue;
             }
-            let accepted = encoded.accepted(&series, acceptance);
-            for samples in accepted.chunks(SAMPLES_AT_ONCE_MAX) {
-                self.add(&mut round, &mut encoded, group, shard, |writer| {
-                    writer.add_series(shard, labels, samples.iter().copied())
-                })?;
-                encoded.samples += samples.len() as u64;
-            }
+            let place = (routing.group_of(shard), shard);
+            let (series, times) = ((&series, labels), admission.acceptance);
+            match series.0.is_plain() {
+                true => self.add_plain(&mut round, &mut encoded, place, series, times),
+                false => self.add_whole(&mut round, &mut encoded, place, series, times),
+            }?;
         }
         for entry in request.metadata() {
             let shard = metadata_shard(tenant, entry.metric, routing.shards());
@@ -194,31 +201,71 @@ impl Encoder {
                 writer.add_metadata(shard, &metadata)
             })?;
         }
+        self.add_exemplars(
+            &mut round,
+            &mut encoded,
+            tenant,
+            request,
+            routing,
+            admission,
+        )?;
+        self.finish(&mut round, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    fn add_exemplars(
+        &self,
+        round: &mut Round,
+        encoded: &mut Encoded,
+        tenant: TenantId,
+        request: &WriteRequest,
+        routing: &Routing,
+        admission: Admission<'_>,
+    ) -> Result<(), MetricsError> {
+        let mut memory = Vec::new();
         for (series, exemplar) in request.exemplars() {
-            if !acceptance.accepts(exemplar.time) {
-                encoded.exemplars_out_of_bounds += 1;
+            if !admission.acceptance.accepts(exemplar.time) {
+                encoded.skipped_exemplars += 1;
                 continue;
             }
-            let kept = match filter {
-                None => Kept::Stored(series.canonical()),
-                Some(filter) => filter.keep(series.canonical(), &mut memory),
-            };
-            let Kept::Stored(canonical) = kept else {
+            let Kept::Stored(labels) = admission.keep(series.canonical(), &mut memory) else {
                 continue;
             };
-            let shard = shard_of(key_hash(tenant, canonical), routing.shards());
+            let shard = shard_of(key_hash(tenant, labels), routing.shards());
+            if (admission.gate)(shard, labels).is_err() {
+                encoded.skipped_exemplars += 1;
+                continue;
+            }
             let group = routing.group_of(shard);
             let exemplar = Exemplar {
                 labels: exemplar.labels.clone(),
                 value: exemplar.value,
                 time: exemplar.time,
             };
-            self.add(&mut round, &mut encoded, group, shard, |writer| {
-                writer.add_exemplar(shard, canonical, &exemplar)
+            self.add(round, encoded, group, shard, |writer| {
+                writer.add_exemplar(shard, labels, &exemplar)
             })?;
         }
-        self.finish(&mut round, &mut encoded)?;
-        Ok(encoded)
+        Ok(())
+    }
+
+    /// Adds a series that has numbers only.
+    fn add_plain(
+        &self,
+        round: &mut Round,
+        encoded: &mut Encoded,
+        (group, shard): (usize, ShardId),
+        (series, labels): (&SeriesRef<'_>, &[u8]),
+        acceptance: Acceptance,
+    ) -> Result<(), MetricsError> {
+        let accepted = encoded.accepted(series, acceptance);
+        for samples in accepted.chunks(SAMPLES_AT_ONCE_MAX) {
+            self.add(round, encoded, group, shard, |writer| {
+                writer.add_series(shard, labels, samples.iter().copied())
+            })?;
+            encoded.samples += samples.len() as u64;
+        }
+        Ok(())
     }
 
     /// Adds a series that has histograms or start timestamps.
@@ -235,8 +282,8 @@ impl Encoder {
             if acceptance.accepts(sample.time) {
                 accepted.push(sample);
             } else {
-                encoded.refuse(series, sample.time);
-                encoded.histograms_out_of_bounds += u64::from(is_histogram(&sample));
+                encoded.refuse(series, sample.time, acceptance);
+                encoded.refused_histograms += u64::from(is_histogram(&sample));
             }
         }
         let mut rest = &accepted[..];
@@ -326,16 +373,28 @@ impl Encoded {
             return Cow::Borrowed(samples);
         }
         let refused = samples.iter().filter(|sample| !fits(sample));
-        refused.for_each(|sample| self.refuse(series, sample.0));
+        refused.for_each(|sample| self.refuse(series, sample.0, acceptance));
         Cow::Owned(samples.iter().filter(|s| fits(s)).copied().collect())
     }
 
+    /// Counts the samples of a series that is not stored at all.
+    fn refuse_series(&mut self, series: &SeriesRef<'_>, reason: impl FnOnce() -> String) {
+        let samples = series.samples().len() as u64;
+        let explain = || format!("{}, in series {}", reason(), series.to_labels());
+        self.refusals.add(samples, explain);
+        let histograms = series.whole_samples().filter(is_histogram).count();
+        self.refused_histograms += histograms as u64;
+    }
+
     /// Counts a sample whose time is not acceptable.
-    fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis) {
+    fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis, acceptance: Acceptance) {
         self.out_of_bounds += 1;
         self.first_out_of_bounds.get_or_insert_with(|| {
-            let labels = series.to_labels();
-            format!("timestamp {time} of series {labels} is out of bounds")
+            let labels = series.to_labels().to_string();
+            match time > acceptance.newest {
+                true => limit_refusals::too_far_in_future(time, &labels),
+                false => limit_refusals::too_old(time, &labels),
+            }
         });
     }
 }

@@ -14,6 +14,7 @@ mod gossip_driver;
 mod http_client;
 mod ingest;
 mod kubernetes;
+mod limits;
 mod logging;
 mod open_files;
 mod peer_handler;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         }
         Command::Cluster(command) => block_on(cli::cluster::run(command)),
         Command::Node(command) => block_on(cli::node::run(command)),
+        Command::Tenant(command) => block_on(cli::tenant::run(command)),
         Command::Query(command) => {
             block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
         }

@@ -25,6 +25,7 @@ mod recovery;
 mod relay;
 mod retention;
 mod start;
+mod tenant_limits;
 
 use std::{sync::Arc, time::Duration};
 use trefoil_jepsen::{

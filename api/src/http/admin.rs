@@ -5,10 +5,13 @@ use super::{
     answer::{document, takes_gzip},
     body,
     parameters::{Parameters, declared_length},
+    tenant,
 };
 use crate::{
-    ApiError,
-    admin::{DigestsRequest, NodeRequest, PrepareStopRequest, PutValue, RetentionRequest},
+    ApiError, TenantName,
+    admin::{
+        DigestsRequest, LimitsRequest, NodeRequest, PrepareStopRequest, PutValue, RetentionRequest,
+    },
 };
 use axum::{
     extract::{Request, State},
@@ -76,6 +79,34 @@ pub(super) async fn set_retention(State(app): Shared, request: Request) -> Respo
         app.backend.set_retention(wanted.hours).await
     };
     document(outcome.await, false)
+}
+
+/// `GET limits?tenant=T`; without a tenant, the defaults of all.
+pub(super) async fn limits(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let parameters = Parameters::of(request, &app).await?;
+        let tenant = parameters.get("tenant").map(TenantName::new).transpose()?;
+        app.backend.limits_set(tenant.as_ref()).await
+    };
+    document(outcome.await, false)
+}
+
+/// `POST limits` with `{"tenant":"T","limits":{...}}`.
+pub(super) async fn set_limits(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let wanted: LimitsRequest =
+            read(request, "{\"tenant\":\"T\",\"limits\":{\"NAME\":VALUE}}").await?;
+        let tenant = wanted.tenant.as_deref().map(TenantName::new).transpose()?;
+        let backend = &app.backend;
+        backend.set_limits(tenant.as_ref(), wanted.limits).await
+    };
+    document(outcome.await, false)
+}
+
+/// Mimir's `GET user_limits`: what is in effect for who asks.
+pub(super) async fn user_limits(State(app): Shared, headers: HeaderMap) -> Response {
+    let outcome = tenant(&headers).map(|tenant| (*app.backend.limits(&tenant)).clone());
+    document(outcome, false)
 }
 
 /// `GET values?key=K`.

@@ -59,7 +59,7 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
     };
     let mut intake = Intake::begin(app, &parts.headers)?;
     let body = intake.collect(&parts.headers, body).await?;
-    let limits = app.limits.write;
+    let limits = intake.write_limits();
     let is_large = coding != Coding::Identity || body.len() > DECODED_INLINE_BYTES_MAX;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let decoded = intake.decode(is_large, move |buffers, held| {

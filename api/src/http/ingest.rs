@@ -8,7 +8,7 @@ use super::{
     tenant,
 };
 use crate::{
-    ApiError, TenantName, WriteLimits,
+    ApiError, TenantLimits, TenantName, WriteLimits,
     remote_write::{Decoder, Refusals, WriteRequest},
 };
 use axum::{
@@ -77,6 +77,7 @@ impl BufferPool {
 pub(super) struct Intake<'a> {
     app: &'a Arc<App>,
     tenant: TenantName,
+    limits: Arc<TenantLimits>,
     deadline: Instant,
     held: HeldBytes,
     _turn: SemaphorePermit<'a>,
@@ -92,6 +93,7 @@ impl<'a> Intake<'a> {
         let turn = app.writes.try_acquire();
         Ok(Self {
             app,
+            limits: app.backend.limits(&tenant),
             tenant,
             deadline: Instant::now() + app.limits.write_timeout,
             held: app.write_bytes.hold_none(),
@@ -102,6 +104,17 @@ impl<'a> Intake<'a> {
     /// Whose samples these are.
     pub(super) fn tenant(&self) -> &TenantName {
         &self.tenant
+    }
+
+    /// The bounds of the request: those of the server, with the tenant's own for labels.
+    pub(super) fn write_limits(&self) -> WriteLimits {
+        WriteLimits {
+            label_names_max: self.limits.max_label_names_per_series,
+            label_name_bytes_max: self.limits.max_label_name_length,
+            label_value_bytes_max: self.limits.max_label_value_length,
+            metadata_bytes_max: self.limits.max_metadata_length,
+            ..self.app.limits.write
+        }
     }
 
     /// Takes the body, compressed as it is.

@@ -80,7 +80,7 @@ pub(super) async fn export(
     coding: Coding,
     body: Bytes,
 ) -> Result<Rejections, ApiError> {
-    let limits = app.limits.write;
+    let limits = intake.write_limits();
     let options = Arc::clone(&app.otlp);
     let accepted = app.backend.accepted_times(intake.tenant());
     let is_large = coding != Coding::Identity || body.len() > DECODED_INLINE_BYTES_MAX;

@@ -121,11 +121,17 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::BadData`] when the timeout cannot be read.
     pub(super) fn deadline(&self, longest: Duration) -> Result<Instant, ApiError> {
+        Ok(Instant::now() + self.timeout(longest)?)
+    }
+
+    /// How long the answer may take.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it cannot be read.
+    pub(super) fn timeout(&self, longest: Duration) -> Result<Duration, ApiError> {
         let wanted = self.get("timeout").map(|text| parse_span("timeout", text));
-        let timeout = wanted
-            .transpose()?
-            .map_or(longest, |wanted| wanted.min(longest));
-        Ok(Instant::now() + timeout)
+        let wanted = wanted.transpose()?;
+        Ok(wanted.map_or(longest, |wanted| wanted.min(longest)))
     }
 
     /// How far back a sample counts.

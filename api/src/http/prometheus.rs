@@ -3,6 +3,7 @@
 use super::{
     App, Shared,
     answer::{error_answer, json_answer, takes_gzip},
+    limited::{self, Limited},
     parameters::Parameters,
     tenant,
 };
@@ -15,7 +16,10 @@ use axum::{
     extract::{Path, Request, State},
     response::Response,
 };
-use std::{future::Future, time::Instant};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 use trefoil_query_promql::{Grid, Listing, QueryData, QueryError, QueryResult};
 
 /// What Prometheus says when `limit` cut an answer.
@@ -35,8 +39,15 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             partial: parameters.partial()?,
             limit,
         };
-        let result = app.backend.query_instant(&tenant, query).await;
-        Ok(json::query_answer(cut(result.map_err(wrong_query)?, limit)))
+        let stats = Stats::begin(&parameters, &app, deadline);
+        let limits = app.backend.limits(&tenant);
+        let result = match limited::instant(&limits, query, app.backend.now())? {
+            Limited::Ask(query) => app.backend.query_instant(&tenant, query).await,
+            Limited::Nothing => Ok(limited::empty_vector()),
+        };
+        let result = result.map_err(wrong_query)?;
+        let stats = stats?.map(|stats| stats.end(&result));
+        Ok(json::query_answer(cut(result, limit), stats.as_ref()))
     })
     .await
 }
@@ -63,8 +74,15 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             partial: parameters.partial()?,
             limit,
         };
-        let result = app.backend.query_range(&tenant, query).await;
-        Ok(json::query_answer(cut(result.map_err(wrong_query)?, limit)))
+        let stats = Stats::begin(&parameters, &app, deadline);
+        let limits = app.backend.limits(&tenant);
+        let result = match limited::range(&limits, query, app.backend.now())? {
+            Limited::Ask(query) => app.backend.query_range(&tenant, query).await,
+            Limited::Nothing => Ok(limited::empty_matrix()),
+        };
+        let result = result.map_err(wrong_query)?;
+        let stats = stats?.map(|stats| stats.end(&result));
+        Ok(json::query_answer(cut(result, limit), stats.as_ref()))
     })
     .await
 }
@@ -78,9 +96,21 @@ pub(super) async fn series(State(app): Shared, request: Request) -> Response {
                 "no match[] parameter provided".to_owned(),
             ));
         }
-        let limit = parameters.limit("limit")?;
+        let mut limit = parameters.limit("limit")?;
         let options = parameters.listing_options(deadline)?;
-        let listing = app.backend.series(&tenant, filter, options).await?;
+        let limits = app.backend.limits(&tenant);
+        let listing = match limited::listing(&limits, filter, app.backend.now()) {
+            Limited::Ask(mut filter) => {
+                if limits.max_series_query_limit > 0 {
+                    let most = limits.max_series_query_limit;
+                    limit = if limit == 0 { most } else { limit.min(most) };
+                    // One more shows whether there are more.
+                    filter.limit = limit.saturating_add(1);
+                }
+                app.backend.series(&tenant, filter, options).await?
+            }
+            Limited::Nothing => nothing(),
+        };
         let listing = cut_listing(listing, limit);
         Ok(json::series_answer(listing.items, &listing.warnings))
     })
@@ -92,7 +122,11 @@ pub(super) async fn labels(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
         let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
         let options = parameters.listing_options(deadline)?;
-        let listing = app.backend.label_names(&tenant, filter, options).await?;
+        let limits = app.backend.limits(&tenant);
+        let listing = match limited::listing(&limits, filter, app.backend.now()) {
+            Limited::Ask(filter) => app.backend.label_names(&tenant, filter, options).await?,
+            Limited::Nothing => nothing(),
+        };
         let listing = cut_listing(listing, limit);
         Ok(json::texts_answer(listing.items, &listing.warnings))
     })
@@ -112,10 +146,16 @@ pub(super) async fn label_values(
         }
         let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
         let options = parameters.listing_options(deadline)?;
-        let listing = app
-            .backend
-            .label_values(&tenant, &name, filter, options)
-            .await?;
+        let limits = app.backend.limits(&tenant);
+        let listing = match limited::listing(&limits, filter, app.backend.now()) {
+            Limited::Ask(filter) => {
+                let backend = &app.backend;
+                backend
+                    .label_values(&tenant, &name, filter, options)
+                    .await?
+            }
+            Limited::Nothing => nothing(),
+        };
         let listing = cut_listing(listing, limit);
         Ok(json::texts_answer(listing.items, &listing.warnings))
     })
@@ -200,6 +240,54 @@ fn cut(mut result: QueryResult, limit: usize) -> QueryResult {
     }
     result.warnings.push(CUT.to_owned());
     result
+}
+
+/// What a query took, for `stats=all` (or anything else that is not empty).
+struct Stats {
+    waited: Duration,
+    begun: Instant,
+}
+
+impl Stats {
+    /// # Errors
+    /// Those of the deadline, which was read before.
+    fn begin(
+        parameters: &Parameters,
+        app: &App,
+        deadline: Instant,
+    ) -> Result<Option<Self>, ApiError> {
+        if parameters.get("stats").is_none() {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        // The deadline was set when the request had been read.
+        let left = deadline.saturating_duration_since(begun);
+        let timeout = parameters.timeout(app.limits.query_timeout)?;
+        Ok(Some(Self {
+            waited: timeout.saturating_sub(left),
+            begun,
+        }))
+    }
+
+    /// Prometheus' form, without what is not counted here.
+    fn end(&self, result: &QueryResult) -> serde_json::Value {
+        let evaluated = self.begun.elapsed();
+        serde_json::json!({
+            "timings": {
+                "evalTotalTime": evaluated.as_secs_f64(),
+                "execQueueTime": self.waited.as_secs_f64(),
+                "execTotalTime": (self.waited + evaluated).as_secs_f64(),
+            },
+            "samples": {"peakSamples": result.samples_peak},
+        })
+    }
+}
+
+fn nothing<T>() -> Listing<T> {
+    Listing {
+        items: Vec::new(),
+        warnings: Vec::new(),
+    }
 }
 
 fn cut_listing<T>(mut listing: Listing<T>, limit: usize) -> Listing<T> {

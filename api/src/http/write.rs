@@ -78,7 +78,7 @@ async fn handle(
 ) -> Result<(Written, Result<(), ApiError>), ApiError> {
     let mut intake = Intake::begin(app, headers)?;
     let body = intake.collect(headers, body).await?;
-    let limits = app.limits.write;
+    let limits = intake.write_limits();
     let declared = snap::raw::decompress_len(&body).unwrap_or(0);
     let decoded = intake.decode(declared > DECODED_INLINE_BYTES_MAX, move |buffers, held| {
         if declared <= limits.decompressed_bytes_max {

@@ -250,16 +250,16 @@ fn explain(
         Broken::Duplicate => format!("label {text:?} appears twice"),
         Broken::NotUtf8 => format!("label {text:?} is not valid UTF-8"),
         Broken::TooManyLabels => format!(
-            "has {count} labels, more than {} (max_label_names_per_series)",
+            "has {count} labels, more than {} (max_label_names_per_series) (err-mimir-max-label-names-per-series)",
             limits.label_names_max
         ),
         Broken::NameTooLong => format!(
-            "label name {text:?} has {} bytes, more than {} (max_label_name_length)",
+            "label name {text:?} has {} bytes, more than {} (max_label_name_length) (err-mimir-label-name-too-long)",
             name.len(),
             limits.label_name_bytes_max
         ),
         Broken::ValueTooLong => format!(
-            "value of label {text:?} has {} bytes, more than {} (max_label_value_length)",
+            "value of label {text:?} has {} bytes, more than {} (max_label_value_length) (err-mimir-label-value-too-long)",
             value.len(),
             limits.label_value_bytes_max
         ),

@@ -9,9 +9,9 @@ use std::{
 };
 use tokio::sync::Notify;
 use trefoil_api::{
-    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery,
-    MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages,
-    TenantName, WriteOutcome, admin,
+    ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
+    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts,
+    SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Labels, Millis};
@@ -30,6 +30,12 @@ pub(crate) enum Mood {
     RefusesOld,
     NotReady,
 }
+
+/// The limits of the tenant `limited`.
+const LIMITS: &str = r#"{
+    "max_label_value_length": 3, "max_query_expression_size_bytes": 8, "max_total_query_length": "1h",
+    "max_query_lookback": "30s", "max_series_query_limit": 1
+}"#;
 
 pub(crate) struct FakeNode {
     mood: Mood,
@@ -377,6 +383,33 @@ impl Backend for FakeNode {
             labels: labels
                 .map(|(name, counts)| (name.to_owned(), counts))
                 .collect(),
+        })
+    }
+
+    fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits> {
+        let set = match tenant.as_str() {
+            "limited" => Some(LIMITS),
+            _ => None,
+        };
+        let set: LimitValues = serde_json::from_str(set.unwrap_or("{}")).unwrap();
+        Arc::new(TenantLimits::resolve([&set]).unwrap())
+    }
+
+    async fn limits_set(&self, tenant: Option<&TenantName>) -> Result<admin::Limits, ApiError> {
+        Ok(admin::Limits {
+            tenant: tenant.map(|tenant| tenant.as_str().to_owned()),
+            ..admin::Limits::default()
+        })
+    }
+
+    async fn set_limits(
+        &self,
+        tenant: Option<&TenantName>,
+        values: LimitValues,
+    ) -> Result<admin::Accepted, ApiError> {
+        TenantLimits::resolve([&values]).map_err(ApiError::BadData)?;
+        Ok(admin::Accepted {
+            message: format!("{tenant:?} has {}", values.len()),
         })
     }
 

@@ -291,7 +291,7 @@ pub(super) async fn send(
     client.post(&url, &headers, Bytes::from(body)).await
 }
 
-async fn fetch<T: DeserializeOwned>(
+pub(super) async fn fetch<T: DeserializeOwned>(
     target: &Target,
     path: &str,
     seconds: u64,

@@ -1,12 +1,13 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
+mod admission;
 mod copies;
 mod dropping;
 pub(super) mod history;
 mod lost_end;
 
 use super::*;
-use crate::ingest::{Acceptance, Encoder};
+use crate::ingest::{Acceptance, Admission, Encoder};
 use crate::query::{
     answering,
     evaluator::Evaluator,
@@ -720,9 +721,14 @@ async fn a_large_request_is_cut_into_rounds() {
         oldest: 10,
         newest: i64::MAX,
     };
+    let admission = Admission {
+        acceptance,
+        filter: None,
+        gate: &mut |_, _| Ok(()),
+    };
     let encoder = Encoder::default();
     let encoded = encoder
-        .encode(TENANT, &request, &run.plane.routing(), acceptance, None)
+        .encode(TENANT, &request, &run.plane.routing(), admission)
         .expect("every piece fits");
 
     assert!(encoded.rounds.len() > 1);

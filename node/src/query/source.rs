@@ -414,7 +414,7 @@ impl Drop for HeldBytes<'_> {
 }
 
 /// All shards that a node stores.
-fn owned_by(routing: &Routing, node: NodeId) -> ShardSet {
+pub(crate) fn owned_by(routing: &Routing, node: NodeId) -> ShardSet {
     let own = routing
         .groups()
         .iter()

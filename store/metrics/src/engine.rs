@@ -33,6 +33,7 @@ use crate::body::{Body, BodyReader};
 use crate::deletion::Deletion;
 use crate::exemplars::{Exemplars, FoundExemplar};
 use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
+use crate::known::KnownSeries;
 use crate::view::View;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -335,6 +336,13 @@ impl MetricsEngine {
             windows.extend(head.samples.read().windows());
         }
         windows
+    }
+
+    /// What the head has of a tenant's series, for limits.
+    pub fn known_series(&self, tenant: TenantId) -> Option<KnownSeries> {
+        let heads = self.heads.read();
+        let head = heads.tenants.get(&tenant)?;
+        Some(KnownSeries::new(Arc::clone(&head.index)))
     }
 
     /// Series in the head's label indexes, and samples in the head, a histogram counted as the plain samples that take as

@@ -21,6 +21,7 @@ mod error;
 mod exemplars;
 mod head;
 mod histogram;
+mod known;
 mod matcher;
 mod order;
 mod postings;
@@ -39,6 +40,7 @@ pub use engine::{
 };
 pub use error::MetricsError;
 pub use exemplars::Exemplar;
+pub use known::{KnownSeries, metric_of};
 pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};
 pub use value::{HISTOGRAM_BITS, STALE_MARKER_BITS, prefer};

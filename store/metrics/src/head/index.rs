@@ -85,6 +85,29 @@ impl HeadIndex {
         }
     }
 
+    /// Whether there is a series with these canonical labels.
+    pub(crate) fn contains(&self, canonical: &[u8]) -> bool {
+        let hash = SeriesHash::of(self.tenant, canonical).0;
+        let (high, low) = ((hash >> 64) as u64, hash as u64);
+        let same = |number: &u32| {
+            let one = &self.series[*number as usize];
+            one.hash_low == low && one.hash_high == high
+        };
+        self.series_table.find(low, same).is_some()
+    }
+
+    /// Collects the series that have this label with this value.
+    pub(crate) fn collect_pair(&self, name: &[u8], value: &[u8], found: &mut RoaringBitmap) {
+        let mut bytes = Vec::new();
+        for text in [name, value] {
+            write_varint(&mut bytes, text.len() as u64);
+            bytes.extend_from_slice(text);
+        }
+        if let Some(pair) = self.find_pair(&bytes) {
+            self.pairs[pair as usize].postings.collect(found);
+        }
+    }
+
     fn add(&mut self, canonical: &[u8], shard: ShardId, (high, low): (u64, u64)) -> u32 {
         let number = self.series.len() as u32;
         let labels = self.labels.len() as u32;

@@ -1,0 +1,55 @@
+//! What a gate of series keeps out of the parcels: numbers, histograms and exemplars alike.
+
+use super::*;
+use crate::limits::RefusedSeries;
+use remote_write::{Exemplar, Sample, SampleValue, WriteRequest};
+use trefoil_model::Histogram;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_may_not_begin_leaves_nothing() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let limits = ApiLimits::default().write;
+    let histogram = Sample {
+        time: 2,
+        start: 0,
+        value: SampleValue::Histogram(Arc::new(Histogram::default())),
+    };
+    let mut request = WriteRequest::default();
+    for metric in ["admitted", "refused"] {
+        let samples = [Sample::float(1, 1.0), histogram.clone()];
+        let pushed = request.push_samples(&mut [("__name__", metric)], samples, &limits);
+        pushed.expect("a small request");
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", "a")]),
+            value: 1.0,
+            time: 1,
+        };
+        let pushed = request.push_exemplar(&mut [("__name__", metric)], Some(exemplar), &limits);
+        pushed.expect("a small request");
+    }
+    let refused = Labels::from_pairs([("__name__", "refused")]);
+    let mut gate = |_, canonical: &[u8]| match canonical == refused.canonical() {
+        true => Err(RefusedSeries::OfTenant(1)),
+        false => Ok(()),
+    };
+    let admission = Admission {
+        acceptance: Acceptance {
+            oldest: 0,
+            newest: 10,
+        },
+        filter: None,
+        gate: &mut gate,
+    };
+    let encoder = Encoder::default();
+    let encoded = encoder.encode(TENANT, &request, &run.plane.routing(), admission);
+    let encoded = encoded.expect("a small request");
+    assert_eq!((encoded.samples, encoded.out_of_bounds), (2, 0));
+    let refusals = (encoded.refusals.series, encoded.refusals.samples);
+    assert_eq!(refusals, (1, 2));
+    assert_eq!(
+        (encoded.refused_histograms, encoded.skipped_exemplars),
+        (1, 1)
+    );
+    run.kill(&machine);
+}
