@@ -23,6 +23,8 @@ use trefoil_query_promql::{MatchOp, Matcher};
 
 /// Queries of a request; senders put one into each.
 const QUERIES_MAX: usize = 64;
+/// Matchers of all queries of a request. A compiled expression may take megabytes.
+const MATCHERS_MAX: usize = 128;
 
 /// What a client asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,6 +71,16 @@ impl ReadRequest {
                 }
                 (_, wire) => reader.skip(wire, "ReadRequest")?,
             }
+            let matchers: usize = request
+                .queries
+                .iter()
+                .map(|query| query.matchers.len())
+                .sum();
+            if matchers > MATCHERS_MAX {
+                return Err(ApiError::BadData(format!(
+                    "more than {MATCHERS_MAX} matchers in a read request"
+                )));
+            }
             if request.queries.len() > QUERIES_MAX {
                 return Err(ApiError::BadData(format!(
                     "more than {QUERIES_MAX} queries in a read request"
@@ -95,7 +107,9 @@ impl ReadQuery {
             match reader.tag("Query")? {
                 (1, WireType::Varint) => query.start = reader.varint("start_timestamp_ms")? as i64,
                 (2, WireType::Varint) => query.end = reader.varint("end_timestamp_ms")? as i64,
-                (3, WireType::Bytes) => query.matchers.push(matcher(reader.message("matchers")?)?),
+                (3, WireType::Bytes) if query.matchers.len() <= MATCHERS_MAX => {
+                    query.matchers.push(matcher(reader.message("matchers")?)?);
+                }
                 (_, wire) => reader.skip(wire, "Query")?,
             }
         }
@@ -199,6 +213,13 @@ mod tests {
         );
         assert!(!ReadRequest::decode(&query(&[0, 1])).unwrap().wants_chunks);
         assert!(ReadRequest::decode(&query(&[9])).is_err());
+        // Expressions are compiled, so there are few.
+        assert!(ReadRequest::decode(&query(&[]).repeat(QUERIES_MAX)).is_ok());
+        assert!(ReadRequest::decode(&query(&[]).repeat(QUERIES_MAX + 1)).is_err());
+        let matchers = b"\x1a\x04\x12\x02ab".repeat(MATCHERS_MAX + 1);
+        let mut many = Vec::new();
+        write_bytes(&mut many, 1, &matchers);
+        assert!(ReadRequest::decode(&many).is_err());
         let body = query(&[]);
         for end in 1..body.len() - 2 {
             // Whatever it says, it says it without a panic.

@@ -7,7 +7,7 @@
 //! Mimir's users find what it means, and the limit to change. Where the numbers live, and who counts series and
 //! rates, is the node's business.
 
-use crate::number::parse_units;
+use crate::number::{TIME_MAX, parse_units};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 use trefoil_model::Millis;
@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for Span {
         };
         let refuse = || D::Error::custom(format!("{value} is not a length of time such as \"1h\""));
         millis
-            .filter(|millis| *millis >= 0)
+            .filter(|millis| (0..=TIME_MAX).contains(millis))
             .map(Self)
             .ok_or_else(refuse)
     }
@@ -177,6 +177,10 @@ mod tests {
             (json!({"ingestion_rate": -1}), "no rate"),
             (json!({"max_query_lookback": "soon"}), "length of time"),
             (json!({"max_global_series_per_user": -4}), "-4"),
+            (
+                json!({"creation_grace_period": i64::MAX / 1000}),
+                "length of time",
+            ),
         ] {
             let error = TenantLimits::resolve([&values(wrong)]).unwrap_err();
             assert!(error.contains(word), "{error}");

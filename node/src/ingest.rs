@@ -177,7 +177,11 @@ impl Encoder {
                 }
             };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
-            if let Err(reason) = (admission.gate)(shard, labels) {
+            // A series of which nothing is stored takes no room from others.
+            let mut times = series.samples().iter().map(|(at, _)| *at);
+            if times.any(|at| admission.acceptance.accepts(at))
+                && let Err(reason) = (admission.gate)(shard, labels)
+            {
                 encoded.refuse_series(&series, || reason.in_words());
                 continue;
             }

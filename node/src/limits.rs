@@ -222,8 +222,15 @@ impl<'a> SeriesGate<'a> {
             && let Some(metric) = metric_of(canonical)
         {
             let counted = self.of_metric.get(metric).copied();
-            let head = || known.map_or(0, |known| known.count_of_metric(metric));
-            let here = counted.unwrap_or_else(head);
+            let here = match counted {
+                Some(here) => here,
+                None => {
+                    // Counting costs; once for all series of the request, also if none is admitted.
+                    let here = known.map_or(0, |known| known.count_of_metric(metric));
+                    self.of_metric.insert(metric.to_vec(), here);
+                    here
+                }
+            };
             if self.is_reached(limit, here) {
                 let metric = String::from_utf8_lossy(metric).into_owned();
                 return Err(RefusedSeries::OfMetric(metric, limit));

@@ -23,6 +23,10 @@ use std::{
 };
 use tokio::sync::SemaphorePermit;
 
+/// Labels of a series, whatever a tenant's limit says; the store takes no more.
+const LABEL_NAMES_MOST: usize = 1024;
+/// Bytes of a name, a value or a help text, whatever a tenant's limit says.
+const LABEL_BYTES_MOST: usize = 64 << 10;
 /// The node ends at the deadline by itself and says what is missing; this much later the API gives up.
 const NODE_GRACE: Duration = Duration::from_millis(500);
 /// Bodies above this are decoded on a thread of their own, so that they do not hold up other requests.
@@ -108,11 +112,16 @@ impl<'a> Intake<'a> {
 
     /// The bounds of the request: those of the server, with the tenant's own for labels.
     pub(super) fn write_limits(&self) -> WriteLimits {
+        // 0 is no limit of the tenant; what a series may have at all stays.
+        let within = |limit: usize, most: usize| match limit {
+            0 => most,
+            limit => limit.min(most),
+        };
         WriteLimits {
-            label_names_max: self.limits.max_label_names_per_series,
-            label_name_bytes_max: self.limits.max_label_name_length,
-            label_value_bytes_max: self.limits.max_label_value_length,
-            metadata_bytes_max: self.limits.max_metadata_length,
+            label_names_max: within(self.limits.max_label_names_per_series, LABEL_NAMES_MOST),
+            label_name_bytes_max: within(self.limits.max_label_name_length, LABEL_BYTES_MOST),
+            label_value_bytes_max: within(self.limits.max_label_value_length, LABEL_BYTES_MOST),
+            metadata_bytes_max: within(self.limits.max_metadata_length, LABEL_BYTES_MOST),
             ..self.app.limits.write
         }
     }

@@ -11,7 +11,7 @@ use super::{
     tenant,
 };
 use crate::{
-    ApiError, SelectQuery, SeriesPages, TenantName,
+    ApiError, SelectQuery, SeriesPages, TenantName, WriteLimits,
     remote_read::{Frames, ReadQuery, ReadRequest, Response as Samples},
     remote_write::decompress_snappy,
 };
@@ -28,6 +28,8 @@ use trefoil_query_promql::QueryError;
 
 /// Bytes of a compressed request: matchers only.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a request as it is read.
+const DECOMPRESSED_BYTES_MAX: usize = 4 << 20;
 const CHUNKS: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
 
 /// `POST read`.
@@ -43,11 +45,9 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> 
     let tenant = tenant(&parts.headers)?;
     let declared = declared_length(&parts.headers);
     let compressed = body::collect(request_body, declared, REQUEST_BYTES_MAX, None).await?;
-    let mut decompressed = Vec::new();
-    let length = decompress_snappy(&compressed, &app.limits.write, &mut decompressed)?;
-    let request = ReadRequest::decode(&decompressed[..length])?;
     let deadline = Instant::now() + app.limits.query_timeout;
     let turn = app.query_turn(deadline).await?;
+    let request = decode(app, &compressed)?;
     if request.wants_chunks {
         let frames = chunks(app, &tenant, request.queries, deadline).await?;
         // The turn ends with the stream.
@@ -71,6 +71,17 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> 
         .headers_mut()
         .insert(header::CONTENT_ENCODING, snappy);
     Ok(response)
+}
+
+/// Reads what was asked. Expressions are compiled here, so it happens in a turn.
+fn decode(app: &App, compressed: &[u8]) -> Result<ReadRequest, ApiError> {
+    let limits = WriteLimits {
+        decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
+        ..app.limits.write
+    };
+    let mut decompressed = Vec::new();
+    let length = decompress_snappy(compressed, &limits, &mut decompressed)?;
+    ReadRequest::decode(&decompressed[..length])
 }
 
 async fn select(
