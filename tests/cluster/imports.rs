@@ -2,8 +2,11 @@
 
 use crate::Scenario;
 use anyhow::ensure;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+use trefoil_jepsen::wait_until;
 
+/// How far the clocks of nodes of one machine may be apart.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
 const TEXT: &str = "/prometheus/api/v1/import/prometheus";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,9 +83,14 @@ async fn imports_of_every_format_are_read_at_another_node() -> anyhow::Result<()
         ("import_lines", Some("12")),
         ("import_lost", None),
     ] {
-        let found = run.cluster.instant(1, query).await?;
-        let value = found[0]["value"][1].as_str();
-        ensure!(value == expected, "{query}: {found}, not {expected:?}");
+        // A node gives samples without a time the cluster's, which may be a little ahead of the time that is asked for.
+        let seen = wait_until(query, CLOCKS_APART_MAX, || async {
+            let found = run.cluster.instant(1, query).await?;
+            let value = found[0]["value"][1].as_str();
+            ensure!(value == expected, "{query}: {found}, not {expected:?}");
+            Ok(())
+        });
+        seen.await?;
     }
     run.finish().await
 }
