@@ -2,9 +2,10 @@
 
 use crate::{EQUAL_WAIT_MAX, SETTLE, stations};
 use anyhow::{Context, ensure};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trefoil_jepsen::{
-    Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until_equal,
+    Cluster, Exclusive, Load, LoadPlan, check_answers, ready_seconds_max, wait_until,
+    wait_until_equal,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,10 +91,7 @@ async fn nodes_stop_when_asked_and_come_back_with_everything() -> anyhow::Result
 
 /// Waits until the node says what it knows of its cluster, which it does without the others.
 async fn wait_serving(cluster: &Cluster, node: usize) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(ready_seconds_max());
-    while let Err(error) = cluster.admin(node, "cluster").await {
-        ensure!(Instant::now() < deadline, "does not serve: {error:#}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+    let most = Duration::from_secs(ready_seconds_max());
+    let serving = wait_until("the node serves", most, || cluster.admin(node, "cluster"));
+    serving.await.map(|_| ())
 }
