@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.parse
 
-from compare import SYSTEMS, Prometheus, fetch, free_port
+from systems import SYSTEMS, Prometheus, add_system_options, fetch, free_port, parse
 
 
 class Scraper(Prometheus):
@@ -100,20 +100,11 @@ def measure(options, folders):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--systems", default="trefoil-1,victoria-metrics", help="beside the scraping Prometheus")
+    add_system_options(parser, "trefoil-1,victoria-metrics", "beside the scraping Prometheus")
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--interval-ms", type=int, default=1_000, help="between scrapes")
-    parser.add_argument("--directory", help="where the data directories are made; default: TMPDIR")
-    parser.add_argument("--trefoil", default="target/release/trefoil")
     parser.add_argument("--exporter", default="prometheus-node-exporter")
-    parser.add_argument("--prometheus", default="prometheus")
-    parser.add_argument("--victoria-metrics", default="victoria-metrics")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    unknown = set(options.systems.split(",")) - set(SYSTEMS)
-    if unknown:
-        parser.error(f"unknown systems {sorted(unknown)}; there are {sorted(SYSTEMS)}")
-    return options
+    return parse(parser)
 
 
 def main():

@@ -12,15 +12,13 @@ Only the standard library is used. What the numbers mean is written in docs/perf
 import argparse
 import json
 import math
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.parse
 
-from compare import SYSTEMS, fetch
+from systems import SYSTEMS, add_load_options, add_system_options, fetch, load, parse
 
 QUERY_SECONDS_MAX = 120
 
@@ -64,24 +62,11 @@ EXPRESSIONS = [
 RANGES = [("1h", 3_600, 15, "5m"), ("24h", 86_400, 300, "10m")]
 
 
-def load(name, options, start_ms):
-    """Starts a system and sends it the load."""
+def loaded(name, options, start_ms):
+    """A started system with the load."""
     system = SYSTEMS[name](tempfile.mkdtemp(prefix=f"trefoil-queries-{name}-", dir=options.directory))
     system.start(options)
-    generator = shlex.split(options.generator or f"{options.trefoil} bench metrics")
-    command = [
-        *generator,
-        f"--url={system.url}",
-        f"--series={options.series}",
-        f"--samples={options.samples}",
-        f"--interval-ms={options.interval_ms}",
-        f"--seed={options.seed}",
-        f"--start={start_ms}",
-        "--output=json",
-    ]
-    run = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if run.returncode != 0:
-        raise SystemExit(f"{name}: the load failed: {run.stdout.decode()}")
+    load(system, options, start_ms)
     system.settle()
     return system
 
@@ -152,26 +137,13 @@ def table(rows, names):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument(
-        "--systems", default="trefoil-1,prometheus,victoria-metrics", help="the first is compared with each other"
-    )
-    parser.add_argument("--series", type=int, default=50_000)
-    parser.add_argument("--samples", type=int, default=1_440, help="of each series")
-    parser.add_argument("--interval-ms", type=int, default=60_000)
-    parser.add_argument("--seed", type=int, default=1)
+    compared = "trefoil-1,prometheus,victoria-metrics"
+    add_system_options(parser, compared, "the first is compared with each other")
+    add_load_options(parser, samples=1_440, interval_ms=60_000)
     parser.add_argument("--rounds", type=int, default=5, help="times that each query is sent to each system")
     parser.add_argument("--target", help="the instance that queries for one target name; default: one of the load's")
-    parser.add_argument("--directory", help="where the data directories are made; default: TMPDIR")
-    parser.add_argument("--trefoil", default="target/release/trefoil")
-    parser.add_argument("--generator", help="command of the load generator; default: the trefoil binary")
-    parser.add_argument("--prometheus", default="prometheus")
-    parser.add_argument("--victoria-metrics", default="victoria-metrics")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parse(parser)
     options.target = options.target or f"10.0.0.7:{9100 + options.seed % 1000}"
-    unknown = set(options.systems.split(",")) - set(SYSTEMS)
-    if unknown:
-        parser.error(f"unknown systems {sorted(unknown)}; there are {sorted(SYSTEMS)}")
     return options
 
 
@@ -184,18 +156,21 @@ def main():
     try:
         for name in names:
             print(f"loading {name} ...", file=sys.stderr)
-            systems[name] = load(name, options, start_ms)
+            systems[name] = loaded(name, options, start_ms)
         # Steps are aligned, as Grafana aligns them.
         end = (start_ms + span_ms) // 1000 // 300 * 300
+        before = {name: system.processor_seconds() for name, system in systems.items()}
         rows = time_queries(systems, options, end, span_ms // 1000)
+        cpu = {name: system.processor_seconds() - before[name] for name, system in systems.items()}
     finally:
         for system in systems.values():
             system.stop()
             shutil.rmtree(system.folder, ignore_errors=True)
     if options.json:
-        print(json.dumps({"options": vars(options), "queries": rows}, indent=2))
+        print(json.dumps({"options": vars(options), "queries": rows, "cpu_seconds": cpu}, indent=2))
     else:
         print(table(rows, names))
+        print(f"processor seconds of all rounds: {', '.join(f'{name} {cpu[name]:.2f}' for name in names)}")
 
 
 if __name__ == "__main__":

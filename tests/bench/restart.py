@@ -10,16 +10,14 @@ Only the standard library is used. What the numbers mean is written in docs/perf
 
 import argparse
 import json
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.parse
 
-from compare import SYSTEMS, fetch
+from systems import SYSTEMS, add_load_options, add_system_options, fetch, load, parse
 
 ANSWER_SECONDS_MAX = 120
 # The last value of every series, and some series over all of the time.
@@ -45,19 +43,7 @@ def measure(name, options, start_ms):
     system = SYSTEMS[name](tempfile.mkdtemp(prefix=f"trefoil-restart-{name}-", dir=options.directory))
     try:
         system.start(options)
-        generator = shlex.split(options.generator or f"{options.trefoil} bench metrics")
-        load = [
-            *generator,
-            f"--url={system.url}",
-            f"--series={options.series}",
-            f"--samples={options.samples}",
-            f"--interval-ms={options.interval_ms}",
-            f"--start={start_ms}",
-            "--output=json",
-        ]
-        run = subprocess.run(load, stdout=subprocess.PIPE, check=False)
-        if run.returncode != 0:
-            raise SystemExit(f"{name}: the load failed: {run.stdout.decode()}")
+        load(system, options, start_ms)
         span_seconds = options.samples * options.interval_ms // 1000
         span, at = f"{span_seconds + 60}s", start_ms // 1000 + span_seconds
         before = answers(system.url, span, at)
@@ -89,22 +75,10 @@ def measure(name, options, start_ms):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--systems", default="trefoil-1", help="comma-separated")
-    parser.add_argument("--series", type=int, default=50_000)
-    parser.add_argument("--samples", type=int, default=480, help="of each series")
-    parser.add_argument("--interval-ms", type=int, default=15_000)
+    add_system_options(parser, "trefoil-1", "comma-separated")
+    add_load_options(parser, samples=480, interval_ms=15_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where the data directories are made; default: TMPDIR")
-    parser.add_argument("--trefoil", default="target/release/trefoil")
-    parser.add_argument("--generator", help="command of the load generator; default: the trefoil binary")
-    parser.add_argument("--prometheus", default="prometheus")
-    parser.add_argument("--victoria-metrics", default="victoria-metrics")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    unknown = set(options.systems.split(",")) - set(SYSTEMS)
-    if unknown:
-        parser.error(f"unknown systems {sorted(unknown)}; there are {sorted(SYSTEMS)}")
-    return options
+    return parse(parser)
 
 
 def main():
