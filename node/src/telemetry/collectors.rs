@@ -121,6 +121,11 @@ impl NodeCollector {
         )?;
         let bytes = stats.head_bytes as f64;
         writer.gauge("trefoil_head_size_bytes", "Memory of the head", bytes)?;
+        writer.gauge(
+            "trefoil_blocks_kept_bytes",
+            "Memory of pieces of blocks that queries have read lately",
+            stats.kept_bytes as f64,
+        )?;
         let damaged = self.cluster.plane.blocks_damaged() as f64;
         writer.counter(
             "trefoil_blocks_damaged",

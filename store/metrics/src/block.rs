@@ -34,7 +34,9 @@
 //! before that leaves a file that nobody refers to.
 
 mod columns;
+mod data;
 mod directory;
+mod kept;
 mod label_index;
 mod mixed;
 mod read;
@@ -44,6 +46,7 @@ mod write;
 mod tests;
 
 pub(crate) use directory::TenantEntry;
+pub(crate) use kept::KeptPieces;
 pub(crate) use read::{BlockReader, TenantReader};
 pub(crate) use write::{BlockSummary, BlockWriter, fitting};
 

@@ -90,6 +90,8 @@ pub struct MetricsStatistics {
     pub blocks: u64,
     /// Bytes of all blocks.
     pub block_bytes: u64,
+    /// Memory of what queries have kept of blocks, in bytes.
+    pub kept_bytes: u64,
     /// Exemplars in memory.
     pub exemplars: u64,
     /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
@@ -385,6 +387,7 @@ impl MetricsEngine {
         }
         let (exemplars, bytes) = self.exemplars.size();
         statistics.exemplars = exemplars as u64;
+        statistics.kept_bytes = self.readers.kept().bytes() as u64;
         statistics.head_bytes += bytes as u64;
         for block in self.blocks() {
             statistics.blocks += 1;

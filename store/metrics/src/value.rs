@@ -191,13 +191,20 @@ fn control_of(xor: u64) -> u8 {
     (leading << 4 | kept) as u8
 }
 
+/// The value of a column that has the same everywhere.
+pub(crate) fn constant(bytes: &[u8]) -> Option<f64> {
+    match bytes.split_first()? {
+        (&KIND_CONSTANT, bits) => Some(f64::from_bits(u64::from_le_bytes(bits.try_into().ok()?))),
+        _ => None,
+    }
+}
+
 /// Appends `count` values of a coded column to `out`; `None` when `bytes` is not exactly such a column.
 pub(crate) fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Option<()> {
     let (&kind, rest) = bytes.split_first()?;
     match kind {
         KIND_CONSTANT => {
-            let bits = u64::from_le_bytes(rest.try_into().ok()?);
-            out.resize(out.len() + count, f64::from_bits(bits));
+            out.resize(out.len() + count, constant(bytes)?);
             Some(())
         }
         KIND_DELTA => decode_mantissas(rest, count, out, false),

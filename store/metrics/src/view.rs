@@ -16,6 +16,7 @@ pub(crate) use digest::WindowDigests;
 pub use digest::{Digest, DigestKey};
 pub use export::{Export, ExportCursor, ExportedBody};
 
+use crate::block::KeptPieces;
 use crate::body::MetricMetadata;
 use crate::deletion::Deletion;
 use crate::engine::{BlockReaders, DigestCache, Policy};
@@ -86,11 +87,22 @@ impl View {
         }
     }
 
+    /// Where the tenant's series are, for a query.
     fn sources(
         &self,
         tenant: TenantId,
         range: TimeRange,
         shards: &ShardSet,
+    ) -> Result<Vec<Source>, MetricsError> {
+        self.sources_keeping(tenant, range, shards, Some(self.readers.kept()))
+    }
+
+    fn sources_keeping(
+        &self,
+        tenant: TenantId,
+        range: TimeRange,
+        shards: &ShardSet,
+        kept: Option<&Arc<KeptPieces>>,
     ) -> Result<Vec<Source>, MetricsError> {
         let mut sources = Vec::new();
         let range = self.retained(tenant, range);
@@ -104,6 +116,7 @@ impl View {
                     tenant,
                     &visible,
                     self.deletions(tenant),
+                    kept,
                 )?);
             }
         }
@@ -134,13 +147,14 @@ impl View {
         SeriesCursor::new(sources, matchers, self.retained(tenant, range), false)
     }
 
+    /// For what goes through everything once.
     fn cursor_with_shards(
         &self,
         tenant: TenantId,
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources(tenant, range, shards)?;
+        let sources = self.sources_keeping(tenant, range, shards, None)?;
         SeriesCursor::new(sources, &[], self.retained(tenant, range), true)
     }
 

@@ -1,29 +1,38 @@
 //! Reading blocks. Opening reads the trailer and the footer; directories are read at a tenant's first
-//! use and kept; every other piece is read, checked and decoded when a query needs it.
+//! use and kept; every other piece is read, checked and decoded when a query needs it, and stays for a while (`kept`).
 
 use super::columns::Columns;
+use super::data::DataPiece;
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
+use super::kept::KeptPieces;
 use super::label_index::{add_postings, read_page};
-use super::mixed::{KIND_MIXED, decode_mixed};
 use super::{
     BLOCK_VERSION, BLOCK_VERSION_PLAIN, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX,
     Pointer, SHARDS_PER_PIECE, TRAILER_BYTES, damaged,
 };
 use crate::MetricsError;
-use crate::body::{MetricMetadata, read_metadata, unzigzag};
+use crate::body::{MetricMetadata, read_metadata};
 use crate::columns::{Column, SampleSlice};
 use crate::matcher::Matcher;
 use crate::rows::{RowReader, RowSections};
-use crate::value::decode_values;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
-use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_model::{ShardId, ShardSet, TenantId, TimeRange};
 use trefoil_store_blocks::{BlockFile, BlockId};
+use zstd::bulk::Decompressor;
 
 /// Decoded timestamp columns that one reader of a tenant keeps, in bytes. When they are more all are
 /// dropped; a query that goes through series in block order seldom comes back to them.
 const COLUMN_CACHE_BYTES_MAX: usize = 8 << 20;
+
+/// Decompressors that wait for the next piece, about 100 KiB each: as many as threads usually read blocks at once. Making one
+/// for every piece took a fifth of the time of small answers. Beyond the bound they are dropped after use.
+const DECOMPRESSORS_KEPT_MAX: usize = 8;
+
+/// They know nothing of what they read, so all engines of the process share them.
+static DECOMPRESSORS: Mutex<Vec<Decompressor<'static>>> = Mutex::new(Vec::new());
 
 /// An open block. Shared by all queries that see it.
 pub(crate) struct BlockReader {
@@ -56,10 +65,11 @@ impl BlockReader {
         self.version
     }
 
-    /// What the block holds of a tenant, if it holds any.
+    /// What the block holds of a tenant, if it holds any. Pieces are looked for in `kept`, if it is given, and stay there.
     pub(crate) fn tenant(
         self: &Arc<Self>,
         tenant: TenantId,
+        kept: Option<&Arc<KeptPieces>>,
     ) -> Result<Option<TenantReader>, MetricsError> {
         let Ok(index) = self
             .footer
@@ -73,6 +83,7 @@ impl BlockReader {
             block: Arc::clone(self),
             index,
             directory,
+            kept: kept.cloned(),
             columns: Vec::new(),
             column_bytes: 0,
         }))
@@ -165,10 +176,28 @@ fn read_piece(
     if read.is_err() || crc32c::crc32c(&frame) != pointer.crc {
         return Err(damaged(id, piece));
     }
-    zstd::bulk::decompress(&frame, content)
-        .ok()
+    let bytes = decompress(&frame, content).map_err(MetricsError::Compression)?;
+    bytes
         .filter(|bytes| bytes.len() == content)
         .ok_or_else(|| damaged(id, piece))
+}
+
+/// The content of a frame, at most `content_max` bytes; `None` when it is malformed.
+///
+/// # Errors
+/// When memory is short.
+fn decompress(frame: &[u8], content_max: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let waiting = DECOMPRESSORS.lock().pop();
+    let mut decompressor = match waiting {
+        Some(decompressor) => decompressor,
+        None => Decompressor::new()?,
+    };
+    let content = decompressor.decompress(frame, content_max).ok();
+    let mut waiting = DECOMPRESSORS.lock();
+    if waiting.len() < DECOMPRESSORS_KEPT_MAX {
+        waiting.push(decompressor);
+    }
+    Ok(content)
 }
 
 /// One query's access to a tenant in a block.
@@ -176,6 +205,7 @@ pub(crate) struct TenantReader {
     block: Arc<BlockReader>,
     index: usize,
     directory: Arc<Directory>,
+    kept: Option<Arc<KeptPieces>>,
     columns: Vec<(usize, Arc<Columns>)>,
     column_bytes: usize,
 }
@@ -193,6 +223,27 @@ impl TenantReader {
 
     fn damaged(&self, piece: &'static str) -> MetricsError {
         damaged(self.block.id, piece)
+    }
+
+    /// A piece as `decode` makes it of its content; `None` means that it is damaged. `bytes` is the memory that it takes.
+    fn piece<T: Any + Send + Sync>(
+        &self,
+        (pointer, name): (Pointer, &'static str),
+        bytes: impl FnOnce(&T) -> usize,
+        decode: impl FnOnce(Vec<u8>) -> Option<T>,
+    ) -> Result<Arc<T>, MetricsError> {
+        let read = || {
+            let content = self.block.piece(pointer, name)?;
+            decode(content).ok_or_else(|| self.damaged(name))
+        };
+        match &self.kept {
+            Some(kept) => kept.get_or_read((self.block.id, pointer.offset), bytes, read),
+            None => read().map(Arc::new),
+        }
+    }
+
+    fn content(&self, pointer: Pointer, name: &'static str) -> Result<Arc<Vec<u8>>, MetricsError> {
+        self.piece((pointer, name), Vec::len, Some)
     }
 
     /// The series that satisfy all matchers and lie in `shards`.
@@ -252,7 +303,8 @@ impl TenantReader {
                 if wanted(value) {
                     add_postings(postings, series, &mut found)?;
                 }
-                Some(true)
+                // Values ascend.
+                Some(bounds.as_ref().is_none_or(|(_, high)| value < &high[..]))
             })?;
         }
         Ok(found)
@@ -263,7 +315,7 @@ impl TenantReader {
         page: &PageEntry,
         each: impl FnMut(&[u8], &[u8]) -> Option<bool>,
     ) -> Result<(), MetricsError> {
-        let content = self.block.piece(page.pointer, "label page")?;
+        let content = self.content(page.pointer, "label page")?;
         read_page(&content, page.values, each).ok_or_else(|| self.damaged("label page"))
     }
 
@@ -367,7 +419,7 @@ impl TenantReader {
         while let Some(&first) = wanted.peek() {
             let rows = &self.directory.rows;
             let (piece, _) = rows.find(first).ok_or_else(bad)?;
-            let content = self.block.piece(rows.pointers[piece], "label rows")?;
+            let content = self.content(rows.pointers[piece], "label rows")?;
             let sections = row_sections(&content).ok_or_else(bad)?;
             reader.open(sections).map_err(|_| bad())?;
             if reader.left() != rows.things(piece) as usize {
@@ -399,17 +451,17 @@ impl TenantReader {
         let mut decoded = Column::default();
         let directory = Arc::clone(&self.directory);
         while let Some(&first) = wanted.peek() {
-            let bad = || damaged(self.block.id, "data");
-            let (piece, _) = directory.data.find(first).ok_or_else(bad)?;
-            let content = self.block.piece(directory.data.pointers[piece], "data")?;
-            let first = directory.data.first[piece];
-            let mut data =
-                DataPiece::open(&content, directory.data.things(piece)).ok_or_else(bad)?;
-            for number in first..first + directory.data.things(piece) {
-                let series = data.next().ok_or_else(|| self.damaged("data"))?;
-                if wanted.next_if_eq(&number).is_none() {
-                    continue;
-                }
+            let (piece, _) = directory
+                .data
+                .find(first)
+                .ok_or_else(|| self.damaged("data"))?;
+            let (first, things) = (directory.data.first[piece], directory.data.things(piece));
+            let pointer = directory.data.pointers[piece];
+            let data = self.piece((pointer, "data"), DataPiece::bytes, |content| {
+                DataPiece::read(content, things)
+            })?;
+            while let Some(number) = wanted.next_if(|number| *number < first + things) {
+                let series = data.series(number - first);
                 let (columns, index) = self.columns(series.column)?;
                 let column = columns.get(index).and_then(|c| series.cut(c));
                 let timestamps = column.ok_or_else(|| self.damaged("timestamps"))?;
@@ -417,12 +469,9 @@ impl TenantReader {
                 let end = timestamps.partition_point(|at| *at < range.end);
                 if start < end {
                     let samples = series
-                        .decode(timestamps, self.block.version, &mut decoded)
+                        .decode(timestamps, (start, end), self.block.version, &mut decoded)
                         .ok_or_else(|| self.damaged("data"))?;
-                    each(number, samples.cut(start, end));
-                }
-                if wanted.peek().is_none() {
-                    break;
+                    each(number, samples);
                 }
             }
         }
@@ -436,10 +485,11 @@ impl TenantReader {
         if let Some((_, columns)) = self.columns.iter().find(|(known, _)| *known == piece) {
             return Ok((Arc::clone(columns), index));
         }
-        let content = self.block.piece(list.pointers[piece], "timestamps")?;
-        let columns = Columns::read(&content, self.block.footer.range.start, list.things(piece))
-            .ok_or_else(|| self.damaged("timestamps"))?;
-        let columns = Arc::new(columns);
+        let (start, things) = (self.block.footer.range.start, list.things(piece));
+        let pointer = list.pointers[piece];
+        let columns = self.piece((pointer, "timestamps"), Columns::bytes, |content| {
+            Columns::read(&content, start, things)
+        })?;
         if self.column_bytes + columns.bytes() > COLUMN_CACHE_BYTES_MAX {
             self.columns.clear();
             self.column_bytes = 0;
@@ -485,83 +535,4 @@ fn pages_between<'a>(pages: &'a [PageEntry], low: &[u8], high: &[u8]) -> &'a [Pa
     let behind = pages.partition_point(|page| *page.first_value <= *high);
     let first = pages.partition_point(|page| *page.first_value <= *low);
     &pages[first.saturating_sub(1).min(behind)..behind]
-}
-
-/// A cursor over the series of a data piece.
-struct DataPiece<'a> {
-    headers: Cursor<'a>,
-    values: &'a [u8],
-    column: u32,
-}
-
-struct DataSeries<'a> {
-    column: u32,
-    front: usize,
-    back: usize,
-    values: &'a [u8],
-}
-
-impl<'a> DataPiece<'a> {
-    fn open(content: &'a [u8], series: u32) -> Option<Self> {
-        let mut cursor = Cursor::new(content);
-        if cursor.varint()? != u64::from(series) {
-            return None;
-        }
-        let headers = cursor.at;
-        for _ in 0..u64::from(series) * 4 {
-            cursor.varint()?;
-        }
-        Some(Self {
-            headers: Cursor {
-                bytes: &content[..cursor.at],
-                at: headers,
-            },
-            values: &content[cursor.at..],
-            column: 0,
-        })
-    }
-
-    fn next(&mut self) -> Option<DataSeries<'a>> {
-        let step = unzigzag(self.headers.varint()?);
-        let column = i64::from(self.column).checked_add(step)?;
-        self.column = u32::try_from(column).ok()?;
-        let front = self.headers.small()? as usize;
-        let back = self.headers.small()? as usize;
-        let length = self.headers.small()? as usize;
-        let (values, rest) = self.values.split_at_checked(length)?;
-        self.values = rest;
-        Some(DataSeries {
-            column: self.column,
-            front,
-            back,
-            values,
-        })
-    }
-}
-
-impl DataSeries<'_> {
-    /// Decodes the values of these timestamps into `memory`, whose former content is lost.
-    fn decode<'c>(
-        &self,
-        timestamps: &'c [Millis],
-        version: u8,
-        memory: &'c mut Column,
-    ) -> Option<SampleSlice<'c>> {
-        memory.clear();
-        if self.values.first() != Some(&KIND_MIXED) || version == BLOCK_VERSION_PLAIN {
-            decode_values(self.values, timestamps.len(), &mut memory.values)?;
-        } else {
-            memory.timestamps.extend_from_slice(timestamps);
-            decode_mixed(self.values, memory)?;
-        }
-        Some(SampleSlice {
-            timestamps,
-            ..memory.slice()
-        })
-    }
-
-    fn cut<'c>(&self, column: &'c [Millis]) -> Option<&'c [Millis]> {
-        let end = column.len().checked_sub(self.back)?;
-        column.get(self.front..end).filter(|cut| !cut.is_empty())
-    }
 }

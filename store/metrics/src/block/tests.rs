@@ -160,7 +160,7 @@ fn select(
     range: TimeRange,
 ) -> Result<Found, MetricsError> {
     let block = written.open()?;
-    let Some(mut reader) = block.tenant(tenant)? else {
+    let Some(mut reader) = block.tenant(tenant, None)? else {
         return Ok(Found::new());
     };
     let series = reader.find(matchers, shards)?;

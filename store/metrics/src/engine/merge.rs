@@ -198,7 +198,7 @@ fn merge_tenant(
     let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
     let mut presupposed = Vec::with_capacity(readers.len());
     for (block, shards) in readers {
-        let Some(reader) = block.tenant(tenant)? else {
+        let Some(reader) = block.tenant(tenant, None)? else {
             continue;
         };
         let applied: DeletionVersion = reader.entry().deletion_version;

@@ -1,7 +1,7 @@
-//! The open blocks: footers and directories are read once and shared by all views.
+//! The open blocks: footers and directories are read once and shared by all views, and so is what queries keep.
 
 use crate::MetricsError;
-use crate::block::BlockReader;
+use crate::block::{BlockReader, KeptPieces};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ pub(super) const BLOCK_FILE: &str = "data";
 pub(crate) struct BlockReaders {
     manifest: Arc<Manifest>,
     open: Mutex<BTreeMap<BlockId, Arc<BlockReader>>>,
+    kept: Arc<KeptPieces>,
 }
 
 impl BlockReaders {
@@ -21,6 +22,7 @@ impl BlockReaders {
         Self {
             manifest,
             open: Mutex::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -35,8 +37,14 @@ impl BlockReaders {
         Ok(reader)
     }
 
+    /// What queries keep of the blocks.
+    pub(crate) fn kept(&self) -> &Arc<KeptPieces> {
+        &self.kept
+    }
+
     /// Closes the blocks that are not in `ids`.
     pub(super) fn retain(&self, ids: &BTreeSet<BlockId>) {
+        self.kept.retain(ids);
         self.open.lock().retain(|id, _| ids.contains(id));
     }
 }

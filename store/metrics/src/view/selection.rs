@@ -1,6 +1,6 @@
 //! Which series of which sources satisfy a query, each series once, in label order.
 
-use crate::block::{BlockReader, TenantReader};
+use crate::block::{BlockReader, KeptPieces, TenantReader};
 use crate::deletion::Deletion;
 use crate::head::HeadPart;
 use crate::order::write_label_key;
@@ -38,8 +38,9 @@ impl Source {
         tenant: TenantId,
         shards: &ShardSet,
         deletions: &[Deletion],
+        kept: Option<&Arc<KeptPieces>>,
     ) -> Result<Option<Self>, MetricsError> {
-        let Some(reader) = block.tenant(tenant)? else {
+        let Some(reader) = block.tenant(tenant, kept)? else {
             return Ok(None);
         };
         let shards = shards.intersection(&reader.entry().shards);

@@ -56,7 +56,10 @@ impl MetricsEngine {
 
     /// Leaves out what a block declares. A block that cannot be read may not declare anything soon.
     fn leave_out_known(&self, block: &VisibleBlock, tenant: TenantId, entries: &mut Entries) {
-        let reader = self.readers.get(&block.meta).and_then(|r| r.tenant(tenant));
+        let reader = self
+            .readers
+            .get(&block.meta)
+            .and_then(|r| r.tenant(tenant, None));
         let Ok(Some(reader)) = reader else { return };
         for known in reader.metadata(&block.shards).unwrap_or_default() {
             entries.remove(&known);

@@ -1,0 +1,133 @@
+//! Pieces of values: where each series' values and timestamps are.
+
+use super::mixed::{KIND_MIXED, decode_mixed};
+use super::{BLOCK_VERSION_PLAIN, Cursor};
+use crate::body::unzigzag;
+use crate::columns::{Column, SampleSlice};
+use crate::value::{constant, decode_values};
+use trefoil_model::Millis;
+
+/// A piece of values, decompressed. Its series can be had in any order.
+#[derive(Debug)]
+pub(super) struct DataPiece {
+    content: Vec<u8>,
+    /// Where the values begin in `content`.
+    values: u32,
+    series: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    column: u32,
+    front: u32,
+    back: u32,
+    /// Where the values end in `content`; they begin where those of the series before end.
+    end: u32,
+}
+
+/// A series of a piece.
+pub(super) struct DataSeries<'a> {
+    /// The number of its timestamp column.
+    pub(super) column: u32,
+    front: usize,
+    back: usize,
+    values: &'a [u8],
+}
+
+impl DataPiece {
+    /// Reads a piece of `series` series, of which there is one at least; `None` when it is malformed.
+    pub(super) fn read(content: Vec<u8>, series: u32) -> Option<Self> {
+        let mut cursor = Cursor::new(&content);
+        // Each has four bytes at least, so a count that lies costs no memory.
+        if cursor.varint()? != u64::from(series) || content.len() / 4 < series as usize {
+            return None;
+        }
+        let (mut entries, mut column) = (Vec::with_capacity(series as usize), 0u32);
+        let mut end = 0u32;
+        for _ in 0..series {
+            let step = unzigzag(cursor.varint()?);
+            column = u32::try_from(i64::from(column).checked_add(step)?).ok()?;
+            let (front, back) = (cursor.small()?, cursor.small()?);
+            end = end.checked_add(cursor.small()?)?;
+            entries.push(Entry {
+                column,
+                front,
+                back,
+                end,
+            });
+        }
+        let values = u32::try_from(cursor.at).ok()?;
+        for entry in &mut entries {
+            entry.end = entry.end.checked_add(values)?;
+        }
+        // What stands behind the last values belongs to nobody.
+        let end = entries.last()?.end as usize;
+        (end == content.len()).then_some(Self {
+            content,
+            values,
+            series: entries,
+        })
+    }
+
+    /// Memory held, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.content.capacity() + self.series.capacity() * size_of::<Entry>()
+    }
+
+    /// The series at this place of the piece.
+    ///
+    /// # Panics
+    /// When the piece has fewer.
+    pub(super) fn series(&self, place: u32) -> DataSeries<'_> {
+        let place = place as usize;
+        let entry = self.series[place];
+        let start = match place.checked_sub(1) {
+            Some(before) => self.series[before].end,
+            None => self.values,
+        };
+        DataSeries {
+            column: entry.column,
+            front: entry.front as usize,
+            back: entry.back as usize,
+            values: &self.content[start as usize..entry.end as usize],
+        }
+    }
+}
+
+impl DataSeries<'_> {
+    /// Its timestamps among those of its column; `None` when there are none.
+    pub(super) fn cut<'c>(&self, column: &'c [Millis]) -> Option<&'c [Millis]> {
+        let end = column.len().checked_sub(self.back)?;
+        column.get(self.front..end).filter(|cut| !cut.is_empty())
+    }
+
+    /// Decodes the samples `start..end` of the series, whose timestamps are these, into `memory`, whose former content is
+    /// lost. `None` when the values are malformed.
+    pub(super) fn decode<'c>(
+        &self,
+        timestamps: &'c [Millis],
+        (start, end): (usize, usize),
+        version: u8,
+        memory: &'c mut Column,
+    ) -> Option<SampleSlice<'c>> {
+        memory.clear();
+        if let Some(value) = constant(self.values) {
+            memory.values.resize(end - start, value);
+            return Some(SampleSlice {
+                timestamps: &timestamps[start..end],
+                ..memory.slice()
+            });
+        }
+        if self.values.first() != Some(&KIND_MIXED) || version == BLOCK_VERSION_PLAIN {
+            decode_values(self.values, timestamps.len(), &mut memory.values)?;
+        } else {
+            memory.timestamps.extend_from_slice(timestamps);
+            decode_mixed(self.values, memory)?;
+        }
+        let all = SampleSlice {
+            timestamps,
+            ..memory.slice()
+        };
+        Some(all.cut(start, end))
+    }
+}
