@@ -63,7 +63,11 @@ impl Counted {
         Ok(())
     }
 
-    fn add_value(
+    /// Counts so many series that have this value, but not as series.
+    ///
+    /// # Errors
+    /// As [`Counted::add`].
+    pub(super) fn add_value(
         &mut self,
         name: &str,
         value: &str,

@@ -133,6 +133,11 @@ impl ViewStorage<'_> {
 
     /// How many series there are, by labels and values.
     pub(super) fn count(&self, counts: &Counts) -> Result<Counted, QueryError> {
+        if !counts.is_exact
+            && let Some(counted) = self.count_in_indexes(counts)?
+        {
+            return Ok(counted);
+        }
         let mut counted = Counted::default();
         // A series that fits several alternatives counts once.
         let mut seen = HashSet::new();
@@ -167,6 +172,31 @@ impl ViewStorage<'_> {
             outcome?;
         }
         Ok(counted)
+    }
+
+    /// As [`ViewStorage::count`], without a look at each series; `None` where that is not possible.
+    fn count_in_indexes(&self, counts: &Counts) -> Result<Option<Counted>, QueryError> {
+        let mut counted = Counted::default();
+        let mut outcome = Ok(());
+        let visit = |name: &str, value: &str, series| {
+            let added = counted.add_value(name, value, series, self.budget);
+            match self.budget.check().and(added) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let range = inclusive(counts.start, counts.end);
+        let alternatives = each_alternative(&counts.alternatives)?;
+        let place = (range, self.shards);
+        let found = self
+            .view
+            .count_series(self.tenant, &alternatives, place, &counts.names, visit);
+        let series = found.map_err(|error| self.query_error(&error))?;
+        outcome?;
+        Ok(series.map(|series| Counted { series, ..counted }))
     }
 
     /// The next page of the series that fit one of the alternatives.

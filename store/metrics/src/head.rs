@@ -2,32 +2,32 @@
 //!
 //! Every tenant has one label index, which outlives flushes, and a *generation* of samples. A flush
 //! freezes the generation (a new one takes its place at once), writes it as blocks and drops it whole,
-//! together with the index when few of its series are still written to.
+//! together with the index when more than a quarter of its series are not written to any more ([`TenantHead::freeze`]).
 //! Both only grow, so a reader needs no copy: it remembers how long they were ([`HeadPart`]) and
 //! ignores what came later, under read locks that it holds for one batch of series at a time. There is one writer,
 //! which publishes the lengths behind each body: making a view waits for nobody.
 //!
 //! Nothing of the head is on disk. After a crash it is made again from the journal.
 
+mod block_order;
 mod extras;
 mod growing;
 mod index;
 mod samples;
 
 pub(crate) use growing::Growing;
-pub(crate) use index::{BlockKeys, HeadIndex};
+pub(crate) use index::HeadIndex;
 use samples::Collected;
 pub(crate) use samples::Samples;
 
 use crate::Matcher;
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
+use crate::dense::DenseSet;
 use roaring::RoaringBitmap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange};
-
-/// Series whose keys are copied under one lock: well below a millisecond.
-const KEYS_AT_ONCE: usize = 1024;
 
 /// Memory of histograms copied out of the head at once; one series may have more.
 const GATHERED_HISTOGRAM_BYTES: usize = 16 << 20;
@@ -37,6 +37,8 @@ const GATHERED_HISTOGRAM_BYTES: usize = 16 << 20;
 pub(crate) struct TenantHead {
     pub(crate) index: Arc<Growing<HeadIndex>>,
     pub(crate) samples: Arc<Growing<Samples>>,
+    /// The series of the index that had samples in the generation before.
+    written_before: RoaringBitmap,
 }
 
 impl TenantHead {
@@ -44,7 +46,23 @@ impl TenantHead {
         Self {
             index: Arc::new(Growing::new(HeadIndex::new(tenant))),
             samples: Arc::new(Growing::new(Samples::default())),
+            written_before: RoaringBitmap::new(),
         }
+    }
+
+    /// Puts a new generation in the place of the present one, which it gives. The index goes with it when more than a
+    /// quarter of its series had samples neither there nor in the generation before: what is scraped seldom stays.
+    pub(crate) fn freeze(&mut self, tenant: TenantId) -> HeadPart {
+        let part = self.part();
+        let written = part.samples.read().written();
+        let idle = u64::from(part.series) - written.union_len(&self.written_before);
+        if 4 * idle > u64::from(part.series) {
+            *self = Self::new(tenant);
+        } else {
+            self.samples = Arc::new(Growing::new(Samples::default()));
+            self.written_before = written;
+        }
+        part
     }
 
     /// The generation as it is now, up to the last body that was applied whole. Takes no lock.
@@ -72,17 +90,13 @@ pub(crate) struct HeadPart {
 impl HeadPart {
     /// The series with samples here that satisfy all matchers and lie in `shards`.
     pub(crate) fn find(&self, matchers: &[Matcher], shards: &ShardSet) -> RoaringBitmap {
-        let mut found = self.index.read().find(matchers, self.series);
-        let (index, samples) = (self.index.read(), self.samples.read());
-        let absent: Vec<u32> = found
-            .iter()
-            .filter(|series| {
-                !shards.contains(index.shard(*series)) || !samples.has(*series, self.records)
-            })
-            .collect();
-        for series in absent {
-            found.remove(series);
-        }
+        let mut found = {
+            let index = self.index.read();
+            let mut found = index.find(matchers, self.series);
+            index.retain_shards(&mut found, shards);
+            found
+        };
+        self.samples.read().retain(&mut found, self.records);
         found
     }
 
@@ -201,6 +215,21 @@ impl HeadPart {
         self.index.read().label_names(among, each);
     }
 
+    /// How many series of `among` have each value of label `name`, until `each` breaks.
+    pub(crate) fn count_values(
+        &self,
+        name: &[u8],
+        among: &DenseSet,
+        each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.index.read().count_values(name, among, each)
+    }
+
+    /// All label names of the index, ascending.
+    pub(crate) fn all_label_names<T>(&self, each: impl FnMut(&[u8]) -> T) -> Vec<T> {
+        self.index.read().all_label_names().map(each).collect()
+    }
+
     /// The generation's content.
     pub(crate) fn generation(&self) -> &Growing<Samples> {
         &self.samples
@@ -216,11 +245,6 @@ impl HeadPart {
         self.samples.read().overlaps(range)
     }
 
-    /// Whether most series of the index have no samples here.
-    pub(crate) fn is_mostly_idle(&self) -> bool {
-        2 * self.samples.read().series() < self.series as usize
-    }
-
     /// All series with samples here, in block order.
     pub(crate) fn in_block_order(&self) -> Vec<u32> {
         let mut order = self.block_order();
@@ -230,39 +254,15 @@ impl HeadPart {
     }
 
     /// All series of the index in block order. The index keeps the order for the next time, when only newer series
-    /// have to be sorted. Sorts copies of keys, so that the applier and queries wait for a batch of them at most.
+    /// have to be sorted.
     fn block_order(&self) -> Vec<u32> {
         let known = self.index.read().block_order().to_vec();
-        let new: Vec<u32> = (known.len() as u32..self.series).collect();
-        if new.is_empty() {
-            return known;
+        let is_known = known.len() == self.series as usize;
+        let order = block_order::block_order(&self.index, known, self.series);
+        if !is_known {
+            self.index.write().keep_block_order(order.clone());
         }
-        let mut new_keys = BlockKeys::default();
-        for some in new.chunks(KEYS_AT_ONCE) {
-            self.index.read().add_block_keys(some, &mut new_keys);
-        }
-        let mut places: Vec<usize> = (0..new.len()).collect();
-        places.sort_unstable_by(|a, b| new_keys.of(*a).cmp(new_keys.of(*b)));
-        let mut places = places.into_iter().peekable();
-        let mut merged = Vec::with_capacity(known.len() + new.len());
-        let mut keys = BlockKeys::default();
-        for some in known.chunks(KEYS_AT_ONCE) {
-            if places.peek().is_none() {
-                merged.extend_from_slice(some);
-                continue;
-            }
-            keys.clear();
-            self.index.read().add_block_keys(some, &mut keys);
-            for (at, series) in some.iter().enumerate() {
-                while let Some(place) = places.next_if(|new| new_keys.of(*new) < keys.of(at)) {
-                    merged.push(new[place]);
-                }
-                merged.push(*series);
-            }
-        }
-        merged.extend(places.map(|place| new[place]));
-        self.index.write().keep_block_order(merged.clone());
-        merged
+        order
     }
 }
 

@@ -1,9 +1,8 @@
 //! Which series of a tenant the head has, as a limit of series asks: now, without a view, whether or not they still
-//! get samples. A flush forgets them when most of them have none.
+//! get samples. A flush forgets them when more than a quarter of them have had none since the flush before the last.
 
 use crate::head::{Growing, HeadIndex};
 use crate::order::pairs;
-use roaring::RoaringBitmap;
 use std::sync::Arc;
 use trefoil_model::LABEL_NAME_METRIC;
 
@@ -32,11 +31,9 @@ impl KnownSeries {
     /// How many of them have this metric name.
     #[must_use]
     pub fn count_of_metric(&self, metric: &[u8]) -> u64 {
-        let mut found = RoaringBitmap::new();
         self.index
             .read()
-            .collect_pair(LABEL_NAME_METRIC.as_bytes(), metric, &mut found);
-        found.len()
+            .count_of_pair(LABEL_NAME_METRIC.as_bytes(), metric)
     }
 }
 

@@ -16,6 +16,7 @@ mod block;
 mod body;
 mod columns;
 mod deletion;
+mod dense;
 mod engine;
 mod error;
 mod exemplars;

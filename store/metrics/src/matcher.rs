@@ -1,6 +1,9 @@
-//! Label matchers: what a selector asks of a label's value, with the range of values that can satisfy it.
+//! Label matchers: what a selector asks of a label's value, and how an index finds the values that satisfy it.
+
+mod pattern;
 
 use crate::MetricsError;
+use pattern::{Gapped, Meaning, meaning};
 use regex::bytes::Regex;
 
 /// Compiled size of one regular expression, in bytes. A larger one is refused as too expensive.
@@ -18,8 +21,26 @@ pub struct Matcher {
 enum Test {
     /// Equal to one of these, ascending.
     Literals(Vec<Vec<u8>>),
+    /// Literals with gaps between them.
+    Gapped(Box<Gapped>),
     /// Matches the whole value; every match starts with the prefix.
     Regex { regex: Regex, prefix: Vec<u8> },
+}
+
+/// The values that tell series apart for a matcher: those whose answer is not that of the empty value, which series have that
+/// lack the label.
+#[derive(Debug)]
+pub(crate) enum Telling<'a> {
+    /// None: all series have the same answer.
+    Nothing,
+    /// All that are not empty.
+    Everything,
+    /// These, ascending; none is empty.
+    OneOf(Vec<&'a [u8]>),
+    /// All that are not empty but these, which ascend.
+    AllBut(Vec<&'a [u8]>),
+    /// Those that [`Matcher::tells`]; all lie between these two, both inclusive, if they are known.
+    Some(Option<(Vec<u8>, Vec<u8>)>),
 }
 
 impl Matcher {
@@ -62,23 +83,18 @@ impl Matcher {
     }
 
     fn of_pattern(name: &str, negated: bool, pattern: &str) -> Result<Self, MetricsError> {
-        if let Some(literals) = plain_alternatives(pattern) {
-            return Ok(Self::literals_of(name, negated, literals));
-        }
-        let regex = regex::bytes::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(REGEX_BYTES_MAX)
-            .build()
-            .map_err(|source| MetricsError::Regex {
-                pattern: pattern.to_owned(),
-                source,
-            })?;
+        let test = match meaning(pattern) {
+            Meaning::Texts(texts) => return Ok(Self::literals_of(name, negated, texts)),
+            Meaning::Gapped(gapped) => Test::Gapped(Box::new(gapped)),
+            Meaning::Other { prefix } => Test::Regex {
+                regex: compile(pattern)?,
+                prefix,
+            },
+        };
         Ok(Self {
             name: name.to_owned(),
             negated,
-            test: Test::Regex {
-                regex,
-                prefix: plain_prefix(pattern),
-            },
+            test,
         })
     }
 
@@ -95,83 +111,77 @@ impl Matcher {
             Test::Literals(literals) => literals
                 .binary_search_by(|l| l.as_slice().cmp(value))
                 .is_ok(),
+            Test::Gapped(gapped) => gapped.matches(value),
             Test::Regex { regex, prefix } => value.starts_with(prefix) && regex.is_match(value),
         };
         found != self.negated
     }
 
-    /// The only values that match, ascending; `None` when there may be others.
-    pub(crate) fn literals(&self) -> Option<impl Iterator<Item = &[u8]>> {
-        match &self.test {
-            Test::Literals(literals) if !self.negated => Some(literals.iter().map(Vec::as_slice)),
-            _ => None,
-        }
+    /// Whether a value's answer is not that of the empty value.
+    pub(crate) fn tells(&self, value: &[u8]) -> bool {
+        self.matches(value) != self.matches(b"")
     }
 
-    /// Smallest and largest value that can match, both inclusive; `None` when any can.
-    pub(crate) fn bounds(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        if self.negated {
-            return None;
-        }
+    /// The values that tell series apart.
+    pub(crate) fn telling(&self) -> Telling<'_> {
         match &self.test {
-            Test::Literals(literals) => Some((literals.first()?.clone(), literals.last()?.clone())),
-            Test::Regex { prefix, .. } if prefix.is_empty() => None,
-            Test::Regex { prefix, .. } => {
-                let mut high = prefix.clone();
-                // Labels are UTF-8, which has no byte 0xff: all texts with the prefix are below.
-                high.push(0xff);
-                Some((prefix.clone(), high))
+            Test::Literals(literals) => {
+                let others = literals.iter().map(Vec::as_slice);
+                let others = others.filter(|literal| !literal.is_empty()).collect();
+                match literals.first().is_some_and(Vec::is_empty) {
+                    true => Telling::AllBut(others),
+                    false => Telling::OneOf(others),
+                }
             }
+            Test::Gapped(gapped) if gapped.is_any_text() => match gapped.matches(b"") {
+                true => Telling::Nothing,
+                false => Telling::Everything,
+            },
+            Test::Gapped(gapped) => self.telling_with(gapped.prefix()),
+            Test::Regex { prefix, .. } => self.telling_with(prefix),
+        }
+    }
+
+    fn telling_with(&self, prefix: &[u8]) -> Telling<'_> {
+        // With a prefix the empty value does not match, so that only values that do tell.
+        Telling::Some((!prefix.is_empty()).then(|| {
+            let mut high = prefix.to_vec();
+            // Labels are UTF-8, which has no byte 0xff: all texts with the prefix are below.
+            high.push(0xff);
+            (prefix.to_vec(), high)
+        }))
+    }
+}
+
+impl Telling<'_> {
+    /// The more, the longer it takes to find the series, about.
+    fn effort(&self) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::OneOf(_) => 1,
+            Self::Everything | Self::AllBut(_) => 2,
+            Self::Some(Some(_)) => 3,
+            Self::Some(None) => 4,
         }
     }
 }
 
-/// The alternatives of a pattern like `a|b|c` that has no other syntax in it.
-fn plain_alternatives(pattern: &str) -> Option<Vec<Vec<u8>>> {
-    let plain = |text: &str| text.bytes().all(is_plain);
-    pattern
-        .split('|')
-        .map(|text| plain(text).then(|| text.as_bytes().to_vec()))
-        .collect()
+/// The matchers in the order in which an index best takes them: those that are easily answered leave fewer series to the others.
+pub(crate) fn easiest_first(matchers: &[Matcher]) -> Vec<(&Matcher, Telling<'_>)> {
+    let told = matchers.iter().map(|matcher| (matcher, matcher.telling()));
+    let mut order: Vec<_> = told.collect();
+    order.sort_by_key(|(_, telling)| telling.effort());
+    order
 }
 
-/// What every match of the pattern starts with.
-fn plain_prefix(pattern: &str) -> Vec<u8> {
-    if pattern.contains('|') {
-        return Vec::new();
-    }
-    let mut plain = pattern.bytes().take_while(|byte| is_plain(*byte)).count();
-    // A quantifier behind the last character makes it optional.
-    if matches!(
-        pattern.as_bytes().get(plain),
-        Some(b'*' | b'?' | b'{' | b'+')
-    ) {
-        plain = pattern[..plain]
-            .char_indices()
-            .next_back()
-            .map_or(0, |(at, _)| at);
-    }
-    pattern.as_bytes()[..plain].to_vec()
-}
-
-fn is_plain(byte: u8) -> bool {
-    !matches!(
-        byte,
-        b'\\'
-            | b'.'
-            | b'+'
-            | b'*'
-            | b'?'
-            | b'('
-            | b')'
-            | b'|'
-            | b'['
-            | b']'
-            | b'{'
-            | b'}'
-            | b'^'
-            | b'$'
-    )
+fn compile(pattern: &str) -> Result<Regex, MetricsError> {
+    regex::bytes::RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
+        .map_err(|source| MetricsError::Regex {
+            pattern: pattern.to_owned(),
+            source,
+        })
 }
 
 #[cfg(test)]
@@ -201,15 +211,47 @@ mod tests {
     }
 
     #[test]
-    fn value_ranges() {
-        let check = |pattern: &str, low: &[u8], high: &[u8]| {
-            let matcher = Matcher::regex("a", pattern).expect("a sound pattern");
-            let expected = Some((low.to_vec(), high.to_vec()));
-            assert_eq!(matcher.bounds(), expected, "{pattern}");
+    fn telling_values() {
+        let check = |matcher: Matcher, expected: &str| {
+            let found = match matcher.telling() {
+                Telling::OneOf(values) => format!("one of {}", text(&values)),
+                Telling::AllBut(values) => format!("all but {}", text(&values)),
+                Telling::Some(Some((low, high))) => format!("some {}", text(&[&low, &high])),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{matcher:?}");
+            for value in ["a", "b", "ab", "abc", "x"] {
+                let tells = matcher.tells(value.as_bytes());
+                let expected = match matcher.telling() {
+                    Telling::Nothing => false,
+                    Telling::Everything => true,
+                    Telling::OneOf(values) => values.contains(&value.as_bytes()),
+                    Telling::AllBut(values) => !values.contains(&value.as_bytes()),
+                    Telling::Some(_) => tells,
+                };
+                assert_eq!(tells, expected, "{matcher:?} {value}");
+            }
         };
-        check("c|a|b", b"a", b"c");
-        check("ab.*", b"ab", b"ab\xff");
-        check("abc?.*", b"ab", b"ab\xff");
-        assert_eq!(Matcher::regex("a", "a.*|b").expect("sound").bounds(), None);
+        let regex = |pattern| Matcher::regex("l", pattern).expect("sound");
+        let not_regex = |pattern| Matcher::not_regex("l", pattern).expect("sound");
+        check(Matcher::equal("l", "a"), "one of a");
+        check(Matcher::not_equal("l", "a"), "one of a");
+        check(Matcher::equal("l", ""), "all but ");
+        check(Matcher::not_equal("l", ""), "all but ");
+        check(regex("b|a|b"), "one of a,b");
+        check(not_regex("b|a|"), "all but a,b");
+        check(regex(".*"), "Nothing");
+        check(not_regex(".*"), "Nothing");
+        check(regex(".+"), "Everything");
+        check(not_regex(".+"), "Everything");
+        check(regex("ab.*"), "some ab,ab\u{fffd}");
+        check(not_regex("ab[0-9]+"), "some ab,ab\u{fffd}");
+        check(regex(".*b.*"), "Some(None)");
+        check(regex("a?b?"), "all but a,ab,b");
+    }
+
+    fn text(values: &[&[u8]]) -> String {
+        let values = values.iter().map(|value| String::from_utf8_lossy(value));
+        values.collect::<Vec<_>>().join(",")
     }
 }

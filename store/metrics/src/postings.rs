@@ -10,6 +10,7 @@
 
 use crate::rows::read_short;
 use roaring::RoaringBitmap;
+use std::ops::Range;
 use trefoil_model::{read_varint, write_varint};
 
 /// A growing set of ascending numbers. The last run stays open and costs no allocation.
@@ -77,6 +78,13 @@ impl Postings {
         }
     }
 
+    /// The numbers as ascending ranges that do not touch, until `each` wants no more. Says whether it wanted all.
+    pub(crate) fn each_run(&self, mut each: impl FnMut(Range<u32>) -> bool) -> bool {
+        let closed = read_runs(&self.closed, u32::MAX, &mut each);
+        let wants_more = closed.expect("closed runs are written here");
+        wants_more && (self.open_end == self.open_start || each(self.open_start..self.open_end))
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.closed.capacity()
@@ -93,6 +101,24 @@ fn write_run(out: &mut Vec<u8>, previous_end: u32, start: u32, end: u32) {
 
 /// Adds a coded set, whose numbers are all below `limit`, to `out`. `None`: it is malformed.
 pub(crate) fn read_postings(bytes: &[u8], limit: u32, out: &mut RoaringBitmap) -> Option<()> {
+    let insert = |run: Range<u32>| {
+        match run.len() {
+            1 => out.insert(run.start),
+            _ => out.insert_range(run) > 0,
+        };
+        true
+    };
+    read_runs(bytes, limit, insert).map(drop)
+}
+
+/// The numbers of a coded set, which are all below `limit`, as ascending ranges that do not touch, until `each` wants no
+/// more. Says whether it wanted all. `None`: the set is malformed.
+#[inline]
+pub(crate) fn read_runs(
+    bytes: &[u8],
+    limit: u32,
+    mut each: impl FnMut(Range<u32>) -> bool,
+) -> Option<bool> {
     let mut at = 0;
     let mut end = 0u32;
     while at < bytes.len() {
@@ -106,13 +132,11 @@ pub(crate) fn read_postings(bytes: &[u8], limit: u32, out: &mut RoaringBitmap) -
         };
         let start = end.checked_add(u32::try_from(code >> 1).ok()?)?;
         end = start.checked_add(length).filter(|end| *end <= limit)?;
-        if length == 1 {
-            out.insert(start);
-        } else {
-            out.insert_range(start..end);
+        if !each(start..end) {
+            return Some(false);
         }
     }
-    Some(())
+    Some(true)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! merged and de-duplicated. Shards that were dropped, samples below the retention cut-off and deleted samples
 //! are not in it, whether or not they have left the files yet.
 
+mod cardinality;
 mod cursor;
 mod digest;
 mod export;
@@ -220,20 +221,17 @@ impl View {
         let mut names = BTreeSet::new();
         for source in self.sources(tenant, range, shards)? {
             let found = self.found(&source, tenant, matchers, range)?;
+            let each = |name: &[u8]| {
+                if !names.contains(name) {
+                    names.insert(name.to_vec());
+                }
+            };
             match &source {
-                Source::Head { part, .. } => {
-                    part.label_names(&found, |name| insert(&mut names, name))
-                }
-                Source::Block { reader, .. } => {
-                    for name in reader.label_names() {
-                        if !names.contains(name) && reader.has_label(name, Some(&found))? {
-                            insert(&mut names, name);
-                        }
-                    }
-                }
+                Source::Head { part, .. } => part.label_names(&found, each),
+                Source::Block { reader, .. } => reader.label_names(&found, each)?,
             }
         }
-        Ok(texts(names))
+        Ok(texts(names.into_iter().collect()))
     }
 
     /// The values of label `name` on the series that satisfy all matchers, ascending.
@@ -248,21 +246,18 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<Vec<String>, MetricsError> {
-        let mut values = BTreeSet::new();
+        let mut values = Vec::new();
         let name = name.as_bytes();
         for source in self.sources(tenant, range, shards)? {
             let found = self.found(&source, tenant, matchers, range)?;
+            let each = |value: &[u8]| values.push(value.to_vec());
             match &source {
-                Source::Head { part, .. } => {
-                    part.label_values(name, &found, |value| insert(&mut values, value));
-                }
-                Source::Block { reader, .. } => {
-                    reader.label_values(name, Some(&found), |value| {
-                        insert(&mut values, value);
-                        true
-                    })?
-                }
+                Source::Head { part, .. } => part.label_values(name, &found, each),
+                Source::Block { reader, .. } => reader.label_values(name, &found, each)?,
             }
+            // Of each value of the sources so far one is kept; what is in order already is only walked along.
+            values.sort();
+            values.dedup();
         }
         Ok(texts(values))
     }
@@ -354,16 +349,10 @@ impl View {
     }
 }
 
-fn insert(texts: &mut BTreeSet<Vec<u8>>, text: &[u8]) {
-    if !texts.contains(text) {
-        texts.insert(text.to_vec());
-    }
-}
-
 /// Label texts are UTF-8: the body reader checked them.
-fn texts(texts: BTreeSet<Vec<u8>>) -> Vec<String> {
-    let texts = texts.into_iter();
-    texts
-        .map(|text| String::from_utf8_lossy(&text).into_owned())
-        .collect()
+fn texts(texts: Vec<Vec<u8>>) -> Vec<String> {
+    let text = |bytes| {
+        String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into())
+    };
+    texts.into_iter().map(text).collect()
 }

@@ -5,9 +5,8 @@ use super::directory::{NameEntry, PageEntry, write_text};
 use super::{Cursor, Pointer};
 use crate::MetricsError;
 use crate::order::{pair_bytes, text_of};
-use crate::postings::{Postings, read_postings};
+use crate::postings::Postings;
 use hashbrown::HashTable;
-use roaring::RoaringBitmap;
 use trefoil_model::write_varint;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -185,9 +184,4 @@ pub(super) fn read_page(
         }
     }
     cursor.is_at_end().then_some(())
-}
-
-/// Adds the series of a coded set to `out`; `None` when it is malformed.
-pub(super) fn add_postings(bytes: &[u8], series: u32, out: &mut RoaringBitmap) -> Option<()> {
-    read_postings(bytes, series, out)
 }

@@ -1,11 +1,13 @@
 //! Reading blocks. Opening reads the trailer and the footer; directories are read at a tenant's first
 //! use and kept; every other piece is read, checked and decoded when a query needs it, and stays for a while (`kept`).
 
+mod search;
+
 use super::columns::Columns;
 use super::data::DataPiece;
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
 use super::kept::KeptPieces;
-use super::label_index::{add_postings, read_page};
+use super::label_index::read_page;
 use super::{
     BLOCK_VERSION, BLOCK_VERSION_PLAIN, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX,
     Pointer, SHARDS_PER_PIECE, TRAILER_BYTES, damaged,
@@ -13,7 +15,6 @@ use super::{
 use crate::MetricsError;
 use crate::body::{MetricMetadata, read_metadata};
 use crate::columns::{Column, SampleSlice};
-use crate::matcher::Matcher;
 use crate::rows::{RowReader, RowSections};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
@@ -246,68 +247,12 @@ impl TenantReader {
         self.piece((pointer, name), Vec::len, Some)
     }
 
-    /// The series that satisfy all matchers and lie in `shards`.
-    pub(crate) fn find(
-        &self,
-        matchers: &[Matcher],
-        shards: &ShardSet,
-    ) -> Result<RoaringBitmap, MetricsError> {
-        let mut found = RoaringBitmap::new();
-        found.insert_range(0..self.entry().series);
-        for matcher in matchers {
-            if found.is_empty() {
-                return Ok(found);
-            }
-            let name = self.name(matcher.name().as_bytes());
-            if matcher.matches(b"") {
-                // A series without the label has it empty: drop those with a value that does not match.
-                if let Some(name) = name {
-                    found -= self.series_of(name, |value| !matcher.matches(value), None)?;
-                }
-            } else {
-                let Some(name) = name else {
-                    return Ok(RoaringBitmap::new());
-                };
-                let bounds = matcher.bounds();
-                found &= self.series_of(name, |value| matcher.matches(value), bounds)?;
-            }
-        }
-        self.retain_shards(&mut found, shards)?;
-        Ok(found)
-    }
-
     fn name(&self, name: &[u8]) -> Option<&NameEntry> {
         let names = &self.directory.names;
         let at = names
             .binary_search_by(|entry| (*entry.name).cmp(name))
             .ok()?;
         Some(&names[at])
-    }
-
-    /// The series with a value of label `name` that `wanted` wants. `bounds`: the smallest and largest
-    /// value that can be wanted; `None`: any.
-    fn series_of(
-        &self,
-        name: &NameEntry,
-        mut wanted: impl FnMut(&[u8]) -> bool,
-        bounds: Option<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<RoaringBitmap, MetricsError> {
-        let mut found = RoaringBitmap::new();
-        let series = self.entry().series;
-        let pages = match &bounds {
-            Some((low, high)) => pages_between(&name.pages, low, high),
-            None => &name.pages[..],
-        };
-        for page in pages {
-            self.page(page, |value, postings| {
-                if wanted(value) {
-                    add_postings(postings, series, &mut found)?;
-                }
-                // Values ascend.
-                Some(bounds.as_ref().is_none_or(|(_, high)| value < &high[..]))
-            })?;
-        }
-        Ok(found)
     }
 
     fn page(
@@ -354,57 +299,6 @@ impl TenantReader {
             return Err(self.damaged("shards"));
         }
         Ok(shards)
-    }
-
-    /// The label names with the series that have them; `each` says whether to go on.
-    pub(crate) fn label_names(&self) -> impl Iterator<Item = &[u8]> {
-        self.directory.names.iter().map(|entry| &*entry.name)
-    }
-
-    /// Whether a series of `among` carries label `name`; `None` asks for any series.
-    pub(crate) fn has_label(
-        &self,
-        name: &[u8],
-        among: Option<&RoaringBitmap>,
-    ) -> Result<bool, MetricsError> {
-        let mut has = false;
-        self.label_values(name, among, |_| {
-            has = true;
-            false
-        })?;
-        Ok(has)
-    }
-
-    /// The values of label `name` on series of `among` (`None`: any), in ascending order, while `each` wants more.
-    pub(crate) fn label_values(
-        &self,
-        name: &[u8],
-        among: Option<&RoaringBitmap>,
-        mut each: impl FnMut(&[u8]) -> bool,
-    ) -> Result<(), MetricsError> {
-        let Some(name) = self.name(name) else {
-            return Ok(());
-        };
-        let series = self.entry().series;
-        let mut on = true;
-        for page in &name.pages {
-            self.page(page, |value, postings| {
-                let carried = match among {
-                    None => true,
-                    Some(among) => {
-                        let mut of_value = RoaringBitmap::new();
-                        add_postings(postings, series, &mut of_value)?;
-                        !of_value.is_disjoint(among)
-                    }
-                };
-                on = !carried || each(value);
-                Some(on)
-            })?;
-            if !on {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// The canonical labels of the given series, in ascending order of number.
@@ -528,11 +422,4 @@ fn row_sections(content: &[u8]) -> Option<RowSections<'_>> {
         values: cursor.take(values)?,
         rows: &content[cursor.at..],
     })
-}
-
-/// The pages that can hold values from `low` to `high`, inclusive.
-fn pages_between<'a>(pages: &'a [PageEntry], low: &[u8], high: &[u8]) -> &'a [PageEntry] {
-    let behind = pages.partition_point(|page| *page.first_value <= *high);
-    let first = pages.partition_point(|page| *page.first_value <= *low);
-    &pages[first.saturating_sub(1).min(behind)..behind]
 }

@@ -177,8 +177,9 @@ fn select(
             times.iter().copied().zip(bits).collect(),
         );
     })?;
-    for name in reader.label_names().map(<[u8]>::to_vec).collect::<Vec<_>>() {
-        reader.label_values(&name, Some(&series), |_| true)?;
+    let names: Vec<_> = reader.all_label_names().map(<[u8]>::to_vec).collect();
+    for name in names {
+        reader.label_values(&name, &series, |_| {})?;
     }
     assert_eq!(reader.metadata(&ShardSet::all(8))?, metadata());
     Ok(found)

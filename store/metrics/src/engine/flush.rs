@@ -12,10 +12,9 @@ use crate::MetricsError;
 use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter, fitting};
 use crate::body::MetricMetadata;
 use crate::columns::{Column, SampleSlice};
-use crate::head::{Gathered, Growing, HeadPart, Samples, TenantHead};
+use crate::head::{Gathered, HeadPart};
 use crate::order::write_block_key;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use trefoil_model::{DeletionVersion, ShardId, ShardSet, Signal, TenantId, TimeRange, Window};
 use trefoil_store_blocks::{BlockId, BlockMeta, ManifestEdit, TenantSummary};
 
@@ -105,9 +104,9 @@ impl MetricsEngine {
         Ok(outcome)
     }
 
-    /// Puts new generations in the place of those with samples, and gives all that are not in blocks. A label index of
-    /// which most series have become idle goes with its generation, and so does a tenant that sent nothing: the head's
-    /// memory follows what is written to.
+    /// Puts new generations in the place of those with samples, and gives all that are not in blocks. A label index
+    /// with many idle series goes with its generation, and so does a tenant that sent nothing: the head's memory follows
+    /// what is written to. What is still written to is indexed anew when it comes.
     fn freeze(&self) -> Frozen {
         // The applier takes parts of the head without the outer lock; stopping it makes the cut clean.
         let _applier = self.applier.lock();
@@ -117,12 +116,7 @@ impl MetricsEngine {
             .tenants
             .retain(|_, head| !head.samples.read().is_empty());
         for (tenant, head) in &mut heads.tenants {
-            let part = head.part();
-            if part.is_mostly_idle() {
-                *head = TenantHead::new(*tenant);
-            } else {
-                head.samples = Arc::new(Growing::new(Samples::default()));
-            }
+            let part = head.freeze(*tenant);
             heads.frozen.push((*tenant, part));
         }
         let mut frozen = Frozen::new();

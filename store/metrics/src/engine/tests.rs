@@ -3,6 +3,7 @@
 
 mod deletions;
 mod histograms;
+mod label_questions;
 mod metadata;
 
 use super::*;

@@ -4,13 +4,13 @@
 //! canonical labels are the concatenation of its pairs' bytes. About 90 bytes per series with 10 labels
 //! that few others share. Series are numbered in the order of their arrival and never change.
 
-use crate::Matcher;
-use crate::order::{pair_bytes, text_of, write_block_key};
+mod search;
+
+use crate::order::{pair_bytes, text_of};
 use crate::postings::Postings;
 use hashbrown::HashTable;
-use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
-use trefoil_model::{SeriesHash, ShardId, TenantId, write_varint};
+use trefoil_model::{SeriesHash, ShardId, ShardSet, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) struct HeadIndex {
@@ -19,9 +19,12 @@ pub(crate) struct HeadIndex {
     arena: Vec<u8>,
     pairs: Vec<Pair>,
     pair_table: HashTable<u32>,
-    /// The pairs of each label name.
-    names: BTreeMap<Box<[u8]>, Vec<u32>>,
+    /// Places of label names in `of_names`.
+    names: BTreeMap<Box<[u8]>, u32>,
+    of_names: Vec<OfName>,
     series: Vec<Series>,
+    /// The shards of all series.
+    shards: ShardSet,
     /// Pair numbers of all series.
     labels: Vec<u32>,
     series_table: HashTable<u32>,
@@ -34,6 +37,16 @@ struct Pair {
     /// Length of the name with its length prefix.
     name: u32,
     end: u32,
+    /// Place of the name in `of_names`.
+    of_name: u32,
+    postings: Postings,
+}
+
+/// What belongs to a label name.
+#[derive(Default)]
+struct OfName {
+    pairs: Vec<u32>,
+    /// The series that have the label.
     postings: Postings,
 }
 
@@ -53,7 +66,9 @@ impl HeadIndex {
             pairs: Vec::new(),
             pair_table: HashTable::new(),
             names: BTreeMap::new(),
+            of_names: Vec::new(),
             series: Vec::new(),
+            shards: ShardSet::new(),
             labels: Vec::new(),
             series_table: HashTable::new(),
             ordered: Vec::new(),
@@ -96,26 +111,18 @@ impl HeadIndex {
         self.series_table.find(low, same).is_some()
     }
 
-    /// Collects the series that have this label with this value.
-    pub(crate) fn collect_pair(&self, name: &[u8], value: &[u8], found: &mut RoaringBitmap) {
-        let mut bytes = Vec::new();
-        for text in [name, value] {
-            write_varint(&mut bytes, text.len() as u64);
-            bytes.extend_from_slice(text);
-        }
-        if let Some(pair) = self.find_pair(&bytes) {
-            self.pairs[pair as usize].postings.collect(found);
-        }
-    }
-
     fn add(&mut self, canonical: &[u8], shard: ShardId, (high, low): (u64, u64)) -> u32 {
         let number = self.series.len() as u32;
         let labels = self.labels.len() as u32;
         for (bytes, name) in pair_bytes(canonical) {
             let pair = self.find_or_add_pair(bytes, name);
-            self.pairs[pair as usize].postings.push_or_begin(number);
+            let of_pair = &mut self.pairs[pair as usize];
+            of_pair.postings.push_or_begin(number);
+            let of_name = &mut self.of_names[of_pair.of_name as usize];
+            of_name.postings.push_or_begin(number);
             self.labels.push(pair);
         }
+        self.shards.insert(shard);
         self.series.push(Series {
             hash_high: high,
             hash_low: low,
@@ -136,10 +143,13 @@ impl HeadIndex {
         let number = self.pairs.len() as u32;
         let start = self.arena.len() as u32;
         self.arena.extend_from_slice(bytes);
+        let of_name = self.place_of_name(text_of(&bytes[..name]));
+        self.of_names[of_name as usize].pairs.push(number);
         self.pairs.push(Pair {
             start,
             name: name as u32,
             end: self.arena.len() as u32,
+            of_name,
             postings: Postings::default(),
         });
         let (arena, pairs) = (&self.arena, &self.pairs);
@@ -148,12 +158,17 @@ impl HeadIndex {
                 let pair = &pairs[*other as usize];
                 xxh3_64(&arena[pair.start as usize..pair.end as usize])
             });
-        let name = text_of(&bytes[..name]);
-        match self.names.get_mut(name) {
-            Some(pairs) => pairs.push(number),
-            None => drop(self.names.insert(name.into(), vec![number])),
-        }
         number
+    }
+
+    fn place_of_name(&mut self, name: &[u8]) -> u32 {
+        if let Some(place) = self.names.get(name) {
+            return *place;
+        }
+        let place = self.of_names.len() as u32;
+        self.of_names.push(OfName::default());
+        self.names.insert(name.into(), place);
+        place
     }
 
     fn find_pair(&self, bytes: &[u8]) -> Option<u32> {
@@ -172,84 +187,18 @@ impl HeadIndex {
         text_of(&self.pair_bytes(pair)[name..])
     }
 
-    /// Appends the canonical labels of a series.
-    pub(crate) fn write_canonical(&self, series: u32, out: &mut Vec<u8>) {
+    /// The pairs of a series in the order of its labels.
+    fn pairs_of(&self, series: u32) -> &[u32] {
         let series = &self.series[series as usize];
         let labels = series.labels as usize;
-        for pair in &self.labels[labels..labels + usize::from(series.label_count)] {
+        &self.labels[labels..labels + usize::from(series.label_count)]
+    }
+
+    /// Appends the canonical labels of a series.
+    pub(crate) fn write_canonical(&self, series: u32, out: &mut Vec<u8>) {
+        for pair in self.pairs_of(series) {
             out.extend_from_slice(self.pair_bytes(*pair));
         }
-    }
-
-    /// The series below `limit` that satisfy all matchers.
-    pub(crate) fn find(&self, matchers: &[Matcher], limit: u32) -> RoaringBitmap {
-        let mut found = RoaringBitmap::new();
-        found.insert_range(0..limit);
-        for matcher in matchers {
-            if found.is_empty() {
-                break;
-            }
-            if matcher.matches(b"") {
-                found -= self.series_with(matcher, |value| !matcher.matches(value));
-            } else {
-                found &= self.series_with(matcher, |value| matcher.matches(value));
-            }
-        }
-        found
-    }
-
-    fn series_with(&self, matcher: &Matcher, wanted: impl Fn(&[u8]) -> bool) -> RoaringBitmap {
-        let mut found = RoaringBitmap::new();
-        let name = matcher.name().as_bytes();
-        if let Some(literals) = matcher.literals().filter(|_| !matcher.matches(b"")) {
-            let mut bytes = Vec::new();
-            for value in literals {
-                bytes.clear();
-                for text in [name, value] {
-                    write_varint(&mut bytes, text.len() as u64);
-                    bytes.extend_from_slice(text);
-                }
-                if let Some(pair) = self.find_pair(&bytes) {
-                    self.pairs[pair as usize].postings.collect(&mut found);
-                }
-            }
-            return found;
-        }
-        for &pair in self.names.get(name).map_or(&[][..], Vec::as_slice) {
-            if wanted(self.value_of(pair)) {
-                self.pairs[pair as usize].postings.collect(&mut found);
-            }
-        }
-        found
-    }
-
-    /// The values of label `name` on series of `among`, in no order.
-    pub(crate) fn label_values(
-        &self,
-        name: &[u8],
-        among: &RoaringBitmap,
-        mut each: impl FnMut(&[u8]),
-    ) {
-        for &pair in self.names.get(name).map_or(&[][..], Vec::as_slice) {
-            if self.is_on(pair, among) {
-                each(self.value_of(pair));
-            }
-        }
-    }
-
-    /// The label names on series of `among`, ascending.
-    pub(crate) fn label_names(&self, among: &RoaringBitmap, mut each: impl FnMut(&[u8])) {
-        for (name, pairs) in &self.names {
-            if pairs.iter().any(|pair| self.is_on(*pair, among)) {
-                each(name);
-            }
-        }
-    }
-
-    fn is_on(&self, pair: u32, among: &RoaringBitmap) -> bool {
-        let mut series = RoaringBitmap::new();
-        self.pairs[pair as usize].postings.collect(&mut series);
-        !series.is_disjoint(among)
     }
 
     /// Series in block order, as [`HeadIndex::keep_block_order`] was last told: the oldest series, all of them.
@@ -262,17 +211,6 @@ impl HeadIndex {
         self.ordered = ordered;
     }
 
-    /// Appends the block order keys of some series.
-    pub(crate) fn add_block_keys(&self, series: &[u32], keys: &mut BlockKeys) {
-        let mut canonical = Vec::new();
-        for &number in series {
-            canonical.clear();
-            self.write_canonical(number, &mut canonical);
-            write_block_key(&canonical, &mut keys.bytes);
-            keys.ends.push(keys.bytes.len());
-        }
-    }
-
     /// Memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let postings: usize = self
@@ -281,9 +219,9 @@ impl HeadIndex {
             .map(|pair| pair.postings.heap_bytes())
             .sum();
         let names: usize = self
-            .names
-            .values()
-            .map(|pairs| pairs.capacity() * 4 + 64)
+            .of_names
+            .iter()
+            .map(|of_name| of_name.pairs.capacity() * 4 + of_name.postings.heap_bytes() + 128)
             .sum();
         self.arena.capacity()
             + self.pairs.capacity() * size_of::<Pair>()
@@ -292,28 +230,5 @@ impl HeadIndex {
             + (self.labels.capacity() + self.ordered.capacity()) * 4
             + postings
             + names
-    }
-}
-
-/// Block order keys of some series, in one piece of memory.
-#[derive(Default)]
-pub(crate) struct BlockKeys {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl BlockKeys {
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    /// The key that was added at this place.
-    pub(crate) fn of(&self, place: usize) -> &[u8] {
-        let start = match place {
-            0 => 0,
-            _ => self.ends[place - 1],
-        };
-        &self.bytes[start..self.ends[place]]
     }
 }

@@ -13,6 +13,7 @@ use super::extras::Extras;
 use crate::body::MetricMetadata;
 use crate::columns::Column;
 use crate::value::HISTOGRAM_BITS;
+use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::{DeletionVersion, Millis, ShardId, TimeRange, Window};
 
@@ -21,6 +22,12 @@ const CHUNK_RECORDS: usize = 8_192;
 
 /// Recent timestamps that are recognised; a request seldom has more.
 const RECENT_TIMES: usize = 64;
+
+/// Series per word of `present`.
+const BITS_PER_WORD: usize = u64::BITS as usize;
+
+/// Series that are looked up one by one; of more, `present` tells faster.
+const SERIES_LOOKED_UP_MAX: u64 = 4_096;
 
 /// No record.
 const NONE: u32 = u32::MAX;
@@ -39,6 +46,10 @@ pub(crate) struct Samples {
     recent: Vec<u32>,
     chunks: Vec<Vec<Record>>,
     tails: Vec<u32>,
+    /// A bit for each series with records.
+    present: Vec<u64>,
+    /// The newest record that is the first one of its series.
+    newest_first_record: u32,
     records: u32,
     extras: Extras,
     /// The deletion version of the records from a number on; ascending by number.
@@ -64,9 +75,11 @@ impl Samples {
         self.records == 0 && self.metadata.is_empty()
     }
 
-    /// How many series have records.
-    pub(crate) fn series(&self) -> usize {
-        self.tails.iter().filter(|tail| **tail != NONE).count()
+    /// The series that have records.
+    pub(crate) fn written(&self) -> RoaringBitmap {
+        let words = self.present.iter();
+        let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+        RoaringBitmap::from_lsb0_bytes(0, &bytes)
     }
 
     /// Says that the records appended from now on came with this deletion version.
@@ -98,6 +111,9 @@ impl Samples {
             time,
             previous: self.tails[series],
         };
+        if record.previous == NONE {
+            self.note_presence(series);
+        }
         self.tails[series] = self.records;
         self.records += 1;
         match self.chunks.last_mut() {
@@ -110,6 +126,16 @@ impl Samples {
             // A tenant's first chunk grows by doubling: there may be many small tenants.
             None => self.chunks.push(vec![record]),
         }
+    }
+
+    /// Notes that the next record is the first of its series.
+    fn note_presence(&mut self, series: usize) {
+        let word = series / BITS_PER_WORD;
+        if self.present.len() <= word {
+            self.present.resize(word + 1, 0);
+        }
+        self.present[word] |= 1 << (series % BITS_PER_WORD);
+        self.newest_first_record = self.records;
     }
 
     /// Appends a sample that is a histogram, packed and checked, or whose start timestamp is known (0: it is not).
@@ -191,6 +217,18 @@ impl Samples {
         at != NONE
     }
 
+    /// Leaves out the series that have no record below `limit`.
+    pub(crate) fn retain(&self, found: &mut RoaringBitmap, limit: u32) {
+        if self.newest_first_record >= limit || found.len() <= SERIES_LOOKED_UP_MAX {
+            *found = found
+                .iter()
+                .filter(|series| self.has(*series, limit))
+                .collect();
+            return;
+        }
+        *found &= self.written();
+    }
+
     /// The records of a series below `limit`, in order of arrival. `newest_first` is memory to be used again.
     pub(crate) fn collect(
         &self,
@@ -265,7 +303,8 @@ impl Samples {
     /// Memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         let records: usize = self.chunks.iter().map(Vec::capacity).sum();
-        let shared = self.times.capacity() * 8 + self.tails.capacity() * 4;
+        let shared =
+            self.times.capacity() * 8 + self.tails.capacity() * 4 + self.present.capacity() * 8;
         records * size_of::<Record>() + shared + self.extras.memory_bytes()
     }
 }

@@ -63,6 +63,15 @@ impl Source {
         }
     }
 
+    /// The label names of all series, ascending.
+    pub(super) fn all_label_names(&self) -> Vec<String> {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match self {
+            Self::Block { reader, .. } => reader.all_label_names().map(text).collect(),
+            Self::Head { part, .. } => part.all_label_names(text),
+        }
+    }
+
     /// About how many samples a series has here, a histogram counted as several.
     fn samples_per_series(&self) -> u64 {
         let (samples, is_plain) = match self {
@@ -79,7 +88,8 @@ impl Source {
         }
     }
 
-    fn labels(
+    /// The labels of series that were found, in ascending order of number.
+    pub(super) fn labels(
         &self,
         found: &RoaringBitmap,
         with_shards: bool,
