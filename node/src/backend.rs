@@ -4,6 +4,7 @@
 use crate::{
     cluster::{Cluster, replicas::Verdict},
     data_plane::NewWrite,
+    formats,
     ingest::{
         Acceptance, Admission, Encoder,
         pairs::{Filter, Sender, senders_of},
@@ -161,6 +162,10 @@ impl NodeBackend {
         let routing = self.cluster.plane.routing();
         if routing.shards() == 0 {
             return Err(unavailable("the cluster has not begun yet".to_owned()));
+        }
+        // The state that the tenant was found in, or a later one.
+        if let Some(reason) = formats::refusal(&self.cluster.metadata.state(), request) {
+            return Err(unavailable(reason));
         }
         let deletion = self.deletion_version(tenant);
         let verdicts = self.verdicts(tenant, request).await?;

@@ -31,6 +31,7 @@ use crate::{
     cluster::admin::WindowDigest,
     config::Settings,
     data_dir::DataDir,
+    formats,
     transport::replication::ReplicationSender,
 };
 use bytes::Bytes;
@@ -291,6 +292,11 @@ impl DataPlane {
                     || self.takes_items.load(Ordering::Relaxed) && self.refuses_items().is_none();
                 if brings_items(&message) && !takes_items() {
                     // Whoever sent it goes on without this owner, or is asked again later.
+                    return;
+                }
+                if let Some(version) = formats::unreadable_version(&message) {
+                    let from = envelope.from;
+                    tracing::warn!(%from, version, "items of an unknown format were refused");
                     return;
                 }
                 self.feed(Event::Message(envelope, message));

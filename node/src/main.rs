@@ -9,6 +9,7 @@ mod config;
 mod data_dir;
 mod data_plane;
 mod demo;
+mod formats;
 mod front;
 mod gossip_driver;
 mod http_client;

@@ -14,6 +14,7 @@ use crate::{
     config::{self, Listen, ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
+    formats,
     front::{Front, Listeners, until_true},
     gossip_driver::Gossip,
     logging, open_files,
@@ -42,8 +43,6 @@ use trefoil_store_pages::{Disk, RealDisk, is_full_disk};
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stop may take in all: [`STOP_TIMEOUT`], then a last flush and sync of the disk.
 pub(crate) const STOP_SECONDS_MAX: u64 = 30;
-/// The highest level of the cluster's formats that this program reads and writes.
-const FORMAT_LEVEL: u32 = 1;
 /// How often a start on a full disk looks for space; each try reads the journal anew.
 const SPACE_INTERVAL: Duration = Duration::from_secs(3);
 /// How often the node describes itself anew to the others.
@@ -273,7 +272,7 @@ async fn join(
             http: info.http.to_string(),
         },
         version: info.version.clone(),
-        format_level_max: FORMAT_LEVEL,
+        format_level_max: formats::LEVEL_MAX,
         lineage,
     };
     if let Some(cluster) = info.cluster {

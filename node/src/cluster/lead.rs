@@ -7,7 +7,7 @@ use super::{
     Cluster, retention,
     space::{Space, has_space},
 };
-use crate::{clock, config};
+use crate::{clock, config, formats};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_model::{NodeId, ShardSet};
 use trefoil_raft::{
@@ -53,6 +53,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
                 .for_each(|since| *since = now);
         }
         let state = cluster.metadata.state();
+        raise_format_level(&cluster, &state).await;
         retention::advance(&cluster, &state).await;
         if state.placement().is_empty() {
             create_placement(&cluster, &state).await;
@@ -60,6 +61,19 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
             give_up_superseded(&cluster, &state).await;
             move_shards(&cluster, &state).await;
         }
+    }
+}
+
+/// In front of everything else, so that a new cluster has its level before it takes the first item.
+async fn raise_format_level(cluster: &Cluster, state: &State) {
+    let Some(level) = formats::level_to_raise(state) else {
+        return;
+    };
+    let command = Command::RaiseFormatLevel { level };
+    match cluster.metadata.propose(command).await {
+        Ok(_) => tracing::info!(level, "all members read newer formats, which are used now"),
+        // A member of an older program has come meanwhile, or there is no majority: asked again at the next look.
+        Err(error) => tracing::debug!(%error, "raise the format level"),
     }
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod copies;
 mod dropping;
+mod formats;
 pub(super) mod history;
 mod lost_end;
 

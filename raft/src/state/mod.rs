@@ -44,8 +44,6 @@ use trefoil_model::{ClusterId, DeletionVersion, Millis, NodeId, PlacementTable, 
 
 /// The format level that a cluster begins with.
 pub const FORMAT_LEVEL_FIRST: u32 = 1;
-/// The highest format level that this program reads and writes.
-pub const FORMAT_LEVEL_MAX: u32 = 1;
 
 /// Where in the Raft log a command stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]

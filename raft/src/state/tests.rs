@@ -84,7 +84,7 @@ pub(super) fn description(name: &str, lineage: u64) -> MemberDescription {
         weight: 100,
         addresses: Addresses::default(),
         version: "0.1.0".to_owned(),
-        format_level_max: FORMAT_LEVEL_MAX,
+        format_level_max: FORMAT_LEVEL_FIRST,
         lineage: LineageId(lineage.into()),
     }
 }

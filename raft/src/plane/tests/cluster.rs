@@ -264,7 +264,7 @@ impl Cluster {
             weight: 100,
             addresses: Addresses::default(),
             version: "test".to_owned(),
-            format_level_max: crate::state::FORMAT_LEVEL_MAX,
+            format_level_max: crate::state::FORMAT_LEVEL_FIRST,
             lineage: self.plane(node).identity().lock().lineage(),
         }
     }

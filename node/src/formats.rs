@@ -1,0 +1,162 @@
+//! Which formats nodes may send each other, while programs of different versions run side by side.
+//!
+//! ```text
+//! level  needed for
+//!   1    everything that the first program wrote
+//!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
+//! ```
+//! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
+//! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
+//! owner could not apply: the owner would acknowledge it, and lose it. An owner looks at the version of a body before it
+//! journals it in any case.
+
+use bytes::Bytes;
+use trefoil_api::remote_write::WriteRequest;
+use trefoil_model::Signal;
+use trefoil_raft::{Member, MemberState, State};
+use trefoil_shard::{CopyAnswerStep, Message};
+use trefoil_store_metrics::BODY_VERSION;
+
+/// The highest level that this program reads and writes.
+pub(crate) const LEVEL_MAX: u32 = 2;
+/// The level from which on bodies may have more than floats.
+const LEVEL_WHOLE_SAMPLES: u32 = 2;
+
+/// The level to which the cluster can be raised now, if it can.
+pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
+    let level = next_level(state.format_level(), state.members().map(AsRef::as_ref));
+    // Before there is a member there is nobody to ask.
+    level.filter(|_| state.members().next().is_some())
+}
+
+fn next_level<'a>(present: u32, members: impl Iterator<Item = &'a Member>) -> Option<u32> {
+    let levels = members
+        .filter(|member| member.state != MemberState::Removed)
+        .map(|member| member.description.format_level_max);
+    let level = levels.fold(LEVEL_MAX, u32::min);
+    (level > present).then_some(level)
+}
+
+/// Why a request cannot be taken yet, if it has what some member cannot read. It can be sent again.
+pub(crate) fn refusal(state: &State, request: &WriteRequest) -> Option<String> {
+    if state.format_level() >= LEVEL_WHOLE_SAMPLES {
+        return None;
+    }
+    let is_plain =
+        request.exemplars().is_empty() && request.series().all(|series| series.is_plain());
+    if is_plain {
+        return None;
+    }
+    let behind = state.members().find(|member| {
+        member.state != MemberState::Removed
+            && member.description.format_level_max < LEVEL_WHOLE_SAMPLES
+    });
+    let whom = behind.map_or("the cluster", |member| member.description.name.as_str());
+    Some(format!(
+        "native histograms, start timestamps and exemplars are taken when all nodes run a program that reads them; \
+         waiting for {whom}"
+    ))
+}
+
+/// The version of the first body in a message that this program cannot read, if there is one. Nothing of such a message
+/// may be journalled: it would be acknowledged, and never applied.
+pub(crate) fn unreadable_version(message: &Message) -> Option<u8> {
+    let mut unreadable = None;
+    let mut look = |signal: Signal, body: &Bytes| {
+        // A body without a byte is malformed on every owner alike, and told when it is applied.
+        let version = body.first().copied().unwrap_or(BODY_VERSION);
+        if signal != Signal::Metrics || !(1..=BODY_VERSION).contains(&version) {
+            unreadable = Some(version);
+        }
+    };
+    match message {
+        Message::Push(push) => push
+            .parcels
+            .iter()
+            .for_each(|(_, parcel)| look(parcel.header().signal, parcel.body())),
+        Message::FetchAnswer { records, .. } => records
+            .iter()
+            .for_each(|record| look(record.parcel.header().signal, record.parcel.body())),
+        Message::CopyAnswer {
+            step: CopyAnswerStep::Chunk { items, .. },
+            ..
+        } => items.iter().for_each(|item| look(item.signal, &item.body)),
+        _ => {}
+    }
+    unreadable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_api::{
+        ApiLimits,
+        remote_write::{Exemplar, Sample},
+    };
+    use trefoil_model::{Labels, LineageId, NodeId};
+    use trefoil_raft::MemberDescription;
+
+    fn member(node: u64, level: u32, state: MemberState) -> Member {
+        Member {
+            node: NodeId(node),
+            state,
+            description: MemberDescription {
+                name: format!("n{node}"),
+                zone: String::new(),
+                weight: 100,
+                addresses: trefoil_raft::Addresses::default(),
+                version: "1".to_owned(),
+                format_level_max: level,
+                lineage: LineageId(1),
+            },
+            lineage: LineageId(1),
+            weight_set: None,
+            superseded_by: None,
+        }
+    }
+
+    #[test]
+    fn the_slowest_present_member_decides_the_level() {
+        use MemberState::{Active, Draining, Removed};
+        let mut members = [
+            member(1, 2, Active),
+            member(2, 1, Draining),
+            member(3, 9, Active),
+        ];
+        assert_eq!(next_level(1, members.iter()), None);
+        members[1].state = Removed;
+        assert_eq!(next_level(1, members.iter()), Some(2));
+        assert_eq!(next_level(2, members.iter()), None, "it is raised once");
+        assert_eq!(next_level(3, members.iter()), None, "it never falls");
+    }
+
+    #[test]
+    fn what_an_older_member_cannot_read_is_sent_again_later() {
+        // A state begins with the first level.
+        let state = State::default();
+        let limits = ApiLimits::default().write;
+        let mut request = WriteRequest::default();
+        let labels = &mut [("__name__", "m")];
+        let plain = [Sample::float(1, 1.0)];
+        let pushed = request.push_samples(labels, plain, &limits);
+        pushed.expect("a small request");
+        assert_eq!(refusal(&state, &request), None);
+        let started = Sample {
+            start: 1,
+            ..Sample::float(2, 1.0)
+        };
+        let mut with_start = request.clone();
+        let pushed = with_start.push_samples(labels, [started], &limits);
+        pushed.expect("a small request");
+        assert!(refusal(&state, &with_start).is_some());
+        let exemplar = Exemplar {
+            labels: Labels::from_pairs([("trace_id", "a")]),
+            value: 1.0,
+            time: 1,
+        };
+        let pushed = request.push_exemplar(labels, Some(exemplar), &limits);
+        pushed.expect("a small request");
+        let refused = refusal(&state, &request).expect("no member reads exemplars");
+        assert!(refused.contains("exemplars"), "{refused}");
+    }
+}
