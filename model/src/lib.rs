@@ -1,8 +1,9 @@
-//! The nouns of Trefoil: ids, time, labels, hashes, native histograms, the placement table.
+//! The nouns of Trefoil: ids, time, labels, hashes, native histograms, aggregates, the placement table.
 //!
 //! Everything here is plain data that every other crate may name. This crate imports no other crate
 //! of the project, does no input or output, reads no clock and starts no task.
 
+mod aggregate;
 mod compensated;
 mod error;
 mod hash;
@@ -13,6 +14,7 @@ mod placement;
 mod ranges;
 mod time;
 
+pub use aggregate::{Aggregate, Resolution, aggregate};
 pub use compensated::add_compensated;
 pub use error::ModelError;
 pub use hash::{SeriesHash, key_hash, shard_of};

@@ -8,7 +8,7 @@ use scrape::{START, Scraper, TENANT};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use trefoil_model::{DeletionVersion, Millis, ShardSet, TimeRange, WINDOW_MILLIS};
+use trefoil_model::{DeletionVersion, Millis, Resolution, ShardSet, TimeRange, WINDOW_MILLIS};
 use trefoil_store_blocks::{Manifest, ManifestOptions};
 use trefoil_store_metrics::{BodyWriter, Matcher, MetricsEngine, MetricsOptions};
 use trefoil_store_pages::{Disk, SimulatedDisk};
@@ -19,10 +19,14 @@ const TARGETS: usize = 8;
 const REQUEST_SERIES: usize = 2_000;
 
 fn engine() -> MetricsEngine {
+    engine_with(MetricsOptions::default())
+}
+
+fn engine_with(options: MetricsOptions) -> MetricsEngine {
     let disk = Arc::new(SimulatedDisk::new(1)) as Arc<dyn Disk>;
     let (manifest, _) = Manifest::open(disk, Path::new("blocks"), ManifestOptions::default())
         .expect("an empty disk");
-    MetricsEngine::open(Arc::new(manifest), MetricsOptions::default()).expect("memory")
+    MetricsEngine::open(Arc::new(manifest), options).expect("memory")
 }
 
 /// The bodies of the next `scrapes` scrapes.
@@ -187,5 +191,69 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, head, blocks);
+/// Windows of the benchmark of aggregates.
+const WINDOWS: usize = 3;
+
+/// What aggregates cost on disk, and what reading them costs beside reading samples.
+fn aggregates(criterion: &mut Criterion) {
+    let mut bytes = Vec::new();
+    let mut engines = Vec::new();
+    for down_sampling in [false, true] {
+        let engine = engine_with(MetricsOptions {
+            down_sampling,
+            ..MetricsOptions::default()
+        });
+        let mut scraper = Scraper::new(TARGETS, 1);
+        for _ in 0..WINDOWS * 12 {
+            apply(&engine, &bodies(&mut scraper, 40));
+            flush(&engine);
+        }
+        let started = std::time::Instant::now();
+        while engine.merge_once(Millis::MAX).expect("sound").is_some() {}
+        let samples = engine.statistics().block_samples as f64;
+        let nanoseconds = started.elapsed().as_nanos() as f64 / samples;
+        eprintln!("merge, aggregates {down_sampling}: {nanoseconds:.0} ns per sample");
+        bytes.push(engine.statistics().block_bytes as f64);
+        engines.push(engine);
+    }
+    let overhead = 100.0 * (bytes[1] / bytes[0] - 1.0);
+    eprintln!("aggregates take {overhead:.1} % more disk");
+    let engine = &engines[1];
+    let all = range(WINDOWS as i64 * 120);
+    let mut group = criterion.benchmark_group("aggregates");
+    group.sample_size(10);
+    for (case, metric) in [("one metric", "node_cpu_seconds_total"), ("everything", "")] {
+        let matchers = match metric {
+            "" => vec![],
+            metric => vec![Matcher::equal("__name__", metric)],
+        };
+        group.bench_function(format!("{case}, samples"), |b| {
+            b.iter(|| count(engine, &matchers, all))
+        });
+        for resolution in Resolution::ALL {
+            group.bench_function(format!("{case}, {resolution:?}"), |b| {
+                b.iter(|| count_buckets(engine, &matchers, all, resolution))
+            });
+        }
+    }
+    group.finish();
+}
+
+fn count_buckets(
+    engine: &MetricsEngine,
+    matchers: &[Matcher],
+    range: TimeRange,
+    resolution: Resolution,
+) -> usize {
+    let (view, shards) = (engine.view(), ShardSet::all(256));
+    let cursor = view.aggregates(TENANT, matchers, range, &shards, resolution);
+    let mut cursor = cursor.expect("sound blocks");
+    let mut buckets = 0;
+    while let Some(series) = cursor.next_series().expect("sound blocks") {
+        buckets += series.aggregates.len();
+    }
+    buckets
+}
+
+criterion_group!(benches, head, blocks, aggregates);
 criterion_main!(benches);

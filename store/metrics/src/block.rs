@@ -33,6 +33,7 @@
 //! wrong answer. A block is written to the end, synced and only then named in the manifest; a crash
 //! before that leaves a file that nobody refers to.
 
+mod aggregates;
 mod columns;
 mod data;
 mod directory;
@@ -45,6 +46,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use aggregates::{AggregatesReader, AggregatesWriter, TenantAggregates};
 pub(crate) use directory::TenantEntry;
 pub(crate) use kept::KeptPieces;
 pub(crate) use read::{BlockReader, TenantReader};
@@ -136,6 +138,13 @@ impl<'a> Cursor<'a> {
             content: self.small()?,
             crc: u32::from_le_bytes(self.array()?),
         })
+    }
+
+    /// All bytes that are left.
+    fn rest(&mut self) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        self.at = self.bytes.len();
+        rest
     }
 
     fn is_at_end(&self) -> bool {

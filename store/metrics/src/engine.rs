@@ -51,6 +51,9 @@ pub struct MetricsOptions {
     pub merge_compression: i32,
     /// Blocks of one level in a window that is still written to, before they are merged. Default 4.
     pub merge_fan_in: usize,
+    /// Whether merged blocks of closed windows get the aggregates of their samples at every resolution, for long queries: more
+    /// disk, and more CPU in merges. Default false.
+    pub down_sampling: bool,
     /// Exemplars of each tenant that a node keeps, in memory. Default 100,000, as Prometheus.
     pub exemplars_per_tenant: usize,
 }
@@ -61,6 +64,7 @@ impl Default for MetricsOptions {
             flush_compression: 1,
             merge_compression: 3,
             merge_fan_in: 4,
+            down_sampling: false,
             exemplars_per_tenant: 100_000,
         }
     }

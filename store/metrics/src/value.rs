@@ -31,12 +31,12 @@ const KIND_DELTA2: u8 = 2;
 const KIND_XOR: u8 = 3;
 
 /// More decimals than a double can carry are noise.
-const DECIMALS_MAX: u8 = 15;
+pub(crate) const DECIMALS_MAX: u8 = 15;
 
 /// Largest integer up to which doubles are dense.
-const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
+pub(crate) const MANTISSA_MAX: f64 = 9_007_199_254_740_992.0;
 
-const POWERS: [f64; DECIMALS_MAX as usize + 1] = [
+pub(crate) const POWERS: [f64; DECIMALS_MAX as usize + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 ];
 
@@ -145,7 +145,7 @@ fn is_exception(value: f64) -> bool {
 
 /// The mantissa that stands for exactly this value, if there is one.
 #[inline]
-fn mantissa(value: f64, decimals: u8) -> Option<i64> {
+pub(crate) fn mantissa(value: f64, decimals: u8) -> Option<i64> {
     let power = POWERS[usize::from(decimals)];
     let scaled = value * power;
     if scaled.is_nan() || scaled.abs() > MANTISSA_MAX {

@@ -5,6 +5,7 @@
 //! merged and de-duplicated. Shards that were dropped, samples below the retention cut-off and deleted samples
 //! are not in it, whether or not they have left the files yet.
 
+mod aggregates;
 mod cardinality;
 mod cursor;
 mod digest;
@@ -24,12 +25,15 @@ use crate::engine::{BlockReaders, DigestCache, Policy};
 use crate::exemplars::{Exemplar, Exemplars, WantedExemplars};
 use crate::head::HeadPart;
 use crate::{Matcher, MetricsError};
+use aggregates::Aggregated;
 use roaring::RoaringBitmap;
 use selection::Source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_model::{
+    DeletionVersion, Millis, Resolution, ShardId, ShardSet, TenantId, TimeRange, Window,
+};
 use trefoil_store_blocks::VisibleBlock;
 
 /// What the engine held at one moment. Cheap to make and to keep for as long as a query runs.
@@ -95,31 +99,39 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<Vec<Source>, MetricsError> {
-        self.sources_keeping(tenant, range, shards, Some(self.readers.kept()))
+        let kept = Some(self.readers.kept());
+        self.sources_with(tenant, range, shards, kept, &mut None)
     }
 
-    fn sources_keeping(
+    /// The sources; their aggregates go where they are wanted. `kept`: where pieces are kept for other queries.
+    fn sources_with(
         &self,
         tenant: TenantId,
         range: TimeRange,
         shards: &ShardSet,
         kept: Option<&Arc<KeptPieces>>,
+        aggregated: &mut Option<Aggregated>,
     ) -> Result<Vec<Source>, MetricsError> {
         let mut sources = Vec::new();
         let range = self.retained(tenant, range);
         for block in &self.blocks {
             let overlaps = block.meta.time_min < range.end && block.meta.time_max >= range.start;
-            if overlaps && block.meta.tenant(tenant).is_some() {
-                let visible = block.shards.intersection(shards);
-                let reader = self.readers.get(&block.meta)?;
-                sources.extend(Source::block(
-                    &reader,
-                    tenant,
-                    &visible,
-                    self.deletions(tenant),
-                    kept,
-                )?);
+            if !overlaps || block.meta.tenant(tenant).is_none() {
+                continue;
             }
+            let visible = block.shards.intersection(shards);
+            let reader = self.readers.get(&block.meta)?;
+            let deletions = self.deletions(tenant);
+            let source = Source::block(&reader, tenant, &visible, deletions, kept)?;
+            let Some(source) = source else {
+                continue;
+            };
+            if let Some(aggregated) = aggregated {
+                let resolution = aggregated.resolution;
+                let reader = self.aggregates_of(tenant, block, &source, resolution)?;
+                aggregated.readers.push(reader);
+            }
+            sources.push(source);
         }
         // In order of time, so that samples mostly arrive sorted.
         let parts = self.heads.get(&tenant).into_iter().flatten();
@@ -129,6 +141,9 @@ impl View {
                 shards: shards.clone(),
                 deletions: self.deletions(tenant).to_vec(),
             });
+            if let Some(aggregated) = aggregated {
+                aggregated.readers.push(None);
+            }
         }
         Ok(sources)
     }
@@ -148,6 +163,27 @@ impl View {
         SeriesCursor::new(sources, matchers, self.retained(tenant, range), false)
     }
 
+    /// A cursor over the same series that gives aggregates of the buckets which have a part in `range`; samples of series whose
+    /// samples cannot be aggregated. Only buckets that lie in the range are whole.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn aggregates(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+        resolution: Resolution,
+    ) -> Result<SeriesCursor, MetricsError> {
+        let retained = self.retained(tenant, range);
+        let mut aggregated = Some(Aggregated::new(resolution, retained));
+        let kept = Some(self.readers.kept());
+        let sources = self.sources_with(tenant, range, shards, kept, &mut aggregated)?;
+        let cursor = SeriesCursor::new(sources, matchers, retained, false)?;
+        Ok(cursor.aggregated(aggregated))
+    }
+
     /// For what goes through everything once.
     fn cursor_with_shards(
         &self,
@@ -155,7 +191,7 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources_keeping(tenant, range, shards, None)?;
+        let sources = self.sources_with(tenant, range, shards, None, &mut None)?;
         SeriesCursor::new(sources, &[], self.retained(tenant, range), true)
     }
 

@@ -102,7 +102,7 @@ impl PieceList {
         self.first.get(piece + 1).unwrap_or(&self.total) - self.first[piece]
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         write_varint(out, self.pointers.len() as u64);
         for (piece, pointer) in self.pointers.iter().enumerate() {
             write_varint(out, u64::from(self.things(piece)));
@@ -110,7 +110,7 @@ impl PieceList {
         }
     }
 
-    fn read(cursor: &mut Cursor<'_>) -> Option<Self> {
+    pub(super) fn read(cursor: &mut Cursor<'_>) -> Option<Self> {
         let mut list = Self::default();
         for _ in 0..cursor.count()? {
             let things = cursor.small().filter(|things| *things > 0)?;

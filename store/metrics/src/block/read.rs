@@ -19,6 +19,7 @@ use crate::rows::{RowReader, RowSections};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use std::any::Any;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
 use trefoil_model::{ShardId, ShardSet, TenantId, TimeRange};
 use trefoil_store_blocks::{BlockFile, BlockId};
@@ -120,6 +121,19 @@ impl BlockReader {
 
 /// The version of the format, and the footer.
 fn read_footer(id: BlockId, file: &BlockFile) -> Result<(u8, Footer), MetricsError> {
+    let versions = BLOCK_VERSION_PLAIN..=BLOCK_VERSION;
+    let (version, content) = read_frame(id, file, MAGIC, versions)?;
+    let footer = Footer::read(&content).ok_or_else(|| damaged(id, "footer"))?;
+    Ok((version, footer))
+}
+
+/// Reads header and trailer of a file of pieces: the version of the format, and the footer's content.
+pub(super) fn read_frame(
+    id: BlockId,
+    file: &BlockFile,
+    magic: [u8; 8],
+    versions: RangeInclusive<u8>,
+) -> Result<(u8, Vec<u8>), MetricsError> {
     let bad = || damaged(id, "trailer");
     let length = file.length();
     if length < (HEADER_BYTES + TRAILER_BYTES) as u64 {
@@ -128,17 +142,17 @@ fn read_footer(id: BlockId, file: &BlockFile) -> Result<(u8, Footer), MetricsErr
     let mut header = [0; HEADER_BYTES];
     file.read_exact_at(&mut header, 0)
         .map_err(|_| damaged(id, "header"))?;
-    if header[..8] != MAGIC || header[9..] != [0; 7] {
+    if header[..8] != magic || header[9..] != [0; 7] {
         return Err(damaged(id, "header"));
     }
     let version = header[8];
-    if !(BLOCK_VERSION_PLAIN..=BLOCK_VERSION).contains(&version) {
+    if !versions.contains(&version) {
         // Only a file that is as it was written tells which program wrote it.
         file.verify().map_err(|_| damaged(id, "header"))?;
         return Err(MetricsError::UnknownBlockVersion {
             block: id,
             found: version,
-            supported: BLOCK_VERSION,
+            supported: *versions.end(),
         });
     }
     let mut trailer = [0; TRAILER_BYTES];
@@ -153,15 +167,13 @@ fn read_footer(id: BlockId, file: &BlockFile) -> Result<(u8, Footer), MetricsErr
             crc: u32::from_le_bytes(cursor.array()?),
         };
         let crc = u32::from_le_bytes(cursor.array()?);
-        (crc == crc32c::crc32c(&trailer[..20]) && trailer[24..] == MAGIC).then_some(pointer)
+        (crc == crc32c::crc32c(&trailer[..20]) && trailer[24..] == magic).then_some(pointer)
     };
     let pointer = read().ok_or_else(bad)?;
-    let content = read_piece(id, file, pointer, "footer")?;
-    let footer = Footer::read(&content).ok_or_else(|| damaged(id, "footer"))?;
-    Ok((version, footer))
+    Ok((version, read_piece(id, file, pointer, "footer")?))
 }
 
-fn read_piece(
+pub(super) fn read_piece(
     id: BlockId,
     file: &BlockFile,
     pointer: Pointer,

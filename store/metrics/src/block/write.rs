@@ -67,15 +67,35 @@ pub(crate) struct BlockSummary {
     pub(crate) time_max: Millis,
 }
 
-/// Appends pieces to a file.
-struct PieceWriter {
+/// Writes a file of pieces: header, pieces, trailer.
+pub(super) struct PieceWriter {
     file: BlockFileWriter,
+    magic: [u8; 8],
     compressor: Compressor<'static>,
     frame: Vec<u8>,
 }
 
 impl PieceWriter {
-    fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
+    /// Begins an empty file; pieces are compressed at zstd `level`.
+    pub(super) fn begin(
+        mut file: BlockFileWriter,
+        magic: [u8; 8],
+        version: u8,
+        level: i32,
+    ) -> Result<Self, MetricsError> {
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(&magic);
+        header[8] = version;
+        file.write(&header)?;
+        Ok(Self {
+            file,
+            magic,
+            compressor: Compressor::new(level).map_err(MetricsError::Compression)?,
+            frame: Vec::new(),
+        })
+    }
+
+    pub(super) fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
         if content.len() > PIECE_CONTENT_BYTES_MAX {
             return Err(MetricsError::SeriesTooLarge);
         }
@@ -93,6 +113,20 @@ impl PieceWriter {
         };
         self.file.write(&self.frame)?;
         Ok(pointer)
+    }
+
+    /// Writes the footer and the trailer that points to it, and makes the file durable (not its name).
+    pub(super) fn finish(mut self, footer: &[u8]) -> Result<BlockFileEntry, MetricsError> {
+        let pointer = self.write(footer)?;
+        let mut trailer = pointer.offset.to_le_bytes().to_vec();
+        trailer.extend_from_slice(&pointer.length.to_le_bytes());
+        trailer.extend_from_slice(&pointer.content.to_le_bytes());
+        trailer.extend_from_slice(&pointer.crc.to_le_bytes());
+        let crc = crc32c::crc32c(&trailer);
+        trailer.extend_from_slice(&crc.to_le_bytes());
+        trailer.extend_from_slice(&self.magic);
+        self.file.write(&trailer)?;
+        Ok(self.file.finish()?)
     }
 }
 
@@ -112,21 +146,13 @@ impl BlockWriter {
     /// Begins a block of `range` in an empty file, compressed at zstd `level`. Only a block of [`BLOCK_VERSION`] takes
     /// histograms and start timestamps.
     pub(crate) fn new(
-        mut file: BlockFileWriter,
+        file: BlockFileWriter,
         range: TimeRange,
         level: i32,
         version: u8,
     ) -> Result<Self, MetricsError> {
-        let mut header = [0; HEADER_BYTES];
-        header[..8].copy_from_slice(&MAGIC);
         assert!((BLOCK_VERSION_PLAIN..=BLOCK_VERSION).contains(&version));
-        header[8] = version;
-        file.write(&header)?;
-        let pieces = PieceWriter {
-            file,
-            compressor: Compressor::new(level).map_err(MetricsError::Compression)?,
-            frame: Vec::new(),
-        };
+        let pieces = PieceWriter::begin(file, MAGIC, version, level)?;
         Ok(Self {
             pieces,
             version,
@@ -237,17 +263,8 @@ impl BlockWriter {
         };
         let mut content = Vec::new();
         footer.write(&mut content);
-        let pointer = self.pieces.write(&content)?;
-        let mut trailer = pointer.offset.to_le_bytes().to_vec();
-        trailer.extend_from_slice(&pointer.length.to_le_bytes());
-        trailer.extend_from_slice(&pointer.content.to_le_bytes());
-        trailer.extend_from_slice(&pointer.crc.to_le_bytes());
-        let crc = crc32c::crc32c(&trailer);
-        trailer.extend_from_slice(&crc.to_le_bytes());
-        trailer.extend_from_slice(&MAGIC);
-        self.pieces.file.write(&trailer)?;
         Ok(BlockSummary {
-            file: self.pieces.file.finish()?,
+            file: self.pieces.finish(&content)?,
             tenants: footer.tenants,
             time_min: self.time_min,
             time_max: self.time_max,

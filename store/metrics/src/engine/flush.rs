@@ -6,7 +6,7 @@
 
 mod homeless;
 
-use super::readers::BLOCK_FILE;
+use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
 use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter, fitting};
@@ -127,7 +127,7 @@ impl MetricsEngine {
     }
 
     pub(super) fn abandon(&self, blocks: impl Iterator<Item = BlockId>) {
-        blocks.for_each(|block| self.manifest.abandon(block, &[BLOCK_FILE]));
+        blocks.for_each(|block| self.manifest.abandon(block, &[BLOCK_FILE, AGGREGATES_FILE]));
     }
 
     fn write_windows(

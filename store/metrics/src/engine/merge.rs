@@ -4,21 +4,26 @@
 //! A closed window becomes exactly one block. Blocks that a deletion or a tombstone has not been applied to yet are
 //! rewritten when nothing else is to be done. A window in which a series has more histograms than a block takes keeps its
 //! blocks; a start tries once more.
+//!
+//! The one block of a closed window gets the aggregates of its samples as its second file, where the options want it; one that has
+//! none is rewritten. So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
 
 use super::flush::block_meta;
-use super::readers::BLOCK_FILE;
+use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::scan::Scan;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{BLOCK_VERSION_PLAIN, BlockReader, BlockSummary, BlockWriter};
+use crate::block::{AggregatesWriter, BLOCK_VERSION_PLAIN, BlockReader, BlockSummary, BlockWriter};
 use crate::body::MetricMetadata;
-use crate::columns::Column;
+use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::view::extend_without;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, Signal, TenantId, TimeRange};
-use trefoil_store_blocks::{BlockId, BlocksError, ManifestEdit, PinnedVersion, VisibleBlock};
+use trefoil_store_blocks::{
+    BlockFileEntry, BlockId, BlocksError, ManifestEdit, PinnedVersion, VisibleBlock,
+};
 
 /// Most blocks merged at once: each holds one decoded data piece, some megabytes.
 const MERGE_BLOCKS_MAX: usize = 32;
@@ -46,13 +51,14 @@ impl MetricsEngine {
         let _merging = self.merging.lock();
         let pin = self.manifest.pin();
         let policy = self.policy();
-        let Some(inputs) = self.choose(&pin, &policy, closed_before) else {
+        let Some(chosen) = self.choose(&pin, &policy, closed_before) else {
             return Ok(None);
         };
+        let inputs = &chosen.inputs;
         let window = inputs[0].meta.window;
         let id = self.manifest.reserve_block();
-        let summary = match self.write_merged(id, window, &inputs, &policy) {
-            Ok(summary) => summary,
+        let (summary, aggregates) = match self.write_merged(id, window, &chosen, &policy) {
+            Ok(written) => written,
             Err(MetricsError::SeriesTooLarge) => {
                 self.abandon(std::iter::once(id));
                 let mut unmerged = self.unmerged.lock();
@@ -69,7 +75,10 @@ impl MetricsEngine {
             .map(|block| block.meta.level)
             .max()
             .unwrap_or(0);
-        let merged = block_meta(id, window, level.saturating_add(1), summary);
+        let mut merged = block_meta(id, window, level.saturating_add(1), summary);
+        if let Some(merged) = &mut merged {
+            merged.files.extend(aggregates);
+        }
         let outcome = MergeOutcome {
             merged: inputs.len(),
             samples: merged.as_ref().map_or(0, |meta| meta.items),
@@ -99,7 +108,7 @@ impl MetricsEngine {
         pin: &PinnedVersion,
         policy: &Policy,
         closed_before: Millis,
-    ) -> Option<Vec<VisibleBlock>> {
+    ) -> Option<Chosen> {
         let mut windows: BTreeMap<(Millis, Millis), Vec<VisibleBlock>> = BTreeMap::new();
         for block in pin
             .all_blocks()
@@ -122,8 +131,12 @@ impl MetricsEngine {
             if closed(blocks) && blocks.len() > 1 {
                 let mut blocks = blocks.clone();
                 blocks.sort_by_key(|block| block.meta.items);
+                let is_all = blocks.len() <= MERGE_BLOCKS_MAX;
                 blocks.truncate(MERGE_BLOCKS_MAX);
-                return Some(blocks);
+                return Some(Chosen {
+                    inputs: blocks,
+                    completes: is_all,
+                });
             }
             let mut levels: BTreeMap<u8, Vec<VisibleBlock>> = BTreeMap::new();
             for block in blocks {
@@ -135,26 +148,59 @@ impl MetricsEngine {
             for (_, mut level) in levels {
                 if level.len() >= self.options.merge_fan_in.max(2) {
                     level.truncate(MERGE_BLOCKS_MAX);
-                    return Some(level);
+                    return Some(Chosen {
+                        inputs: level,
+                        completes: false,
+                    });
                 }
             }
         }
-        let stale =
-            |block: &&VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
-        let block = windows
-            .into_values()
-            .flatten()
-            .find(|block| stale(&block))?;
-        Some(vec![block])
+        self.choose_stale(&windows, &unmerged, policy, closed_before)
+    }
+
+    /// A block that is to be rewritten by itself.
+    fn choose_stale(
+        &self,
+        windows: &BTreeMap<(Millis, Millis), Vec<VisibleBlock>>,
+        unmerged: &BTreeSet<(Millis, Millis)>,
+        policy: &Policy,
+        closed_before: Millis,
+    ) -> Option<Chosen> {
+        let is_stale =
+            |block: &VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
+        let lacks_aggregates = |block: &VisibleBlock| {
+            self.options.down_sampling
+                && block.meta.items > 0
+                && block.meta.file(AGGREGATES_FILE).is_none()
+        };
+        let completes = |window: &(Millis, Millis), blocks: &[VisibleBlock]| {
+            blocks.len() == 1 && window.1 <= closed_before && !unmerged.contains(window)
+        };
+        let chosen = |window, blocks: &[VisibleBlock], block: &VisibleBlock| Chosen {
+            inputs: vec![block.clone()],
+            completes: completes(window, blocks),
+        };
+        for (window, blocks) in windows {
+            if let Some(block) = blocks.iter().find(|block| is_stale(block)) {
+                return Some(chosen(window, blocks, block));
+            }
+        }
+        let mut newest_first = windows.iter().rev();
+        newest_first.find_map(|(window, blocks)| {
+            let block = blocks.first()?;
+            let wanted = completes(window, blocks) && lacks_aggregates(block);
+            wanted.then(|| chosen(window, blocks, block))
+        })
     }
 
     fn write_merged(
         &self,
         id: BlockId,
         window: TimeRange,
-        inputs: &[VisibleBlock],
+        chosen: &Chosen,
         policy: &Policy,
-    ) -> Result<BlockSummary, MetricsError> {
+    ) -> Result<(BlockSummary, Option<BlockFileEntry>), MetricsError> {
+        let inputs = &chosen.inputs;
         let mut readers = Vec::with_capacity(inputs.len());
         for input in inputs {
             readers.push((self.readers.get(&input.meta)?, input.shards.clone()));
@@ -167,11 +213,59 @@ impl MetricsEngine {
         let versions = readers.iter().map(|(block, _)| block.version());
         let version = versions.max().unwrap_or(BLOCK_VERSION_PLAIN);
         let level = self.options.merge_compression;
-        let mut writer = BlockWriter::new(file, window, level, version)?;
+        let mut writer = MergedWriter {
+            block: BlockWriter::new(file, window, level, version)?,
+            aggregates: None,
+        };
+        if chosen.completes && self.options.down_sampling {
+            let file = self.manifest.create_file(id, AGGREGATES_FILE)?;
+            writer.aggregates = Some(AggregatesWriter::new(file, window.start, level)?);
+        }
         for tenant in tenants {
             merge_tenant(&mut writer, tenant, window, &readers, policy)?;
         }
         writer.finish()
+    }
+}
+
+/// The blocks of a merge.
+struct Chosen {
+    inputs: Vec<VisibleBlock>,
+    /// They are all that their closed window has.
+    completes: bool,
+}
+
+/// Writes the files of a merged block side by side.
+struct MergedWriter {
+    block: BlockWriter,
+    aggregates: Option<AggregatesWriter>,
+}
+
+impl MergedWriter {
+    fn begin_tenant(
+        &mut self,
+        tenant: TenantId,
+        version: DeletionVersion,
+    ) -> Result<(), MetricsError> {
+        self.block.begin_tenant(tenant, version)?;
+        let aggregates = self.aggregates.as_mut();
+        aggregates.map_or(Ok(()), |aggregates| aggregates.begin_tenant(tenant))
+    }
+
+    fn add_series(
+        &mut self,
+        canonical: &[u8],
+        shard: ShardId,
+        samples: SampleSlice<'_>,
+    ) -> Result<(), MetricsError> {
+        self.block.add_series(canonical, shard, samples)?;
+        let aggregates = self.aggregates.as_mut();
+        aggregates.map_or(Ok(()), |aggregates| aggregates.add_series(samples))
+    }
+
+    fn finish(self) -> Result<(BlockSummary, Option<BlockFileEntry>), MetricsError> {
+        let aggregates = self.aggregates.map(AggregatesWriter::finish).transpose()?;
+        Ok((self.block.finish()?, aggregates))
     }
 }
 
@@ -184,7 +278,7 @@ fn has_pending(block: &VisibleBlock, policy: &Policy) -> bool {
 }
 
 fn merge_tenant(
-    writer: &mut BlockWriter,
+    writer: &mut MergedWriter,
     tenant: TenantId,
     window: TimeRange,
     readers: &[(Arc<BlockReader>, ShardSet)],
@@ -214,13 +308,14 @@ fn merge_tenant(
     writer.begin_tenant(tenant, policy.claim(tenant, presupposed)?)?;
     merge_series(writer, &mut scans)?;
     if !metadata.is_empty() {
-        writer.add_metadata(&metadata.into_iter().collect::<Vec<_>>())?;
+        let entries: Vec<_> = metadata.into_iter().collect();
+        writer.block.add_metadata(&entries)?;
     }
     Ok(())
 }
 
 fn merge_series(
-    writer: &mut BlockWriter,
+    writer: &mut MergedWriter,
     scans: &mut [(Scan, Vec<Deletion>)],
 ) -> Result<(), MetricsError> {
     loop {

@@ -1,20 +1,24 @@
 //! The open blocks: footers and directories are read once and shared by all views, and so is what queries keep.
 
 use crate::MetricsError;
-use crate::block::{BlockReader, KeptPieces};
+use crate::block::{AggregatesReader, BlockReader, KeptPieces};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trefoil_store_blocks::{BlockId, BlockMeta, Manifest};
 
-/// The name of a metrics block's only file.
+/// The name of the file that every metrics block has.
 pub(super) const BLOCK_FILE: &str = "data";
+
+/// The name of the file with the aggregates of a merged block of a closed window.
+pub(super) const AGGREGATES_FILE: &str = "aggregates";
 
 /// Bounded by the blocks that the manifest names and views hold.
 pub(crate) struct BlockReaders {
     manifest: Arc<Manifest>,
     open: Mutex<BTreeMap<BlockId, Arc<BlockReader>>>,
     kept: Arc<KeptPieces>,
+    aggregates: Mutex<BTreeMap<BlockId, Arc<AggregatesReader>>>,
 }
 
 impl BlockReaders {
@@ -23,6 +27,7 @@ impl BlockReaders {
             manifest,
             open: Mutex::default(),
             kept: Arc::default(),
+            aggregates: Mutex::default(),
         }
     }
 
@@ -42,9 +47,27 @@ impl BlockReaders {
         &self.kept
     }
 
+    /// The aggregates of such a block, if it has them.
+    pub(crate) fn aggregates(
+        &self,
+        meta: &BlockMeta,
+    ) -> Result<Option<Arc<AggregatesReader>>, MetricsError> {
+        if meta.file(AGGREGATES_FILE).is_none() {
+            return Ok(None);
+        }
+        if let Some(reader) = self.aggregates.lock().get(&meta.id) {
+            return Ok(Some(Arc::clone(reader)));
+        }
+        let file = self.manifest.open_file(meta, AGGREGATES_FILE)?;
+        let reader = Arc::new(AggregatesReader::open(meta.id, file, meta.window.start)?);
+        self.aggregates.lock().insert(meta.id, Arc::clone(&reader));
+        Ok(Some(reader))
+    }
+
     /// Closes the blocks that are not in `ids`.
     pub(super) fn retain(&self, ids: &BTreeSet<BlockId>) {
         self.kept.retain(ids);
+        self.aggregates.lock().retain(|id, _| ids.contains(id));
         self.open.lock().retain(|id, _| ids.contains(id));
     }
 }

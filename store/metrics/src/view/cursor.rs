@@ -4,12 +4,13 @@
 //! batch is consecutive in label order, and inside it every source is read in the source's order, so
 //! that a piece of a block is decoded once per batch. The batch bounds memory.
 
+use super::aggregates::Aggregated;
 use super::selection::{Part, Selection, Source};
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::{Matcher, MetricsError};
 use std::sync::Arc;
-use trefoil_model::{Histogram, Millis, ShardId, TimeRange};
+use trefoil_model::{Aggregate, Histogram, Millis, ShardId, TimeRange};
 
 /// Samples in memory at once, about: 64 MiB.
 const BATCH_SAMPLES: u64 = 4 << 20;
@@ -23,7 +24,7 @@ pub struct SeriesSamples<'a> {
     pub canonical: &'a [u8],
     /// Its shard; only exports and digests know it, 0 elsewhere.
     pub shard: ShardId,
-    /// Ascending, unique, at least one.
+    /// Ascending, unique, at least one if there are no aggregates.
     pub timestamps: &'a [Millis],
     /// As many values; [`crate::HISTOGRAM_BITS`] where the sample is a histogram.
     pub values: &'a [f64],
@@ -31,6 +32,8 @@ pub struct SeriesSamples<'a> {
     pub histograms: &'a [Option<Arc<Histogram>>],
     /// When each sample's counter began, in milliseconds, or 0 where that is not known: empty, or one for each value.
     pub starts: &'a [Millis],
+    /// Where they were asked for and the series has them, instead of samples: ascending, one per bucket.
+    pub aggregates: &'a [Aggregate],
 }
 
 impl<'a> SeriesSamples<'a> {
@@ -62,6 +65,7 @@ pub struct SeriesCursor {
     /// First part behind the batch.
     parts_at: usize,
     next: usize,
+    aggregated: Option<Aggregated>,
 }
 
 impl SeriesCursor {
@@ -84,7 +88,14 @@ impl SeriesCursor {
             batch_start: 0,
             parts_at: 0,
             next: 0,
+            aggregated: None,
         })
+    }
+
+    /// The same with aggregates in place of samples; they have a reader, or none, for each source.
+    pub(super) fn aggregated(mut self, aggregated: Option<Aggregated>) -> Self {
+        self.aggregated = aggregated;
+        self
     }
 
     /// How many series satisfy the matchers, with or without samples in the range.
@@ -129,10 +140,16 @@ impl SeriesCursor {
             }
             let rank = self.next;
             self.next += 1;
-            if !self.batch[rank - self.batch_start].is_empty() {
+            let slot = rank - self.batch_start;
+            if !self.batch[slot].is_empty() || !self.rows_at(slot).is_empty() {
                 return Ok(Some(self.series_at(rank)));
             }
         }
+    }
+
+    fn rows_at(&self, slot: usize) -> &[Aggregate] {
+        let aggregated = self.aggregated.as_ref();
+        aggregated.map_or(&[], |aggregated| &aggregated.rows[slot])
     }
 
     fn series_at(&self, rank: usize) -> SeriesSamples<'_> {
@@ -144,6 +161,7 @@ impl SeriesCursor {
             values: &column.values,
             histograms: &column.histograms,
             starts: &column.starts,
+            aggregates: self.rows_at(rank - self.batch_start),
         }
     }
 
@@ -171,19 +189,60 @@ impl SeriesCursor {
             self.parts_at + all[self.parts_at..].partition_point(|p| (p.rank as usize) < end);
         let mut parts: Vec<Part> = all[self.parts_at..behind].to_vec();
         self.parts_at = behind;
+        if let Some(aggregated) = &mut self.aggregated {
+            aggregated.begin_batch(self.batch.len());
+        }
         parts.sort_unstable_by_key(|part| (part.source, part.number));
         let mut room = match self.batch.len() {
             1 => usize::MAX,
             _ => self.batch_bytes,
         };
         for of_source in parts.chunk_by(|a, b| a.source == b.source) {
+            if let Some(aggregated) = &mut self.aggregated
+                && aggregated.has(of_source[0].source)
+            {
+                aggregated.read(of_source, self.batch_start)?;
+                continue;
+            }
             room = room.saturating_sub(self.read_source(of_source, room)?);
             if room == 0 {
                 return Ok(false);
             }
         }
+        if !self.read_what_has_no_aggregates(&parts, &mut room)? {
+            return Ok(false);
+        }
         for column in &mut self.batch {
             column.normalize();
+        }
+        if let Some(aggregated) = &mut self.aggregated {
+            aggregated.fold(&mut self.batch);
+        }
+        Ok(true)
+    }
+
+    /// Reads the samples of series that cannot be aggregated from the sources whose aggregates were taken; says whether they fit.
+    fn read_what_has_no_aggregates(
+        &mut self,
+        parts: &[Part],
+        room: &mut usize,
+    ) -> Result<bool, MetricsError> {
+        let Some(aggregated) = &mut self.aggregated else {
+            return Ok(true);
+        };
+        for (column, is_raw) in self.batch.iter().zip(&mut aggregated.is_raw) {
+            *is_raw |= !column.slice().is_plain();
+        }
+        let start = self.batch_start;
+        let is_lacking = |part: &&Part| {
+            aggregated.has(part.source) && aggregated.is_raw[part.rank as usize - start]
+        };
+        let lacking: Vec<Part> = parts.iter().filter(is_lacking).copied().collect();
+        for of_source in lacking.chunk_by(|a, b| a.source == b.source) {
+            *room = room.saturating_sub(self.read_source(of_source, *room)?);
+            if *room == 0 {
+                return Ok(false);
+            }
         }
         Ok(true)
     }

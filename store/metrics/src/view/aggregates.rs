@@ -1,0 +1,138 @@
+//! Series as aggregates of their samples: from the files that have them, worked out here where there are none yet.
+//!
+//! The aggregates of a block are taken only if nothing else has anything of its window: no other block, no generation of the
+//! head, no deletion that the block has not applied, no cut-off inside of it. Otherwise the samples are read and merged as ever, and
+//! aggregated then. A bucket at the edge of two windows has a part in each, which are joined. A series with histograms or start
+//! timestamps is given as samples.
+
+use super::View;
+use super::selection::{Part, Source};
+use crate::MetricsError;
+use crate::block::TenantAggregates;
+use crate::columns::Column;
+use trefoil_model::{Aggregate, Resolution, TenantId, TimeRange};
+use trefoil_store_blocks::VisibleBlock;
+
+/// What a cursor needs besides to give aggregates.
+pub(super) struct Aggregated {
+    pub(super) resolution: Resolution,
+    pub(super) range: TimeRange,
+    /// For each source its aggregates, if they may be taken.
+    pub(super) readers: Vec<Option<TenantAggregates>>,
+    /// For each series of the batch: its buckets, in order of time.
+    pub(super) rows: Vec<Vec<Aggregate>>,
+    /// For each series of the batch: only its samples will do.
+    pub(super) is_raw: Vec<bool>,
+}
+
+impl Aggregated {
+    pub(super) fn new(resolution: Resolution, range: TimeRange) -> Self {
+        Self {
+            resolution,
+            range,
+            readers: Vec::new(),
+            rows: Vec::new(),
+            is_raw: Vec::new(),
+        }
+    }
+
+    /// Forgets the batch before; `series`: how many the next one has.
+    pub(super) fn begin_batch(&mut self, series: usize) {
+        self.rows.iter_mut().for_each(Vec::clear);
+        self.rows.resize_with(series, Vec::new);
+        self.is_raw.clear();
+        self.is_raw.resize(series, false);
+    }
+
+    /// Whether the aggregates of a source are taken.
+    pub(super) fn has(&self, source: u32) -> bool {
+        self.readers[source as usize].is_some()
+    }
+
+    /// Reads what one source, whose aggregates are taken, has of the batch that begins at rank `start`.
+    pub(super) fn read(&mut self, parts: &[Part], start: usize) -> Result<(), MetricsError> {
+        let Some(reader) = &mut self.readers[parts[0].source as usize] else {
+            return Ok(());
+        };
+        let (range, length) = (self.range, self.resolution.millis());
+        let (rows, is_raw) = (&mut self.rows, &mut self.is_raw);
+        let mut at = parts.iter();
+        reader.read(parts.iter().map(|part| part.number), |number, found| {
+            let Some(part) = at.find(|part| part.number == number) else {
+                return;
+            };
+            let slot = part.rank as usize - start;
+            is_raw[slot] |= found.is_empty();
+            let overlaps =
+                |row: &&Aggregate| row.end >= range.start && row.end - length < range.end - 1;
+            found
+                .iter()
+                .filter(overlaps)
+                .for_each(|row| push(&mut rows[slot], *row));
+        })
+    }
+
+    /// Puts the samples of the batch, which are in order, where aggregates are. Those of series that only their samples will do for
+    /// stay.
+    pub(super) fn fold(&mut self, batch: &mut [Column]) {
+        for (slot, column) in batch.iter_mut().enumerate() {
+            let rows = &mut self.rows[slot];
+            if self.is_raw[slot] {
+                rows.clear();
+                continue;
+            }
+            if column.is_empty() {
+                continue;
+            }
+            let mut found = std::mem::take(rows);
+            let times = column.timestamps.iter().copied();
+            let pairs = times.zip(column.values.iter().copied());
+            trefoil_model::aggregate(pairs, self.resolution, &mut found);
+            column.clear();
+            // The parts of a bucket are disjoint in time. A marker alone has the bucket's last time, and so may the next part.
+            found.sort_by_key(|row| (row.end, row.first_time, row.count));
+            found.into_iter().for_each(|row| push(rows, row));
+        }
+    }
+}
+
+/// Appends a bucket, or joins it to the last one if they are parts of the same.
+fn push(rows: &mut Vec<Aggregate>, row: Aggregate) {
+    match rows.last_mut() {
+        Some(last) if last.end == row.end => last.join(&row),
+        _ => rows.push(row),
+    }
+}
+
+impl View {
+    /// The aggregates of the source that a block is, if they are the whole truth of the block's window.
+    pub(super) fn aggregates_of(
+        &self,
+        tenant: TenantId,
+        block: &VisibleBlock,
+        source: &Source,
+        resolution: Resolution,
+    ) -> Result<Option<TenantAggregates>, MetricsError> {
+        let Source::Block {
+            reader, deletions, ..
+        } = source
+        else {
+            return Ok(None);
+        };
+        let window = block.meta.window;
+        let of_window = |other: &&VisibleBlock| {
+            other.meta.window.overlaps(&window) && other.meta.tenant(tenant).is_some()
+        };
+        let is_alone = self.blocks.iter().filter(of_window).count() == 1;
+        let is_cut = self.policy.cut_off(tenant) > block.meta.time_min;
+        let mut parts = self.heads.get(&tenant).into_iter().flatten();
+        if !is_alone || is_cut || !deletions.is_empty() || parts.any(|part| part.overlaps(&window))
+        {
+            return Ok(None);
+        }
+        let Some(aggregates) = self.readers.aggregates(&block.meta)? else {
+            return Ok(None);
+        };
+        aggregates.tenant(tenant, reader.entry().series, resolution)
+    }
+}
