@@ -256,6 +256,8 @@ pub struct InstantQuery {
     pub time: Millis,
     /// How far back a sample counts, when the client says.
     pub look_back: Option<Duration>,
+    /// The longest buckets whose aggregates may stand for samples where that is exact, in milliseconds; 0: samples only.
+    pub source_resolution_max_ms: Millis,
     /// When the answer is worthless.
     pub deadline: Instant,
     /// An answer that may lack items, and says so in its warnings, is better than none.
@@ -277,6 +279,8 @@ pub struct RangeQuery {
     pub step: Millis,
     /// How far back a sample counts, when the client says.
     pub look_back: Option<Duration>,
+    /// The longest buckets whose aggregates may stand for samples where that is exact, in milliseconds; 0: samples only.
+    pub source_resolution_max_ms: Millis,
     /// When the answer is worthless.
     pub deadline: Instant,
     /// An answer that may lack items, and says so in its warnings, is better than none.

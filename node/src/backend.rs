@@ -307,7 +307,12 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let options = query_options(self, tenant, query.look_back, query.deadline);
+        let options = query_options(
+            self,
+            tenant,
+            (query.look_back, query.source_resolution_max_ms),
+            query.deadline,
+        );
         let result = async {
             let source = self.source_of(tenant, query.deadline).await?;
             let source = source.partial(query.partial);
@@ -326,7 +331,12 @@ impl Backend for NodeBackend {
     ) -> Result<QueryResult, QueryError> {
         let begun = Instant::now();
         self.telemetry.queries_running.inc();
-        let options = query_options(self, tenant, query.look_back, query.deadline);
+        let options = query_options(
+            self,
+            tenant,
+            (query.look_back, query.source_resolution_max_ms),
+            query.deadline,
+        );
         let result = async {
             let grid = Grid::range(query.start, query.end, query.step)?;
             let source = self.source_of(tenant, query.deadline).await?;
@@ -527,10 +537,13 @@ impl Backend for NodeBackend {
 fn query_options(
     backend: &NodeBackend,
     tenant: &TenantName,
-    look_back: Option<Duration>,
+    (look_back, source_resolution_max_ms): (Option<Duration>, Millis),
     deadline: Instant,
 ) -> QueryOptions {
-    let mut eval = EvalOptions::default();
+    let mut eval = EvalOptions {
+        source_resolution_max_ms,
+        ..EvalOptions::default()
+    };
     if let Some(look_back) = look_back {
         eval.look_back_ms = look_back.as_millis() as Millis;
     }

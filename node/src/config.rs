@@ -124,6 +124,7 @@ struct StorageSection {
     journal_bytes_max: Option<u64>,
     movement_bytes_per_second: Option<u64>,
     retention_hours: Option<u64>,
+    down_sampling: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -229,6 +230,9 @@ pub(crate) struct Settings {
     /// Items older than this are dropped; `None` keeps them for ever. Default 15 days. Counts only until the first
     /// leader has recorded its own; see `cluster::retention`.
     pub(crate) retention: Option<Duration>,
+    /// Whether blocks of closed windows also keep the aggregates of their samples in buckets of 5 min and 1 h, for queries with
+    /// `max_source_resolution`: more disk (docs/performance.md), more CPU in merges. Default false.
+    pub(crate) down_sampling: bool,
     /// A write that has no majority after this is answered 503. Default 10 s.
     pub(crate) write_timeout: Duration,
     /// A query that runs longer is ended. Default 2 min.
@@ -533,6 +537,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
         movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
         retention,
+        down_sampling: file.storage.down_sampling.unwrap_or(false),
         write_timeout: seconds(file.limits.write_timeout_seconds, 10),
         query_timeout: seconds(file.limits.query_timeout_seconds, 120),
         query_concurrency: file.limits.query_concurrency.unwrap_or(20),

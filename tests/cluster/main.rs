@@ -10,6 +10,7 @@ mod command_line;
 mod damage;
 mod demo;
 mod differential;
+mod down_sampling;
 mod faults;
 mod full_disk;
 mod histograms;

@@ -123,6 +123,7 @@ mod tests {
             end,
             step: 10,
             look_back: None,
+            source_resolution_max_ms: 0,
             deadline: Instant::now(),
             partial: false,
             limit: 0,

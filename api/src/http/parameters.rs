@@ -146,6 +146,23 @@ impl Parameters {
         Ok(wanted.filter(|span| !span.is_zero()))
     }
 
+    /// The longest buckets whose aggregates may stand for samples, in milliseconds, as Thanos names it: a duration, or `auto` for any
+    /// length.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it cannot be read.
+    pub(super) fn source_resolution_max_ms(&self) -> Result<Millis, ApiError> {
+        let name = "max_source_resolution";
+        match self.get(name) {
+            None | Some("") => Ok(0),
+            Some("auto") => Ok(Millis::MAX),
+            Some(text) => {
+                let longest = parse_span(name, text)?.as_millis();
+                Ok(Millis::try_from(longest).unwrap_or(Millis::MAX))
+            }
+        }
+    }
+
     /// Whether an answer that may lack items is wanted rather than none; spelled as Thanos and Go do.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
                 .time("time")?
                 .unwrap_or_else(|| app.backend.now()),
             look_back: parameters.look_back()?,
+            source_resolution_max_ms: parameters.source_resolution_max_ms()?,
             deadline,
             partial: parameters.partial()?,
             limit,
@@ -70,6 +71,7 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             end,
             step,
             look_back: parameters.look_back()?,
+            source_resolution_max_ms: parameters.source_resolution_max_ms()?,
             deadline,
             partial: parameters.partial()?,
             limit,

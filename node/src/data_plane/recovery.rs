@@ -114,8 +114,12 @@ impl DataPlane {
         let manifest = Arc::new(manifest);
         let pin = manifest.pin();
         let flushed_to = pin.flushed_to();
-        let engine = MetricsEngine::open(manifest.clone(), MetricsOptions::default())
-            .context("open the metrics engine")?;
+        let options = MetricsOptions {
+            down_sampling: parts.settings.down_sampling,
+            ..MetricsOptions::default()
+        };
+        let engine =
+            MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
         let policy = parts.policy;
         let epoch = policy.epoch;
         super::set_policy(&engine, policy.deletions, policy.cut_offs);

@@ -13,7 +13,7 @@ use trefoil_model::{Millis, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{Matcher, Part, PartResult, QueryError};
 
 /// The format version of questions and answers; another one is refused.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// The largest question or answer.
 const BYTES_MAX: u64 = 1 << 30;
 
@@ -210,7 +210,7 @@ mod tests {
         };
         let bytes = encode(&ask).expect("small");
         let pieces = [
-            "03", "07", "010f", "fb2c01", "05", "06", "01090a", "01", "03", "0161", "00", "01",
+            "04", "07", "010f", "fb2c01", "05", "06", "01090a", "01", "03", "0161", "00", "01",
             "02", "00",
         ];
         assert_eq!(hex(&bytes), pieces.concat());
@@ -223,7 +223,7 @@ mod tests {
             answer: Some(Ok(Answer::Texts(vec!["b".into()]))),
         };
         let bytes = encode(&answered).expect("small");
-        let pieces = ["03", "00", "0101", "01", "00", "02", "010162"];
+        let pieces = ["04", "00", "0101", "01", "00", "02", "010162"];
         assert_eq!(hex(&bytes), pieces.concat());
         assert!(decode::<Answered>(&[2, 0]).is_err(), "another version");
     }

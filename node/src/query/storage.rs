@@ -7,7 +7,7 @@ use super::{
 };
 use crate::data_plane::damaged_block;
 use std::{cell::Cell, collections::HashSet, ops::ControlFlow, sync::Arc};
-use trefoil_model::{Labels, ShardSet, TenantId, TimeRange};
+use trefoil_model::{Aggregate, Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
     Budget, HISTOGRAM, MatchOp, Matcher, QueryError, RawSeries, SampleColumns, SampleSource,
     Selector, SeriesStorage, SeriesVisitor,
@@ -46,6 +46,11 @@ impl SampleSource for Columns<'_> {
         into.start_timestamps.extend_from_slice(self.0.starts);
         Ok(())
     }
+
+    fn aggregates(&mut self, into: &mut Vec<Aggregate>) -> Result<bool, QueryError> {
+        into.extend_from_slice(self.0.aggregates);
+        Ok(!into.is_empty())
+    }
 }
 
 impl SeriesStorage for ViewStorage<'_> {
@@ -69,9 +74,23 @@ impl SeriesStorage for ViewStorage<'_> {
                 }
             }
         };
-        self.view
-            .select(self.tenant, &matchers, range, self.shards, &mut visit)
-            .map_err(|error| self.query_error(&error))?;
+        let walked = match selector.resolution {
+            None => self
+                .view
+                .select(self.tenant, &matchers, range, self.shards, &mut visit),
+            Some(resolution) => self
+                .view
+                .aggregates(self.tenant, &matchers, range, self.shards, resolution)
+                .and_then(|mut cursor| {
+                    while let Some(series) = cursor.next_series()? {
+                        if visit(series).is_break() {
+                            break;
+                        }
+                    }
+                    Ok(())
+                }),
+        };
+        walked.map_err(|error| self.query_error(&error))?;
         outcome
     }
 }

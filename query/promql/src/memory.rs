@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use trefoil_model::{Histogram, Labels, Millis, ResetHint};
+use trefoil_model::{Aggregate, Histogram, Labels, Millis, ResetHint, aggregate};
 
 /// Series by labels, each with ascending samples.
 #[derive(Clone, Debug, Default)]
@@ -130,6 +130,18 @@ impl SampleSource for MemorySamples<'_> {
             }
         }
         Ok(())
+    }
+
+    fn aggregates(&mut self, into: &mut Vec<Aggregate>) -> Result<bool, QueryError> {
+        let plain = self.columns.histograms.is_empty() && self.columns.start_timestamps.is_empty();
+        let Some(resolution) = self.selector.resolution.filter(|_| plain) else {
+            return Ok(false);
+        };
+        let mut inside = SampleColumns::default();
+        self.read(&mut inside)?;
+        let samples = inside.timestamps.into_iter().zip(inside.values);
+        aggregate(samples, resolution, into);
+        Ok(!into.is_empty())
     }
 }
 

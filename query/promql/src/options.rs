@@ -20,6 +20,8 @@ pub struct EvalOptions {
     pub fill_modifiers: bool,
     /// Take a start timestamp behind the sample in front for a reset of the counter.
     pub use_start_timestamps: bool,
+    /// The longest buckets whose aggregates may stand for samples where that is exact; 0: samples only. Milliseconds.
+    pub source_resolution_max_ms: Millis,
 }
 
 impl Default for EvalOptions {
@@ -32,6 +34,7 @@ impl Default for EvalOptions {
             extended_range_selectors: false,
             fill_modifiers: false,
             use_start_timestamps: false,
+            source_resolution_max_ms: 0,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     row::{HISTOGRAM, Histograms, samples_of},
 };
 use std::sync::Arc;
-use trefoil_model::{Histogram, Labels, Millis};
+use trefoil_model::{Aggregate, Histogram, Labels, Millis, Resolution};
 
 /// The bits of the value that marks a series as ended (Prometheus' stale marker).
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -28,6 +28,8 @@ pub struct Selector {
     pub start: Millis,
     /// Last millisecond of interest, inclusive.
     pub end: Millis,
+    /// Aggregates of buckets of this length are welcome instead of samples. Buckets that have a part in the range count whole.
+    pub resolution: Option<Resolution>,
 }
 
 /// The decoded samples of one series, reused from series to series.
@@ -99,6 +101,16 @@ pub trait SampleSource {
     /// # Errors
     /// [`QueryError::Damaged`] for unreadable bytes; `into` then holds anything.
     fn read(&mut self, into: &mut SampleColumns) -> Result<(), QueryError>;
+
+    /// Appends the aggregates of the selector's resolution to the empty `into`, in order of time, one per bucket, and says whether
+    /// the series has them. If not, its samples must be [read](Self::read); else they must not.
+    ///
+    /// # Errors
+    /// As for [`SampleSource::read`].
+    fn aggregates(&mut self, into: &mut Vec<Aggregate>) -> Result<bool, QueryError> {
+        let _ = into;
+        Ok(false)
+    }
 }
 
 /// The caller's side of [`SeriesStorage::select`]: gets a series, may read it, may end the walk.

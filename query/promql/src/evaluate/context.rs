@@ -73,6 +73,12 @@ impl Reference {
         let last = grid.at(grid.steps() - 1);
         (self.time(grid.start), self.time(last))
     }
+
+    /// Whether everything that the times of a grid refer to is a multiple of `length`.
+    pub(crate) fn is_aligned(&self, grid: Grid, length: Millis) -> bool {
+        let (first, last) = self.ends(grid);
+        first.rem_euclid(length) == 0 && (first == last || grid.step % length == 0)
+    }
 }
 
 impl Context {

@@ -94,6 +94,7 @@ impl InfoSelector {
             matchers: self.names.iter().chain(&self.data).cloned().collect(),
             start,
             end,
+            resolution: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     storage::is_stale,
 };
 use std::sync::Arc;
-use trefoil_model::{Millis, ResetHint};
+use trefoil_model::{Aggregate, Millis, ResetHint};
 
 /// What of an instant selector's sample is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,31 @@ impl Instant {
         };
         let first = first.saturating_sub(self.look_back_ms).saturating_add(1);
         (first, last.saturating_add(ahead))
+    }
+
+    /// Whether aggregates of buckets of this length give the same as samples.
+    pub(crate) fn is_exact_at(&self, grid: Grid, length: Millis) -> bool {
+        let of_sample = matches!(self.wanted, InstantValue::Value | InstantValue::Timestamp);
+        of_sample && self.reference.is_aligned(grid, length)
+    }
+
+    /// [`Instant::apply`] with aggregates for which it [is exact](Self::is_exact_at).
+    pub(crate) fn apply_buckets(&self, buckets: &[Aggregate], grid: Grid, into: &mut Cells) {
+        into.clear();
+        for time in grid.times() {
+            let time = self.reference.time(time);
+            let behind = buckets.partition_point(|bucket| bucket.end <= time);
+            // A marker hides what is before it, also in earlier buckets.
+            let is_found = |bucket: &&Aggregate| {
+                !bucket.ends_stale && bucket.last_time > time.saturating_sub(self.look_back_ms)
+            };
+            let last = behind.checked_sub(1).map(|at| &buckets[at]);
+            let value = last.filter(is_found).map(|bucket| match self.wanted {
+                InstantValue::Timestamp => bucket.last_time as f64 / 1000.0,
+                _ => bucket.last,
+            });
+            into.values.push(value.unwrap_or(ABSENT));
+        }
     }
 
     pub(crate) fn apply(

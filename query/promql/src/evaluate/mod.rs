@@ -68,6 +68,9 @@ pub fn evaluate_part(
     })
 }
 
+/// What an aggregate counts in the budget of samples: about its memory.
+const SAMPLES_PER_BUCKET: usize = 6;
+
 struct Evaluation<'a> {
     part: &'a Part,
     storage: &'a dyn SeriesStorage,
@@ -116,12 +119,20 @@ impl Evaluation<'_> {
             .select(&pipeline.selector, &mut |labels, source| {
                 budget.check()?;
                 scratch.columns.clear();
-                source.read(&mut scratch.columns)?;
-                let read = scratch.columns.samples();
+                scratch.buckets.clear();
+                let has_buckets = pipeline.selector.resolution.is_some()
+                    && source.aggregates(&mut scratch.buckets)?;
+                if !has_buckets {
+                    source.read(&mut scratch.columns)?;
+                }
+                let read = scratch.columns.samples() + SAMPLES_PER_BUCKET * scratch.buckets.len();
                 budget.hold(read)?;
                 let any = pipeline.run(&mut scratch, budget)?;
                 budget.release(read);
                 if any {
+                    if has_buckets {
+                        pipeline.annotate_resolution(annotations);
+                    }
                     pipeline.annotate(labels, &scratch, annotations);
                     let PipelineScratch { cells, notes, .. } = &mut scratch;
                     each(labels, pipeline.drops_name, cells, notes)?;
@@ -162,6 +173,7 @@ impl Evaluation<'_> {
             matchers: range.selector.matchers.clone(),
             start: end.saturating_sub(length).saturating_add(1),
             end,
+            resolution: None,
         };
         let mut all = Vec::new();
         let budget = self.budget;

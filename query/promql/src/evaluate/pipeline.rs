@@ -15,7 +15,7 @@ use crate::{
     note::Notes,
     row::{Cells, is_absent, is_histogram},
 };
-use trefoil_model::Labels;
+use trefoil_model::{Aggregate, Labels, Millis, Resolution};
 
 /// Suffixes by which metrics name themselves counters.
 const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
@@ -71,10 +71,29 @@ enum Leaf {
     Windows(Windows),
 }
 
+impl Leaf {
+    /// Whether aggregates of buckets of this length give the same as samples.
+    fn is_exact_at(&self, grid: Grid, length: Millis) -> bool {
+        match self {
+            Self::Instant(instant) => instant.is_exact_at(grid, length),
+            Self::Windows(windows) => windows.is_exact_at(grid, length),
+        }
+    }
+
+    fn span(&self) -> Span {
+        match self {
+            Self::Instant(instant) => instant.span,
+            Self::Windows(windows) => windows.span(),
+        }
+    }
+}
+
 /// Memory that pipelines reuse from series to series.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineScratch {
     pub(crate) columns: SampleColumns,
+    /// The series' aggregates, if it has some; then the columns are empty.
+    pub(crate) buckets: Vec<Aggregate>,
     /// The result of [`Pipeline::run`].
     pub(crate) cells: Cells,
     /// What is to be said about the series.
@@ -131,7 +150,7 @@ impl Pipeline {
             },
             _ => return Ok(None),
         };
-        let mut pipeline = Self::from_leaf(leaf, selector, drops_name, grid);
+        let mut pipeline = Self::from_leaf(leaf, selector, drops_name, grid, context);
         pipeline.remarks.extend(remarks(expr, grid, context)?);
         Ok(Some(pipeline))
     }
@@ -150,7 +169,13 @@ impl Pipeline {
         match &expr.kind {
             ExprKind::Range(range) => {
                 let leaf = Leaf::Windows(windows()?);
-                Ok(Some(Self::from_leaf(leaf, &range.selector, true, grid)))
+                Ok(Some(Self::from_leaf(
+                    leaf,
+                    &range.selector,
+                    true,
+                    grid,
+                    context,
+                )))
             }
             ExprKind::SubQuery(sub_query) => {
                 let inner = context.sub_query_grid(sub_query, grid)?;
@@ -168,7 +193,18 @@ impl Pipeline {
         }
     }
 
-    fn from_leaf(leaf: Leaf, selector: &VectorSelector, drops_name: bool, grid: Grid) -> Self {
+    fn from_leaf(
+        leaf: Leaf,
+        selector: &VectorSelector,
+        drops_name: bool,
+        grid: Grid,
+        context: &Context,
+    ) -> Self {
+        let length_max = context.options.source_resolution_max_ms;
+        let mut resolutions = Resolution::ALL.into_iter().rev();
+        let resolution = resolutions.find(|resolution| {
+            resolution.millis() <= length_max && leaf.is_exact_at(grid, resolution.millis())
+        });
         let (start, end) = match &leaf {
             Leaf::Instant(instant) => instant.bounds(grid),
             Leaf::Windows(windows) => windows.bounds(grid),
@@ -178,6 +214,7 @@ impl Pipeline {
                 matchers: selector.matchers.clone(),
                 start,
                 end,
+                resolution,
             },
             drops_name,
             leaf,
@@ -203,7 +240,16 @@ impl Pipeline {
         steps
     }
 
-    /// Works out the values of one series from `scratch.columns` into `scratch.cells`. `false`: there
+    /// Says that aggregates stood for samples.
+    pub(crate) fn annotate_resolution(&self, annotations: &mut Annotations) {
+        if let Some(resolution) = self.selector.resolution {
+            let length = crate::format::duration(resolution.millis());
+            let text = format!("answered from aggregates of {length} instead of samples");
+            annotations.info(self.leaf.span(), text);
+        }
+    }
+
+    /// Works out the values of one series from `scratch.buckets`, or else `scratch.columns`, into `scratch.cells`. `false`: there
     /// are none; there may be notes.
     ///
     /// # Errors
@@ -218,7 +264,14 @@ impl Pipeline {
         if self.detects_resets && !columns.histograms.is_empty() {
             detect_resets(columns);
         }
+        let buckets = &scratch.buckets;
         match &self.leaf {
+            Leaf::Instant(instant) if !buckets.is_empty() => {
+                instant.apply_buckets(buckets, self.leaf_grid, cells);
+            }
+            Leaf::Windows(windows) if !buckets.is_empty() => {
+                windows.apply_buckets(buckets, self.leaf_grid, cells, budget)?;
+            }
             Leaf::Instant(instant) => instant.apply(columns, self.leaf_grid, cells, notes),
             Leaf::Windows(windows) => {
                 drop_stale(columns);

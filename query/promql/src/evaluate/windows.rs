@@ -9,6 +9,7 @@ use crate::{
     ast::{Call, Expr, ExprKind, Extension, ValueType},
     function::WindowFunction,
     functions::{
+        bucketed,
         extended::{self, ExtendedWindow},
         native_window::{self, MixedWindow},
         window::{self, Resets, Window, extrapolated},
@@ -16,7 +17,7 @@ use crate::{
     note::{Note, Notes},
     row::{ABSENT, Cell, Cells, is_histogram},
 };
-use trefoil_model::Millis;
+use trefoil_model::{Aggregate, Millis};
 
 /// Samples that windows show to a function before the budget is asked again: a few milliseconds.
 const SAMPLES_UNCHECKED_MAX: usize = 1 << 20;
@@ -145,6 +146,48 @@ impl Windows {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether aggregates of buckets of this length give the same as samples.
+    pub(crate) fn is_exact_at(&self, grid: Grid, length: Millis) -> bool {
+        self.extension.is_none()
+            && bucketed::is_exact(self.function)
+            && self.range_ms % length == 0
+            && self.reference.is_aligned(grid, length)
+    }
+
+    /// [`Windows::apply`] with aggregates for which it [is exact](Self::is_exact_at).
+    ///
+    /// # Errors
+    /// As for [`Windows::apply`].
+    pub(crate) fn apply_buckets(
+        &self,
+        buckets: &[Aggregate],
+        grid: Grid,
+        into: &mut Cells,
+        budget: &Budget,
+    ) -> Result<(), QueryError> {
+        into.clear();
+        let mut seen = 0;
+        for time in grid.times() {
+            let end = self.reference.time(time);
+            let start = end.saturating_sub(self.range_ms);
+            let from = buckets.partition_point(|bucket| bucket.end <= start);
+            let to = buckets.partition_point(|bucket| bucket.end <= end);
+            let value = bucketed::apply(self.function, &buckets[from..to], (start, end));
+            into.values.push(value.unwrap_or(ABSENT));
+            seen += to - from;
+            if seen > SAMPLES_UNCHECKED_MAX {
+                seen = 0;
+                budget.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the function's first argument stands.
+    pub(crate) fn span(&self) -> Span {
+        self.span
     }
 
     /// The function's values over a series of floats. The most usual functions have loops of their own.

@@ -1,5 +1,6 @@
 //! What the functions compute: of a sample, of a range of samples, of classic histogram buckets, of native histograms.
 
+pub(crate) mod bucketed;
 pub(crate) mod classic;
 pub(crate) mod date;
 pub(crate) mod extended;

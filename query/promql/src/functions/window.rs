@@ -241,12 +241,44 @@ pub(crate) fn extrapolation(
     start: Option<Millis>,
     per_second: bool,
 ) -> f64 {
-    let timestamps = window.timestamps;
-    let last = timestamps.len() - 1;
+    let last = window.timestamps.len() - 1;
+    let extent = Extent {
+        first: window.timestamps[0],
+        last: window.timestamps[last],
+        gaps: last,
+        start: window.start,
+        end: window.end,
+    };
+    extrapolation_of(&extent, of_counter, start, per_second)
+}
+
+/// Where the samples of a range lie.
+pub(crate) struct Extent {
+    /// Time of the first sample.
+    pub(crate) first: Millis,
+    /// Time of the last sample.
+    pub(crate) last: Millis,
+    /// How many gaps are between the samples.
+    pub(crate) gaps: usize,
+    /// The range's left end, exclusive.
+    pub(crate) start: Millis,
+    /// The range's right end, inclusive.
+    pub(crate) end: Millis,
+}
+
+/// [`extrapolation`] by what it asks of the window.
+#[inline]
+pub(crate) fn extrapolation_of(
+    extent: &Extent,
+    of_counter: Option<(f64, f64)>,
+    start: Option<Millis>,
+    per_second: bool,
+) -> f64 {
+    let last = extent.gaps;
     let distance = |from: Millis, to: Millis| (to - from) as f64;
-    let mut to_start = distance(window.start, timestamps[0]);
-    let mut to_end = distance(timestamps[last], window.end);
-    let mut sampled = distance(timestamps[0], timestamps[last]);
+    let mut to_start = distance(extent.start, extent.first);
+    let mut to_end = distance(extent.last, extent.end);
+    let mut sampled = distance(extent.first, extent.last);
     // Samples further from an end than a usual gap mean that the series starts or ends there.
     let usual_gap = |gap: f64| match is_far(gap, sampled, last) {
         true if last == 0 => 0.0,
@@ -266,11 +298,11 @@ pub(crate) fn extrapolation(
     }
     if let Some(start) = start {
         to_start = 0.0;
-        sampled = distance(start, timestamps[last]);
+        sampled = distance(start, extent.last);
     }
     let factor = (sampled + to_start + to_end) / sampled;
     match per_second {
-        true => factor / (distance(window.start, window.end) / 1000.0),
+        true => factor / (distance(extent.start, extent.end) / 1000.0),
         false => factor,
     }
 }
