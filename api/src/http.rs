@@ -13,6 +13,7 @@ mod admin;
 mod answer;
 mod body;
 mod cardinality;
+mod cors;
 mod exemplars;
 mod facts;
 mod federate;
@@ -144,34 +145,12 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route("/api/v1/push/influx/write", post(influx::write))
         .route("/ping", get(influx::ping))
         .merge(otlp_routes())
-        .route(
-            "/api/v1/query",
-            get(prometheus::query).post(prometheus::query),
-        )
-        .route(
-            "/api/v1/query_range",
-            get(prometheus::query_range).post(prometheus::query_range),
-        )
-        .route(
-            "/api/v1/series",
-            get(prometheus::series).post(prometheus::series),
-        )
-        .route(
-            "/api/v1/labels",
-            get(prometheus::labels).post(prometheus::labels),
-        )
-        .route(
-            "/api/v1/query_exemplars",
-            get(exemplars::query_exemplars).post(exemplars::query_exemplars),
-        )
-        .route("/api/v1/label/{name}/values", get(prometheus::label_values))
-        .route("/api/v1/metadata", get(prometheus::metadata))
         .route("/api/v1/read", post(read::read))
         .route(
             "/federate",
             get(federate::federate).post(federate::federate),
         )
-        .merge(reports());
+        .merge(queries());
     let own = Router::new()
         .route("/", get(status::root))
         .route(HEALTHY_PATH, get(status::healthy))
@@ -207,6 +186,35 @@ fn all_routes(app: &Arc<App>) -> Router {
         .merge(own)
         .fallback(status::not_found);
     counted(routes, app)
+}
+
+/// What scripts of other sites may ask, too.
+fn queries() -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/api/v1/query",
+            get(prometheus::query).post(prometheus::query),
+        )
+        .route(
+            "/api/v1/query_range",
+            get(prometheus::query_range).post(prometheus::query_range),
+        )
+        .route(
+            "/api/v1/series",
+            get(prometheus::series).post(prometheus::series),
+        )
+        .route(
+            "/api/v1/labels",
+            get(prometheus::labels).post(prometheus::labels),
+        )
+        .route(
+            "/api/v1/query_exemplars",
+            get(exemplars::query_exemplars).post(exemplars::query_exemplars),
+        )
+        .route("/api/v1/label/{name}/values", get(prometheus::label_values))
+        .route("/api/v1/metadata", get(prometheus::metadata))
+        .merge(reports())
+        .route_layer(middleware::from_fn(cors::allow_other_sites))
 }
 
 /// What Prometheus' API and Mimir's say about texts, settings and amounts of data.

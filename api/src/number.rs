@@ -107,6 +107,20 @@ pub(crate) fn format_rfc3339(time: Millis) -> String {
 /// # Errors
 /// [`ApiError::BadData`] in Prometheus' words.
 pub(crate) fn parse_time(name: &str, text: &str) -> Result<Millis, ApiError> {
+    read_time(text).map_err(|reason| ApiError::parameter(name, reason))
+}
+
+/// As [`parse_time`], where Prometheus says for which parameter the time was once more: where it need not be there.
+///
+/// # Errors
+/// [`ApiError::BadData`] in Prometheus' words.
+pub(crate) fn parse_optional_time(name: &str, text: &str) -> Result<Millis, ApiError> {
+    read_time(text).map_err(|reason| {
+        ApiError::parameter(name, format!("invalid time value for '{name}': {reason}"))
+    })
+}
+
+fn read_time(text: &str) -> Result<Millis, String> {
     if let Some(seconds) = parse_finite(text) {
         let whole = seconds.trunc();
         let millis = ((seconds - whole) * 1000.0).round();
@@ -121,7 +135,7 @@ pub(crate) fn parse_time(name: &str, text: &str) -> Result<Millis, ApiError> {
         MAX_TIME_TEXT => Some(TIME_MAX),
         _ => parse_rfc3339(text),
     }
-    .ok_or_else(|| ApiError::parameter(name, format!("cannot parse {text:?} to a valid timestamp")))
+    .ok_or_else(|| format!("cannot parse {text:?} to a valid timestamp"))
 }
 
 /// Reads the duration parameter `name`: seconds with a fraction, or `1h30m` as in PromQL. Negative

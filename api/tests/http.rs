@@ -196,12 +196,19 @@ async fn other_encodings_and_messages_are_refused() {
         assert_eq!(answer.status.as_u16(), 415, "{value}");
         assert!(answer.text().contains(value), "{}", answer.text());
     }
-    let mut request = post_write(good_body());
-    let value = "application/x-protobuf;proto=prometheus.WriteRequest";
-    request
-        .headers_mut()
-        .insert("content-type", value.parse().unwrap());
-    assert_eq!(ask(&node, request).await.status, StatusCode::NO_CONTENT);
+    for (name, value) in [
+        (
+            "content-type",
+            "application/x-protobuf;proto=prometheus.WriteRequest",
+        ),
+        ("content-encoding", "Snappy"),
+        ("content-encoding", ""),
+    ] {
+        let mut request = post_write(good_body());
+        request.headers_mut().insert(name, value.parse().unwrap());
+        let answer = ask(&node, request).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{value}");
+    }
 }
 
 #[tokio::test]
@@ -376,7 +383,37 @@ async fn wrong_parameters_in_the_words_of_prometheus() {
             "/api/v1/query?query=x&time=soon".to_owned(),
             400,
             "bad_data",
-            r#"invalid parameter \"time\": cannot parse \"soon\" to a valid timestamp"#,
+            r#"invalid parameter \"time\": invalid time value for 'time': cannot parse \"soon\" to a valid timestamp"#,
+        ),
+        (
+            "/api/v1/query?query=x&lookback_delta=soon".to_owned(),
+            400,
+            "bad_data",
+            r#""error parsing lookback delta duration: cannot parse \"soon\" to a valid duration""#,
+        ),
+        (
+            "/api/v1/query?query=x&limit=x".to_owned(),
+            400,
+            "bad_data",
+            r#"invalid parameter \"limit\": strconv.Atoi: parsing \"x\": invalid syntax"#,
+        ),
+        (
+            "/api/v1/label/%FF/values".to_owned(),
+            400,
+            "bad_data",
+            "invalid label name: ",
+        ),
+        (
+            "/api/v1/query_exemplars?query=x&start=2&end=1".to_owned(),
+            400,
+            "bad_data",
+            r#""end timestamp must not be before start timestamp""#,
+        ),
+        (
+            "/api/v1/query_exemplars?query=".to_owned(),
+            400,
+            "bad_data",
+            r#""1:1: parse error: no expression found in input""#,
         ),
         (
             "/api/v1/query?query=x&partial_response=maybe".to_owned(),
@@ -454,7 +491,19 @@ async fn wrong_parameters_in_the_words_of_prometheus() {
             "/api/v1/labels?match[]=sum(x)".to_owned(),
             400,
             "bad_data",
-            r#"invalid parameter \"match[]\": 1:"#,
+            r#""1:4: parse error: unexpected \"(\"""#,
+        ),
+        (
+            "/api/v1/series?match[]=sum(x)".to_owned(),
+            400,
+            "bad_data",
+            r#"invalid parameter \"match[]\": 1:4: parse error: unexpected \"(\"""#,
+        ),
+        (
+            "/api/v1/series?match[]=%7B%7D".to_owned(),
+            400,
+            "bad_data",
+            r#"invalid parameter \"match[]\": match[] must contain at least one non-empty matcher"#,
         ),
         (
             "/api/v1/labels?start=2&end=1".to_owned(),

@@ -394,3 +394,36 @@ async fn limits_are_read_and_set() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(String::from_utf8(body).unwrap().contains("ingestion_rat"));
 }
+
+#[tokio::test]
+async fn scripts_of_other_sites_may_ask_and_not_write() {
+    let node = FakeNode::new();
+    let send = async |method: &str, path: &str, origin: Option<&str>| {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        let (status, headers, _) = ask(&node, request.body(Body::empty()).unwrap()).await;
+        (status.as_u16(), headers)
+    };
+    let path = "/api/v1/query?query=up&time=1";
+    for (method, expected) in [("GET", 200), ("OPTIONS", 204)] {
+        let (status, headers) = send(method, path, Some("http://grafana.example")).await;
+        assert_eq!(status, expected, "{method}");
+        for (name, value) in [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-methods", "GET, POST, OPTIONS"),
+            ("access-control-expose-headers", "Date"),
+        ] {
+            assert_eq!(headers[name], value, "{method}");
+        }
+        let (status, headers) = send(method, path, None).await;
+        assert_eq!(status, expected, "{method}");
+        assert!(!headers.contains_key("access-control-allow-origin"));
+    }
+    let (_, headers) = send("POST", "/api/v1/write", Some("http://other.example")).await;
+    assert!(!headers.contains_key("access-control-allow-origin"));
+    let (status, headers) = send("DELETE", path, None).await;
+    assert_eq!(status, 405);
+    assert!(headers.contains_key("allow"));
+}

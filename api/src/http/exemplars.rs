@@ -20,15 +20,27 @@ use trefoil_query_promql::{EvalOptions, QueryError, SeriesFilter, parse, selecto
 /// `GET|POST query_exemplars`.
 pub(super) async fn query_exemplars(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
-        let filter = parameters.series_filter()?;
+        let limit = parameters.limit("limit")?;
+        let (start, end) = parameters.period()?;
+        // Here Prometheus does not say which parameters are wrong.
+        if end < start {
+            let reason = "end timestamp must not be before start timestamp";
+            return Err(ApiError::BadData(reason.to_owned()));
+        }
         let query = parameters.get("query").unwrap_or("");
         let expression = parse(query, &EvalOptions::default()).map_err(|error| match error {
-            QueryError::BadData(reason) => ApiError::parameter("query", reason),
+            QueryError::BadData(reason) => ApiError::BadData(reason),
             error => error.into(),
         })?;
         let filter = SeriesFilter {
             alternatives: selectors(&expression),
-            ..filter
+            start,
+            end,
+            // One more shows whether there are more.
+            limit: match limit {
+                0 => 0,
+                limit => limit.saturating_add(1),
+            },
         };
         if filter.alternatives.is_empty() {
             return Ok(list_answer(Vec::new(), &[], write_series));

@@ -3,15 +3,18 @@
 use super::{App, body};
 use crate::{
     ApiError, ListingOptions,
-    number::{TIME_MAX, TIME_MIN, parse_span, parse_time},
+    number::{TIME_MAX, TIME_MIN, parse_optional_time, parse_span, parse_time},
 };
 use axum::{
     extract::Request,
     http::{Method, Uri, header},
 };
-use std::time::{Duration, Instant};
+use std::{
+    num::IntErrorKind,
+    time::{Duration, Instant},
+};
 use trefoil_model::Millis;
-use trefoil_query_promql::{Matcher, QueryError, SeriesFilter, parse_selector};
+use trefoil_query_promql::{Matcher, SeriesFilter, parse_selector};
 
 /// Names and values in the order in which they came.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -71,7 +74,7 @@ impl Parameters {
     /// [`ApiError::BadData`] when it cannot be read.
     pub(super) fn time(&self, name: &str) -> Result<Option<Millis>, ApiError> {
         self.get(name)
-            .map(|text| parse_time(name, text))
+            .map(|text| parse_optional_time(name, text))
             .transpose()
     }
 
@@ -139,9 +142,14 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::BadData`] when it cannot be read.
     pub(super) fn look_back(&self) -> Result<Option<Duration>, ApiError> {
+        // Prometheus does not call it by its name here.
+        let wrong = |text: &str| {
+            let reason = format!("cannot parse {text:?} to a valid duration");
+            ApiError::BadData(format!("error parsing lookback delta duration: {reason}"))
+        };
         let wanted = self.get("lookback_delta");
         let wanted = wanted
-            .map(|text| parse_span("lookback_delta", text))
+            .map(|text| parse_span("lookback_delta", text).map_err(|_| wrong(text)))
             .transpose()?;
         Ok(wanted.filter(|span| !span.is_zero()))
     }
@@ -198,26 +206,45 @@ impl Parameters {
         let Some(text) = self.get(name) else {
             return Ok(0);
         };
-        let number: i64 = text.parse().map_err(|_| {
-            ApiError::parameter(name, format!("cannot parse {text:?} to a valid limit"))
+        let number: i64 = text.parse().map_err(|error: std::num::ParseIntError| {
+            let reason = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            let reason = format!("strconv.Atoi: parsing {text:?}: {reason}");
+            ApiError::parameter(name, reason)
         })?;
         usize::try_from(number).map_err(|_| ApiError::parameter(name, "limit must be non-negative"))
     }
 
-    /// Which series are asked for: `match[]`, `start`, `end`, `limit`.
+    /// `start` and `end`; the longest period where one is absent.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when one cannot be read.
+    pub(super) fn period(&self) -> Result<(Millis, Millis), ApiError> {
+        let start = self.time("start")?.unwrap_or(TIME_MIN);
+        let end = self.time("end")?.unwrap_or(TIME_MAX);
+        Ok((start, end))
+    }
+
+    /// Which series are asked for: `match[]`, `start`, `end`, `limit`. Wrong selectors are reported with `match[]` in front
+    /// of the reason when `names_selectors`, as Prometheus does for some requests.
     ///
     /// # Errors
     /// [`ApiError::BadData`] when one of them cannot be read or does not make sense.
-    pub(super) fn series_filter(&self) -> Result<SeriesFilter, ApiError> {
-        let start = self.time("start")?.unwrap_or(TIME_MIN);
-        let end = self.time("end")?.unwrap_or(TIME_MAX);
+    pub(super) fn series_filter(&self, names_selectors: bool) -> Result<SeriesFilter, ApiError> {
+        let limit = self.limit("limit")?;
+        let (start, end) = self.period()?;
         if end < start {
             let reason = "end timestamp must not be before start time";
             return Err(ApiError::parameter("end", reason));
         }
-        let limit = self.limit("limit")?;
+        let wrong = |reason: String| match names_selectors {
+            true => ApiError::parameter("match[]", reason),
+            false => ApiError::BadData(reason),
+        };
         Ok(SeriesFilter {
-            alternatives: self.selectors()?,
+            alternatives: self.read_selectors().map_err(wrong)?,
             start,
             end,
             // One more shows whether there are more.
@@ -234,19 +261,20 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::BadData`] when one cannot be read or selects everything.
     pub(super) fn selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
-        let selectors = self.all("match[]").map(|text| {
-            let matchers = parse_selector(text).map_err(|error| wrong_selector(&error))?;
-            if matchers.iter().all(Matcher::matches_absent) {
-                let reason = "match[] must contain at least one non-empty matcher";
-                return Err(ApiError::parameter("match[]", reason));
-            }
-            Ok(matchers)
-        });
-        selectors.collect()
+        let selectors = self.read_selectors();
+        selectors.map_err(|reason| ApiError::parameter("match[]", reason))
     }
-}
 
-impl Parameters {
+    fn read_selectors(&self) -> Result<Vec<Vec<Matcher>>, String> {
+        let read = |text| parse_selector(text).map_err(|error| error.to_string());
+        let selectors: Vec<_> = self.all("match[]").map(read).collect::<Result<_, _>>()?;
+        let fits_all = |matchers: &Vec<Matcher>| matchers.iter().all(Matcher::matches_absent);
+        if selectors.iter().any(fits_all) {
+            return Err("match[] must contain at least one non-empty matcher".to_owned());
+        }
+        Ok(selectors)
+    }
+
     /// The selectors of `match[]`, whatever they select.
     ///
     /// # Errors
@@ -256,10 +284,6 @@ impl Parameters {
             |text| parse_selector(text).map_err(|error| ApiError::BadData(error.to_string()));
         self.all("match[]").map(read).collect()
     }
-}
-
-fn wrong_selector(error: &QueryError) -> ApiError {
-    ApiError::parameter("match[]", error)
 }
 
 /// `Content-Length`, where the client sends one.

@@ -13,7 +13,7 @@ use crate::{
     number::parse_duration,
 };
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
 };
 use std::{
@@ -92,12 +92,12 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
 /// `GET|POST series`.
 pub(super) async fn series(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
-        let filter = parameters.series_filter()?;
-        if filter.alternatives.is_empty() {
+        if parameters.all("match[]").next().is_none() {
             return Err(ApiError::BadData(
                 "no match[] parameter provided".to_owned(),
             ));
         }
+        let filter = parameters.series_filter(true)?;
         let mut limit = parameters.limit("limit")?;
         let options = parameters.listing_options(deadline)?;
         let limits = app.backend.limits(&tenant);
@@ -122,7 +122,7 @@ pub(super) async fn series(State(app): Shared, request: Request) -> Response {
 /// `GET|POST labels`.
 pub(super) async fn labels(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
-        let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
+        let (filter, limit) = (parameters.series_filter(false)?, parameters.limit("limit")?);
         let options = parameters.listing_options(deadline)?;
         let limits = app.backend.limits(&tenant);
         let listing = match limited::listing(&limits, filter, app.backend.now()) {
@@ -138,15 +138,16 @@ pub(super) async fn labels(State(app): Shared, request: Request) -> Response {
 /// `GET label/<name>/values`.
 pub(super) async fn label_values(
     State(app): Shared,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
-        let name = unescape_name(&name);
+        // A name that is not UTF-8 is rejected before this.
+        let name = name.map_or_else(|_| String::new(), |Path(name)| unescape_name(&name));
         if name.is_empty() {
             return Err(ApiError::BadData(format!("invalid label name: {name:?}")));
         }
-        let (filter, limit) = (parameters.series_filter()?, parameters.limit("limit")?);
+        let (filter, limit) = (parameters.series_filter(false)?, parameters.limit("limit")?);
         let options = parameters.listing_options(deadline)?;
         let limits = app.backend.limits(&tenant);
         let listing = match limited::listing(&limits, filter, app.backend.now()) {

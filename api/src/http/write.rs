@@ -102,7 +102,8 @@ impl Version {
     fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         if let Some(encoding) = text(header::CONTENT_ENCODING)
-            && encoding != "snappy"
+            && !encoding.is_empty()
+            && !encoding.eq_ignore_ascii_case("snappy")
         {
             return Err(ApiError::UnsupportedMediaType(format!(
                 "Content-Encoding is {encoding:?}; only snappy is accepted"

@@ -364,6 +364,14 @@ pub struct VectorMatching {
     pub fill_right: Option<f64>,
 }
 
+impl VectorMatching {
+    /// Whether series that are missing are filled in on any side.
+    #[must_use]
+    pub fn fills(&self) -> bool {
+        self.fill_left.is_some() || self.fill_right.is_some()
+    }
+}
+
 /// An aggregation over series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {

@@ -14,11 +14,11 @@ pub fn number(value: f64) -> String {
     format!("{value}")
 }
 
-/// A number as Go's `%g` writes it: with an exponent below 1e-4 and from 1e21 on.
+/// A number as Go's `%g` writes it: with an exponent below 1e-4 and from 1e6 on.
 #[must_use]
 pub(crate) fn general(value: f64) -> String {
     let magnitude = value.abs();
-    if !value.is_finite() || magnitude == 0.0 || (1e-4..1e21).contains(&magnitude) {
+    if !value.is_finite() || magnitude == 0.0 || (1e-4..1e6).contains(&magnitude) {
         return number(value);
     }
     let text = format!("{value:e}");
@@ -79,6 +79,8 @@ mod tests {
         assert_eq!(number(f64::INFINITY), "+Inf");
         assert_eq!(general(1.1), "1.1");
         assert_eq!(general(1.5e-7), "1.5e-07");
+        assert_eq!(general(999_999.5), "999999.5");
+        assert_eq!(general(-1_234_567.0), "-1.234567e+06");
         assert_eq!(general(1e22), "1e+22");
         assert_eq!(open_metrics(1.0), "1.0");
         assert_eq!(open_metrics(0.25), "0.25");

@@ -39,6 +39,7 @@ mod partial_histograms;
 mod pretty;
 mod printer;
 mod reach;
+mod regexp;
 mod result;
 mod row;
 mod selectors;

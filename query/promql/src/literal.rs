@@ -57,6 +57,22 @@ impl Display for Quoted<'_> {
     }
 }
 
+/// A character in single quotes, as Go's `%q` writes it.
+pub(crate) struct QuotedChar(pub(crate) char);
+
+impl Display for QuotedChar {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_char('\'')?;
+        match self.0 {
+            '\'' => f.write_str("\\'")?,
+            '"' => f.write_char('"')?,
+            '\u{fffd}' => f.write_str("\\ufffd")?,
+            c => write_char(f, c)?,
+        }
+        f.write_char('\'')
+    }
+}
+
 fn write_quoted(f: &mut Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     f.write_char('"')?;
     for chunk in bytes.utf8_chunks() {
@@ -112,6 +128,8 @@ mod tests {
             "e\u{301}\u{a0}\u{1f600}".as_bytes(),
             "\"e\u{301}\\u00a0\u{1f600}\"",
         );
+        let quoted = ['a', '\'', '"', '\u{3000}', '\n'].map(|c| QuotedChar(c).to_string());
+        assert_eq!(quoted, ["'a'", r"'\''", "'\"'", r"'\u3000'", r"'\n'"]);
         let odd = StringLiteral::new(b"a\xc5z".to_vec());
         assert_eq!((odd.text(), odd.shown().as_str()), (None, "a\u{fffd}z"));
     }

@@ -3,7 +3,7 @@
 //! A label that a series does not have matches as the empty text. Regular expressions are anchored
 //! at both ends, and `.` matches line breaks, as in Prometheus.
 
-use crate::QueryError;
+use crate::{QueryError, regexp};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -156,16 +156,10 @@ fn compile(expression: &str) -> Result<Compiled, QueryError> {
         let values = expression.split('|').map(str::to_owned).collect();
         return Ok(Compiled::Set(values));
     }
-    Regex::new(&format!("^(?s:{expression})$"))
+    let pattern = format!("^(?s:{expression})$");
+    Regex::new(&pattern)
         .map(Compiled::Regex)
-        .map_err(|error| {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim().to_owned();
-            let reason = reason.strip_prefix("error: ").unwrap_or(&reason).to_owned();
-            QueryError::BadData(format!(
-                "error parsing regexp: {reason}: `^(?s:{expression})$`"
-            ))
-        })
+        .map_err(|error| QueryError::BadData(regexp::explain(&pattern, &error)))
 }
 
 impl PartialEq for Matcher {

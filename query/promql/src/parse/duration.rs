@@ -14,9 +14,14 @@ impl Parser<'_> {
         let value = if token.kind == TokenKind::Duration {
             duration_seconds(source).map_err(|text| ParseError::at(token.span, text))?
         } else {
-            number(source).ok_or_else(|| {
+            let value = number(source).filter(|value| value.is_finite());
+            value.ok_or_else(|| {
+                let reason = match number(source) {
+                    Some(_) => "value out of range",
+                    None => "invalid syntax",
+                };
                 let text = format!(
-                    "error parsing number: strconv.ParseFloat: parsing {source:?}: invalid syntax"
+                    "error parsing number: strconv.ParseFloat: parsing {source:?}: {reason}"
                 );
                 ParseError::at(token.span, text)
             })?
@@ -114,9 +119,6 @@ impl Parser<'_> {
             Some("range") => self.duration_call(context, DurationExpr::Range),
             Some("min_of") => self.duration_pair(context, DurationExpr::Min),
             Some("max_of") => self.duration_pair(context, DurationExpr::Max),
-            _ if context == "offset" => {
-                Err(self.unexpected("offset", "number, duration, step(), or range()"))
-            }
             _ => Err(self.unexpected(context, "number, duration, step(), or range()")),
         }
     }

@@ -1,11 +1,11 @@
 //! Expressions: operators by precedence, calls, aggregations, modifiers.
 
-use super::{ParseError, Parser, lex::TokenKind, selector::utf8};
+use super::{ParseError, Parser, lex::TokenKind, selector::may_name_metric};
 use crate::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, Extension,
-    RangeSelector, Span, SubQuery, TimeModifier, ValueType, VectorMatching,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, Expr, ExprKind,
+    Extension, RangeSelector, Span, SubQuery, TimeModifier, VectorMatching,
 };
-use crate::function::{Function, FunctionKind};
+use crate::function::Function;
 
 /// The precedence of a sign: that of `*`, so that its operand may be a power.
 const SIGN_OPERAND: u8 = 6;
@@ -22,11 +22,16 @@ impl Parser<'_> {
         while let Some(op) = self.binary_op().filter(|op| op.precedence() >= precedence) {
             // A chain of operators nests to the left, so every operator is a level.
             self.depth += 1;
-            let op_span = self.next().span;
+            self.next();
             let (return_bool, matching) = self.binary_modifiers()?;
             let right_precedence = op.precedence() + u8::from(op != BinaryOp::Pow);
             let right = self.expression(right_precedence)?;
             let span = left.span.to(right.span);
+            let fills = matching.as_ref().is_some_and(VectorMatching::fills);
+            if fills && !self.options.fill_modifiers {
+                let text = "binop fill modifiers are experimental and not enabled";
+                return Err(ParseError::at(span, text));
+            }
             let binary = Binary {
                 op,
                 left,
@@ -34,7 +39,10 @@ impl Parser<'_> {
                 return_bool,
                 matching,
             };
-            left = self.check_binary(binary, span, op_span)?;
+            left = Expr {
+                kind: ExprKind::Binary(Box::new(binary)),
+                span,
+            };
         }
         self.depth = depth;
         Ok(left)
@@ -121,14 +129,7 @@ impl Parser<'_> {
             if self.peek_behind().kind != TokenKind::Symbol("(") {
                 return Ok(any);
             }
-            let span = self.next().span;
-            if !self.options.fill_modifiers {
-                let text = format!(
-                    "{word} modifier is experimental and must be enabled with \
-                     --enable-feature=promql-binop-fill-modifiers"
-                );
-                return Err(ParseError::at(span, text));
-            }
+            self.next();
             self.next();
             let value = self.unary()?;
             let ExprKind::Number(value) = value.kind else {
@@ -161,14 +162,6 @@ impl Parser<'_> {
                 kind: ExprKind::Number(value),
                 span,
             });
-        }
-        let value_type = operand.value_type();
-        if !matches!(value_type, ValueType::Scalar | ValueType::Vector) {
-            let text = format!(
-                "unary expression only allowed on expressions of type scalar or instant vector, got {:?}",
-                value_type.text()
-            );
-            return Err(ParseError::at(span, text));
         }
         let operand = Box::new(operand);
         Ok(Expr {
@@ -205,27 +198,29 @@ impl Parser<'_> {
     fn extended(&mut self, mut expr: Expr, extension: Extension) -> Result<Expr, ParseError> {
         let keyword = self.next().span;
         let name = extension.text();
+        let fail = |reason: &str| {
+            Err(ParseError::at(
+                expr.span,
+                format!("{name} modifier {reason}"),
+            ))
+        };
         if !self.options.extended_range_selectors {
-            let text = format!(
-                "{name} modifier is experimental and must be enabled with \
-                 --enable-feature=promql-extended-range-selectors"
-            );
-            return Err(ParseError::at(keyword, text));
+            return fail("is experimental and not enabled");
         }
         let slot = match &mut expr.kind {
             ExprKind::Selector(selector) if extension == Extension::Smoothed => {
-                Some(&mut selector.extension)
+                &mut selector.extension
             }
-            ExprKind::Range(range) => Some(&mut range.selector.extension),
-            _ => None,
+            ExprKind::Range(range) => &mut range.selector.extension,
+            ExprKind::SubQuery(_) => return fail("is not supported for subqueries"),
+            _ => return fail("not implemented"),
         };
-        let Some(slot) = slot else {
-            let text = format!("{name} modifier not implemented for this expression");
-            return Err(ParseError::at(keyword, text));
-        };
-        if slot.replace(extension).is_some() {
-            let text = "anchored and smoothed may not be set multiple times";
-            return Err(ParseError::at(keyword, text));
+        if slot
+            .replace(extension)
+            .is_some_and(|other| other != extension)
+        {
+            let text = "anchored and smoothed modifiers cannot be used together";
+            return Err(ParseError::at(expr.span, text));
         }
         expr.span = expr.span.to(keyword);
         Ok(expr)
@@ -275,16 +270,15 @@ impl Parser<'_> {
                 return self.aggregate(op, span);
             }
         }
-        if opens && !word.contains(':') {
+        if opens && !word.contains(':') && !is_keyword(word) {
             self.next();
             return self.call(word, span);
         }
         match word.to_ascii_lowercase().as_str() {
             "inf" => self.special_number(f64::INFINITY),
             "nan" => self.special_number(f64::NAN),
-            "on" | "ignoring" | "bool" | "group_left" | "group_right" | "atan2" => {
-                Err(self.unexpected("", ""))
-            }
+            _ if !may_name_metric(word) => Err(self.unexpected("", "")),
+            "fill" | "fill_left" | "fill_right" if opens => Err(self.unexpected("", "")),
             _ => {
                 self.next();
                 self.selector(Some(span))
@@ -301,38 +295,33 @@ impl Parser<'_> {
     }
 
     fn call(&mut self, name: &str, start: Span) -> Result<Expr, ParseError> {
-        let Some(function) = Function::by_name(&name.to_ascii_lowercase()) else {
+        let arguments = self.arguments()?;
+        let Some(function) = Function::by_name(name) else {
             let text = format!("unknown function with name {name:?}");
             return Err(ParseError::at(start, text));
         };
         if function.experimental && !self.options.experimental_functions {
-            return Err(ParseError::at(start, experimental(function.name)));
+            let text = format!("function {name:?} is not enabled");
+            return Err(ParseError::at(start, text));
         }
-        let arguments = self.arguments(function.kind == FunctionKind::Info)?;
-        let span = start.to(self.last_end());
-        self.check_call(function, arguments, span)
-            .map(|arguments| Expr {
-                kind: ExprKind::Call(Call {
-                    function,
-                    arguments,
-                }),
-                span,
-            })
+        Ok(Expr {
+            kind: ExprKind::Call(Call {
+                function,
+                arguments,
+            }),
+            span: start.to(self.last_end()),
+        })
     }
 
-    /// The arguments of a call; those of `info` behind the first may select by labels that no series needs to have.
-    fn arguments(&mut self, of_info: bool) -> Result<Vec<Expr>, ParseError> {
+    /// The arguments of a call, from the bracket on.
+    fn arguments(&mut self) -> Result<Vec<Expr>, ParseError> {
         let mut arguments = Vec::new();
         self.next();
         if self.take(")").is_some() {
             return Ok(arguments);
         }
         loop {
-            let before = self.allows_empty_selector;
-            self.allows_empty_selector = of_info && !arguments.is_empty();
-            let argument = self.expression(0);
-            self.allows_empty_selector = before;
-            arguments.push(argument?);
+            arguments.push(self.expression(0)?);
             if self.take(")").is_some() {
                 return Ok(arguments);
             }
@@ -347,22 +336,29 @@ impl Parser<'_> {
     }
 
     fn aggregate(&mut self, op: AggregateOp, start: Span) -> Result<Expr, ParseError> {
-        let is_experimental = matches!(op, AggregateOp::LimitK | AggregateOp::LimitRatio);
-        if is_experimental && !self.options.experimental_functions {
-            return Err(ParseError::at(start, experimental(op.text())));
-        }
         let mut modifier = self.aggregate_modifier()?;
         if !self.is_symbol("(") {
             return Err(self.unexpected("aggregation", ""));
         }
-        let mut arguments = self.arguments(false)?;
+        self.aggregations += 1;
+        let arguments = self.arguments();
+        self.aggregations -= 1;
+        let mut arguments = arguments?;
         if modifier.is_none() {
             modifier = self.aggregate_modifier()?;
         }
         let span = start.to(self.last_end());
         let (without, grouping) = modifier.unwrap_or_default();
+        let is_experimental = matches!(op, AggregateOp::LimitK | AggregateOp::LimitRatio);
         if arguments.is_empty() {
             let text = "no arguments for aggregate expression provided";
+            return Err(ParseError::at(span, text));
+        }
+        if is_experimental && !self.options.experimental_functions {
+            let text = format!(
+                "{}() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
+                op.text()
+            );
             return Err(ParseError::at(span, text));
         }
         let expected = 1 + usize::from(op.has_parameter());
@@ -381,7 +377,6 @@ impl Parser<'_> {
             grouping,
             without,
         };
-        self.check_aggregate(&aggregate)?;
         Ok(Expr {
             kind: ExprKind::Aggregate(Box::new(aggregate)),
             span,
@@ -408,11 +403,19 @@ impl Parser<'_> {
             }
             let token = self.peek().clone();
             match token.kind {
-                TokenKind::Word if !self.source(token.span).contains(':') => {
+                TokenKind::Word if !is_special_number(self.source(token.span)) => {
                     labels.push(self.source(token.span).to_owned());
                 }
-                TokenKind::Text(label) if label.text() != Some("") => {
-                    labels.push(utf8(&label, token.span)?);
+                TokenKind::Text(label) => {
+                    let label = label.text().filter(|name| !name.is_empty());
+                    let invalid = || {
+                        format!(
+                            "invalid label name for grouping: {}",
+                            self.source(token.span)
+                        )
+                    };
+                    let label = label.ok_or_else(|| ParseError::at(token.span, invalid()))?;
+                    labels.push(label.to_owned());
                 }
                 _ => return Err(self.unexpected("grouping opts", "label")),
             }
@@ -465,19 +468,11 @@ impl Parser<'_> {
     fn sub_query(
         &mut self,
         operand: Expr,
-        range: crate::ast::DurationExpr,
-        step: Option<crate::ast::DurationExpr>,
+        range: DurationExpr,
+        step: Option<DurationExpr>,
         close: Span,
     ) -> Result<Expr, ParseError> {
         let span = operand.span.to(close);
-        let value_type = operand.value_type();
-        if value_type != ValueType::Vector {
-            let text = format!(
-                "subquery is only allowed on instant vector, got {} instead",
-                value_type.text()
-            );
-            return Err(ParseError::at(span, text));
-        }
         let time = TimeModifier::default();
         Ok(Expr {
             kind: ExprKind::SubQuery(Box::new(SubQuery {
@@ -491,40 +486,43 @@ impl Parser<'_> {
     }
 
     fn offset(&mut self, mut expr: Expr) -> Result<Expr, ParseError> {
-        let keyword = self.next().span;
+        self.next();
         let offset = self.offset_duration()?;
         let end = self.last_end();
         let Some(time) = time_modifier(&mut expr) else {
             let text = "offset modifier must be preceded by an instant vector selector or range \
                         vector selector or a subquery";
-            return Err(ParseError::at(keyword, text));
+            return Err(ParseError::at(expr.span, text));
         };
-        if time.offset.replace(offset).is_some() {
+        // An offset of nothing is none.
+        let before = time.offset.replace(offset);
+        if before.is_some_and(|before| before != DurationExpr::Literal(0.0)) {
             let text = "offset may not be set multiple times";
-            return Err(ParseError::at(expr.span.to(end), text));
+            return Err(ParseError::at(expr.span, text));
         }
         expr.span = expr.span.to(end);
         Ok(expr)
     }
 
     fn at_modifier(&mut self, mut expr: Expr) -> Result<Expr, ParseError> {
-        let symbol = self.next().span;
-        let at = self.at_time()?;
+        self.next();
+        let at = self.at_time(expr.span)?;
         let end = self.last_end();
         let Some(time) = time_modifier(&mut expr) else {
             let text = "@ modifier must be preceded by an instant vector selector or range vector \
                         selector or a subquery";
-            return Err(ParseError::at(symbol, text));
+            return Err(ParseError::at(expr.span, text));
         };
         if time.at.replace(at).is_some() {
             let text = "@ <timestamp> may not be set multiple times";
-            return Err(ParseError::at(expr.span.to(end), text));
+            return Err(ParseError::at(expr.span, text));
         }
         expr.span = expr.span.to(end);
         Ok(expr)
     }
 
-    fn at_time(&mut self) -> Result<At, ParseError> {
+    /// The time behind `@`; one that cannot be is reported at what it belongs to.
+    fn at_time(&mut self, of: Span) -> Result<At, ParseError> {
         for (word, at) in [("start", At::Start), ("end", At::End)] {
             if self.is_word(word) {
                 self.next();
@@ -534,7 +532,6 @@ impl Parser<'_> {
                 return Ok(at);
             }
         }
-        let start = self.peek().span;
         let negative = self.is_symbol("-");
         if negative || self.is_symbol("+") {
             self.next();
@@ -557,8 +554,12 @@ impl Parser<'_> {
         let seconds = if negative { -seconds } else { seconds };
         let milliseconds = (seconds * 1000.0).round();
         if !milliseconds.is_finite() || milliseconds.abs() >= i64::MAX as f64 {
-            let text = format!("timestamp out of bounds for @ modifier: {seconds:.6}");
-            return Err(ParseError::at(start, text));
+            let shown = match seconds.is_finite() {
+                true => format!("{seconds:.6}"),
+                false => crate::format::number(seconds),
+            };
+            let text = format!("timestamp out of bounds for @ modifier: {shown}");
+            return Err(ParseError::at(of, text));
         }
         Ok(At::Time(milliseconds as i64))
     }
@@ -577,8 +578,32 @@ fn time_modifier(expr: &mut Expr) -> Option<&mut TimeModifier> {
     }
 }
 
-fn experimental(name: &str) -> String {
-    format!(
-        "{name}() is experimental and must be enabled with --enable-feature=promql-experimental-functions"
-    )
+/// Whether the word is the number `Inf` or `NaN`.
+fn is_special_number(word: &str) -> bool {
+    word.eq_ignore_ascii_case("inf") || word.eq_ignore_ascii_case("nan")
+}
+
+/// Whether the word cannot be the name of a function.
+fn is_keyword(word: &str) -> bool {
+    const KEYWORDS: [&str; 17] = [
+        "and",
+        "or",
+        "unless",
+        "atan2",
+        "offset",
+        "anchored",
+        "smoothed",
+        "by",
+        "without",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "fill",
+        "fill_left",
+        "fill_right",
+        "bool",
+    ];
+    let mut keywords = KEYWORDS.iter();
+    is_special_number(word) || keywords.any(|keyword| keyword.eq_ignore_ascii_case(word))
 }

@@ -1,11 +1,11 @@
 //! Cuts a query into tokens.
 //!
 //! What a character means depends on where it stands: inside `[...]` a colon separates a range from
-//! a step, elsewhere it is part of a name; inside `{...}` operators are those of matchers. Comments run
-//! from `#` to the end of the line.
+//! a step and few words have a meaning, elsewhere a colon is part of a name; inside `{...}` operators are
+//! those of matchers. Comments run from `#` to the end of the line.
 
-use super::{ParseError, quote::unquote};
-use crate::{StringLiteral, ast::Span};
+use super::{ParseError, number, quote::unquote};
+use crate::{StringLiteral, ast::Span, literal::QuotedChar};
 
 /// What a token is.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,10 @@ struct Lexer<'a> {
     in_braces: bool,
     in_brackets: bool,
     colon_seen: bool,
+    /// There was no number yet behind the last `[`; there are other messages then.
+    before_duration: bool,
+    /// There was a number behind some `[`.
+    duration_seen: bool,
     tokens: Vec<Token>,
 }
 
@@ -63,6 +67,8 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, Option<ParseError>) {
         in_braces: false,
         in_brackets: false,
         colon_seen: false,
+        before_duration: false,
+        duration_seen: false,
         tokens: Vec::new(),
     };
     let error = lexer.run().err();
@@ -73,9 +79,12 @@ pub(super) fn is_name_start(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_'
 }
 
-fn is_name_part(c: char) -> bool {
+pub(super) fn is_name_part(c: char) -> bool {
     is_name_start(c) || c.is_ascii_digit()
 }
+
+/// The words that mean something inside brackets.
+const DURATION_WORDS: [&str; 4] = ["step", "range", "min_of", "max_of"];
 
 impl<'a> Lexer<'a> {
     fn run(&mut self) -> Result<(), ParseError> {
@@ -96,6 +105,9 @@ impl<'a> Lexer<'a> {
         if self.in_braces {
             return self.fail_at_end("unexpected end of input inside braces");
         }
+        if self.before_duration {
+            return self.fail_at_end("unexpected end of input in duration expression");
+        }
         if self.parentheses > 0 {
             return self.fail_at_end("unclosed left parenthesis");
         }
@@ -112,19 +124,14 @@ impl<'a> Lexer<'a> {
         if c.is_ascii_digit() || (c == '.' && after.is_some_and(|d| d.is_ascii_digit())) {
             return self.number();
         }
+        if self.before_duration && !is_name_start(c) && !"+-*/%^,()]:".contains(c) {
+            return self.not_of_duration(start, c);
+        }
         if matches!(c, '"' | '\'' | '`') {
             return self.quoted(c);
         }
         match c {
-            ':' if self.in_brackets => {
-                if self.colon_seen {
-                    return self.fail(start, "unexpected colon ':'");
-                }
-                self.colon_seen = true;
-                self.at += 1;
-                self.push(start, TokenKind::Symbol(":"));
-                return Ok(());
-            }
+            ':' if self.in_brackets => return self.colon(),
             '{' => {
                 self.in_braces = true;
                 self.at += 1;
@@ -135,20 +142,53 @@ impl<'a> Lexer<'a> {
                 if !self.in_brackets {
                     return self.fail(start, "unexpected right bracket ']'");
                 }
-                self.in_brackets = false;
+                (self.in_brackets, self.before_duration) = (false, false);
                 self.at += 1;
                 self.push(start, TokenKind::Symbol("]"));
                 return Ok(());
             }
-            c if is_name_start(c) || c == ':' => {
-                let colon = !self.in_brackets;
-                self.take_while(|c| is_name_part(c) || (colon && c == ':'));
-                self.push(start, TokenKind::Word);
-                return Ok(());
-            }
+            c if is_name_start(c) || c == ':' => return self.word(c),
             _ => {}
         }
         self.symbol(c)
+    }
+
+    fn word(&mut self, first: char) -> Result<(), ParseError> {
+        let (start, colon) = (self.at, !self.in_brackets);
+        self.take_while(|c| is_name_part(c) || (colon && c == ':'));
+        let word = &self.text[start..self.at];
+        let mut known = DURATION_WORDS.iter();
+        if self.in_brackets && !known.any(|known| known.eq_ignore_ascii_case(word)) {
+            return self.not_of_duration(start, first);
+        }
+        self.push(start, TokenKind::Word);
+        Ok(())
+    }
+
+    /// A colon inside brackets.
+    fn colon(&mut self) -> Result<(), ParseError> {
+        let start = self.at;
+        self.at += 1;
+        if self.before_duration && !self.duration_seen {
+            let text = "unexpected colon before duration in duration expression";
+            return self.fail(self.at, text);
+        }
+        if self.colon_seen {
+            return self.fail(start, "unexpected colon ':'");
+        }
+        self.colon_seen = true;
+        self.push(start, TokenKind::Symbol(":"));
+        Ok(())
+    }
+
+    /// A character that has no meaning inside brackets.
+    fn not_of_duration(&self, start: usize, c: char) -> Result<(), ParseError> {
+        let c = QuotedChar(c);
+        let text = match self.before_duration {
+            true => format!("unexpected character in duration expression: {c}"),
+            false => format!("unexpected character: {c}, expected ':'"),
+        };
+        self.fail(start, &text)
     }
 
     fn symbol(&mut self, c: char) -> Result<(), ParseError> {
@@ -159,20 +199,21 @@ impl<'a> Lexer<'a> {
         let Some(symbol) = SYMBOLS.iter().find(|s| self.rest().starts_with(**s)) else {
             if c == '!' {
                 let after = self.rest()[1..].chars().next();
-                let after = after.map_or("'\\ufffd'".to_owned(), |c| format!("{c:?}"));
+                let after = QuotedChar(after.unwrap_or('\u{fffd}'));
                 return self.fail(start, &format!("unexpected character after '!': {after}"));
             }
-            return self.fail(start, &format!("unexpected character: {c:?}"));
+            return self.fail(start, &format!("unexpected character: {}", QuotedChar(c)));
         };
         match *symbol {
             "(" => self.parentheses += 1,
             ")" if self.parentheses == 0 => {
-                return self.fail(start, "unexpected right parenthesis ')'");
+                // Prometheus has stepped over it when it complains.
+                return self.fail(start + 1, "unexpected right parenthesis ')'");
             }
             ")" => self.parentheses -= 1,
             "[" if self.in_brackets => return self.fail(start, "unexpected left bracket '['"),
             "[" => {
-                self.in_brackets = true;
+                (self.in_brackets, self.before_duration) = (true, true);
                 self.colon_seen = false;
             }
             _ => {}
@@ -200,9 +241,10 @@ impl<'a> Lexer<'a> {
                 '{' => "unexpected left brace '{'".to_owned(),
                 '!' => {
                     let after = self.rest()[1..].chars().next().unwrap_or('\u{fffd}');
-                    format!("unexpected character after '!' inside braces: {after:?}")
+                    let after = QuotedChar(after);
+                    format!("unexpected character after '!' inside braces: {after}")
                 }
-                c => format!("unexpected character inside braces: {c:?}"),
+                c => format!("unexpected character inside braces: {}", QuotedChar(c)),
             };
             return self.fail(start, &text);
         };
@@ -217,97 +259,51 @@ impl<'a> Lexer<'a> {
     /// `12`, `0x1f`, `1.5e3`, `1_000`, `1h30m`. A letter right behind it is an error.
     fn number(&mut self) -> Result<(), ParseError> {
         let start = self.at;
-        let rest = self.rest();
-        let hexadecimal = rest.starts_with("0x") || rest.starts_with("0X");
-        if hexadecimal {
-            self.at += 2;
-            self.take_while(|c| c.is_ascii_hexdigit() || c == '_');
-        } else {
-            self.take_while(|c| c.is_ascii_digit() || c == '_');
-            if self.units() {
-                return self.number_end(start, TokenKind::Duration);
-            }
-            if self.peek() == Some('.') {
-                self.at += 1;
-                self.take_while(|c| c.is_ascii_digit() || c == '_');
-            }
-            let exponent = self.rest().trim_start_matches(['e', 'E']);
-            let digits = exponent.trim_start_matches(['+', '-']);
-            let is_exponent = exponent.len() + 1 == self.rest().len()
-                && digits.len() + 1 >= exponent.len()
-                && digits.starts_with(|c: char| c.is_ascii_digit());
-            if is_exponent {
-                self.at = self.text.len() - digits.len();
-                self.take_while(|c| c.is_ascii_digit() || c == '_');
-            }
-        }
-        self.number_end(start, TokenKind::Number)
-    }
-
-    /// Takes `h30m` and the like behind digits. `false`: there is no unit, and nothing is taken.
-    fn units(&mut self) -> bool {
-        let mut any = false;
-        loop {
-            let rest = self.rest();
-            let unit = ["ms", "s", "m", "h", "d", "w", "y"]
-                .iter()
-                .find(|unit| rest.starts_with(**unit));
-            let Some(unit) = unit else {
-                return any;
-            };
-            self.at += unit.len();
-            any = true;
-            if !self.peek().is_some_and(|c| c.is_ascii_digit()) {
-                return true;
-            }
-            self.take_while(|c| c.is_ascii_digit());
-        }
-    }
-
-    fn number_end(&mut self, start: usize, kind: TokenKind) -> Result<(), ParseError> {
-        let follows = |c: char| is_name_part(c) || (c == ':' && !self.in_brackets);
-        let mut rest = self.rest().chars();
-        if rest.next().is_some_and(follows) {
-            let bad = &self.text[start..self.text.len() - rest.as_str().len()];
+        self.before_duration = false;
+        self.duration_seen |= self.in_brackets;
+        let (length, kind) = number::scan(self.rest());
+        self.at += length;
+        let Some(kind) = kind else {
+            let bad = &self.text[start..self.at];
             return self.fail(start, &format!("bad number or duration syntax: {bad:?}"));
-        }
-        let word = &self.text[start..self.at];
-        if kind == TokenKind::Duration && word.ends_with(|c: char| c.is_ascii_digit()) {
-            return self.fail(start, &format!("bad number or duration syntax: {word:?}"));
-        }
+        };
         self.push(start, kind);
         Ok(())
     }
 
     fn quoted(&mut self, quote: char) -> Result<(), ParseError> {
         let start = self.at;
-        let mut escaped = false;
+        let (mut escaped, mut end) = (false, None);
         for (offset, c) in self.rest().char_indices().skip(1) {
             match c {
+                '\n' if quote != '`' => {
+                    end = Some((start + offset, c));
+                    break;
+                }
                 _ if escaped => escaped = false,
                 '\\' if quote != '`' => escaped = true,
-                '\n' if quote != '`' => break,
                 c if c == quote => {
-                    self.at = start + offset + 1;
-                    let inner = &self.text[start + 1..self.at - 1];
-                    let text = unquote(inner, quote).map_err(|text| ParseError {
-                        span: Span::new(start, self.at),
-                        text,
-                    })?;
-                    self.push(start, TokenKind::Text(text));
-                    return Ok(());
+                    end = Some((start + offset, c));
+                    break;
                 }
                 _ => {}
             }
         }
-        let text = if escaped {
-            "escape sequence not terminated"
-        } else if quote == '`' {
-            "unterminated raw string"
-        } else {
-            "unterminated quoted string"
+        let (inner_end, behind) = end.map_or((self.text.len(), None), |(at, c)| (at, Some(c)));
+        let text = match unquote(&self.text[start + 1..inner_end], quote, behind) {
+            Ok(text) => text,
+            Err(text) => return self.fail(start, &text),
         };
-        self.fail(start, text)
+        if behind != Some(quote) {
+            let text = match quote {
+                '`' => "unterminated raw string",
+                _ => "unterminated quoted string",
+            };
+            return self.fail(start, text);
+        }
+        self.at = inner_end + 1;
+        self.push(start, TokenKind::Text(text));
+        Ok(())
     }
 
     fn skip_blanks(&mut self) {
@@ -362,20 +358,23 @@ pub(super) fn describe(token: &Token, text: &str) -> String {
         TokenKind::Text(_) => format!("string {}", shortened(source)),
         TokenKind::Symbol(symbol) if OPERATORS.contains(symbol) => format!("<op:{symbol}>"),
         TokenKind::Symbol(symbol) => format!("{symbol:?}"),
-        TokenKind::Word => describe_word(source),
+        TokenKind::Word => describe_word(source, &text[token.span.end as usize..]),
     }
 }
 
-fn describe_word(word: &str) -> String {
+fn describe_word(word: &str, behind: &str) -> String {
     let lower = word.to_ascii_lowercase();
     if crate::ast::AggregateOp::by_name(word).is_some() {
         return format!("<aggr:{word}>");
     }
     match lower.as_str() {
         "and" | "or" | "unless" | "atan2" => format!("<op:{word}>"),
-        "offset" | "by" | "without" | "on" | "ignoring" | "group_left" | "group_right" | "bool" => {
+        "offset" | "by" | "without" | "on" | "ignoring" | "group_left" | "group_right" | "bool"
+        | "anchored" | "smoothed" => format!("<{word}>"),
+        "fill" | "fill_left" | "fill_right" if behind.trim_start().starts_with('(') => {
             format!("<{word}>")
         }
+        "start" | "end" | "step" | "range" => format!("{word:?}"),
         "inf" | "nan" => format!("number {word:?}"),
         _ if word.contains(':') => format!("metric identifier {word:?}"),
         _ => format!("identifier {word:?}"),

@@ -7,6 +7,7 @@ mod check;
 mod duration;
 mod expression;
 mod lex;
+mod number;
 mod quote;
 mod selector;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 
 use crate::{
     EvalOptions, Matcher, QueryError,
-    ast::{Expr, ExprKind, Span},
+    ast::{Expr, Span},
 };
 pub(crate) use duration::duration_seconds;
 use lex::{Token, TokenKind};
@@ -48,26 +49,22 @@ impl ParseError {
 /// # Errors
 /// [`QueryError::BadData`] with `line:column: parse error: ...` of the first mistake.
 pub fn parse(text: &str, options: &EvalOptions) -> Result<Expr, QueryError> {
-    let mut parser = Parser::new(text, *options).map_err(|e| e.shown(text))?;
-    parser.query().map_err(|error| {
-        // A mistake of the lexer lies behind all tokens, but it explains an unexpected end.
-        let lexical = parser.lexical.as_ref();
-        let at_end = error.span.start >= parser.end().start;
-        let error = lexical.filter(|_| at_end).unwrap_or(&error);
-        error.shown(text)
-    })
+    let mut parser = Parser::new(text, *options);
+    let mut expr = parser.query().map_err(|error| parser.shown(error))?;
+    // As in Prometheus types are looked at when there is nothing wrong with the syntax.
+    check::check(&mut expr, text).map_err(|error| error.shown(text))?;
+    Ok(expr)
 }
 
 /// Parses a selector without range and modifiers, as in `match[]`.
 ///
+/// The matchers may all fit series without their labels.
+///
 /// # Errors
 /// As for [`parse`].
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
-    let expr = parse(text, &EvalOptions::default())?;
-    match expr.kind {
-        ExprKind::Selector(selector) if selector.time.is_empty() => Ok(selector.matchers),
-        _ => Err(ParseError::at(expr.span, "expected a series selector").shown(text)),
-    }
+    let mut parser = Parser::new(text, EvalOptions::default());
+    parser.lone_selector().map_err(|error| parser.shown(error))
 }
 
 /// A cursor over the tokens of a query.
@@ -78,12 +75,12 @@ struct Parser<'a> {
     depth: usize,
     options: EvalOptions,
     lexical: Option<ParseError>,
-    /// A selector may fit series without any of its labels.
-    allows_empty_selector: bool,
+    /// Aggregations whose brackets are open; messages name them.
+    aggregations: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, options: EvalOptions) -> Result<Self, ParseError> {
+    fn new(text: &'a str, options: EvalOptions) -> Self {
         let (mut tokens, lexical) = lex::tokens(text);
         if let Some(error) = &lexical {
             // The parser works on what is in front of the mistake, so that an earlier one is found first.
@@ -93,15 +90,15 @@ impl<'a> Parser<'a> {
                 span,
             });
         }
-        Ok(Self {
+        Self {
             text,
             tokens,
             at: 0,
             depth: 0,
             options,
             lexical,
-            allows_empty_selector: false,
-        })
+            aggregations: 0,
+        }
     }
 
     fn query(&mut self) -> Result<Expr, ParseError> {
@@ -119,6 +116,13 @@ impl<'a> Parser<'a> {
             return Err(error.clone());
         }
         Ok(expr)
+    }
+
+    /// The error for the client. A mistake of the lexer lies behind all tokens, but it explains an unexpected end.
+    fn shown(&self, error: ParseError) -> QueryError {
+        let at_end = error.span.start >= self.end().start;
+        let lexical = self.lexical.as_ref().filter(|_| at_end);
+        lexical.unwrap_or(&error).shown(self.text)
     }
 
     fn peek(&self) -> &Token {
@@ -170,6 +174,10 @@ impl<'a> Parser<'a> {
 
     fn unexpected(&self, context: &str, expected: &str) -> ParseError {
         let mut text = format!("unexpected {}", lex::describe(self.peek(), self.text));
+        let context = match context {
+            "" if self.aggregations > 0 => "aggregation",
+            context => context,
+        };
         if !context.is_empty() {
             text.push_str(" in ");
             text.push_str(context);

@@ -2,11 +2,16 @@
 
 use crate::StringLiteral;
 
-/// The bytes that are meant by what stands between two quotes; `quote` is one of `"`, `'`, `` ` ``.
+/// The bytes that are meant by what stands between two quotes; `quote` is one of `"`, `'`, `` ` ``, and `behind` is what
+/// ends the text: the quote, a line's end, or nothing at the end of the query.
 ///
 /// # Errors
 /// What is wrong with an escape, in the words of Prometheus.
-pub(super) fn unquote(inner: &str, quote: char) -> Result<StringLiteral, String> {
+pub(super) fn unquote(
+    inner: &str,
+    quote: char,
+    behind: Option<char>,
+) -> Result<StringLiteral, String> {
     if quote == '`' {
         return Ok(StringLiteral::new(inner.replace('\r', "").into_bytes()));
     }
@@ -19,16 +24,21 @@ pub(super) fn unquote(inner: &str, quote: char) -> Result<StringLiteral, String>
             bytes.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
             continue;
         }
-        rest = escape(rest, quote, &mut bytes)?;
+        rest = escape(rest, quote, behind, &mut bytes)?;
     }
     Ok(StringLiteral::new(bytes))
 }
 
 /// Decodes the escape whose backslash is in front of `rest`; returns what is behind it.
-fn escape<'a>(rest: &'a str, quote: char, bytes: &mut Vec<u8>) -> Result<&'a str, String> {
-    let unknown = |c: char| format!("unknown escape sequence U+{:04X} {c:?}", c as u32);
+fn escape<'a>(
+    rest: &'a str,
+    quote: char,
+    behind: Option<char>,
+    bytes: &mut Vec<u8>,
+) -> Result<&'a str, String> {
+    let unknown = |c: char| format!("unknown escape sequence {}", code_point(c));
     let Some(kind) = rest.chars().next() else {
-        return Err("escape sequence not terminated".to_owned());
+        return Err(behind.map_or_else(|| "escape sequence not terminated".to_owned(), unknown));
     };
     let after = &rest[kind.len_utf8()..];
     let simple = match kind {
@@ -41,10 +51,10 @@ fn escape<'a>(rest: &'a str, quote: char, bytes: &mut Vec<u8>) -> Result<&'a str
         'v' => 11,
         '\\' => b'\\',
         c if c == quote => c as u8,
-        'x' => return number(after, 2, 16, bytes, true),
-        'u' => return number(after, 4, 16, bytes, false),
-        'U' => return number(after, 8, 16, bytes, false),
-        '0'..='7' => return number(rest, 3, 8, bytes, true),
+        'x' => return number(after, behind, (2, 16), bytes, true),
+        'u' => return number(after, behind, (4, 16), bytes, false),
+        'U' => return number(after, behind, (8, 16), bytes, false),
+        '0'..='7' => return number(rest, behind, (3, 8), bytes, true),
         c => return Err(unknown(c)),
     };
     bytes.push(simple);
@@ -53,16 +63,14 @@ fn escape<'a>(rest: &'a str, quote: char, bytes: &mut Vec<u8>) -> Result<&'a str
 
 fn number<'a>(
     rest: &'a str,
-    digits: usize,
-    radix: u32,
+    behind: Option<char>,
+    (digits, radix): (usize, u32),
     bytes: &mut Vec<u8>,
     is_byte: bool,
 ) -> Result<&'a str, String> {
-    let wrong = || match rest.chars().find(|c| !c.is_digit(radix)) {
-        Some(c) => format!(
-            "illegal character U+{:04X} {c:?} in escape sequence",
-            c as u32
-        ),
+    let no_digit = rest.chars().find(|c| !c.is_digit(radix)).or(behind);
+    let wrong = || match no_digit {
+        Some(c) => format!("illegal character {} in escape sequence", code_point(c)),
         None => "escape sequence not terminated".to_owned(),
     };
     let all_digits = |text: &&str| text.chars().all(|c| c.is_digit(radix));
@@ -81,6 +89,14 @@ fn number<'a>(
     Ok(&rest[digits..])
 }
 
+/// As Go's `%#U`: the number, and the character itself where it can be shown.
+fn code_point(c: char) -> String {
+    match c.is_control() {
+        true => format!("U+{:04X}", c as u32),
+        false => format!("U+{:04X} '{c}'", c as u32),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,18 +104,18 @@ mod tests {
     #[test]
     fn escapes_are_those_of_go() {
         let check = |inner: &str, expected: &str| {
-            let literal = unquote(inner, '"').expect(inner);
+            let literal = unquote(inner, '"', Some('"')).expect(inner);
             assert_eq!(literal.text(), Some(expected), "{inner}");
         };
         check(r#"a\n\t\\\"b"#, "a\n\t\\\"b");
         check(r"\u00e9\x41\101", "éAA");
         check(r"\xc3\xa9", "é");
-        assert!(unquote(r"\q", '"').is_err());
-        assert!(unquote(r"\x4", '"').is_err());
-        assert!(unquote(r"\'", '"').is_err());
-        let raw = unquote(r"\n", '`').expect("no escapes");
+        assert!(unquote(r"\q", '"', Some('"')).is_err());
+        assert!(unquote(r"\x4", '"', Some('"')).is_err());
+        assert!(unquote(r"\'", '"', Some('"')).is_err());
+        let raw = unquote(r"\n", '`', Some('`')).expect("no escapes");
         assert_eq!(raw.text(), Some(r"\n"));
-        let bytes = unquote(r"\xff", '"').expect("any byte is allowed");
+        let bytes = unquote(r"\xff", '"', Some('"')).expect("any byte is allowed");
         assert_eq!(
             (bytes.text(), bytes.to_string().as_str()),
             (None, r#""\xff""#)

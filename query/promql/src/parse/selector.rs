@@ -6,6 +6,23 @@ use crate::{MatchOp, Matcher, StringLiteral};
 use trefoil_model::LABEL_NAME_METRIC;
 
 impl Parser<'_> {
+    /// A selector that is the whole text.
+    pub(super) fn lone_selector(&mut self) -> Result<Vec<Matcher>, ParseError> {
+        let name = match self.word() {
+            Some(word) if may_name_metric(word) => Some(self.next().span),
+            _ if self.is_symbol("{") => None,
+            _ => return Err(self.unexpected("", "")),
+        };
+        let expr = self.selector(name)?;
+        if self.peek().kind != TokenKind::End || self.lexical.is_some() {
+            return Err(self.unexpected("", ""));
+        }
+        match expr.kind {
+            ExprKind::Selector(selector) => Ok(selector.matchers),
+            _ => Err(self.unexpected("", "")),
+        }
+    }
+
     /// A selector whose name, if any, has been taken; its braces have not.
     pub(super) fn selector(&mut self, name_span: Option<Span>) -> Result<Expr, ParseError> {
         let start = name_span.unwrap_or(self.peek().span);
@@ -20,17 +37,7 @@ impl Parser<'_> {
         }
         let span = start.to(self.last_end());
         if let Some(name) = &name {
-            let twice = matchers
-                .iter()
-                .find(|m: &&Matcher| m.name() == LABEL_NAME_METRIC);
-            if let Some(second) = twice {
-                return Err(named_twice(span, name, second.value()));
-            }
             matchers.push(matcher(LABEL_NAME_METRIC, MatchOp::Equal, name, span)?);
-        }
-        if !self.allows_empty_selector && matchers.iter().all(Matcher::matches_absent) {
-            let text = "vector selector must contain at least one non-empty matcher";
-            return Err(ParseError::at(span, text));
         }
         let time = TimeModifier::default();
         Ok(Expr {
@@ -51,15 +58,13 @@ impl Parser<'_> {
             if self.take("}").is_some() {
                 return Ok(name);
             }
-            let token = self.next();
+            let token = self.peek().clone();
             let label = match &token.kind {
                 TokenKind::Word => self.source(token.span).to_owned(),
                 TokenKind::Text(text) => utf8(text, token.span)?,
-                _ => {
-                    self.at -= 1;
-                    return Err(self.unexpected("label matching", "identifier or \"}\""));
-                }
+                _ => return Err(self.unexpected("label matching", "identifier or \"}\"")),
             };
+            self.next();
             let quoted = matches!(token.kind, TokenKind::Text(_));
             if quoted && (self.is_symbol(",") || self.is_symbol("}")) {
                 if let Some(first) = &name {
@@ -93,12 +98,29 @@ impl Parser<'_> {
     }
 }
 
+/// Whether a word that is no function's can be the name of a metric.
+pub(super) fn may_name_metric(word: &str) -> bool {
+    let never = [
+        "inf",
+        "nan",
+        "on",
+        "ignoring",
+        "bool",
+        "group_left",
+        "group_right",
+        "atan2",
+    ];
+    !never
+        .iter()
+        .any(|keyword| keyword.eq_ignore_ascii_case(word))
+}
+
 fn matcher(name: &str, op: MatchOp, value: &str, span: Span) -> Result<Matcher, ParseError> {
     Matcher::new(name, op, value).map_err(|error| ParseError::at(span, error.to_string()))
 }
 
 /// A literal where a name or a label's value is wanted.
-pub(super) fn utf8(literal: &StringLiteral, span: Span) -> Result<String, ParseError> {
+fn utf8(literal: &StringLiteral, span: Span) -> Result<String, ParseError> {
     let text = literal.text().map(str::to_owned);
     text.ok_or_else(|| ParseError::at(span, "invalid UTF-8 in quoted string"))
 }
