@@ -15,6 +15,7 @@ mod body;
 mod cardinality;
 mod cors;
 mod exemplars;
+mod export;
 mod facts;
 mod federate;
 mod grpc;
@@ -140,6 +141,7 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route("/api/v1/push", post(write::write))
         .route("/api/v1/import/prometheus", post(import::import))
         .route("/api/v1/import", post(import::import_lines))
+        .route("/api/v1/export", get(export::export).post(export::export))
         .route("/write", post(influx::write))
         .route("/api/v2/write", post(influx::write))
         .route("/api/v1/push/influx/write", post(influx::write))

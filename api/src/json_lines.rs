@@ -3,19 +3,26 @@
 //! ```text
 //! {"metric":{"__name__":"up","job":"a"},"values":[1,null,"Infinity"],"timestamps":[1700000000000,...]}
 //! ```
-//! Times are milliseconds. `null` and `"NaN"` are no number, `"Infinity"` and `"-Infinity"` are infinite. Lists of
-//! different lengths and unknown names are errors: what was meant cannot be guessed.
+//! Times are milliseconds, values are spelled as in `value`. Lists of different lengths and unknown names are errors:
+//! what was meant cannot be guessed. What is exported is imported to the bit, but for start times of counters, which
+//! the lines have no place for.
+
+mod export;
+mod histogram;
+mod value;
 
 use crate::{
     ApiError, WriteLimits,
     exposition::ImportOptions,
-    json_reader::{JsonKind, JsonReader},
+    json_reader::JsonReader,
     number::{TIME_MAX, TIME_MIN},
     recycle,
-    remote_write::WriteRequest,
+    remote_write::{Sample, SampleValue, WriteRequest},
 };
-use std::borrow::Cow;
-use trefoil_model::Millis;
+pub(crate) use export::Lines;
+use std::{borrow::Cow, sync::Arc};
+use trefoil_model::{Histogram, Millis};
+use value::Value;
 
 /// Labels of a line; more refuse the request. A series has far fewer, but one that has too many is left out by name.
 const LABELS_MAX: usize = 1024;
@@ -24,7 +31,11 @@ const LABELS_MAX: usize = 1024;
 #[derive(Default)]
 struct Line<'a> {
     labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// A histogram's place holds 0.
     values: Vec<f64>,
+    /// Histograms with their places, ascending.
+    histograms: Vec<(usize, Arc<Histogram>)>,
+    histogram_bytes: usize,
     times: Vec<Millis>,
 }
 
@@ -72,8 +83,23 @@ fn read_lines(
         let labels = line.labels.iter();
         reused.extend(labels.map(|(name, value)| (name.as_ref(), value.as_ref())));
         options.add_labels(&mut reused);
-        let samples = line.times.iter().copied().zip(line.values.iter().copied());
-        out.push_series(&mut reused, samples, limits)?;
+        let floats = line.times.iter().copied().zip(line.values.iter().copied());
+        if line.histograms.is_empty() {
+            out.push_series(&mut reused, floats, limits)?;
+        } else {
+            let mut histograms = line.histograms.drain(..).peekable();
+            let samples = floats.enumerate().map(|(at, (time, value))| {
+                match histograms.next_if(|(place, _)| *place == at) {
+                    Some((_, histogram)) => Sample {
+                        time,
+                        start: 0,
+                        value: SampleValue::Histogram(histogram),
+                    },
+                    None => Sample::float(time, value),
+                }
+            });
+            out.push_samples(&mut reused, samples, limits)?;
+        }
         pairs = recycle(reused);
     }
     Ok(())
@@ -83,6 +109,8 @@ impl<'a> Line<'a> {
     fn read(&mut self, text: &'a [u8], limits: &WriteLimits) -> Result<(), ApiError> {
         self.labels.clear();
         self.values.clear();
+        self.histograms.clear();
+        self.histogram_bytes = 0;
         self.times.clear();
         let mut reader = JsonReader::new(text);
         let mut seen = [false; 3];
@@ -105,8 +133,10 @@ impl<'a> Line<'a> {
             }
             match part {
                 0 => self.read_labels(&mut reader)?,
-                1 => read_list(&mut reader, &mut self.values, limits, read_value)?,
-                _ => read_list(&mut reader, &mut self.times, limits, read_time)?,
+                1 => self.read_values(&mut reader, limits)?,
+                _ => read_list(&mut reader, &mut self.times, limits, |reader, _| {
+                    read_time(reader)
+                })?,
             }
         }
         reader.finish()?;
@@ -120,6 +150,30 @@ impl<'a> Line<'a> {
             return Err(reader.wrong(format!("there are {values} values and {times} timestamps")));
         }
         Ok(())
+    }
+
+    fn read_values(
+        &mut self,
+        reader: &mut JsonReader<'a>,
+        limits: &WriteLimits,
+    ) -> Result<(), ApiError> {
+        let (histograms, bytes) = (&mut self.histograms, &mut self.histogram_bytes);
+        read_list(reader, &mut self.values, limits, |reader, at| {
+            let histogram = match value::read(reader)? {
+                Value::Float(value) => return Ok(value),
+                Value::Histogram(histogram) => histogram,
+            };
+            *bytes += histogram.bytes();
+            if *bytes > limits.decompressed_bytes_max {
+                return Err(ApiError::TooLarge {
+                    what: "size of all histograms of the request",
+                    size: *bytes as u64,
+                    size_max: limits.decompressed_bytes_max as u64,
+                });
+            }
+            histograms.push((at, histogram));
+            Ok(0.0)
+        })
     }
 
     fn read_labels(&mut self, reader: &mut JsonReader<'a>) -> Result<(), ApiError> {
@@ -136,11 +190,12 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Reads a list of samples' parts. `read` is told the place of each.
 fn read_list<T>(
     reader: &mut JsonReader<'_>,
     out: &mut Vec<T>,
     limits: &WriteLimits,
-    read: impl Fn(&mut JsonReader<'_>) -> Result<T, ApiError>,
+    mut read: impl FnMut(&mut JsonReader<'_>, usize) -> Result<T, ApiError>,
 ) -> Result<(), ApiError> {
     reader.enter(b'[')?;
     let mut is_first = true;
@@ -152,26 +207,9 @@ fn read_list<T>(
                 size_max: limits.samples_max as u64,
             });
         }
-        out.push(read(reader)?);
+        out.push(read(reader, out.len())?);
     }
     Ok(())
-}
-
-fn read_value(reader: &mut JsonReader<'_>) -> Result<f64, ApiError> {
-    match reader.kind()? {
-        JsonKind::Null => reader.null().map(|()| f64::NAN),
-        JsonKind::Text => match &*reader.text()? {
-            "NaN" => Ok(f64::NAN),
-            "Infinity" | "+Inf" | "Inf" => Ok(f64::INFINITY),
-            "-Infinity" | "-Inf" => Ok(f64::NEG_INFINITY),
-            other => Err(reader.wrong(format!("{other:?} is not a value"))),
-        },
-        _ => {
-            let text = reader.number()?;
-            let value = text.parse().ok().filter(|value: &f64| value.is_finite());
-            value.ok_or_else(|| reader.wrong(format!("{text} is not a value")))
-        }
-    }
 }
 
 fn read_time(reader: &mut JsonReader<'_>) -> Result<Millis, ApiError> {
@@ -201,13 +239,13 @@ mod tests {
     #[test]
     fn lines_become_series() {
         let text = "{\"metric\":{\"__name__\":\"up\",\"job\":\"a\"},\"values\":[1,-2.5e3],\"timestamps\":[1,2]}\r\n\n \
-                    { \"timestamps\" : [-3, 4, 5], \"values\": [null,\"Infinity\",\"-Infinity\"], \"metric\": \
+                    { \"timestamps\" : [-3, 4, 5, 6], \"values\": [null,\"Infinity\",\"-Infinity\",\"NaN\"], \"metric\": \
                     {\"a\\u00e9\":\"\\\"\",\"__name__\":\"b\"} }";
         assert_eq!(
             import(text).unwrap(),
             [
                 "up{job=\"x\"} [(1, 1.0), (2, -2500.0)]",
-                "b{a\u{e9}=\"\\\"\", job=\"x\"} [(-3, NaN), (4, inf), (5, -inf)]"
+                "b{a\u{e9}=\"\\\"\", job=\"x\"} [(-3, NaN), (4, inf), (5, -inf), (6, NaN)]"
             ]
         );
     }

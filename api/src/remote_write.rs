@@ -27,7 +27,7 @@ mod symbols;
 
 pub use decode::Decoder;
 pub use encode::encode;
-pub(crate) use histogram::{HistogramParts, double, signed};
+pub(crate) use histogram::{HistogramParts, SideParts, double, signed};
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
 pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;

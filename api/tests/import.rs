@@ -335,3 +335,38 @@ async fn remote_write_says_how_much_was_written() {
     ];
     assert_eq!(node.stored(), stored);
 }
+
+#[tokio::test]
+async fn series_are_exported_as_lines() {
+    let node = FakeNode::new();
+    let (status, text) = post(&node, "/api/v1/export", &[], "").await;
+    assert_eq!(status, 400);
+    assert_eq!(text, "no match[] parameter provided\n");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let wanted = "match[]=a&match[]={b=\"c\"}&start=2985&end=42&reduce_mem_usage=1";
+    let (status, _) = post(&node, "/api/v1/export", &form, wanted).await;
+    assert_eq!(status, 400);
+    let wanted = "match[]=a&match[]={b=\"c\"}&start=2970&end=4200&max_rows_per_line=1";
+    let (status, text) = post(&node, "/prometheus/api/v1/export", &form, wanted).await;
+    assert_eq!(status, 200);
+    assert_eq!(node.last_query(), "select 2 from 2970000 to 4200000");
+    let expected = "{\"metric\":{\"__name__\":\"busy_total\",\"instance\":\"a\\\"b\"},\"values\":[99],\"timestamps\":[2970000]}\n\
+                    {\"metric\":{\"__name__\":\"busy_total\",\"instance\":\"a\\\"b\"},\"values\":[99.5],\"timestamps\":[2985000]}\n\
+                    {\"metric\":{\"__name__\":\"ended\",\"instance\":\"a\\\"b\"},\"values\":[null],\"timestamps\":[41000]}\n\
+                    {\"metric\":{\"__name__\":\"odd.name\",\"instance\":\"a\\\"b\"},\"values\":[\"Infinity\"],\"timestamps\":[40500]}\n";
+    assert_eq!(text, expected);
+    let (status, _) = post(&node, "/api/v1/import", &[], text).await;
+    assert_eq!(status, 204);
+    let stored = [
+        "anonymous busy_total{instance=\"a\\\"b\"} 2970000 99",
+        "anonymous busy_total{instance=\"a\\\"b\"} 2985000 99.5",
+        "anonymous ended{instance=\"a\\\"b\"} 41000 NaN",
+        "anonymous odd.name{instance=\"a\\\"b\"} 40500 inf",
+    ];
+    assert_eq!(node.stored(), stored);
+    let (status, text) = post(&node, "/api/v1/export?match[]=a&format=csv", &[], "").await;
+    assert!(
+        status == 400 && text.contains("\"csv\" is not known"),
+        "{text}"
+    );
+}

@@ -15,12 +15,13 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 53] = [
+const HANDLERS: [&str; 54] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
     "/api/v1/import/prometheus",
     "/api/v1/import",
+    "/api/v1/export",
     "/write",
     "/api/v2/write",
     "/api/v1/push/influx/write",
