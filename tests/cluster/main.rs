@@ -6,6 +6,7 @@
 mod addresses;
 mod answers;
 mod bad_input;
+mod client_libraries;
 mod command_line;
 mod damage;
 mod demo;
@@ -17,7 +18,6 @@ mod histograms;
 mod imports;
 mod large_request;
 mod membership;
-mod opentelemetry;
 mod pairs;
 mod partial;
 mod peers;
