@@ -10,6 +10,7 @@
 //!
 //! Source: opentelemetry-proto 1.x; the translation follows Prometheus' OTLP receiver.
 
+mod exemplar;
 mod exponential;
 mod flaw;
 mod json;

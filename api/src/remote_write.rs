@@ -29,5 +29,6 @@ pub use decode::Decoder;
 pub use encode::encode;
 pub(crate) use histogram::{HistogramParts, SideParts, double, signed};
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
+pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;
 pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;

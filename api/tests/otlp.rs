@@ -663,3 +663,45 @@ async fn grpc_errors_are_statuses() {
         .unwrap();
     assert_eq!(answer.headers()["grpc-status"], "14");
 }
+
+#[test]
+fn exemplars_are_kept_with_the_series_that_counted_them() {
+    let ids = r#""traceId": "0102030405060708090a0b0c0d0e0f10", "spanId": "0102030405060708""#;
+    let attribute = |text: &str| {
+        format!(r#""filteredAttributes": [{{"key": "k.1", "value": {{"stringValue": "{text}"}}}}]"#)
+    };
+    let (short, long) = (attribute("v"), attribute(&"v".repeat(200)));
+    let metrics = format!(
+        r#"{{"name": "s", "sum": {{"isMonotonic": true, "aggregationTemporality": 2, "dataPoints": [{{
+                "timeUnixNano": "5000000", "asInt": 1, "exemplars": [
+                    {{{ids}, {short}, "timeUnixNano": "4000000", "asInt": "-3"}},
+                    {{{ids}, {long}, "timeUnixNano": "4500000", "asDouble": 1.5}},
+                    {{{ids}, "timeUnixNano": "4000000"}}
+                ]}}]}}}},
+            {{"name": "h", "histogram": {{"aggregationTemporality": 2, "dataPoints": [{{
+                "timeUnixNano": "5000000", "count": 2, "bucketCounts": [1, 1], "explicitBounds": [1.5], "exemplars": [
+                    {{"timeUnixNano": "4000000", "asDouble": 1.5}}, {{"timeUnixNano": "4000000", "asDouble": 1.6}}
+                ]}}]}}}},
+            {{"name": "e", "exponentialHistogram": {{"aggregationTemporality": 2, "dataPoints": [{{
+                "timeUnixNano": "5000000", "count": 0, "exemplars": [{{"timeUnixNano": "4000000", "asDouble": 2}}]
+            }}]}}}}"#
+    );
+    let (_, request, rejections) = translate(&OtlpOptions::default(), &request("", &metrics));
+    assert_eq!(rejections, Rejections::default());
+    let found = request.exemplars().iter();
+    let found: Vec<String> = found
+        .map(|(series, e)| format!("{series} {} {} {}", e.labels, e.value, e.time))
+        .collect();
+    let ids = "span_id=\"0102030405060708\", trace_id=\"0102030405060708090a0b0c0d0e0f10\"";
+    let expected = [
+        format!("s_total {{k.1=\"v\", {ids}}} -3 4"),
+        // Attributes that do not fit are left out together.
+        format!("s_total {{{ids}}} 1.5 4"),
+        "h_bucket{le=\"1.5\"} {} 1.5 4".to_owned(),
+        "h_bucket{le=\"+Inf\"} {} 1.6 4".to_owned(),
+        "e {} 2 4".to_owned(),
+    ];
+    assert_eq!(found, expected);
+    // One has no value.
+    assert_eq!(request.skipped_exemplars(), 1);
+}

@@ -14,6 +14,8 @@ const FLAG_NO_RECORDED_VALUE: u64 = 1;
 /// Buckets of a histogram and quantiles of a summary that are kept of a point; one with more is rejected. Each becomes
 /// a series, and real ones have some hundreds.
 pub(super) const PARTS_MAX: usize = 16 << 10;
+/// Exemplars of a point that are looked at, the others are left out: SDKs keep one for each bucket at most.
+const EXEMPLARS_MAX: usize = 1024;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,10 @@ pub(super) struct Point<'a> {
     /// Nanoseconds since 1970.
     pub(super) time: u64,
     flags: u64,
-    pub(super) exemplars: u64,
+    /// The messages of its exemplars.
+    pub(super) exemplars: Vec<Reader<'a>>,
+    /// How many it had more than are looked at.
+    pub(super) exemplars_beyond: u64,
     pub(super) value: Option<f64>,
     pub(super) count: u64,
     pub(super) sum: Option<f64>,
@@ -164,7 +169,8 @@ impl<'a> Point<'a> {
         self.quantiles.clear();
         self.exponential.clear();
         self.start = 0;
-        (self.time, self.flags, self.exemplars, self.count) = (0, 0, 0, 0);
+        self.exemplars.clear();
+        (self.time, self.flags, self.exemplars_beyond, self.count) = (0, 0, 0, 0);
         (self.value, self.sum) = (None, None);
         self.has_too_many_parts = false;
     }
@@ -199,10 +205,11 @@ impl<'a> Point<'a> {
                     push_attribute(reader.message(NAME)?, &mut self.attributes)?;
                 }
                 (8, WireType::Varint) => self.flags = reader.varint(NAME)?,
-                (number, wire_type) => {
-                    self.exemplars += u64::from(number == 5);
-                    reader.skip(wire_type, NAME)?;
+                (5, WireType::Bytes) => {
+                    let exemplar = reader.message(NAME)?;
+                    push_exemplar(exemplar, &mut self.exemplars, &mut self.exemplars_beyond);
                 }
+                (_, wire_type) => reader.skip(wire_type, NAME)?,
             }
         }
         Ok(())
@@ -230,10 +237,11 @@ impl<'a> Point<'a> {
                     push_attribute(reader.message(NAME)?, &mut self.attributes)?;
                 }
                 (10, WireType::Varint) => self.flags = reader.varint(NAME)?,
-                (number, wire_type) => {
-                    self.exemplars += u64::from(number == 8);
-                    reader.skip(wire_type, NAME)?;
+                (8, WireType::Bytes) => {
+                    let exemplar = reader.message(NAME)?;
+                    push_exemplar(exemplar, &mut self.exemplars, &mut self.exemplars_beyond);
                 }
+                (_, wire_type) => reader.skip(wire_type, NAME)?,
             }
         }
         Ok(())
@@ -259,10 +267,11 @@ impl<'a> Point<'a> {
                 (14, WireType::Fixed64) => {
                     exponential.zero_threshold = f64::from_bits(reader.fixed64(NAME)?);
                 }
-                (number, wire_type) => {
-                    self.exemplars += u64::from(number == 11);
-                    reader.skip(wire_type, NAME)?;
+                (11, WireType::Bytes) => {
+                    let exemplar = reader.message(NAME)?;
+                    push_exemplar(exemplar, &mut self.exemplars, &mut self.exemplars_beyond);
                 }
+                (_, wire_type) => reader.skip(wire_type, NAME)?,
             }
         }
         Ok(())
@@ -288,6 +297,14 @@ impl<'a> Point<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps an exemplar, or counts it.
+fn push_exemplar<'a>(exemplar: Reader<'a>, exemplars: &mut Vec<Reader<'a>>, beyond: &mut u64) {
+    match exemplars.len() < EXEMPLARS_MAX {
+        true => exemplars.push(exemplar),
+        false => *beyond += 1,
     }
 }
 

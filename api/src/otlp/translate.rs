@@ -13,7 +13,7 @@
 //! Source: the behaviour of Prometheus' OTLP receiver.
 
 use super::{
-    OtlpOptions,
+    OtlpOptions, exemplar,
     flaw::{Flaw, Shown},
     labels::LabelSet,
     message::{KeyValue, Resource, Scope},
@@ -341,7 +341,7 @@ impl<'a> Translator<'a, '_> {
             DataKind::Summary => self.summary(family, point)?,
             DataKind::Exponential => self.exponential(family, point)?,
         }
-        self.out.skip_exemplars(point.exemplars);
+        self.exemplars(family, kind, point)?;
         self.rejections.points += u64::from(self.out.refusals().series > refused);
         if self.accepted.contains(&millis(point.time)) {
             span.include(millis(point.time));
@@ -462,11 +462,51 @@ impl<'a> Translator<'a, '_> {
         self.push(metric, extra, [sample])
     }
 
+    /// Keeps a point's exemplars with the series that counted them; of a histogram, that is the one of their bucket.
+    fn exemplars(
+        &mut self,
+        family: &Family<'_>,
+        kind: DataKind,
+        point: &Point<'a>,
+    ) -> Result<(), ApiError> {
+        self.out.skip_exemplars(point.exemplars_beyond);
+        for message in &point.exemplars {
+            let found = exemplar::read(*message)?;
+            let value = found.as_ref().map_or(f64::INFINITY, |found| found.value);
+            let mut bounds = point.bounds.iter().zip(&point.counts);
+            let bound = bounds.find(|(bound, _)| value <= **bound);
+            let bound = bound.map_or(f64::INFINITY, |(bound, _)| *bound);
+            let bound = plain_digits(bound);
+            let (metric, extra) = match kind {
+                DataKind::Histogram => (&family.bucket, Some(("le", bound.as_str()))),
+                _ => (&family.name, None),
+            };
+            let limits = self.limits;
+            self.with_labels(metric, extra, |out, pairs| {
+                out.push_exemplar(pairs, found, limits)
+            })?;
+        }
+        Ok(())
+    }
+
     fn push(
         &mut self,
         metric: &str,
         extra: Option<(&str, &str)>,
         samples: impl IntoIterator<Item = Sample>,
+    ) -> Result<(), ApiError> {
+        let limits = self.limits;
+        self.with_labels(metric, extra, |out, pairs| {
+            out.push_samples(pairs, samples, limits)
+        })
+    }
+
+    /// Adds something of the series with the labels that were put together.
+    fn with_labels(
+        &mut self,
+        metric: &str,
+        extra: Option<(&str, &str)>,
+        add: impl FnOnce(&mut WriteRequest, &mut [(&str, &str)]) -> Result<(), ApiError>,
     ) -> Result<(), ApiError> {
         let mut pairs = recycle(std::mem::take(&mut self.scratch.pairs));
         let extra_name = extra.map_or("", |(name, _)| name);
@@ -476,7 +516,7 @@ impl<'a> Translator<'a, '_> {
         pairs.extend(extra);
         // A histogram of one point may have more labels than the body has bytes.
         (self.grow)(self.out.capacity_bytes())?;
-        let outcome = self.out.push_samples(&mut pairs, samples, self.limits);
+        let outcome = add(self.out, &mut pairs);
         self.scratch.pairs = recycle(pairs);
         outcome
     }
