@@ -471,8 +471,11 @@ impl<'a> Translator<'a, '_> {
     ) -> Result<(), ApiError> {
         self.out.skip_exemplars(point.exemplars_beyond);
         for message in &point.exemplars {
-            let found = exemplar::read(*message)?;
-            let value = found.as_ref().map_or(f64::INFINITY, |found| found.value);
+            let Some(found) = exemplar::read(*message)? else {
+                self.out.skip_exemplars(1);
+                continue;
+            };
+            let value = found.value;
             let mut bounds = point.bounds.iter().zip(&point.counts);
             let bound = bounds.find(|(bound, _)| value <= **bound);
             let bound = bound.map_or(f64::INFINITY, |(bound, _)| *bound);
@@ -483,7 +486,7 @@ impl<'a> Translator<'a, '_> {
             };
             let limits = self.limits;
             self.with_labels(metric, extra, |out, pairs| {
-                out.push_exemplar(pairs, found, limits)
+                out.push_exemplar(pairs, Some(found), limits)
             })?;
         }
         Ok(())
