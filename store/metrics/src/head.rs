@@ -38,7 +38,7 @@ pub(crate) struct TenantHead {
     pub(crate) index: Arc<Growing<HeadIndex>>,
     pub(crate) samples: Arc<Growing<Samples>>,
     /// The series of the index that had samples in the generation before.
-    written_before: RoaringBitmap,
+    written_before: Arc<RoaringBitmap>,
 }
 
 impl TenantHead {
@@ -46,7 +46,7 @@ impl TenantHead {
         Self {
             index: Arc::new(Growing::new(HeadIndex::new(tenant))),
             samples: Arc::new(Growing::new(Samples::default())),
-            written_before: RoaringBitmap::new(),
+            written_before: Arc::default(),
         }
     }
 
@@ -60,7 +60,7 @@ impl TenantHead {
             *self = Self::new(tenant);
         } else {
             self.samples = Arc::new(Growing::new(Samples::default()));
-            self.written_before = written;
+            self.written_before = Arc::new(written);
         }
         part
     }
