@@ -294,11 +294,16 @@ impl Run {
         }
     }
 
-    /// Ends the process without a goodbye. What the journal has not written yet is lost.
+    /// Ends the process without a goodbye. What nobody commits is lost. Where a thread does, it has nothing
+    /// left to do: it would end this process, and all tests with it, if it met the dead disk.
     fn kill(mut self, machine: &Machine) {
         self.plane.applier.stop();
         if let Some(applier) = self.applier.take() {
             applier.join().expect("the applier ends");
+        }
+        if machine.commit == CommitMode::Thread {
+            // On a full disk there is nothing that could be committed.
+            self.plane.journal.commit_now().ok();
         }
         machine.disk.crash(CrashLoss::Everything);
     }
