@@ -231,7 +231,7 @@ pub(crate) struct Settings {
     /// leader has recorded its own; see `cluster::retention`.
     pub(crate) retention: Option<Duration>,
     /// Whether blocks of closed windows also keep the aggregates of their samples in buckets of 5 min and 1 h, for queries with
-    /// `max_source_resolution`: more disk (docs/performance.md), more CPU in merges. Default false.
+    /// `max_source_resolution`: more disk, and more CPU in merges. Default false.
     pub(crate) down_sampling: bool,
     /// A write that has no majority after this is answered 503. Default 10 s.
     pub(crate) write_timeout: Duration,
