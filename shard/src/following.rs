@@ -59,6 +59,7 @@ impl Replication {
             return;
         }
         let had = self.replicas.all();
+        self.end_former_stays(step, &entries);
         if !self.faults.adoption_not_durable {
             let record = Record::Adopt {
                 entries: entries.clone(),
@@ -78,6 +79,26 @@ impl Replication {
         self.propose_amnesia(step);
         self.route_again(step, &changed);
         self.begin_waiting_barriers(step);
+    }
+
+    /// Ends the replicas of stays that are over, before another one begins. Who was no owner for a while was not asked
+    /// whether it had applied the deletions of that while; they may be forgotten. A crash between this and the adoption
+    /// leaves an owner without a replica, who serves nothing.
+    fn end_former_stays(&mut self, step: &mut Step<'_>, entries: &[(ShardSet, ShardEntry)]) {
+        if self.faults.former_stay_goes_on {
+            return;
+        }
+        let mut former = ShardSet::new();
+        for (shards, after) in entries {
+            let mut unknown = shards.clone();
+            let rows: Vec<_> = self.rows.within(shards).collect();
+            for (both, before) in rows {
+                unknown = unknown.difference(&both);
+                former = former.union(&self.replicas.of_former_stay(&both, Some(before), after));
+            }
+            former = former.union(&self.replicas.of_former_stay(&unknown, None, after));
+        }
+        self.end_replicas(step, former);
     }
 
     /// The effect of an adoption, live and in replay.

@@ -106,7 +106,7 @@ impl Replication {
             .fold(ShardSet::new(), |all, (shards, _)| all.union(shards))
     }
 
-    fn end_replicas(&mut self, step: &mut Step<'_>, shards: ShardSet) {
+    pub(crate) fn end_replicas(&mut self, step: &mut Step<'_>, shards: ShardSet) {
         if shards.is_empty() {
             return;
         }

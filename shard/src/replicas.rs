@@ -129,6 +129,22 @@ impl Replicas {
         unrecorded
     }
 
+    /// Those of the shards whose replica is of another stay among the owners than the one that the row speaks of.
+    pub(crate) fn of_former_stay(
+        &self,
+        shards: &ShardSet,
+        before: Option<&ShardEntry>,
+        after: &ShardEntry,
+    ) -> ShardSet {
+        let mut former = ShardSet::new();
+        for (part, replica) in self.replicas.within(shards) {
+            if replica.is_some_and(|replica| is_of_former_stay(self.node, replica, before, after)) {
+                former = former.union(&part);
+            }
+        }
+        former
+    }
+
     /// What following a new row makes of a replica. Returns the shards whose replica should have been
     /// here and is not.
     pub(crate) fn follow(
@@ -236,6 +252,35 @@ impl Replicas {
             }
         }
         enough
+    }
+}
+
+/// Whether the stay that the row speaks of began after the one that the replica is of had ended.
+fn is_of_former_stay(
+    node: NodeId,
+    replica: &Replica,
+    before: Option<&ShardEntry>,
+    after: &ShardEntry,
+) -> bool {
+    let Some(record) = after.owners.get(&node) else {
+        return false;
+    };
+    let number_before = before.map_or(ConfigurationNumber(0), |entry| entry.configuration.number);
+    let old = &after.configuration.old;
+    // An operator has made it the only owner: what it has is all that there is.
+    let is_all_there_is = old.len() == 1 && old.contains(node);
+    if record.born_serving || record.counts_from <= number_before || is_all_there_is {
+        return false;
+    }
+    let record_before = before.and_then(|entry| entry.owners.get(&node));
+    match record_before {
+        Some(record_before) if record_before.lineage != record.lineage => {
+            // A loss was recorded, which raises the number too. Was there time to leave and to come back? What an amnesiac
+            // has left counts for nothing; a replica that lost a block is kept.
+            let left = record.counts_from > number_before.next();
+            left && replica.trust == Trust::Amnesiac && replica.lineage.is_none()
+        }
+        _ => true,
     }
 }
 

@@ -144,6 +144,8 @@ pub struct Faults {
     pub restored_copy_ignored: bool,
     /// Batches are stored although they presuppose an unknown deletion.
     pub deletion_not_learnt: bool,
+    /// Who becomes an owner again keeps the replica of its former stay.
+    pub former_stay_goes_on: bool,
     /// Items are stored although they are older than a deletion that this owner has confirmed.
     pub closed_taken: bool,
     /// Imports claim the deletions that the receiver knows instead of those that the source applied.

@@ -1,6 +1,8 @@
 //! Named schedules: each is the shortest story in which one rule of the protocol matters. Each is told twice: with
 //! the rule's fault planted it must break a promise, and without it must not.
 
+mod deletions;
+
 use crate::{
     coverage::Seen,
     node::EVER,
@@ -28,13 +30,23 @@ fn check_movement(
     nodes: u64,
     story: impl Fn(&mut World),
 ) {
+    check_setup(|setup| setup.nodes = nodes, plant, promise, story);
+}
+
+/// The same, in a cluster that is set up for the story.
+fn check_setup(
+    prepare: impl Fn(&mut Setup),
+    plant: impl Fn(&mut Faults, &mut MovementFaults),
+    promise: &str,
+    story: impl Fn(&mut World),
+) {
     for planted in [true, false] {
         let mut setup = Setup::three();
-        setup.nodes = nodes;
         setup.shards = 2;
         // Nobody trims, scrubs or retries by itself in the middle of a story.
         setup.scrubs = false;
         setup.settings.journal_bytes_max = 0;
+        prepare(&mut setup);
         if planted {
             plant(&mut setup.faults, &mut setup.movement.faults);
         }
@@ -498,31 +510,6 @@ fn an_import_claims_what_its_source_applied() {
             world.delete_every_class();
             world.lose_and_restart(C);
             world.run(2000);
-        },
-    );
-}
-
-#[test]
-fn nothing_older_comes_after_a_deletion_is_forgotten() {
-    check(
-        |faults| faults.closed_taken = true,
-        "D3: deleted",
-        4,
-        |world| {
-            // D owns nothing, so nobody waits for it, and it does not hear of the deletions.
-            world.run(300);
-            world.without_plane(D);
-            world.delete_every_class();
-            world.run(700);
-            for index in [A, B, C] {
-                world.flush(index);
-            }
-            world.run(500);
-            assert!(world.coverage.of(Seen::DeletionForgotten) > 0);
-            for _ in 0..4 {
-                world.write_one(D, 0, 500);
-            }
-            world.run(700);
         },
     );
 }

@@ -338,6 +338,7 @@ impl SimNode {
         let (checkpoint, covers) = self.core.as_ref()?.checkpoint()?;
         self.journal.durable = self.journal.durable.max(covers);
         self.apply_durable();
+        self.store.rewrite();
         self.store.flush();
         self.manifest = Manifest {
             blocks: self.store.blocks.clone(),

@@ -111,6 +111,8 @@ pub(crate) struct Store {
     deletions: BTreeMap<DeletionVersion, u8>,
     /// The newest deletion that was known, forgotten or not.
     newest: DeletionVersion,
+    /// Deletions up to this one are forgotten: a message that comes late does not bring them back.
+    forgotten: DeletionVersion,
 }
 
 impl Store {
@@ -149,23 +151,29 @@ impl Store {
     /// Takes the newest deletion, and that those up to `forgotten` are not to be applied any more.
     pub(crate) fn forget(&mut self, newest: DeletionVersion, forgotten: DeletionVersion) {
         self.newest = newest.max(self.newest);
+        self.forgotten = forgotten.max(self.forgotten);
         self.deletions.retain(|version, _| *version > forgotten);
     }
 
     pub(crate) fn learn(&mut self, version: DeletionVersion, class: u8) {
         self.newest = version.max(self.newest);
+        if version <= self.forgotten {
+            return;
+        }
         if self.deletions.insert(version, class).is_some() {
             return;
         }
         self.head
             .retain(|(item, of)| *of >= version || item.class != class);
-        for block in self
-            .blocks
-            .iter_mut()
-            .filter(|block| block.version < version)
-        {
-            block.items.retain(|item| item.class != class);
-            block.version = version;
+    }
+
+    /// Takes what is deleted out of the blocks, which takes its time: until then they hide it.
+    pub(crate) fn rewrite(&mut self) {
+        for block in self.blocks.iter_mut().filter(|block| block.readable) {
+            let deletions = self.deletions.range(block.version.next()..);
+            let classes: BTreeSet<u8> = deletions.map(|(_, class)| *class).collect();
+            block.items.retain(|item| !classes.contains(&item.class));
+            block.version = self.newest.max(block.version);
         }
     }
 
@@ -236,7 +244,10 @@ impl Store {
     /// All readable items of these shards and times.
     pub(crate) fn read(&self, shards: &ShardSet, range: TimeRange) -> impl Iterator<Item = Item> {
         let readable = self.blocks.iter().filter(|block| block.readable);
-        let blocks = readable.flat_map(|block| block.items.iter().copied());
+        let blocks = readable.flat_map(|block| {
+            let items = block.items.iter().copied();
+            items.filter(|item| !self.is_deleted(item, block.version))
+        });
         let all = blocks.chain(self.head.iter().map(|(item, _)| *item));
         all.filter(move |item| shards.contains(item.shard) && range.contains(item.at))
     }
