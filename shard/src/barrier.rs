@@ -20,6 +20,8 @@ use trefoil_model::{ConfigurationNumber, Incarnation, LineageId, NodeId, ShardSe
 pub(crate) struct Pair {
     /// How many barriers have begun.
     pub(crate) begun: u64,
+    /// When the last barrier began that has ended and has covered all shards that the two nodes share.
+    pub(crate) whole_since: Option<Duration>,
     /// Shards for which one has ended since the start while the peer's replica was Serving: all that its journal had
     /// then is here, durable and applied.
     pub(crate) compared: ShardSet,
@@ -120,7 +122,8 @@ impl Replication {
         let shared = self
             .rows
             .shared_by(self.me.node, peer)
-            .difference(&unrecorded);
+            .difference(&unrecorded)
+            .difference(&self.outdated_at(peer));
         let groups = self.ask_groups(peer, &shared);
         let kept = self.durably_kept(peer, &shared);
         let id = self.fresh_id();
@@ -418,7 +421,7 @@ impl Replication {
             }
             let header = record.parcel.header();
             if self.is_closed_for(header.tenant, header.deletion) {
-                self.copy_instead(peer, id, record.end, &listed);
+                self.copy_instead(step, peer, id, (record.end, &listed));
                 continue;
             }
             // Shards that moved away meanwhile are not stored; they do not count at the end either.
@@ -440,25 +443,46 @@ impl Replication {
                 found.lacking.remove(&record.end);
                 found.seen_at = found.seen_at.max(at);
             }
-            if let Some(flight) = self.flight(peer, id) {
-                flight.moved_at = step.now;
-                flight.phase = Phase::Grace { until: step.now };
-            }
+            self.move_flight_on(step, peer, id);
         }
         self.advance_barrier(step, peer);
     }
 
-    /// A listed parcel is too old to be taken: its shards are not covered by this barrier, and are copied.
-    fn copy_instead(&mut self, peer: NodeId, id: u64, end: Offset, shards: &ShardSet) {
+    /// Something came that was asked for: what is still lacking is asked for at once.
+    fn move_flight_on(&mut self, step: &Step<'_>, peer: NodeId, id: u64) {
+        if let Some(flight) = self.flight(peer, id) {
+            flight.moved_at = step.now;
+            flight.phase = Phase::Grace { until: step.now };
+        }
+    }
+
+    /// A listed parcel of these shards is too old to be taken: this barrier covers none of them, nor does another one with
+    /// this peer before they are copied. The peer's view has what a deletion has left of them.
+    fn copy_instead(
+        &mut self,
+        step: &Step<'_>,
+        peer: NodeId,
+        id: u64,
+        (end, shards): (Offset, &ShardSet),
+    ) {
+        let again = self.faults.outdated_asked_again;
         let Some(found) = self.found_in_flight(peer, id) else {
             return;
         };
-        found.lacking.remove(&end);
         found.covered = found.covered.difference(shards);
         let copied = found.serving.intersection(shards);
         found.serving = found.serving.difference(shards);
         found.joining = found.joining.difference(shards);
-        self.want_copy_too(peer, &copied);
+        if again {
+            found.lacking.remove(&end);
+            return self.note_outdated(peer, &copied);
+        }
+        found.lacking.retain(|_, listed| {
+            listed.shards = listed.shards.difference(shards);
+            !listed.shards.is_empty()
+        });
+        self.note_outdated(peer, &copied);
+        self.move_flight_on(step, peer, id);
     }
 
     fn flight(&mut self, peer: NodeId, id: u64) -> Option<&mut Flight> {
@@ -583,6 +607,8 @@ impl Replication {
         let still = self.rows.compare(numbers).equal;
         let serving = found.serving.intersection(&still);
         let joining = found.joining.intersection(&still);
+        let shared = self.rows.shared_by(self.me.node, peer);
+        let whole = shared.is_subset(&found.covered.intersection(&still));
         let counts = match self.faults.filling_counts {
             true => found.covered.intersection(&still),
             false => serving.clone(),
@@ -593,6 +619,9 @@ impl Replication {
         // Damage is of windows that were written long ago, not of what this node may have missed while it was away.
         let pair = &mut self.peers.entry(peer).or_default().pair;
         pair.compared = pair.compared.union(&counts);
+        if whole {
+            pair.whole_since = Some(flight.begun_at);
+        }
         let caught = self.replicas.caught.entry(peer).or_default();
         *caught = caught.union(&met);
         self.evaluate_trust(step, &still);

@@ -64,6 +64,9 @@ impl Replication {
     pub(crate) fn on_write(&mut self, step: &mut Step<'_>, request: WriteRequest) {
         let outdated = self.is_closed_for(request.tenant, request.deletion);
         let full = self.writes.open.len() >= self.settings.writes_max;
+        if outdated {
+            step.out.push(Action::RefreshMetadata);
+        }
         if outdated || full || request.deadline <= step.now {
             step.out.push(Action::FinishWrite {
                 request: request.request,
@@ -193,7 +196,12 @@ impl Replication {
             }
             // The retry comes by itself.
             PushOutcome::DeletionUnknown | PushOutcome::NotStoring => {}
-            PushOutcome::BelowKept | PushOutcome::Outdated => {
+            PushOutcome::Outdated => {
+                // The client's next try is to know the deletion.
+                step.out.push(Action::RefreshMetadata);
+                self.close_push(ack.id);
+            }
+            PushOutcome::BelowKept => {
                 self.close_push(ack.id);
             }
         }

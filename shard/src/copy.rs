@@ -26,11 +26,16 @@ pub(crate) struct Copies {
     current: Option<Copy>,
     /// Shards that barriers could not list, by source.
     wanted: BTreeMap<NodeId, ShardSet>,
+    /// Shards of which a source has parcels that are too old to be taken. Barriers leave them out until they are copied
+    /// from it.
+    pub(crate) outdated: BTreeMap<NodeId, ShardSet>,
     /// Sources that refused, and when they may be asked again. Bounded by the peers.
     refused: BTreeMap<NodeId, Duration>,
     /// Ranges that scrubbing found to differ.
     differing: Vec<(NodeId, ShardSet, TimeRange)>,
     pub(crate) completed: u64,
+    /// How often shards were found to be outdated at a source.
+    pub(crate) outdated_met: u64,
     /// The newest copies of replicas that were completed, with their bytes: for people.
     finished: VecDeque<(ShardSet, u64)>,
 }
@@ -88,13 +93,6 @@ impl Replication {
         self.tick_copies(step);
     }
 
-    /// A parcel of these shards, listed by the peer, is too old to be taken: the peer's view of them has what a deletion
-    /// has left of it.
-    pub(crate) fn want_copy_too(&mut self, source: NodeId, shards: &ShardSet) {
-        let wanted = self.copies.wanted.entry(source).or_default();
-        *wanted = wanted.union(shards);
-    }
-
     /// Scrubbing found a difference.
     pub(crate) fn want_range(&mut self, source: NodeId, shards: ShardSet, range: TimeRange) {
         if self.copies.differing.len() < DIFFERING_MAX && !shards.is_empty() {
@@ -118,6 +116,7 @@ impl Replication {
         let Some(copy) = &self.copies.current else {
             let waits = !self.replicas.damages.is_empty()
                 || !self.copies.wanted.is_empty()
+                || !self.copies.outdated.is_empty()
                 || !self.copies.differing.is_empty();
             return waits.then_some(Duration::ZERO);
         };
@@ -138,7 +137,7 @@ impl Replication {
             .as_ref()
             .is_some_and(|copy| step.now >= copy.heard_at + silent)
         {
-            self.copies.current = None;
+            self.end_copy(step);
         }
         if self.copies.current.is_none() {
             self.choose_copy(step.now);
@@ -183,7 +182,7 @@ impl Replication {
             .lost_range()
             .or_else(|| {
                 let refused = &self.copies.refused;
-                let wanted = self.copies.wanted.iter();
+                let wanted = self.copies.wanted.iter().chain(&self.copies.outdated);
                 let wanted = wanted.filter(|(source, _)| !refused.contains_key(source));
                 let most = wanted.max_by_key(|(_, shards)| shards.len())?;
                 Some((*most.0, most.1.clone(), None))
@@ -202,6 +201,7 @@ impl Replication {
         self.copies.wanted.remove(&source);
         let shards = shards.intersection(&self.rows.shared_by(self.me.node, source));
         if shards.is_empty() {
+            self.copies.outdated.remove(&source);
             return;
         }
         self.copies.current = Some(Copy {
@@ -290,10 +290,25 @@ impl Replication {
 
     /// It begins again after a while; the next barrier says what is still missing.
     fn give_up_copy(&mut self, step: &mut Step<'_>) {
-        if let Some(copy) = self.copies.current.take() {
+        if let Some(copy) = self.end_copy(step) {
             let again_at = step.now + self.settings.fetch_retry;
             self.copies.refused.insert(copy.source, again_at);
         }
+    }
+
+    /// Takes the copy that runs, if one does, and has its source unpin the view: it keeps a journal, and deletions are
+    /// not confirmed while it is open.
+    fn end_copy(&mut self, step: &mut Step<'_>) -> Option<Copy> {
+        let copy = self.copies.current.take()?;
+        if !self.faults.view_left_open {
+            let (session, close) = (copy.session, CopyAskStep::Close);
+            let message = Message::CopyAsk {
+                session,
+                step: close,
+            };
+            self.send(step, copy.source, message);
+        }
+        Some(copy)
     }
 
     /// Journals a chunk, and asks for the next one in its time.
@@ -368,7 +383,7 @@ impl Replication {
         if !self.copies.current.as_ref().is_some_and(settled) {
             return;
         }
-        let Some(copy) = self.copies.current.take() else {
+        let Some(copy) = self.end_copy(step) else {
             return;
         };
         self.copies.completed += 1;
@@ -381,13 +396,7 @@ impl Replication {
         }
         // What other sources would have to be copied for may have been inherited: barriers ask anew.
         self.copies.wanted.clear();
-        let session = copy.session;
-        let close = CopyAskStep::Close;
-        let message = Message::CopyAsk {
-            session,
-            step: close,
-        };
-        self.send(step, copy.source, message);
+        self.copies.outdated.clear();
         match copy.range {
             None => self.take_copied_positions(&copy),
             Some(range) => self.note_range(&copy, range),
@@ -480,7 +489,7 @@ impl Replication {
     }
 
     /// These shards follow new numbers: a copy of them goes on only if it still proves what it would have.
-    pub(crate) fn abandon_copies(&mut self, _step: &mut Step<'_>, changed: &ShardSet) {
+    pub(crate) fn abandon_copies(&mut self, step: &mut Step<'_>, changed: &ShardSet) {
         let Some(copy) = &self.copies.current else {
             return;
         };
@@ -502,7 +511,7 @@ impl Replication {
         }
         match (&mut self.copies.current, keep.is_empty()) {
             (Some(copy), false) => copy.shards = keep,
-            (current, _) => *current = None,
+            _ => drop(self.end_copy(step)),
         }
     }
 }

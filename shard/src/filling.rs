@@ -327,6 +327,7 @@ impl Replication {
             journal_floor: self.journal.floor,
             journal_parcels: self.journal.parcels(),
             fetched_parcels: self.fetched,
+            outdated: self.copies.outdated_met,
             copies: self.copies.completed,
         }
     }

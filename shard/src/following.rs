@@ -27,6 +27,7 @@ impl Replication {
             self.deletions = Arc::new(known);
             self.note_deletions(step, risen);
         }
+        self.hear(table);
         let entries = self.rows.newer_in(table);
         self.follow(step, entries);
     }
@@ -73,7 +74,9 @@ impl Replication {
         self.doubt_missing(step, &changed.difference(&had));
         step.out
             .push(Action::RoutingChanged(Arc::clone(self.rows.routing())));
+        self.look_for_unheard();
         self.forget_partners(&changed);
+        self.forget_outdated(&changed);
         self.abandon_copies(step, &changed);
         self.evaluate_trust(step, &changed);
         self.propose_amnesia(step);
@@ -182,6 +185,7 @@ impl Replication {
         self.held.forget(shards);
         self.positions.drop_shards(shards);
         self.abandon_barriers();
+        self.forget_outdated(shards);
         self.abandon_copies(step, shards);
         step.out.push(Action::Alarm(crate::Alarm::Amnesia {
             shards: shards.clone(),

@@ -7,8 +7,11 @@
 
 use crate::{ImportNote, Offset, Position, RequestNumber, Span};
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, sync::Arc};
-use trefoil_model::{Incarnation, ShardSet};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+use trefoil_model::{DeletionVersion, Incarnation, ShardSet, TenantId};
 
 /// A parcel record, without its parcel.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub(crate) struct JournalState {
     /// Whether starts were forgotten.
     pub(crate) starts_forgotten: bool,
     index: VecDeque<IndexEntry>,
+    /// The ends of the last parcels behind the floor, by tenant and presupposed deletion.
+    last_ends: BTreeMap<(TenantId, DeletionVersion), Offset>,
     /// The last accepted set, because most are equal.
     interned: Option<Arc<ShardSet>>,
 }
@@ -69,10 +74,16 @@ impl JournalState {
         }
     }
 
-    /// The end of the last parcel that is in the journal; the floor when there is none.
-    pub(crate) fn last_parcel_end(&self) -> Offset {
-        let last = self.index.back();
-        last.map_or(self.floor, |entry| entry.span.end)
+    /// The end of the last parcel of a tenant's that is older than a deletion, if there is one behind the floor.
+    pub(crate) fn last_older(&self, tenant: TenantId, deletion: DeletionVersion) -> Option<Offset> {
+        let versions = (tenant, DeletionVersion(0))..(tenant, deletion);
+        self.last_ends.range(versions).map(|(_, end)| *end).max()
+    }
+
+    /// Notes which deletions the parcel of a record presupposes.
+    pub(crate) fn note_version(&mut self, span: Span, tenant: TenantId, deletion: DeletionVersion) {
+        let last = self.last_ends.entry((tenant, deletion)).or_default();
+        *last = span.end.max(*last);
     }
 
     pub(crate) fn note_parcel(
@@ -138,6 +149,8 @@ impl JournalState {
 
     pub(crate) fn trim(&mut self, below: Offset) {
         self.floor = self.floor.max(below);
+        let floor = self.floor;
+        self.last_ends.retain(|_, end| *end > floor);
         while self.index.front().is_some_and(|e| e.span.end <= self.floor) {
             self.index.pop_front();
         }

@@ -76,9 +76,14 @@ impl Replication {
             true => owned,
             false => owned.difference(&self.replicas.unrecorded(&self.rows)),
         };
+        let unheard = &self.forgetting.unheard;
         for (mask, parcel) in parcels {
             let header = parcel.header();
             if !mask.is_subset(&storable) && !self.faults.stale_push_taken {
+                return Err(PushOutcome::NotStoring);
+            }
+            if !mask.intersection(unheard).is_empty() {
+                step.out.push(crate::Action::RefreshMetadata);
                 return Err(PushOutcome::NotStoring);
             }
             if self.presupposes_more(step, parcel) {
@@ -119,8 +124,9 @@ impl Replication {
         parcel: Parcel,
         fetched: Option<ImportNote>,
     ) -> Offset {
-        let number = parcel.header().number;
-        let import = parcel.header().import;
+        let header = parcel.header();
+        let (number, import) = (header.number, header.import);
+        let (tenant, deletion) = (header.tenant, header.deletion);
         let accepted = self.held.lacking(number, shards);
         let mut at = self.held.durable_at(number);
         if !accepted.is_empty() {
@@ -132,6 +138,7 @@ impl Replication {
             let span = self.append(step, record);
             self.journal
                 .note_parcel(span, number, &accepted, import, fetched);
+            self.journal.note_version(span, tenant, deletion);
             self.held.insert(number, &accepted, span.end);
             // A number below the kept range is journalled, but not remembered.
             at = match self.faults.forgotten_is_durable {

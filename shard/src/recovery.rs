@@ -153,6 +153,8 @@ impl Recovery {
                 state
                     .journal
                     .note_parcel(span, header.number, accepted, header.import, *fetched);
+                let (tenant, deletion) = (header.tenant, header.deletion);
+                state.journal.note_version(span, tenant, deletion);
                 state.held.insert(header.number, accepted, span.end);
                 // It was known when this was stored, even if the record that says so was lost.
                 if !state.faults.deletions_by_record_only {
@@ -259,6 +261,10 @@ impl Recovery {
         step.out.push(Action::RoutingChanged(routing));
         let all = state.replicas.all();
         state.evaluate_trust(step, &all);
+        state.hear_recovered();
+        // They are durable, which this run has yet to say: peers keep their journals until it does.
+        state.positions_dirty =
+            state.positions.peers().next().is_some() && !state.faults.positions_noted_with_news;
         state
     }
 }

@@ -103,6 +103,7 @@ impl Replication {
                 if peer.incarnation != Some(incarnation) {
                     peer.pair.abandon();
                     peer.kept = None;
+                    self.copies.outdated.remove(&node);
                 }
                 peer.incarnation = Some(incarnation);
                 peer.up = true;
@@ -113,7 +114,7 @@ impl Replication {
                 }
             }
             Event::Metadata { table, deletions } => self.on_metadata(step, &table, deletions),
-            Event::Confirmed { deletions } => self.on_confirmed(&deletions),
+            Event::Confirmed { deletions } => self.on_confirmed(step, &deletions),
             Event::Durable { end } => self.on_durable(step, end),
             Event::Applied { end } => {
                 self.journal.applied = self.journal.applied.max(end);

@@ -56,6 +56,8 @@ pub struct ReplicationStatus {
     pub journal_parcels: usize,
     /// Parcels that were fetched from peers since the start.
     pub fetched_parcels: u64,
+    /// Times that parcels of a peer were too old to be taken, so that their shards are copied.
+    pub outdated: u64,
     /// Copies of replicas that were completed since the start.
     pub copies: u64,
     /// Bytes that have come for replicas that are still being filled, by the shards that were copied together.

@@ -146,6 +146,16 @@ pub struct Faults {
     pub deletion_not_learnt: bool,
     /// Who becomes an owner again keeps the replica of its former stay.
     pub former_stay_goes_on: bool,
+    /// What is too old to be taken is asked for again and again.
+    pub outdated_asked_again: bool,
+    /// A tenant is closed for older items when its time is over, whatever this owner still lacks.
+    pub closed_by_the_clock: bool,
+    /// The source of a copy that was given up keeps its view.
+    pub view_left_open: bool,
+    /// An owner stores items although it has not heard what was deleted before its stay began.
+    pub unheard_owner_stores: bool,
+    /// Positions are made durable only when there was something to fetch, or something that was held already.
+    pub positions_noted_with_news: bool,
     /// Items are stored although they are older than a deletion that this owner has confirmed.
     pub closed_taken: bool,
     /// Imports claim the deletions that the receiver knows instead of those that the source applied.

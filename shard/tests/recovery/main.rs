@@ -4,6 +4,7 @@
 mod comparing;
 mod copying;
 mod deadlines;
+mod deletions;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_model::{

@@ -36,6 +36,8 @@ pub(crate) enum Seen {
     WindowScrubbed,
     Deletion,
     DeletionForgotten,
+    OutdatedPushRefused,
+    OutdatedShardCopied,
     Flush,
     Trim,
     WriteHeld,
@@ -45,7 +47,7 @@ pub(crate) enum Seen {
 }
 
 /// Every kind.
-const ALL: [Seen; 36] = [
+const ALL: [Seen; 38] = [
     Seen::MessageLost,
     Seen::MessageRepeated,
     Seen::MessageLate,
@@ -76,6 +78,8 @@ const ALL: [Seen; 36] = [
     Seen::WindowScrubbed,
     Seen::Deletion,
     Seen::DeletionForgotten,
+    Seen::OutdatedPushRefused,
+    Seen::OutdatedShardCopied,
     Seen::Flush,
     Seen::Trim,
     Seen::WriteHeld,

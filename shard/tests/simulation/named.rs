@@ -557,7 +557,11 @@ fn a_shard_that_comes_back_begins_anew() {
 #[test]
 fn an_adoption_survives_a_crash() {
     check(
-        |faults| faults.adoption_not_durable = true,
+        |faults| {
+            faults.adoption_not_durable = true;
+            // It would hear of its row first.
+            faults.unheard_owner_stores = true;
+        },
         "D2",
         4,
         |world| {

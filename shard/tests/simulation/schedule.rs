@@ -32,6 +32,7 @@ pub(crate) fn run(seed: u64, faults: Faults, movement: MovementFaults) -> Result
         if let Some(status) = node.core.as_ref().map(|core| core.status()) {
             coverage.count(Seen::ReplicaCopied, status.copies);
             coverage.count(Seen::ParcelFetched, status.fetched_parcels);
+            coverage.count(Seen::OutdatedShardCopied, status.outdated);
         }
     }
     Ok(coverage)

@@ -18,8 +18,8 @@ use trefoil_model::{
     DeletionVersion, Incarnation, LineageId, NodeId, OwnerSet, ShardSet, TimeRange, Window,
 };
 use trefoil_shard::{
-    Action, Alarm, CopyAnswerStep, Envelope, Event, Faults, Message, Offset, Proposal, QueryReady,
-    Settings, ShardDigest, movement::MovementSettings,
+    Action, Alarm, CopyAnswerStep, Envelope, Event, Faults, Message, Offset, Proposal, PushOutcome,
+    QueryReady, Settings, ShardDigest, movement::MovementSettings,
 };
 
 /// How the network treats messages.
@@ -672,6 +672,9 @@ impl World {
     }
 
     fn send(&mut self, envelope: Envelope, message: Message) {
+        if matches!(&message, Message::PushAck(ack) if ack.outcome == PushOutcome::Outdated) {
+            self.coverage.note(Seen::OutdatedPushRefused);
+        }
         if self.is_cut(envelope.from, envelope.to) {
             self.coverage.note(Seen::MessageCutOff);
             return;
