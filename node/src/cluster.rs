@@ -30,11 +30,14 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use trefoil_gossip::{Load, NodePhase};
 use trefoil_model::{NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
 use wishes::NodeReport;
+
+/// How long the store may take to follow a state that is here. It takes microseconds, if the machine gives them.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that a member needs of its node.
 pub(crate) struct Cluster {
@@ -65,6 +68,9 @@ pub(crate) struct Cluster {
     pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
     pub(crate) clock: Arc<ClusterClock>,
+    /// The place in the Raft log of the state that store and core have been told of; 0 until one is as new as what was
+    /// acknowledged before this run.
+    followed: watch::Sender<u64>,
 }
 
 impl Cluster {
@@ -96,6 +102,7 @@ impl Cluster {
             pair_turns: Arc::default(),
             described_anew: Notify::new(),
             clock,
+            followed: watch::Sender::new(0),
         })
     }
 
@@ -118,7 +125,7 @@ impl Cluster {
     /// # Errors
     /// When it is new and the metadata plane cannot record it now, or the node has not caught up.
     pub(crate) async fn tenant_for_write(&self, name: &str) -> Result<TenantId, MetadataError> {
-        self.metadata.catch_up().await?;
+        self.follow_up().await?;
         if let Some(tenant) = self.tenant(name) {
             return Ok(tenant);
         }
@@ -144,12 +151,39 @@ impl Cluster {
         &self,
         name: &str,
     ) -> Result<Option<TenantId>, MetadataError> {
-        self.metadata.catch_up().await?;
+        self.follow_up().await?;
         if let Some(tenant) = self.tenant(name) {
             return Ok(Some(tenant));
         }
-        self.metadata.read_linearizable().await?;
+        let state = self.metadata.read_linearizable().await?;
+        self.has_followed(state.applied().index).await?;
         Ok(self.tenant(name))
+    }
+
+    /// Waits until this node has caught up with what was decided before it started, and its store knows all of that:
+    /// the metadata plane hears of a deletion before the store does.
+    ///
+    /// # Errors
+    /// When the metadata plane cannot be asked now.
+    pub(crate) async fn follow_up(&self) -> Result<(), MetadataError> {
+        self.metadata.catch_up().await?;
+        self.has_followed(self.metadata.state().applied().index)
+            .await
+    }
+
+    /// Waits until the store and the core know what the metadata plane's state at this place of its log says.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoLeader`] when they do not within [`FOLLOW_PATIENCE`].
+    pub(crate) async fn has_followed(&self, index: u64) -> Result<(), MetadataError> {
+        let mut followed = self.followed.subscribe();
+        let reached = followed.wait_for(|followed| *followed >= index);
+        match tokio::time::timeout(FOLLOW_PATIENCE, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(MetadataError::NoLeader {
+                reason: "this node has not followed what was decided".to_owned(),
+            }),
+        }
     }
 
     /// The tenant of this name, if this node knows that it has written.

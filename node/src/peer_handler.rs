@@ -57,7 +57,7 @@ impl PeerHandler for Handlers {
                 return cluster.answer_peer(kind, &body).await;
             }
             // Its state may be older than a deletion that the asker knows to have been made.
-            if !*cluster.metadata.caught_up().borrow() {
+            if !*cluster.metadata.caught_up().borrow() || cluster.follow_up().await.is_err() {
                 return Err(not_yet());
             }
             let ask: Ask = question::decode(&body)?;

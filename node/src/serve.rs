@@ -37,6 +37,7 @@ use trefoil_raft::{
     Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, formation,
 };
 use trefoil_store_journal::JournalOptions;
+use trefoil_store_metrics::MetricsError;
 use trefoil_store_pages::{Disk, RealDisk, is_full_disk};
 
 /// How long requests that are under way may take to end at a stop.
@@ -191,7 +192,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         runtime: clients.clone(),
     };
     let plane = tokio::select! {
-        recovered = recover(parts, &front) => recovered?,
+        recovered = recover(parts, &front, &metadata) => recovered?,
         () = stop_signal.come() => return Ok(()),
     };
     handlers.plane.set(plane.clone()).ok();
@@ -296,12 +297,20 @@ async fn join(
         .context("become part of a cluster")
 }
 
-/// Recovers the data plane; on a full disk as soon as there is space. Peers are served meanwhile with what the metadata
-/// plane knows, clients are sent elsewhere.
-async fn recover(parts: Parts, front: &Front) -> anyhow::Result<Arc<DataPlane>> {
+/// Recovers the data plane; on a full disk as soon as there is space, and when what it had stored presupposes deletions
+/// that this node has not heard of again, as soon as it has. Peers are served meanwhile with what the metadata plane
+/// knows, clients are sent elsewhere.
+async fn recover(
+    mut parts: Parts,
+    front: &Front,
+    metadata: &MetadataPlane,
+) -> anyhow::Result<Arc<DataPlane>> {
     front.is_starting(|| "it reads its blocks and its journal".to_owned());
     let mut told = false;
+    let mut states = metadata.watch();
     loop {
+        let node = parts.identity.node;
+        parts.policy = follow::store_policy(&states.borrow_and_update(), node);
         let attempt = parts.clone();
         match tokio::task::spawn_blocking(move || DataPlane::recover(attempt)).await? {
             Err(error) if is_full_disk(error.as_ref()) => {
@@ -316,9 +325,27 @@ async fn recover(parts: Parts, front: &Front) -> anyhow::Result<Arc<DataPlane>> 
                 }
                 tokio::time::sleep(SPACE_INTERVAL).await;
             }
+            Err(error) if awaits_deletion(&error) => {
+                tracing::info!("the start goes on when the metadata plane is heard: {error:#}");
+                front.is_starting(|| {
+                    "it has not heard again what was deleted before it stopped".to_owned()
+                });
+                states
+                    .changed()
+                    .await
+                    .context("hear what was deleted before the stop")?;
+            }
             done => return done,
         }
     }
+}
+
+/// Whether what the journal holds cannot become blocks, because it presupposes a deletion that is not known here yet.
+pub(crate) fn awaits_deletion(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<MetricsError>();
+        matches!(cause, Some(MetricsError::UnknownDeletion { .. }))
+    })
 }
 
 struct Bound {

@@ -28,6 +28,7 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
         });
         if caught_up {
             cluster.plane.take_items();
+            cluster.followed.send_replace(state.applied().index);
         }
         let changed = tokio::select! {
             changed = states.changed() => changed,

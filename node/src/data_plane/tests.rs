@@ -2,6 +2,7 @@
 
 mod admission;
 mod copies;
+mod deletions;
 mod dropping;
 mod formats;
 pub(super) mod history;
@@ -51,6 +52,8 @@ struct Machine {
     disk: SimulatedDisk,
     table: PlacementTable,
     deletions: BTreeMap<TenantId, DeletionVersion>,
+    /// What a start knows of the metadata plane.
+    policy_at_start: StorePolicy,
     journal_bytes_max: u64,
     replication: trefoil_shard::Settings,
     /// Who commits what is journalled; by hand: nobody.
@@ -98,6 +101,7 @@ impl Machine {
                 shards: vec![entry; usize::from(SHARDS)],
             },
             deletions: BTreeMap::new(),
+            policy_at_start: StorePolicy::default(),
             journal_bytes_max: 8 << 30,
             replication: trefoil_shard::Settings::default(),
             commit: CommitMode::Thread,
@@ -144,7 +148,7 @@ impl Machine {
                 ..JournalOptions::default()
             },
             replication: self.replication.clone(),
-            policy: StorePolicy::default(),
+            policy: self.policy_at_start.clone(),
             sender: Arc::new(ReplicationSender::new(connections.into(), runtime.clone())),
             wishes,
             runtime,
