@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use trefoil_model::{Labels, Millis};
+use trefoil_model::{Labels, Millis, TimeRange};
 use trefoil_query_promql::{Listing, Matcher, QueryError, QueryResult, RawSeries, SeriesFilter};
 
 /// What the node does for the protocols. Every method may be called many times at once; a future is
@@ -161,6 +161,25 @@ pub trait Backend: Send + Sync + 'static {
     /// What the node runs with.
     fn node_info(&self) -> NodeInfo;
 
+    /// Deletes what a tenant's series have in a range of times: everything that was acknowledged before. What is written
+    /// later stays, through whichever node. Returns when all live nodes have heard of it.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when it is not allowed here, cannot be recorded now, or was recorded but a live node has
+    /// not heard of it: some of the selectors may have been deleted by, and deleting again is harmless.
+    /// [`ApiError::Conflict`] when too many deletions are pending.
+    async fn delete_series(
+        &self,
+        tenant: &TenantName,
+        deletion: SeriesDeletion,
+    ) -> Result<(), ApiError>;
+
+    /// Rewrites, on all live nodes, the blocks that still have what was deleted. Returns when that is done.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when it is not allowed here or a live node cannot do it now. It happens by itself later.
+    async fn clean_tombstones(&self) -> Result<(), ApiError>;
+
     /// What program this is.
     fn build_info(&self) -> BuildInfo;
 
@@ -225,6 +244,15 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// As for [`Backend::drain`].
     async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError>;
+}
+
+/// Which samples are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesDeletion {
+    /// Series selectors that were parsed and are right; what any of them selects goes.
+    pub selectors: Vec<String>,
+    /// Samples inside go; `end` is exclusive.
+    pub range: TimeRange,
 }
 
 /// What became of a write.

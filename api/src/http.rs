@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod cardinality;
 mod cors;
+mod deletion;
 mod exemplars;
 mod export;
 mod facts;
@@ -151,6 +152,14 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route(
             "/federate",
             get(federate::federate).post(federate::federate),
+        )
+        .route(
+            "/api/v1/admin/tsdb/delete_series",
+            post(deletion::delete_series).put(deletion::delete_series),
+        )
+        .route(
+            "/api/v1/admin/tsdb/clean_tombstones",
+            post(deletion::clean_tombstones).put(deletion::clean_tombstones),
         )
         .merge(queries());
     let own = Router::new()

@@ -29,7 +29,8 @@ mod wire;
 
 pub use backend::{
     Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
-    NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesExemplars, SeriesPages, WriteOutcome,
+    NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion, SeriesExemplars, SeriesPages,
+    WriteOutcome,
 };
 pub use error::ApiError;
 pub use http::{

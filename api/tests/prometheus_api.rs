@@ -1,4 +1,4 @@
-//! What Prometheus' API answers beside queries: texts, settings, amounts, federation, remote read.
+//! What Prometheus' API answers beside queries: texts, settings, amounts, federation, remote read, deletion.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -426,4 +426,67 @@ async fn scripts_of_other_sites_may_ask_and_not_write() {
     let (status, headers) = send("DELETE", path, None).await;
     assert_eq!(status, 405);
     assert!(headers.contains_key("allow"));
+}
+
+#[tokio::test]
+async fn series_are_deleted_by_selector_and_time() {
+    let node = FakeNode::new();
+    let path = "/prometheus/api/v1/admin/tsdb/delete_series";
+    let send = async |method: &str, query: &str| {
+        let request = Request::builder().method(method);
+        let request = request.uri(format!("{path}?{query}"));
+        let (status, _, body) = ask(&node, request.body(Body::empty()).unwrap()).await;
+        (status, String::from_utf8(body).unwrap())
+    };
+    let selectors = "match[]=up&match[]=%7Bjob%3D%22x%22%7D";
+    let deleted = send("POST", selectors).await;
+    assert_eq!(deleted, (StatusCode::NO_CONTENT, String::new()));
+    let everything = format!("from {} to {}", i64::MIN, i64::MAX);
+    let expected = format!("anonymous deletes [\"up\", \"{{job=\\\"x\\\"}}\"] {everything}");
+    assert_eq!(node.last_query(), expected);
+    let (status, _) = send("PUT", "match[]=up&start=1&end=2.5").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert!(
+        node.last_query().ends_with("from 1000 to 2501"),
+        "the end is inside"
+    );
+    for method in ["POST", "PUT"] {
+        let form = Request::builder().method(method).uri(path);
+        let form = form.header("content-type", "application/x-www-form-urlencoded");
+        let form = form.body(Body::from("match[]=of_a_form&end=3")).unwrap();
+        let (status, _, _) = ask(&node, form).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{method}");
+        assert!(node.last_query().contains("of_a_form"), "{method}");
+    }
+
+    for (query, error) in [
+        ("start=1", "no match[] parameter provided"),
+        ("match[]=up%7B", "match[]"),
+        (
+            "match[]=up&start=2&end=1",
+            "end timestamp must not be before start time",
+        ),
+    ] {
+        let (status, answer) = send("POST", query).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(answer.contains(error), "{answer}");
+    }
+    let (status, _) = send("GET", selectors).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn tombstones_are_cleaned() {
+    let node = FakeNode::new();
+    for (method, expected) in [
+        ("POST", StatusCode::NO_CONTENT),
+        ("PUT", StatusCode::NO_CONTENT),
+        ("GET", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let request = Request::builder().method(method);
+        let request = request.uri("/api/v1/admin/tsdb/clean_tombstones");
+        let (status, _, _) = ask(&node, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(status, expected, "{method}");
+    }
+    assert_eq!(node.last_query(), "blocks are rewritten");
 }

@@ -206,7 +206,8 @@ impl Cluster {
             .args(["--peer", &node.peer.to_string()])
             .args(["--otlp-grpc", &node.otlp_grpc.to_string()])
             .args(["--otlp-http", "off"])
-            .args(["--bootstrap-expect", &expect.to_string()]);
+            .args(["--bootstrap-expect", &expect.to_string()])
+            .arg("--enable-admin-api");
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }

@@ -30,7 +30,7 @@ use std::{
 };
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
-    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts,
+    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
     SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin, limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
@@ -478,6 +478,18 @@ impl Backend for NodeBackend {
             retention_hours: self.cluster.retention_hours(),
             query_samples_max: self.cluster.settings.query_samples,
         }
+    }
+
+    async fn delete_series(
+        &self,
+        tenant: &TenantName,
+        deletion: SeriesDeletion,
+    ) -> Result<(), ApiError> {
+        self.cluster.delete_series(tenant, deletion).await
+    }
+
+    async fn clean_tombstones(&self) -> Result<(), ApiError> {
+        self.cluster.clean_tombstones().await
     }
 
     fn build_info(&self) -> BuildInfo {

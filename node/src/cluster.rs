@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod clocks;
+mod deletions;
 pub(crate) mod follow;
 mod lead;
 mod readiness;

@@ -68,6 +68,10 @@ pub(crate) struct ServeArgs {
     /// File with the cluster's key (64 hexadecimal digits) that authenticates gossip
     #[arg(long, value_name = "FILE", env = "TREFOIL_CLUSTER_KEY_FILE")]
     pub(crate) cluster_key_file: Option<PathBuf>,
+    /// Allow deleting series (POST /api/v1/admin/tsdb/delete_series) through this node. Whoever may query through a
+    /// data source of Grafana can then delete
+    #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) enable_admin_api: Option<bool>,
     /// Log format: text or json
     #[arg(long, value_name = "FORMAT", env = "TREFOIL_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -100,6 +104,7 @@ struct File {
     seeds: Option<Vec<String>>,
     bootstrap_expect: Option<usize>,
     cluster_key_file: Option<PathBuf>,
+    enable_admin_api: Option<bool>,
     shards: Option<u16>,
     zone_mode: Option<ZoneMode>,
     replace_after_seconds: Option<u64>,
@@ -208,6 +213,8 @@ pub(crate) struct Settings {
     pub(crate) bootstrap_expect: usize,
     /// Key for gossip, when configured.
     pub(crate) cluster_key: Option<[u8; 32]>,
+    /// Whether series can be deleted through this node.
+    pub(crate) enable_admin_api: bool,
     /// Slices of the hash space, a power of two; fixed when the cluster begins. Default 256.
     pub(crate) shards: u16,
     /// Whether zones are binding.
@@ -524,6 +531,10 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .or(file.cluster_key_file)
             .map(read_key)
             .transpose()?,
+        enable_admin_api: args
+            .enable_admin_api
+            .or(file.enable_admin_api)
+            .unwrap_or(false),
         shards: file.shards.unwrap_or(256),
         zone_mode: file.zone_mode.unwrap_or_default(),
         replace_after: seconds(file.replace_after_seconds, 600),
@@ -604,8 +615,8 @@ mod tests {
         check_error(
             "wombat: 1\n",
             "t.yaml:1:1: unknown key \"wombat\"; known here: data_dir, node_name, zone, http, peer, \
-             advertise, seeds, bootstrap_expect, cluster_key_file, shards, zone_mode, \
-             replace_after_seconds, log, storage, limits, otlp",
+             advertise, seeds, bootstrap_expect, cluster_key_file, enable_admin_api, shards, \
+             zone_mode, replace_after_seconds, log, storage, limits, otlp",
         );
         check_error(
             "node_name: a\nflush_intervall: 3\n",

@@ -9,6 +9,7 @@ mod bad_input;
 mod client_libraries;
 mod command_line;
 mod damage;
+mod deletion;
 mod demo;
 mod differential;
 mod down_sampling;

@@ -20,7 +20,7 @@ use trefoil_query_promql::{Matcher, SeriesFilter, parse_selector};
 pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads the address, and the body of a `POST` with a form.
+    /// Reads the address, and the body of a `POST` or `PUT` with a form.
     ///
     /// # Errors
     /// [`ApiError::TooLarge`] and [`ApiError::BadData`] of the body.
@@ -33,7 +33,7 @@ impl Parameters {
                 .as_bytes()
                 .starts_with(b"application/x-www-form-urlencoded")
         });
-        if parts.method == Method::POST && is_form {
+        if matches!(parts.method, Method::POST | Method::PUT) && is_form {
             let declared = declared_length(&parts.headers);
             let bytes_max = app.limits.form_bytes_max;
             let form = body::collect(request_body, declared, bytes_max, None).await?;

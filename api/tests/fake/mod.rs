@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Notify;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
-    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts,
+    MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
     SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
@@ -467,6 +467,24 @@ impl Backend for FakeNode {
         Ok(admin::Accepted {
             message: format!("{hours} hours"),
         })
+    }
+
+    async fn delete_series(
+        &self,
+        tenant: &TenantName,
+        deletion: SeriesDeletion,
+    ) -> Result<(), ApiError> {
+        let SeriesDeletion { selectors, range } = deletion;
+        self.note(format!(
+            "{tenant} deletes {selectors:?} from {} to {}",
+            range.start, range.end
+        ));
+        Ok(())
+    }
+
+    async fn clean_tombstones(&self) -> Result<(), ApiError> {
+        self.note("blocks are rewritten".to_owned());
+        Ok(())
     }
 
     async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError> {

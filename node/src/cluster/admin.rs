@@ -17,6 +17,10 @@ pub(crate) const KIND_ACCOUNT: u32 = 2;
 pub(crate) const KIND_DIGESTS: u32 = 3;
 /// The kind of a question for the node's wall clock, milliseconds of UTC.
 pub(crate) const KIND_CLOCK: u32 = 4;
+/// The kind of a question whether the node's store knows the metadata plane's state at a place of its log.
+pub(crate) const KIND_FOLLOWED: u32 = 5;
+/// The kind of a request to rewrite the blocks that still have what was deleted.
+pub(crate) const KIND_CLEAN: u32 = 6;
 /// How long a node may take to give its account.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to compute digests.
@@ -250,7 +254,7 @@ impl Cluster {
         }
     }
 
-    /// Answers a peer that asks for an account or for digests.
+    /// Answers a peer that asks for an account, for digests, or for something about deletions.
     ///
     /// # Errors
     /// When the kind is unknown or the question is malformed.
@@ -262,6 +266,11 @@ impl Cluster {
                 let ask: DigestsAsk = question::decode(body)?;
                 question::encode(&self.own_digests(ask).await?)
             }
+            KIND_FOLLOWED => {
+                let index: u64 = question::decode(body)?;
+                question::encode(&self.answer_followed(index).await?)
+            }
+            KIND_CLEAN => question::encode(&super::deletions::clean(self.plane.clone()).await?),
             other => Err(Status::unimplemented(format!(
                 "unknown question of kind {other}"
             ))),

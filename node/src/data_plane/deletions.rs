@@ -4,7 +4,9 @@
 //! blocks, which are rewritten without what was deleted.
 
 use super::{DataPlane, MetadataWish};
+use anyhow::Context;
 use std::sync::atomic::Ordering;
+use trefoil_model::Millis;
 use trefoil_store_blocks::VisibleBlock;
 
 impl DataPlane {
@@ -22,6 +24,24 @@ impl DataPlane {
                 self.wish(MetadataWish::ConfirmDeletions(tenant, version));
             }
         }
+    }
+
+    /// Rewrites all blocks that still have what was deleted, and what the head has becomes blocks without it. What nobody
+    /// else does at the moment is done here, on the caller's thread.
+    ///
+    /// # Errors
+    /// When the store refuses, or deletions are not known again yet.
+    pub(crate) fn rewrite_blocks(&self) -> anyhow::Result<()> {
+        self.flush()?;
+        while !self.is_closed() {
+            // No window counts as closed: that merge is worth more work than is asked for.
+            let merged = self.engine.merge_once(Millis::MIN);
+            let merged = merged.inspect_err(|error| self.store_failed(error, "rewrite blocks"));
+            if merged.context("rewrite blocks")?.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Says that this node knows what it had confirmed before it started: from now on it takes items from peers.
