@@ -34,7 +34,7 @@ use trefoil_api::{
     SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin, limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
-use trefoil_model::{DeletionVersion, Labels, Millis, Signal, TenantId};
+use trefoil_model::{Labels, Millis, Signal, TenantId};
 use trefoil_query_promql::{
     Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
     Source, query_instant, query_range,
@@ -137,13 +137,6 @@ impl NodeBackend {
         })
     }
 
-    fn deletion_version(&self, tenant: TenantId) -> DeletionVersion {
-        let state = self.cluster.metadata.state();
-        let tenant = state.tenant(tenant);
-        // A forgotten deletion's number stays used: items written now are newer than it.
-        tenant.map_or_else(DeletionVersion::default, |t| t.deletions_newest)
-    }
-
     async fn replicate(
         &self,
         tenant: &TenantName,
@@ -167,7 +160,7 @@ impl NodeBackend {
         if let Some(reason) = formats::refusal(&self.cluster.metadata.state(), request) {
             return Err(unavailable(reason));
         }
-        let deletion = self.deletion_version(tenant);
+        let deletion = self.cluster.newest_deletion(tenant);
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
         let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));

@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod clocks;
 mod deletions;
 pub(crate) mod follow;
+pub(crate) mod known_deletions;
 mod lead;
 mod readiness;
 pub(crate) mod replicas;
@@ -33,7 +34,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 use trefoil_gossip::{Load, NodePhase};
-use trefoil_model::{NodeId, TenantId};
+use trefoil_model::{DeletionVersion, NodeId, TenantId};
 use trefoil_raft::{Command, MetadataError, MetadataPlane, Reply};
 use wishes::NodeReport;
 
@@ -72,6 +73,8 @@ pub(crate) struct Cluster {
     /// The place in the Raft log of the state that store and core have been told of; 0 until one is as new as what was
     /// acknowledged before this run.
     followed: watch::Sender<u64>,
+    /// By tenant, the newest deletion that the store knows.
+    deletions_known: Mutex<Arc<BTreeMap<TenantId, DeletionVersion>>>,
 }
 
 impl Cluster {
@@ -104,6 +107,7 @@ impl Cluster {
             described_anew: Notify::new(),
             clock,
             followed: watch::Sender::new(0),
+            deletions_known: Mutex::default(),
         })
     }
 
@@ -168,8 +172,16 @@ impl Cluster {
     /// When the metadata plane cannot be asked now.
     pub(crate) async fn follow_up(&self) -> Result<(), MetadataError> {
         self.metadata.catch_up().await?;
-        self.has_followed(self.metadata.state().applied().index)
-            .await
+        // Any state that was followed after catching up: later ones keep nobody waiting.
+        self.has_followed(1).await
+    }
+
+    /// The newest deletion of a tenant that this node knows; items that it writes are stamped with it. A forgotten one's
+    /// number stays used: items written now are newer than it. One that this program cannot read is not among them, so it
+    /// stops no writes.
+    pub(crate) fn newest_deletion(&self, tenant: TenantId) -> DeletionVersion {
+        let known = self.deletions_known.lock();
+        known.get(&tenant).copied().unwrap_or_default()
     }
 
     /// Waits until the store and the core know what the metadata plane's state at this place of its log says.

@@ -10,10 +10,10 @@
 
 use crate::{
     backend::NodeBackend,
-    cluster::{Cluster, follow},
+    cluster::{Cluster, follow, known_deletions::KnownDeletions},
     config::{self, Listen, ServeArgs, Settings},
     data_dir::DataDir,
-    data_plane::{DataPlane, Parts, WISHES_WAITING_MAX},
+    data_plane::{DataPlane, Parts, StorePolicy, WISHES_WAITING_MAX},
     formats,
     front::{Front, Listeners, until_true},
     gossip_driver::Gossip,
@@ -32,9 +32,9 @@ use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
 use trefoil_api::{Api, ApiLimits, Backend};
 use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
-use trefoil_model::{ClusterId, LineageId};
+use trefoil_model::{ClusterId, LineageId, NodeId};
 use trefoil_raft::{
-    Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, formation,
+    Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, State, formation,
 };
 use trefoil_store_journal::JournalOptions;
 use trefoil_store_metrics::MetricsError;
@@ -186,7 +186,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         settings: settings.clone(),
         journal,
         replication: trefoil_shard::Settings::default(),
-        policy: follow::store_policy(&metadata.state(), node),
+        policy: first_policy(&metadata.state(), node),
         sender,
         wishes,
         runtime: clients.clone(),
@@ -297,6 +297,12 @@ async fn join(
         .context("become part of a cluster")
 }
 
+/// What the store must not show while it recovers.
+fn first_policy(state: &State, node: NodeId) -> StorePolicy {
+    let known = KnownDeletions::default().of(state);
+    follow::store_policy(state, known, node)
+}
+
 /// Recovers the data plane; on a full disk as soon as there is space, and when what it had stored presupposes deletions
 /// that this node has not heard of again, as soon as it has. Peers are served meanwhile with what the metadata plane
 /// knows, clients are sent elsewhere.
@@ -310,7 +316,7 @@ async fn recover(
     let mut states = metadata.watch();
     loop {
         let node = parts.identity.node;
-        parts.policy = follow::store_policy(&states.borrow_and_update(), node);
+        parts.policy = first_policy(&states.borrow_and_update(), node);
         let attempt = parts.clone();
         match tokio::task::spawn_blocking(move || DataPlane::recover(attempt)).await? {
             Err(error) if is_full_disk(error.as_ref()) => {

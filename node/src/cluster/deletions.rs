@@ -6,6 +6,7 @@
 use super::{
     Cluster,
     admin::{KIND_CLEAN, KIND_FOLLOWED, refused},
+    known_deletions::compile,
 };
 use crate::data_plane::DataPlane;
 use futures::future::join_all;
@@ -14,7 +15,7 @@ use tonic::Status;
 use trefoil_api::{ApiError, SeriesDeletion, TenantName};
 use trefoil_gossip::MemberState;
 use trefoil_model::{NodeId, Signal};
-use trefoil_raft::Command;
+use trefoil_raft::{Command, state::limits::DELETIONS_PENDING_MAX};
 
 /// How long a live node may take to hear of a deletion: beyond it the client hears that one has not. Gossip knows a
 /// dead one sooner.
@@ -37,21 +38,41 @@ impl Cluster {
         deletion: SeriesDeletion,
     ) -> Result<(), ApiError> {
         self.check_enabled()?;
+        // All of them before the first is recorded: it cannot be taken back.
+        check_selectors(&deletion.selectors)?;
         let known = self.tenant_for_query(tenant.as_str()).await;
         let Some(tenant) = known.map_err(refused)? else {
             return Ok(());
         };
+        let pending = self.metadata.state().deletions(tenant).count();
+        check_room(pending, deletion.selectors.len())?;
+        let all = deletion.selectors.len();
+        let mut recorded = 0;
+        let mut failed = None;
         for selector in deletion.selectors {
-            self.command(Command::CreateDeletion {
+            let command = Command::CreateDeletion {
                 tenant,
                 signal: Signal::Metrics,
                 selector,
                 range: deletion.range,
-            })
-            .await?;
+            };
+            match self.command(command).await {
+                Ok(_) => recorded += 1,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
         }
-        let state = self.metadata.read_linearizable().await.map_err(refused)?;
-        self.wait_until_heard(state.applied().index).await
+        match failed {
+            None => self.wait_until_known().await,
+            Some(error) if recorded == 0 => Err(error),
+            Some(error) => {
+                // Those that are recorded delete, so they have to be heard of as well.
+                let heard = self.wait_until_known().await.err();
+                Err(partly_recorded(recorded, all, &error, heard.as_ref()))
+            }
+        }
     }
 
     /// Has all live nodes rewrite the blocks that still have what was deleted.
@@ -60,9 +81,8 @@ impl Cluster {
     /// As `Backend::clean_tombstones`.
     pub(crate) async fn clean_tombstones(&self) -> Result<(), ApiError> {
         self.check_enabled()?;
-        let state = self.metadata.read_linearizable().await.map_err(refused)?;
-        self.wait_until_heard(state.applied().index).await?;
-        let others = self.others_alive();
+        self.wait_until_known().await?;
+        let others = self.others_active();
         let asked = others.iter().map(|node| async move {
             let cleaned = self.ask::<_, ()>(*node, KIND_CLEAN, &(), CLEAN_TIMEOUT);
             cleaned.await.err().map(|status| (*node, status))
@@ -89,11 +109,17 @@ impl Cluster {
         }
     }
 
+    /// Waits until the stores of all live nodes know what is decided by now.
+    async fn wait_until_known(&self) -> Result<(), ApiError> {
+        let state = self.metadata.read_linearizable().await.map_err(refused)?;
+        self.wait_until_heard(state.applied().index).await
+    }
+
     /// Waits until the stores of all live nodes know the metadata plane's state at this place of its log.
     async fn wait_until_heard(&self, index: u64) -> Result<(), ApiError> {
         self.has_followed(index).await.map_err(refused)?;
         let until = Instant::now() + HEARD_PATIENCE;
-        let others = self.others_alive();
+        let others = self.others_active();
         let asked = others.iter().map(|node| self.hears(*node, index, until));
         let heard = join_all(asked).await;
         let silent = others.iter().zip(heard).filter(|(_, heard)| !heard);
@@ -107,11 +133,11 @@ impl Cluster {
         }
     }
 
-    /// Whether a node hears of it in time, or is not alive any more.
+    /// Whether a node hears of it in time, or is gone.
     async fn hears(&self, node: NodeId, index: u64, until: Instant) -> bool {
         loop {
             let answer = self.ask::<_, ()>(node, KIND_FOLLOWED, &index, HEARD_TIMEOUT);
-            if answer.await.is_ok() || !self.others_alive().contains(&node) {
+            if answer.await.is_ok() || !self.others_active().contains(&node) {
                 return true;
             }
             if Instant::now() >= until {
@@ -121,16 +147,12 @@ impl Cluster {
         }
     }
 
-    /// The other members that gossip takes to be alive.
-    fn others_alive(&self) -> Vec<NodeId> {
+    /// The other members that may take writes. A suspect is one: it is often only slow, and it is down soon if it is not.
+    fn others_active(&self) -> Vec<NodeId> {
         let state = self.metadata.state();
         let view = self.gossip.watch().borrow().clone();
-        let alive = view
-            .members
-            .iter()
-            .filter(|m| m.state == MemberState::Alive);
-        let alive = alive.map(|member| member.identity.node);
-        alive
+        let seen = view.members.iter();
+        active(seen.map(|member| (member.identity.node, member.state)))
             .filter(|node| *node != self.identity.node && state.member(*node).is_some())
             .collect()
     }
@@ -157,9 +179,92 @@ pub(super) async fn clean(plane: std::sync::Arc<DataPlane>) -> Result<(), Status
     done.map_err(|error| Status::unavailable(format!("{error:#}")))
 }
 
+fn active(seen: impl Iterator<Item = (NodeId, MemberState)>) -> impl Iterator<Item = NodeId> {
+    let active = seen.filter(|(_, state)| state.is_active());
+    active.map(|(node, _)| node)
+}
+
+/// Refuses what a store could not apply: once recorded, it would stay for ever.
+fn check_selectors(selectors: &[String]) -> Result<(), ApiError> {
+    for selector in selectors {
+        compile(selector).map_err(|error| ApiError::parameter("match[]", error))?;
+    }
+    Ok(())
+}
+
+fn check_room(pending: usize, wanted: usize) -> Result<(), ApiError> {
+    match pending + wanted <= DELETIONS_PENDING_MAX {
+        true => Ok(()),
+        false => Err(ApiError::Conflict(format!(
+            "nothing was deleted: {pending} deletions are pending, with these {wanted} they would be more than \
+             {DELETIONS_PENDING_MAX}"
+        ))),
+    }
+}
+
+/// The answer when some selectors are recorded and a later one is not; of the kind of what went wrong.
+fn partly_recorded(
+    recorded: usize,
+    all: usize,
+    error: &ApiError,
+    unheard: Option<&ApiError>,
+) -> ApiError {
+    let unheard = unheard.map_or(String::new(), |why| format!("; {why}"));
+    let message =
+        format!("{recorded} of {all} selectors are recorded as deletions, then: {error}{unheard}");
+    match error {
+        ApiError::Conflict(_) => ApiError::Conflict(message),
+        _ => not_yet(message),
+    }
+}
+
 fn not_yet(message: String) -> ApiError {
     ApiError::Unavailable {
         message,
         retry_after: Duration::from_secs(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspects_are_waited_for() {
+        let states = [
+            MemberState::Alive,
+            MemberState::Suspect,
+            MemberState::Down,
+            MemberState::Left,
+        ];
+        let seen = states.into_iter().enumerate();
+        let seen = seen.map(|(index, state)| (NodeId(index as u64), state));
+        let waited_for: Vec<NodeId> = active(seen).collect();
+        assert_eq!(waited_for, [NodeId(0), NodeId(1)]);
+    }
+
+    #[test]
+    fn all_selectors_are_checked_before_the_first_is_recorded() {
+        let selectors = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let right: Vec<String> = selectors(&["up", "{a=~\"b.*\"}"]);
+        assert!(check_selectors(&right).is_ok());
+        // The parser takes it, the store does not.
+        let wrong: Vec<String> = selectors(&["up", "{a=~\"\\\\pL{80}\"}"]);
+        assert_eq!(check_selectors(&wrong).map_err(|e| e.status()), Err(400));
+        assert!(check_room(DELETIONS_PENDING_MAX - 2, 2).is_ok());
+        let refused = check_room(DELETIONS_PENDING_MAX - 1, 2);
+        assert_eq!(refused.map_err(|e| e.status()), Err(409));
+    }
+
+    #[test]
+    fn what_is_recorded_is_said_when_a_later_one_fails() {
+        let error = ApiError::Conflict("there is no room".to_owned());
+        let unheard = not_yet("b has not heard".to_owned());
+        let answer = partly_recorded(2, 3, &error, Some(&unheard));
+        assert_eq!(answer.status(), 409);
+        let text = answer.to_string();
+        for part in ["2 of 3", "there is no room", "b has not heard"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

@@ -1,31 +1,36 @@
 //! Tells the replication core what the metadata plane and gossip say.
 
-use super::{Cluster, retention::cut_off};
-use crate::{clock, data_plane::StorePolicy, query::storage::engine_matchers};
+use super::{
+    Cluster,
+    known_deletions::{Known, KnownDeletions},
+    retention::cut_off,
+};
+use crate::{clock, data_plane::StorePolicy};
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_gossip::MemberState;
-use trefoil_model::{DeletionVersion, NodeId, Signal, TenantId, key_hash};
-use trefoil_query_promql::parse_selector;
-use trefoil_raft::{State, Tenant};
+use trefoil_model::{DeletionVersion, NodeId, TenantId, key_hash};
+use trefoil_raft::State;
 use trefoil_shard::Event;
-use trefoil_store_metrics::Deletion;
 
 /// Follows the metadata plane until it stops.
 pub(super) async fn metadata(cluster: Arc<Cluster>) {
     let mut states = cluster.metadata.watch();
     let mut catching_up = cluster.metadata.caught_up();
+    let mut compiled = KnownDeletions::default();
     loop {
         // Asked before the state is read: it is then as new as the one that proved it.
         let caught_up = *catching_up.borrow_and_update();
         let state = states.borrow_and_update().clone();
-        // The store first: the core must not claim a deletion that the store does not apply.
-        cluster
-            .plane
-            .set_policy(store_policy(&state, cluster.identity.node));
+        let known = compiled.of(&state);
+        let versions = Arc::new(newest_versions(&known));
+        // The store first: the core must not claim a deletion that the store does not apply, nor a write be stamped with it.
+        let policy = store_policy(&state, known, cluster.identity.node);
+        cluster.plane.set_policy(policy);
         cluster.plane.feed(Event::Metadata {
             table: state.placement().clone(),
-            deletions: Arc::new(deletion_versions(&state)),
+            deletions: Arc::clone(&versions),
         });
+        *cluster.deletions_known.lock() = versions;
         if caught_up {
             cluster.plane.take_items();
             cluster.followed.send_replace(state.applied().index);
@@ -41,15 +46,17 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
 }
 
 /// What the store of this node must not show, by the metadata plane's word.
-pub(crate) fn store_policy(state: &State, node: NodeId) -> StorePolicy {
+pub(crate) fn store_policy(state: &State, known: Known, node: NodeId) -> StorePolicy {
     let mut policy = StorePolicy::default();
     let mut epoch = Vec::new();
+    for (tenant, newest, deletions) in known {
+        epoch.extend_from_slice(&tenant.0.to_le_bytes());
+        epoch.extend_from_slice(&newest.0.to_le_bytes());
+        policy.deletions.push((tenant, newest, deletions));
+    }
     for tenant in state.tenants() {
-        let (newest, deletions) = known_deletions(state, tenant);
         epoch.extend_from_slice(&tenant.id.0.to_le_bytes());
-        epoch.extend_from_slice(&tenant.deletions_newest.0.to_le_bytes());
         epoch.extend_from_slice(&tenant.retention_number.to_le_bytes());
-        policy.deletions.push((tenant.id, newest, deletions));
         let confirmed = state
             .deletions(tenant.id)
             .filter(|deletion| deletion.confirmed.contains(&node))
@@ -63,37 +70,10 @@ pub(crate) fn store_policy(state: &State, node: NodeId) -> StorePolicy {
     policy
 }
 
-/// The newest deletion of a tenant up to which this program can apply all, and those that are not forgotten. One that
-/// cannot be read ends it: what presupposes it is not stored here, so that it is not claimed to be applied.
-fn known_deletions(state: &State, tenant: &Tenant) -> (DeletionVersion, Vec<Deletion>) {
-    let mut readable = Vec::new();
-    for fact in state.deletions(tenant.id) {
-        let matchers = parse_selector(&fact.selector)
-            .ok()
-            .and_then(|m| engine_matchers(&m).ok());
-        match matchers {
-            _ if fact.signal != Signal::Metrics => {}
-            Some(matchers) => readable.push(Deletion {
-                version: fact.version,
-                matchers,
-                range: fact.range,
-            }),
-            None => {
-                // It was parsed before it was proposed, so only a newer program can have written it.
-                let selector = &fact.selector;
-                tracing::error!(selector, "a deletion cannot be read by this version");
-                return (DeletionVersion(fact.version.0.saturating_sub(1)), readable);
-            }
-        }
-    }
-    (tenant.deletions_newest, readable)
-}
-
 /// The newest deletion of each tenant that ever had one: a forgotten one is still known.
-fn deletion_versions(state: &State) -> BTreeMap<TenantId, DeletionVersion> {
-    state
-        .tenants()
-        .map(|tenant| (tenant.id, known_deletions(state, tenant).0))
+fn newest_versions(known: &Known) -> BTreeMap<TenantId, DeletionVersion> {
+    let newest = known.iter().map(|(tenant, newest, _)| (*tenant, *newest));
+    newest
         .filter(|(_, newest)| *newest > DeletionVersion(0))
         .collect()
 }
