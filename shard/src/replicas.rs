@@ -137,8 +137,10 @@ impl Replicas {
         after: &ShardEntry,
     ) -> ShardSet {
         let mut former = ShardSet::new();
+        let is_former =
+            |replica: &Replica| is_of_former_stay(self.node, self.lineage, replica, before, after);
         for (part, replica) in self.replicas.within(shards) {
-            if replica.is_some_and(|replica| is_of_former_stay(self.node, replica, before, after)) {
+            if replica.is_some_and(is_former) {
                 former = former.union(&part);
             }
         }
@@ -258,6 +260,7 @@ impl Replicas {
 /// Whether the stay that the row speaks of began after the one that the replica is of had ended.
 fn is_of_former_stay(
     node: NodeId,
+    data_lineage: LineageId,
     replica: &Replica,
     before: Option<&ShardEntry>,
     after: &ShardEntry,
@@ -276,9 +279,12 @@ fn is_of_former_stay(
     match record_before {
         Some(record_before) if record_before.lineage != record.lineage => {
             // A loss was recorded, which raises the number too. Was there time to leave and to come back? What an amnesiac
-            // has left counts for nothing; a replica that lost a block is kept.
+            // has left counts for nothing; a replica that lost a block is kept. One that has a lineage of its own has had its
+            // loss recorded under that, and a stay begins with the lineage of the data: that is no loss, but a new stay.
             let left = record.counts_from > number_before.next();
-            left && replica.trust == Trust::Amnesiac && replica.lineage.is_none()
+            let own = replica.lineage.filter(|own| *own != data_lineage);
+            let anew = own.is_some() && record.lineage == data_lineage;
+            left && (anew || (replica.trust == Trust::Amnesiac && replica.lineage.is_none()))
         }
         _ => true,
     }

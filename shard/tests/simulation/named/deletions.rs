@@ -17,6 +17,22 @@ impl World {
         self.client.broken.get_or_insert(why.to_owned());
     }
 
+    /// C hears of nothing while it is no owner: not that it is none, and not what is deleted.
+    fn leave_and_come_back_unheard(&mut self) {
+        self.without_plane(C);
+        self.part(&[C], &[A, B, D]);
+        for shard in [0, 1] {
+            self.move_shard(shard, &[A, B, D]);
+        }
+        self.delete_every_class();
+        self.forget(&[A, B, D]);
+        self.begin_move(0, &[A, B, C]);
+        self.cut.clear();
+        self.without_plane.clear();
+        self.publish();
+        self.until(|world| !world.is_joint(0));
+    }
+
     fn copies(&self, index: usize) -> u64 {
         let core = self.nodes[index].core.as_ref();
         core.map_or(0, |core| core.status().copies)
@@ -52,19 +68,26 @@ fn a_new_stay_begins_with_nothing() {
         |world| {
             world.write_of_every_class();
             world.flush(C);
-            // C hears of nothing while it is no owner: not that it is none, and not what is deleted.
-            world.without_plane(C);
-            world.part(&[C], &[A, B, D]);
-            for shard in [0, 1] {
-                world.move_shard(shard, &[A, B, D]);
-            }
-            world.delete_every_class();
-            world.forget(&[A, B, D]);
-            world.begin_move(0, &[A, B, C]);
-            world.cut.clear();
-            world.without_plane.clear();
-            world.publish();
-            world.until(|world| !world.is_joint(0));
+            world.leave_and_come_back_unheard();
+        },
+    );
+}
+
+#[test]
+fn a_new_stay_of_a_replica_that_was_repaired_begins_with_nothing() {
+    check(
+        |faults| faults.former_stay_goes_on = true,
+        "D3",
+        4,
+        |world| {
+            world.write_of_every_class();
+            world.flush(C);
+            // The loss is recorded, under a lineage of the replica's own, and what was lost is copied.
+            assert!(world.nodes[C].damage_block(0));
+            world.notice_damage(C, &ShardSet::all(2), EVER);
+            world.run(3000);
+            world.flush(C);
+            world.leave_and_come_back_unheard();
         },
     );
 }
