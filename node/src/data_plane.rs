@@ -419,8 +419,10 @@ impl DataPlane {
     pub(crate) fn set_policy(&self, policy: StorePolicy) {
         set_policy(&self.engine, policy.deletions, policy.cut_offs);
         *self.policy_epoch.lock() = policy.epoch;
-        let deletions = policy.confirmed;
-        self.feed(Event::Confirmed { deletions });
+        self.feed(Event::Confirmed {
+            deletions: policy.confirmed,
+            pending: policy.pending,
+        });
     }
 
     /// Why this owner takes no items at present: its disk is full, or too far behind.

@@ -587,6 +587,7 @@ impl Replication {
             dirty |= stale.iter().any(|shard| known(shard).is_none_or(is_new));
             moved.push((stale, record.lineage));
         }
+        self.forgetting.positions_moved |= moved.iter().any(|(stale, _)| !stale.is_empty());
         for (shards, lineage) in moved {
             let reached = Reached {
                 position,
@@ -715,6 +716,7 @@ impl Replication {
             return;
         }
         self.positions_dirty = false;
+        self.forgetting.positions_moved = false;
         let mut records = Vec::new();
         for (peer, map) in self.positions.peers() {
             let groups = map.groups();

@@ -60,6 +60,8 @@ pub enum Event {
     Confirmed {
         /// By tenant: all up to this one.
         deletions: BTreeMap<TenantId, DeletionVersion>,
+        /// Whether any deletion waits for owners, this one or another, that have not confirmed it.
+        pending: bool,
     },
 
     // --- own journal and store ---

@@ -34,6 +34,12 @@ pub(crate) struct Forgetting {
     heard: Vec<ConfigurationNumber>,
     /// Shards in which this node's stay began with a number that it has only from peers.
     pub(crate) unheard: ShardSet,
+    /// Whether any owner of the cluster has yet to confirm a deletion.
+    pub(crate) pending: bool,
+    /// Whether positions were taken that are not noted, because they pass no parcel of this owner's shards.
+    pub(crate) positions_moved: bool,
+    /// When such positions were noted last.
+    positions_noted_at: Duration,
 }
 
 #[derive(Debug)]
@@ -196,6 +202,21 @@ impl Replication {
         let due: Vec<TenantId> = due.map(|(tenant, _)| *tenant).collect();
         for tenant in due {
             self.close_for_older(tenant);
+        }
+        self.note_moved_positions(step.now);
+    }
+
+    /// While a deletion is pending, has positions noted that pass no parcel of this owner's shards, now and then: another
+    /// owner may keep an older parcel of other shards for nothing else, and on data at rest no news comes.
+    fn note_moved_positions(&mut self, now: Duration) {
+        let forgetting = &mut self.forgetting;
+        let due = forgetting.positions_noted_at + self.settings.positions_interval;
+        let wanted = forgetting.pending && forgetting.positions_moved && now >= due;
+        let is_kept_from =
+            self.faults.positions_noted_at_closing || self.faults.positions_noted_with_news;
+        if wanted && !is_kept_from {
+            forgetting.positions_noted_at = now;
+            self.positions_dirty = true;
         }
     }
 

@@ -114,7 +114,10 @@ impl Replication {
                 }
             }
             Event::Metadata { table, deletions } => self.on_metadata(step, &table, deletions),
-            Event::Confirmed { deletions } => self.on_confirmed(step, &deletions),
+            Event::Confirmed { deletions, pending } => {
+                self.forgetting.pending = pending;
+                self.on_confirmed(step, &deletions);
+            }
             Event::Durable { end } => self.on_durable(step, end),
             Event::Applied { end } => {
                 self.journal.applied = self.journal.applied.max(end);

@@ -31,6 +31,8 @@ pub struct Settings {
     /// How long requests may be under way that were stamped before their coordinator learnt of a deletion. Older ones
     /// are refused, and their clients send them again.
     pub deletion_grace: Duration,
+    /// While a deletion waits for owners to confirm it, between two notes of positions that pass no parcel.
+    pub positions_interval: Duration,
     /// Between two windows that are scrubbed.
     pub scrub_interval: Duration,
     /// Most bytes of parcels that wait for one peer's acknowledgement. Beyond them pushes to it are skipped,
@@ -79,6 +81,7 @@ impl Default for Settings {
             repeat_interval: millis(1000),
             export_idle: millis(30_000),
             deletion_grace: millis(30_000),
+            positions_interval: millis(60_000),
             scrub_interval: millis(10_000),
             window_bytes_max: 32 << 20,
             window_pushes_max: 2048,
@@ -156,6 +159,8 @@ pub struct Faults {
     pub unheard_owner_stores: bool,
     /// Positions are made durable only when there was something to fetch, or something that was held already.
     pub positions_noted_with_news: bool,
+    /// Positions that pass no parcel of an owner's shards are made durable when it closes a tenant, and never again.
+    pub positions_noted_at_closing: bool,
     /// Items are stored although they are older than a deletion that this owner has confirmed.
     pub closed_taken: bool,
     /// Imports claim the deletions that the receiver knows instead of those that the source applied.

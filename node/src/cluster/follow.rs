@@ -66,6 +66,7 @@ pub(crate) fn store_policy(state: &State, known: Known, node: NodeId) -> StorePo
         let cut_off = cut_off(tenant).map(|before| (tenant.id, before));
         policy.cut_offs.extend(cut_off);
     }
+    policy.pending = state.deletions_pending().next().is_some();
     policy.epoch = key_hash(TenantId(0), &epoch);
     policy
 }

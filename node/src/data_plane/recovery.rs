@@ -68,6 +68,8 @@ pub(crate) struct StorePolicy {
     pub(crate) epoch: u64,
     /// By tenant, up to where this node has confirmed deletions, or all owners have.
     pub(crate) confirmed: BTreeMap<TenantId, DeletionVersion>,
+    /// Whether any deletion waits for owners that have not confirmed it.
+    pub(crate) pending: bool,
 }
 
 impl DataPlane {

@@ -23,6 +23,7 @@ impl Node {
     fn confirmed(&mut self, version: u64) {
         self.feed(Event::Confirmed {
             deletions: BTreeMap::from([(TENANT, DeletionVersion(version))]),
+            pending: true,
         });
     }
 }

@@ -111,6 +111,7 @@ impl Setup {
                 export_idle: millis(1500),
                 scrub_interval: millis(300),
                 deletion_grace: millis(400),
+                positions_interval: millis(500),
                 ..Settings::default()
             },
             faults: Faults::default(),
@@ -738,7 +739,8 @@ impl World {
         let confirmed = metadata.confirmed.get(&node.id).copied();
         let confirmed = confirmed.unwrap_or_default().max(metadata.forgotten);
         let deletions = [(TENANT, confirmed)].into();
-        self.feed(index, Event::Confirmed { deletions });
+        let pending = metadata.forgotten < newest;
+        self.feed(index, Event::Confirmed { deletions, pending });
         for (number, class) in metadata.classes.iter().enumerate() {
             let version = DeletionVersion(number as u64 + 1);
             if version > metadata.forgotten {

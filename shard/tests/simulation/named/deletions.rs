@@ -228,3 +228,41 @@ fn a_deletion_is_forgotten_on_data_at_rest() {
         },
     );
 }
+
+#[test]
+fn a_parcel_of_other_shards_does_not_keep_a_deletion() {
+    let prepare = |setup: &mut Setup| {
+        setup.nodes = 4;
+        setup.settings.journal_bytes_max = 1 << 20;
+    };
+    check_setup(
+        prepare,
+        |faults, _| faults.positions_noted_at_closing = true,
+        "the deletion stays",
+        |world| {
+            // Shard 0 is C's, shard 1 is D's; A and B own both.
+            world.move_shard(1, &[A, B, D]);
+            world.run(500);
+            // A does not hear of the deletions while the others close, and journals items of shard 1 that are older.
+            world.without_plane(A);
+            world.delete_every_class();
+            world.run(1500);
+            for _ in 0..12 {
+                world.write_one(A, 1, 300);
+            }
+            world.run(1000);
+            world.without_plane.clear();
+            world.publish();
+            for _ in 0..4 {
+                world.run(1500);
+                for index in [A, B, C, D] {
+                    world.flush(index);
+                }
+            }
+            world.run(1000);
+            if world.coverage.of(Seen::DeletionForgotten) == 0 {
+                world.fail("the deletion stays, though everybody has applied it");
+            }
+        },
+    );
+}
