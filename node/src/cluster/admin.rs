@@ -267,8 +267,8 @@ impl Cluster {
                 question::encode(&self.own_digests(ask).await?)
             }
             KIND_FOLLOWED => {
-                let index: u64 = question::decode(body)?;
-                question::encode(&self.answer_followed(index).await?)
+                let wanted = question::decode(body)?;
+                question::encode(&self.answer_followed(wanted).await?)
             }
             KIND_CLEAN => question::encode(&super::deletions::clean(self.plane.clone()).await?),
             other => Err(Status::unimplemented(format!(

@@ -10,12 +10,13 @@ use super::{
 };
 use crate::data_plane::DataPlane;
 use futures::future::join_all;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
-use tonic::Status;
+use tonic::{Code, Status};
 use trefoil_api::{ApiError, SeriesDeletion, TenantName};
 use trefoil_gossip::MemberState;
-use trefoil_model::{NodeId, Signal};
-use trefoil_raft::{Command, state::limits::DELETIONS_PENDING_MAX};
+use trefoil_model::{DeletionVersion, NodeId, Signal, TenantId};
+use trefoil_raft::{Command, Reply, state::limits::DELETIONS_PENDING_MAX};
 
 /// How long a live node may take to hear of a deletion: beyond it the client hears that one has not. Gossip knows a
 /// dead one sooner.
@@ -26,6 +27,15 @@ const HEARD_TIMEOUT: Duration = Duration::from_secs(3);
 const HEARD_PAUSE: Duration = Duration::from_millis(100);
 /// How long a node may take to rewrite its blocks.
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a node is asked whether its store knows it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Followed {
+    /// The place in the metadata plane's log.
+    index: u64,
+    /// A deletion that it has to apply.
+    deletion: Option<(TenantId, DeletionVersion)>,
+}
 
 impl Cluster {
     /// Records the deletion of a tenant's series, one selector after the other, and waits until all live nodes know it.
@@ -40,14 +50,13 @@ impl Cluster {
         self.check_enabled()?;
         // All of them before the first is recorded: it cannot be taken back.
         check_selectors(&deletion.selectors)?;
-        let known = self.tenant_for_query(tenant.as_str()).await;
-        let Some(tenant) = known.map_err(refused)? else {
+        let Some(tenant) = self.tenant_to_delete(tenant).await? else {
             return Ok(());
         };
         let pending = self.metadata.state().deletions(tenant).count();
         check_room(pending, deletion.selectors.len())?;
         let all = deletion.selectors.len();
-        let mut recorded = 0;
+        let mut recorded = Vec::with_capacity(all);
         let mut failed = None;
         for selector in deletion.selectors {
             let command = Command::CreateDeletion {
@@ -57,21 +66,51 @@ impl Cluster {
                 range: deletion.range,
             };
             match self.command(command).await {
-                Ok(_) => recorded += 1,
-                Err(error) => {
-                    failed = Some(error);
-                    break;
+                Ok(Reply::Deletion(version)) => recorded.push(version),
+                Ok(other) => {
+                    failed = Some(not_yet(format!("an answer to another command: {other:?}")))
                 }
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() {
+                break;
             }
         }
+        // Those that are recorded delete, so they have to be heard of also when a later one failed.
+        let heard = match recorded.last() {
+            Some(newest) => self.wait_until_known(Some((tenant, *newest))).await,
+            None => Ok(()),
+        };
         match failed {
-            None => self.wait_until_known().await,
-            Some(error) if recorded == 0 => Err(error),
-            Some(error) => {
-                // Those that are recorded delete, so they have to be heard of as well.
-                let heard = self.wait_until_known().await.err();
-                Err(partly_recorded(recorded, all, &error, heard.as_ref()))
-            }
+            None => heard,
+            Some(error) if recorded.is_empty() => Err(error),
+            Some(error) => Err(partly_recorded(
+                recorded.len(),
+                all,
+                &error,
+                heard.err().as_ref(),
+            )),
+        }
+    }
+
+    /// The tenant, if it has ever written, and if what was deleted of it before can be applied here: what follows a deletion
+    /// that a program cannot read is not applied by it either.
+    async fn tenant_to_delete(&self, name: &TenantName) -> Result<Option<TenantId>, ApiError> {
+        let state = self.metadata.read_linearizable().await.map_err(refused)?;
+        let followed = self.has_followed(state.applied().index).await;
+        followed.map_err(refused)?;
+        let Some(tenant) = state.tenant_id(name.as_str()) else {
+            return Ok(None);
+        };
+        let recorded = state.tenant(tenant).map(|tenant| tenant.deletions_newest);
+        let known = self.newest_deletion(tenant);
+        match recorded.is_some_and(|newest| newest > known) {
+            true => Err(ApiError::Conflict(format!(
+                "nothing was deleted: this node's program cannot read deletion {} of this tenant, which another version \
+                 recorded, and could apply none after it",
+                known.next()
+            ))),
+            false => Ok(Some(tenant)),
         }
     }
 
@@ -81,7 +120,7 @@ impl Cluster {
     /// As `Backend::clean_tombstones`.
     pub(crate) async fn clean_tombstones(&self) -> Result<(), ApiError> {
         self.check_enabled()?;
-        self.wait_until_known().await?;
+        self.wait_until_known(None).await?;
         let others = self.others_active();
         let asked = others.iter().map(|node| async move {
             let cleaned = self.ask::<_, ()>(*node, KIND_CLEAN, &(), CLEAN_TIMEOUT);
@@ -109,39 +148,46 @@ impl Cluster {
         }
     }
 
-    /// Waits until the stores of all live nodes know what is decided by now.
-    async fn wait_until_known(&self) -> Result<(), ApiError> {
+    /// Waits until the stores of all live nodes know what is decided by now, and apply this deletion.
+    async fn wait_until_known(
+        &self,
+        deletion: Option<(TenantId, DeletionVersion)>,
+    ) -> Result<(), ApiError> {
         let state = self.metadata.read_linearizable().await.map_err(refused)?;
-        self.wait_until_heard(state.applied().index).await
-    }
-
-    /// Waits until the stores of all live nodes know the metadata plane's state at this place of its log.
-    async fn wait_until_heard(&self, index: u64) -> Result<(), ApiError> {
-        self.has_followed(index).await.map_err(refused)?;
+        let index = state.applied().index;
+        let wanted = Followed { index, deletion };
+        let own = self.answer_followed(wanted).await;
         let until = Instant::now() + HEARD_PATIENCE;
         let others = self.others_active();
-        let asked = others.iter().map(|node| self.hears(*node, index, until));
-        let heard = join_all(asked).await;
-        let silent = others.iter().zip(heard).filter(|(_, heard)| !heard);
-        let silent: Vec<String> = silent.map(|(node, _)| self.node_name(*node)).collect();
+        let asked = others.iter().map(|node| self.hears(*node, wanted, until));
+        let own = (self.identity.node, own);
+        let heard = others.iter().copied().zip(join_all(asked).await);
+        let silent = heard
+            .chain([own])
+            .filter_map(|(node, heard)| Some((node, heard.err()?)));
+        let silent: Vec<String> = silent
+            .map(|(node, status)| format!("{} ({})", self.node_name(node), status.message()))
+            .collect();
         match silent.is_empty() {
             true => Ok(()),
             false => Err(not_yet(format!(
-                "the deletion is recorded, but {} has not heard of it yet: what is written through it may be deleted too",
+                "the deletion is recorded, but not known to {}: what is written through it may be deleted too",
                 silent.join(", ")
             ))),
         }
     }
 
     /// Whether a node hears of it in time, or is gone.
-    async fn hears(&self, node: NodeId, index: u64, until: Instant) -> bool {
+    async fn hears(&self, node: NodeId, wanted: Followed, until: Instant) -> Result<(), Status> {
         loop {
-            let answer = self.ask::<_, ()>(node, KIND_FOLLOWED, &index, HEARD_TIMEOUT);
-            if answer.await.is_ok() || !self.others_active().contains(&node) {
-                return true;
+            let answer = self.ask::<_, ()>(node, KIND_FOLLOWED, &wanted, HEARD_TIMEOUT);
+            let answer = answer.await;
+            if answer.is_ok() || !self.others_active().contains(&node) {
+                return Ok(());
             }
-            if Instant::now() >= until {
-                return false;
+            let never = matches!(&answer, Err(status) if status.code() == Code::FailedPrecondition);
+            if never || Instant::now() >= until {
+                return answer;
             }
             tokio::time::sleep(HEARD_PAUSE).await;
         }
@@ -160,10 +206,17 @@ impl Cluster {
     /// Answers a peer that asks whether this node has heard of something.
     ///
     /// # Errors
-    /// When it has not within some seconds.
-    pub(super) async fn answer_followed(&self, index: u64) -> Result<(), Status> {
-        let followed = self.has_followed(index).await;
-        followed.map_err(|error| Status::unavailable(error.to_string()))
+    /// When it has not within some seconds; [`Code::FailedPrecondition`] when it never will apply the deletion with this
+    /// program.
+    pub(super) async fn answer_followed(&self, wanted: Followed) -> Result<(), Status> {
+        let followed = self.has_followed(wanted.index).await;
+        followed.map_err(|error| Status::unavailable(error.to_string()))?;
+        match wanted.deletion {
+            Some((tenant, version)) if self.newest_deletion(tenant) < version => Err(
+                Status::failed_precondition("its program cannot read a deletion before this one"),
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -119,6 +119,11 @@ impl NodeCollector {
             "Bytes of all blocks",
             stats.block_bytes as f64,
         )?;
+        writer.gauge(
+            "trefoil_blocks_samples",
+            "Samples in all blocks",
+            stats.block_samples as f64,
+        )?;
         let bytes = stats.head_bytes as f64;
         writer.gauge("trefoil_head_size_bytes", "Memory of the head", bytes)?;
         writer.gauge(
