@@ -7,6 +7,25 @@
 use crate::rows::{read_short, text_end};
 use trefoil_model::{LABEL_NAME_METRIC, read_varint};
 
+/// In which order a cursor gives series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeriesOrder {
+    /// That of query results, in which a walk can be continued by another one.
+    Label,
+    /// That in which blocks store them: a walk reads every piece once, with few samples in memory.
+    Block,
+}
+
+impl SeriesOrder {
+    /// Appends the key of canonical label bytes in this order.
+    pub(crate) fn write_key(self, canonical: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Label => write_label_key(canonical, out),
+            Self::Block => write_block_key(canonical, out),
+        }
+    }
+}
+
 /// Walks the (name, value) pairs of canonical label bytes. Ends early when the bytes are not canonical.
 pub(crate) struct Pairs<'a> {
     bytes: &'a [u8],

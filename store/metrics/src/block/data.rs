@@ -101,6 +101,29 @@ impl DataSeries<'_> {
         column.get(self.front..end).filter(|cut| !cut.is_empty())
     }
 
+    /// Appends the samples `start..end` of the series, whose timestamps are these and whose samples are numbers, to `column`. `None`
+    /// when the values are malformed; then the column is, too.
+    pub(super) fn append(
+        &self,
+        timestamps: &[Millis],
+        (start, end): (usize, usize),
+        column: &mut Column,
+    ) -> Option<()> {
+        let values = &mut column.values;
+        let before = values.len();
+        match constant(self.values) {
+            Some(value) => values.resize(before + end - start, value),
+            None => {
+                decode_values(self.values, timestamps.len(), values)?;
+                values.truncate(before + end);
+                values.drain(before..before + start);
+            }
+        }
+        column.timestamps.extend_from_slice(&timestamps[start..end]);
+        column.pad();
+        Some(())
+    }
+
     /// Decodes the samples `start..end` of the series, whose timestamps are these, into `memory`, whose former content is
     /// lost. `None` when the values are malformed.
     pub(super) fn decode<'c>(

@@ -4,7 +4,7 @@
 mod search;
 
 use super::columns::Columns;
-use super::data::DataPiece;
+use super::data::{DataPiece, DataSeries};
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
 use super::kept::KeptPieces;
 use super::label_index::read_page;
@@ -21,7 +21,7 @@ use roaring::RoaringBitmap;
 use std::any::Any;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
-use trefoil_model::{ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId, TimeRange};
 use trefoil_store_blocks::{BlockFile, BlockId};
 use zstd::bulk::Decompressor;
 
@@ -214,6 +214,7 @@ fn decompress(frame: &[u8], content_max: usize) -> std::io::Result<Option<Vec<u8
 }
 
 /// One query's access to a tenant in a block.
+#[derive(Clone)]
 pub(crate) struct TenantReader {
     block: Arc<BlockReader>,
     index: usize,
@@ -353,8 +354,37 @@ impl TenantReader {
         range: TimeRange,
         mut each: impl FnMut(u32, SampleSlice<'_>),
     ) -> Result<(), MetricsError> {
-        let mut wanted = series.peekable();
         let mut decoded = Column::default();
+        let version = self.block.version;
+        self.each_cut(series, range, |number, series, timestamps, cut| {
+            let samples = series.decode(timestamps, cut, version, &mut decoded)?;
+            each(number, samples);
+            Some(())
+        })
+    }
+
+    /// As [`TenantReader::samples`] for a block that [is plain](TenantReader::is_plain): `each` gets the number and what appends
+    /// the samples to a column.
+    pub(crate) fn append_plain(
+        &mut self,
+        series: impl Iterator<Item = u32>,
+        range: TimeRange,
+        mut each: impl FnMut(u32, &dyn Fn(&mut Column) -> Option<()>) -> Option<()>,
+    ) -> Result<(), MetricsError> {
+        self.each_cut(series, range, |number, series, timestamps, cut| {
+            each(number, &|column| series.append(timestamps, cut, column))
+        })
+    }
+
+    /// Calls `each` for the given series (ascending) that have samples inside `range`, with all their timestamps and the places of
+    /// those inside. `None` from it means that the values are malformed.
+    fn each_cut(
+        &mut self,
+        series: impl Iterator<Item = u32>,
+        range: TimeRange,
+        mut each: impl FnMut(u32, DataSeries<'_>, &[Millis], (usize, usize)) -> Option<()>,
+    ) -> Result<(), MetricsError> {
+        let mut wanted = series.peekable();
         let directory = Arc::clone(&self.directory);
         while let Some(&first) = wanted.peek() {
             let (piece, _) = directory
@@ -374,10 +404,8 @@ impl TenantReader {
                 let start = timestamps.partition_point(|at| *at < range.start);
                 let end = timestamps.partition_point(|at| *at < range.end);
                 if start < end {
-                    let samples = series
-                        .decode(timestamps, (start, end), self.block.version, &mut decoded)
+                    each(number, series, timestamps, (start, end))
                         .ok_or_else(|| self.damaged("data"))?;
-                    each(number, samples);
                 }
             }
         }

@@ -6,6 +6,7 @@ mod deletions;
 mod histograms;
 mod label_questions;
 mod metadata;
+mod walks;
 
 use super::*;
 use crate::{BodyWriter, Matcher, STALE_MARKER_BITS, SeriesSamples};
@@ -296,6 +297,18 @@ fn shown(view: &View, matchers: &[Matcher], range: TimeRange, shards: &ShardSet)
             ControlFlow::Continue(())
         };
         view.select(tenant, matchers, range, shards, each).unwrap();
+        let in_block_order = walks::in_block_order(&walks::Walk {
+            view,
+            tenant,
+            matchers,
+            range,
+            shards,
+        });
+        let count = shown.keys().filter(|(of, _)| *of == tenant).count();
+        assert_eq!(in_block_order.len(), count);
+        for (labels, samples) in in_block_order {
+            assert_eq!(shown.get(&(tenant, labels)), Some(&samples));
+        }
     }
     shown
 }

@@ -14,6 +14,7 @@ use trefoil_model::{Aggregate, Resolution, TenantId, TimeRange};
 use trefoil_store_blocks::VisibleBlock;
 
 /// What a cursor needs besides to give aggregates.
+#[derive(Clone)]
 pub(super) struct Aggregated {
     pub(super) resolution: Resolution,
     pub(super) range: TimeRange,

@@ -1,19 +1,26 @@
-//! Streams the series of a selection with their samples, in label order.
+//! Streams the series of a selection with their samples, in label order or in that of blocks.
 //!
-//! Sources keep series in their own orders. The cursor therefore reads a batch of series at a time: the
-//! batch is consecutive in label order, and inside it every source is read in the source's order, so
-//! that a piece of a block is decoded once per batch. The batch bounds memory.
+//! The cursor reads a batch of series at a time: the batch is consecutive in the wanted order, and inside it every source is
+//! read in the source's order, so that a piece of a block is decoded once per batch. The batch bounds memory. In block
+//! order small ones do, which stay in the processor's cache; in label order large ones save decoding.
 
 use super::aggregates::Aggregated;
-use super::selection::{Part, Selection, Source};
+use super::selection::{Part, Selection, Source, samples_per_series};
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
+use crate::order::SeriesOrder;
 use crate::{Matcher, MetricsError};
 use std::sync::Arc;
 use trefoil_model::{Aggregate, Histogram, Millis, ShardId, TimeRange};
 
-/// Samples in memory at once, about: 64 MiB.
-const BATCH_SAMPLES: u64 = 4 << 20;
+/// Samples in memory at once, about, on a walk in label order: 64 MiB.
+const LABEL_BATCH_SAMPLES: u64 = 4 << 20;
+
+/// The same in block order: 2 MiB.
+const BLOCK_BATCH_SAMPLES: u64 = 128 << 10;
+
+/// Memory that the histograms of a batch may take.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// Memory of a plain sample.
 const SAMPLE_BYTES: u64 = 16;
@@ -49,10 +56,12 @@ impl<'a> SeriesSamples<'a> {
     }
 }
 
-/// A cursor over series in ascending label order. Holds its view's blocks and heads.
+/// A cursor over series in ascending order. Holds its view's blocks and heads.
 pub struct SeriesCursor {
     sources: Vec<Source>,
-    selection: Selection,
+    selection: Arc<Selection>,
+    /// The rank behind the last series that it gives.
+    end: usize,
     range: TimeRange,
     batch_series: usize,
     /// Series in a batch at most, by the samples that a series has on average.
@@ -74,15 +83,21 @@ impl SeriesCursor {
         matchers: &[Matcher],
         range: TimeRange,
         with_shards: bool,
+        order: SeriesOrder,
     ) -> Result<Self, MetricsError> {
-        let selection = Selection::new(&sources, matchers, with_shards)?;
-        let batch_series = Selection::batch_series(&sources, BATCH_SAMPLES);
+        let selection = Selection::new(&sources, matchers, with_shards, order)?;
+        let batch_samples = match order {
+            SeriesOrder::Label => LABEL_BATCH_SAMPLES,
+            SeriesOrder::Block => BLOCK_BATCH_SAMPLES,
+        };
+        let batch_series = Selection::batch_series(&sources, batch_samples);
         Ok(Self {
             batch_series,
             batch_series_max: batch_series,
-            batch_bytes: (BATCH_SAMPLES * SAMPLE_BYTES) as usize,
+            batch_bytes: BATCH_BYTES,
             sources,
-            selection,
+            end: selection.len(),
+            selection: Arc::new(selection),
             range,
             batch: Vec::new(),
             batch_start: 0,
@@ -101,12 +116,37 @@ impl SeriesCursor {
     /// How many series satisfy the matchers, with or without samples in the range.
     #[must_use]
     pub fn series(&self) -> usize {
-        self.selection.len()
+        self.end - self.next
     }
 
-    /// The canonical labels of all of them, in label order.
+    /// About how many samples those series have in the blocks and heads that are read.
+    #[must_use]
+    pub fn samples_estimate(&self) -> u64 {
+        self.series() as u64 * samples_per_series(&self.sources)
+    }
+
+    /// The same walk, of which nothing was done yet, in so many pieces one behind the other, for as many threads.
+    #[must_use]
+    pub fn split(&self, pieces: usize) -> Vec<Self> {
+        let rank = |piece: usize| self.next + self.series() * piece / pieces;
+        let piece = |piece: usize| {
+            let mut cursor = Self {
+                sources: self.sources.clone(),
+                selection: Arc::clone(&self.selection),
+                end: rank(piece + 1),
+                batch: Vec::new(),
+                aggregated: self.aggregated.clone(),
+                ..*self
+            };
+            cursor.begin_at(rank(piece));
+            cursor
+        };
+        (0..pieces).map(piece).collect()
+    }
+
+    /// The canonical labels of all of them, in order.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.selection.len()).map(|rank| self.selection.canonical(rank))
+        (self.next..self.end).map(|rank| self.selection.canonical(rank))
     }
 
     /// Has about so many samples in memory at once, instead of what suits a query.
@@ -118,12 +158,17 @@ impl SeriesCursor {
 
     /// Skips the series in front of the first whose labels `reached` accepts, as it does all behind it.
     pub fn skip_until(&mut self, reached: &dyn Fn(&[u8]) -> bool) {
-        let ranks: Vec<usize> = (0..self.selection.len()).collect();
-        self.next = ranks.partition_point(|rank| !reached(self.selection.canonical(*rank)));
+        let ranks: Vec<usize> = (0..self.end).collect();
+        let first = ranks.partition_point(|rank| !reached(self.selection.canonical(*rank)));
+        self.begin_at(first);
+    }
+
+    fn begin_at(&mut self, rank: usize) {
+        self.next = rank;
         self.batch.clear();
-        self.batch_start = self.next;
+        self.batch_start = rank;
         let parts = &self.selection.parts;
-        self.parts_at = parts.partition_point(|part| (part.rank as usize) < self.next);
+        self.parts_at = parts.partition_point(|part| (part.rank as usize) < rank);
     }
 
     /// The next series that has samples in the range, or `None` behind the last.
@@ -131,9 +176,18 @@ impl SeriesCursor {
     /// # Errors
     /// [`MetricsError::DamagedBlock`]; the cursor must not be used further.
     pub fn next_series(&mut self) -> Result<Option<SeriesSamples<'_>>, MetricsError> {
+        let is_any = self.advance()?;
+        Ok(is_any.then(|| self.current()))
+    }
+
+    /// Moves to the next series that has samples in the range; `false` behind the last.
+    ///
+    /// # Errors
+    /// As for [`SeriesCursor::next_series`].
+    pub fn advance(&mut self) -> Result<bool, MetricsError> {
         loop {
-            if self.next >= self.selection.len() {
-                return Ok(None);
+            if self.next >= self.end {
+                return Ok(false);
             }
             if self.next >= self.batch_start + self.batch.len() {
                 self.read_batch()?;
@@ -142,9 +196,34 @@ impl SeriesCursor {
             self.next += 1;
             let slot = rank - self.batch_start;
             if !self.batch[slot].is_empty() || !self.rows_at(slot).is_empty() {
-                return Ok(Some(self.series_at(rank)));
+                return Ok(true);
             }
         }
+    }
+
+    /// The series that [`SeriesCursor::advance`] moved to.
+    ///
+    /// # Panics
+    /// When it did not move to any.
+    #[must_use]
+    pub fn current(&self) -> SeriesSamples<'_> {
+        self.series_at(self.next - 1)
+    }
+
+    /// Exchanges that series' timestamps, values and start timestamps for the memory of others, which the cursor uses again.
+    ///
+    /// # Panics
+    /// When [`SeriesCursor::advance`] did not move to a series.
+    pub fn swap_samples(
+        &mut self,
+        timestamps: &mut Vec<Millis>,
+        values: &mut Vec<f64>,
+        starts: &mut Vec<Millis>,
+    ) {
+        let column = &mut self.batch[self.next - 1 - self.batch_start];
+        std::mem::swap(&mut column.timestamps, timestamps);
+        std::mem::swap(&mut column.values, values);
+        std::mem::swap(&mut column.starts, starts);
     }
 
     fn rows_at(&self, slot: usize) -> &[Aggregate] {
@@ -178,7 +257,7 @@ impl SeriesCursor {
 
     /// Reads a batch, or says that its histograms take too much memory.
     fn try_batch(&mut self) -> Result<bool, MetricsError> {
-        let end = self.selection.len().min(self.next + self.batch_series);
+        let end = self.end.min(self.next + self.batch_series);
         self.batch_start = self.next;
         for column in &mut self.batch {
             column.clear();
@@ -270,6 +349,13 @@ impl SeriesCursor {
                         batch[slot_of(number) - start].extend(column.slice());
                     }
                 });
+            }
+            Source::Block {
+                reader, deletions, ..
+            } if deletions.is_empty() && reader.is_plain() => {
+                reader.append_plain(numbers, self.range, |number, append| {
+                    append(&mut batch[slot_of(number) - start])
+                })?;
             }
             Source::Block {
                 reader, deletions, ..

@@ -1,9 +1,9 @@
-//! Which series of which sources satisfy a query, each series once, in label order.
+//! Which series of which sources satisfy a query, each series once, in label order or in that of blocks.
 
 use crate::block::{BlockReader, KeptPieces, TenantReader};
 use crate::deletion::Deletion;
 use crate::head::HeadPart;
-use crate::order::write_label_key;
+use crate::order::SeriesOrder;
 use crate::{Matcher, MetricsError};
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const SAMPLES_PER_HISTOGRAM: u64 = 32;
 
 /// One place where series of a tenant are found.
+#[derive(Clone)]
 pub(super) enum Source {
     Block {
         reader: Box<TenantReader>,
@@ -115,6 +116,12 @@ impl Source {
     }
 }
 
+/// About how many samples a series has in all sources together, one at least.
+pub(super) fn samples_per_series(sources: &[Source]) -> u64 {
+    let each: u64 = sources.iter().map(Source::samples_per_series).sum();
+    each.max(1)
+}
+
 /// A series of a selection in one of its sources.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
@@ -125,7 +132,7 @@ pub(super) struct Part {
     pub(super) number: u32,
 }
 
-/// The series of a query, in label order, with their parts.
+/// The series of a query, in order, with their parts.
 #[derive(Default)]
 pub(super) struct Selection {
     arena: Vec<u8>,
@@ -146,6 +153,7 @@ impl Selection {
         sources: &[Source],
         matchers: &[Matcher],
         with_shards: bool,
+        order: SeriesOrder,
     ) -> Result<Self, MetricsError> {
         let mut selection = Self::default();
         let mut table: HashTable<u32> = HashTable::new();
@@ -161,7 +169,7 @@ impl Selection {
             })?;
         }
         drop(table);
-        selection.sort();
+        selection.sort(order);
         Ok(selection)
     }
 
@@ -184,13 +192,13 @@ impl Selection {
         number
     }
 
-    /// Brings series and parts into label order.
-    fn sort(&mut self) {
+    /// Brings series and parts into order. Sources give series in block order, so that of one source is found by one walk.
+    fn sort(&mut self, wanted: SeriesOrder) {
         let mut keys = Vec::with_capacity(self.arena.len() + self.series.len() * 16);
         let mut order: Vec<(usize, usize, u32)> = Vec::with_capacity(self.series.len());
         for (number, one) in self.series.iter().enumerate() {
             let start = keys.len();
-            write_label_key(&self.arena[one.start..one.end], &mut keys);
+            wanted.write_key(&self.arena[one.start..one.end], &mut keys);
             order.push((start, keys.len(), number as u32));
         }
         order.sort_unstable_by(|a, b| keys[a.0..a.1].cmp(&keys[b.0..b.1]));
@@ -224,7 +232,6 @@ impl Selection {
 
     /// How many series to decode at once so that about `samples` samples are in memory.
     pub(super) fn batch_series(sources: &[Source], samples: u64) -> usize {
-        let each: u64 = sources.iter().map(Source::samples_per_series).sum();
-        (samples / each.max(1)).clamp(16, 8_192) as usize
+        (samples / samples_per_series(sources)).clamp(16, 8_192) as usize
     }
 }

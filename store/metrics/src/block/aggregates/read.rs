@@ -113,6 +113,7 @@ fn read_footer(content: &[u8]) -> Option<Vec<TenantEntry>> {
 type Shapes = Vec<Vec<Aggregate>>;
 
 /// One query's access to a tenant's aggregates at one resolution.
+#[derive(Clone)]
 pub(crate) struct TenantAggregates {
     reader: Arc<AggregatesReader>,
     /// Of the tenant, and of the resolution.
