@@ -6,6 +6,7 @@
 pub(crate) mod answering;
 pub(crate) mod counts;
 pub(crate) mod evaluator;
+mod parallel;
 pub(crate) mod pins;
 pub(crate) mod question;
 pub(crate) mod select;

@@ -2,6 +2,7 @@
 
 use super::{
     evaluator::Evaluator,
+    parallel,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
     storage::ViewStorage,
 };
@@ -13,7 +14,7 @@ use std::{
 };
 use tonic::Status;
 use trefoil_model::{Labels, ShardSet, TenantId};
-use trefoil_query_promql::{Budget, QueryError, evaluate_part};
+use trefoil_query_promql::{Budget, QueryError};
 
 /// Answers a peer's question for those of its shards that this node can promise.
 ///
@@ -157,7 +158,7 @@ pub(super) fn evaluate(
     budget: &Budget,
 ) -> Result<Answer, QueryError> {
     match question {
-        Question::Part(part) => evaluate_part(&part, storage, budget).map(Answer::Part),
+        Question::Part(part) => parallel::evaluate(&part, storage, budget).map(Answer::Part),
         Question::Series(filter) => {
             let series = storage.series(&filter)?;
             let series = limited(series, &filter);

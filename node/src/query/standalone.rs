@@ -12,7 +12,16 @@ use super::{
     storage::ViewStorage,
 };
 use async_trait::async_trait;
-use std::{cell::Cell, collections::HashSet, fs, path::PathBuf, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 use trefoil_model::{
     DeletionVersion, Labels, Millis, ShardId, ShardSet, TenantId, key_hash, shard_of,
 };
@@ -56,9 +65,11 @@ struct StandaloneSource {
     rest: MemorySource,
 }
 
-/// The directory of this process.
+/// A name in this process that was not given before.
 fn directory() -> PathBuf {
-    std::env::temp_dir().join(format!("trefoil-promqltest-{}", std::process::id()))
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(format!("trefoil-promqltest-{process}-{number}"))
 }
 
 /// A directory that goes with this.
@@ -270,6 +281,78 @@ impl Source for StandaloneSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::parallel;
+    use trefoil_query_promql::{EvalOptions, Grid, PartBody, PartOutput, Span};
+
+    /// The whole expression at eleven times.
+    fn part(query: &str, output: PartOutput) -> Part {
+        let grid = Grid {
+            start: 0,
+            end: 600_000,
+            step: 60_000,
+        };
+        Part {
+            query: query.into(),
+            node: Span::new(0, query.len()),
+            output,
+            grid,
+            query_grid: grid,
+            bindings: Vec::new(),
+            options: EvalOptions::default(),
+            samples_max: SAMPLES_MAX_DEFAULT,
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_on_threads_are_the_whole() {
+        let mut target = Standalone::new().expect("a directory");
+        let mut cases = "load 1m\n".to_owned();
+        for series in 0..3 * SERIES_PER_FLUSH {
+            let (job, step) = (series % 3, series + 1);
+            cases += &format!("  m{{i=\"{series}\", job=\"{job}\"}} 0+{step}x10\n");
+        }
+        let report = trefoil_query_promql::promqltest::run(&cases, &mut target).await;
+        assert!(report.expect("a readable file").failures.is_empty());
+        let view = target.source.engine.view();
+        let (budget, all) = (Budget::default(), ShardSet::all(SHARDS));
+        let storage = ViewStorage {
+            view: &view,
+            tenant: target.source.tenant,
+            shards: &all,
+            damaged: Cell::new(None),
+            budget: &budget,
+        };
+        for (query, output) in [
+            ("rate(m[3m])", PartOutput::Rows),
+            ("sum by (job) (m)", PartOutput::Groups),
+            ("avg(m)", PartOutput::Groups),
+            ("topk(100, m)", PartOutput::Groups),
+            ("m[3m]", PartOutput::Samples),
+            ("m{job=\"1\"}", PartOutput::Presence),
+        ] {
+            let part = part(query, output);
+            let in_pieces = |pieces| {
+                parallel::evaluate_in_pieces(&part, &storage, &budget, |_| pieces).expect(query)
+            };
+            let whole = in_pieces(1);
+            let length = match &whole.body {
+                PartBody::Rows(rows) => rows.len(),
+                PartBody::Groups(groups) => groups.len(),
+                PartBody::Samples(series) => series.len(),
+            };
+            assert!(length > 0, "{query}");
+            // Bytes, because a value that is absent does not equal itself.
+            let bytes = |result| question::encode(&Answer::Part(result)).expect("an answer");
+            let whole = bytes(whole);
+            for pieces in [2, 3, 50] {
+                assert_eq!(
+                    bytes(in_pieces(pieces)),
+                    whole,
+                    "{query} in {pieces} pieces"
+                );
+            }
+        }
+    }
 
     #[test]
     fn every_shard_has_one_evaluator() {
@@ -296,7 +379,9 @@ mod tests {
         let statistics = target.source.engine.statistics();
         assert_eq!(target.flushes, 2);
         assert!(statistics.blocks > 0 && statistics.block_samples > 0);
+        let folder = target._folder.0.clone();
+        assert!(folder.exists());
         drop(target);
-        assert!(!directory().exists());
+        assert!(!folder.exists());
     }
 }

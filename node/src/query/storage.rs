@@ -1,4 +1,6 @@
 //! A pinned view of the engine as the query crate sees storage.
+//!
+//! Series come in the order of blocks, which reads each piece of them once. A walk can be cut into stretches for several threads.
 
 use super::{
     counts::{Counted, Counts},
@@ -14,7 +16,7 @@ use trefoil_query_promql::{
 };
 use trefoil_store_blocks::BlockId;
 use trefoil_store_metrics::{
-    HISTOGRAM_BITS, Matcher as EngineMatcher, MetricsError, SeriesSamples, View,
+    HISTOGRAM_BITS, Matcher as EngineMatcher, MetricsError, SeriesCursor, SeriesSamples, View,
 };
 
 /// Both sides mark the place of a histogram among the values in the same way, so values are copied as they are.
@@ -25,77 +27,129 @@ pub(super) struct ViewStorage<'a> {
     pub(super) view: &'a View,
     pub(super) tenant: TenantId,
     pub(super) shards: &'a ShardSet,
-    /// The block that turned out to be unreadable, with what of it.
-    pub(super) damaged: Cell<Option<(BlockId, &'static str)>>,
+    /// What turned out to be unreadable.
+    pub(super) damaged: Cell<Option<Damaged>>,
     /// What lists of labels count against; parts count for themselves.
     pub(super) budget: &'a Budget,
 }
 
-/// The decoded columns of a series, which the engine has at hand already.
-struct Columns<'a>(SeriesSamples<'a>);
+/// The series at which a cursor stands: its columns are decoded already.
+struct Columns<'a>(&'a mut SeriesCursor);
 
 impl SampleSource for Columns<'_> {
     fn read(&mut self, into: &mut SampleColumns) -> Result<(), QueryError> {
-        into.timestamps.extend_from_slice(self.0.timestamps);
-        into.values.extend_from_slice(self.0.values);
-        for (at, histogram) in self.0.histograms.iter().enumerate() {
-            if let Some(histogram) = histogram {
-                into.histograms.put(at, Arc::clone(histogram));
-            }
-        }
-        into.start_timestamps.extend_from_slice(self.0.starts);
+        copy_histograms(&self.0.current(), into);
+        self.0.swap_samples(
+            &mut into.timestamps,
+            &mut into.values,
+            &mut into.start_timestamps,
+        );
         Ok(())
     }
 
     fn aggregates(&mut self, into: &mut Vec<Aggregate>) -> Result<bool, QueryError> {
-        into.extend_from_slice(self.0.aggregates);
+        into.extend_from_slice(self.0.current().aggregates);
         Ok(!into.is_empty())
+    }
+}
+
+fn copy_histograms(series: &SeriesSamples<'_>, into: &mut SampleColumns) {
+    for (at, histogram) in series.histograms.iter().enumerate() {
+        if let Some(histogram) = histogram {
+            into.histograms.put(at, Arc::clone(histogram));
+        }
+    }
+}
+
+/// Some series of a selector, for one evaluation that reads nothing else.
+pub(super) struct Stretch<'a> {
+    selector: &'a Selector,
+    cursor: Cell<Option<SeriesCursor>>,
+    damaged: Cell<Option<Damaged>>,
+}
+
+/// A block that turned out to be unreadable, with what of it.
+pub(super) type Damaged = (BlockId, &'static str);
+
+impl Stretch<'_> {
+    /// What turned out to be unreadable.
+    pub(super) fn damaged(&self) -> Option<Damaged> {
+        self.damaged.get()
+    }
+}
+
+impl SeriesStorage for Stretch<'_> {
+    fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
+        match self.cursor.take() {
+            Some(cursor) if selector == self.selector => walk(cursor, &self.damaged, each),
+            _ => Err(QueryError::Internal(
+                "a part reads another selector than it says".into(),
+            )),
+        }
+    }
+}
+
+/// Gives all series of a cursor to `each`.
+fn walk(
+    mut cursor: SeriesCursor,
+    damaged: &Cell<Option<Damaged>>,
+    each: &mut SeriesVisitor<'_>,
+) -> Result<(), QueryError> {
+    while cursor.advance().map_err(|e| query_error(damaged, &e))? {
+        let labels = labels(cursor.current().canonical)?;
+        each(&labels, &mut Columns(&mut cursor))?;
+    }
+    Ok(())
+}
+
+fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryError {
+    damaged.set(damaged_block(error));
+    match error {
+        MetricsError::DamagedBlock { .. } | MetricsError::Blocks(_) => {
+            QueryError::Damaged(error.to_string())
+        }
+        other => QueryError::Internal(other.to_string()),
     }
 }
 
 impl SeriesStorage for ViewStorage<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
-        let matchers = engine_matchers(&selector.matchers)?;
-        let range = inclusive(selector.start, selector.end);
-        let mut outcome = Ok(());
-        let mut visit = |series: SeriesSamples<'_>| {
-            let labels = match labels(series.canonical) {
-                Ok(labels) => labels,
-                Err(error) => {
-                    outcome = Err(error);
-                    return ControlFlow::Break(());
-                }
-            };
-            match each(&labels, &mut Columns(series)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    outcome = Err(error);
-                    ControlFlow::Break(())
-                }
-            }
-        };
-        let walked = match selector.resolution {
-            None => self
-                .view
-                .select(self.tenant, &matchers, range, self.shards, &mut visit),
-            Some(resolution) => self
-                .view
-                .aggregates(self.tenant, &matchers, range, self.shards, resolution)
-                .and_then(|mut cursor| {
-                    while let Some(series) = cursor.next_series()? {
-                        if visit(series).is_break() {
-                            break;
-                        }
-                    }
-                    Ok(())
-                }),
-        };
-        walked.map_err(|error| self.query_error(&error))?;
-        outcome
+        walk(self.cursor(selector)?, &self.damaged, each)
     }
 }
 
 impl ViewStorage<'_> {
+    fn cursor(&self, selector: &Selector) -> Result<SeriesCursor, QueryError> {
+        let matchers = engine_matchers(&selector.matchers)?;
+        let range = inclusive(selector.start, selector.end);
+        let (view, tenant, shards) = (self.view, self.tenant, self.shards);
+        let cursor = match selector.resolution {
+            None => view.cursor_in_block_order(tenant, &matchers, range, shards),
+            Some(resolution) => view.aggregates(tenant, &matchers, range, shards, resolution),
+        };
+        cursor.map_err(|error| self.query_error(&error))
+    }
+
+    /// The series of a selector in stretches. `pieces` says how many, by the number of series and about how many samples are read.
+    pub(super) fn stretches<'s>(
+        &self,
+        selector: &'s Selector,
+        pieces: impl FnOnce(u64, u64) -> usize,
+    ) -> Result<Vec<Stretch<'s>>, QueryError> {
+        let cursor = self.cursor(selector)?;
+        let pieces = pieces(cursor.series() as u64, cursor.samples_estimate());
+        let cursors = match pieces {
+            1 => vec![cursor],
+            _ => cursor.split(pieces),
+        };
+        let stretch = |cursor| Stretch {
+            selector,
+            cursor: Cell::new(Some(cursor)),
+            damaged: Cell::new(None),
+        };
+        Ok(cursors.into_iter().map(stretch).collect())
+    }
+
     /// The label sets of the series that fit one of the alternatives, ascending, without duplicates.
     pub(super) fn series(&self, filter: &Filter) -> Result<Vec<Labels>, QueryError> {
         let range = inclusive(filter.start, filter.end);
@@ -254,13 +308,7 @@ impl ViewStorage<'_> {
     }
 
     fn query_error(&self, error: &MetricsError) -> QueryError {
-        self.damaged.set(damaged_block(error));
-        match error {
-            MetricsError::DamagedBlock { .. } | MetricsError::Blocks(_) => {
-                QueryError::Damaged(error.to_string())
-            }
-            other => QueryError::Internal(other.to_string()),
-        }
+        query_error(&self.damaged, error)
     }
 
     fn texts(
@@ -324,8 +372,12 @@ impl ViewStorage<'_> {
 
 fn raw_series(series: SeriesSamples<'_>, newest_only: bool) -> Result<RawSeries, QueryError> {
     let labels = labels(series.canonical)?;
-    let mut columns = SampleColumns::default();
-    Columns(series).read(&mut columns)?;
+    let mut columns = SampleColumns {
+        timestamps: series.timestamps.to_vec(),
+        values: series.values.to_vec(),
+        ..SampleColumns::default()
+    };
+    copy_histograms(&series, &mut columns);
     if newest_only {
         keep_newest(&mut columns);
     }

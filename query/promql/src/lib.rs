@@ -51,7 +51,7 @@ pub use ast::{Expr, Span};
 pub use budget::{Budget, SAMPLES_MAX_DEFAULT};
 pub use coordinate::{QueryOptions, query_instant, query_range};
 pub use error::QueryError;
-pub use evaluate::evaluate_part;
+pub use evaluate::{evaluate_part, part_selector};
 pub use format::{duration as format_duration, number as format_number};
 pub use grid::{Grid, POINTS_MAX};
 pub use literal::StringLiteral;

@@ -1,6 +1,6 @@
 //! What the engine asks of the place where the samples are.
 //!
-//! The storage hands over one series at a time, in ascending order of [`Labels`], and decodes its
+//! The storage hands over one series at a time, in an order that only their labels make, and decodes its
 //! columns only when they are wanted. That order is what makes answers bit-identical on every node.
 
 use crate::{
@@ -119,8 +119,8 @@ pub type SeriesVisitor<'a> =
 
 /// The samples of the shards that an evaluator answers for, under one pinned view.
 pub trait SeriesStorage {
-    /// Calls `each` once for every series that fits and may have samples in the range, in ascending
-    /// order of labels. Samples of one series come in one call.
+    /// Calls `each` once for every series that fits and may have samples in the range, in an order that depends on their
+    /// labels alone. Samples of one series come in one call.
     ///
     /// # Errors
     /// The first error of `each`, or the storage's own; the walk ends there.

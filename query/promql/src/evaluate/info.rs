@@ -153,6 +153,7 @@ impl Evaluation<'_> {
             }
             Ok(())
         })?;
+        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(rows)
     }
 }

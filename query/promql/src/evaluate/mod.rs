@@ -11,8 +11,8 @@ pub(crate) mod select;
 pub(crate) mod windows;
 
 use crate::{
-    Annotations, Budget, Part, PartBody, PartOutput, PartResult, QueryError, RawSeries, Selector,
-    SeriesStorage,
+    Annotations, Budget, Grid, Part, PartBody, PartOutput, PartResult, QueryError, RawSeries,
+    Selector, SeriesStorage,
     ast::{Aggregate, AggregateOp, Expr, ExprKind, RangeSelector},
     functions::native,
     note::Notes,
@@ -41,9 +41,7 @@ pub fn evaluate_part(
 ) -> Result<PartResult, QueryError> {
     budget.check()?;
     let root = parse(&part.query, &part.options)?;
-    let node = root
-        .find(part.node)
-        .ok_or_else(|| QueryError::Internal(format!("the query has no node at {}", part.node)))?;
+    let node = node_of(&root, part)?;
     let storage = Confined {
         storage,
         reach: part.reach()?,
@@ -52,12 +50,7 @@ pub fn evaluate_part(
         part,
         storage: &storage,
         budget,
-        context: Context::new(
-            part.query_grid,
-            part.options,
-            &part.bindings,
-            part.samples_max,
-        ),
+        context: context_of(part),
         annotations: Annotations::default(),
         detects_resets: selector_span(node).is_some_and(|span| wants_counts_only(&root, span)),
     };
@@ -65,6 +58,61 @@ pub fn evaluate_part(
     Ok(PartResult {
         body,
         annotations: evaluation.annotations,
+    })
+}
+
+/// The one selector that `part` reads, if it is one. Whoever evaluates the part on some of the selector's series at a time
+/// [merges](crate::merge) the answers.
+///
+/// # Errors
+/// As for [`evaluate_part`].
+pub fn part_selector(part: &Part) -> Result<Option<Selector>, QueryError> {
+    let root = parse(&part.query, &part.options)?;
+    let (node, context) = (node_of(&root, part)?, context_of(part));
+    let of_pipeline = |pipeline: Option<Pipeline>| pipeline.map(|pipeline| pipeline.selector);
+    match (part.output, &node.kind) {
+        (PartOutput::Samples, ExprKind::Range(range)) => {
+            samples_selector(range, part.grid, &context).map(Some)
+        }
+        (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => {
+            Pipeline::compile(&aggregate.operand, part.grid, &context).map(of_pipeline)
+        }
+        (PartOutput::Rows, _) => Pipeline::compile(node, part.grid, &context).map(of_pipeline),
+        (PartOutput::Presence, _) => {
+            Pipeline::compile_presence(node, part.grid, &context).map(of_pipeline)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn node_of<'a>(root: &'a Expr, part: &Part) -> Result<&'a Expr, QueryError> {
+    root.find(part.node)
+        .ok_or_else(|| QueryError::Internal(format!("the query has no node at {}", part.node)))
+}
+
+fn context_of(part: &Part) -> Context {
+    Context::new(
+        part.query_grid,
+        part.options,
+        &part.bindings,
+        part.samples_max,
+    )
+}
+
+/// The samples of a range vector at one time.
+fn samples_selector(
+    range: &RangeSelector,
+    grid: Grid,
+    context: &Context,
+) -> Result<Selector, QueryError> {
+    let length = context.positive(&range.range)?;
+    let reference = context.reference(&range.selector.time)?;
+    let end = reference.time(grid.start);
+    Ok(Selector {
+        matchers: range.selector.matchers.clone(),
+        start: end.saturating_sub(length).saturating_add(1),
+        end,
+        resolution: None,
     })
 }
 
@@ -99,7 +147,7 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Calls `each` for every series with a result, in ascending order of labels.
+    /// Calls `each` for every series with a result, in the storage's order.
     fn each_series(&mut self, expr: &Expr, each: &mut Each<'_>) -> Result<(), QueryError> {
         let pipeline = Pipeline::compile(expr, self.part.grid, &self.context)?;
         self.each_series_of(pipeline.ok_or_else(|| not_per_series(expr))?, each)
@@ -158,23 +206,12 @@ impl Evaluation<'_> {
             rows.push(row);
             Ok(())
         })?;
-        if !delayed {
-            // Without their names the series may come in another order.
-            rows.sort_by(|a, b| a.labels.cmp(&b.labels));
-        }
+        rows.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(rows)
     }
 
     fn samples(&mut self, range: &RangeSelector) -> Result<Vec<RawSeries>, QueryError> {
-        let length = self.context.positive(&range.range)?;
-        let reference = self.context.reference(&range.selector.time)?;
-        let end = reference.time(self.part.grid.start);
-        let selector = Selector {
-            matchers: range.selector.matchers.clone(),
-            start: end.saturating_sub(length).saturating_add(1),
-            end,
-            resolution: None,
-        };
+        let selector = samples_selector(range, self.part.grid, &self.context)?;
         let mut all = Vec::new();
         let budget = self.budget;
         self.storage.select(&selector, &mut |labels, source| {
@@ -196,6 +233,7 @@ impl Evaluation<'_> {
             }
             Ok(())
         })?;
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(all)
     }
 
