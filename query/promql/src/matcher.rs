@@ -4,10 +4,17 @@
 //! at both ends, and `.` matches line breaks, as in Prometheus.
 
 use crate::{QueryError, regexp};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use trefoil_model::Labels;
+
+/// Memory that one expression may take when it is compiled, as the `regex` crate has it by default.
+const REGEX_BYTES_MAX: usize = 10 << 20;
+/// Sizes in which an expression is tried, ascending. It counts as the first that it fits into; most fit into the first.
+const REGEX_BYTES: [usize; 3] = [64 << 10, 1 << 20, REGEX_BYTES_MAX];
+/// Memory of all expressions of one query; more are refused. 512 ordinary ones, or three of the largest.
+pub(crate) const REGEX_BYTES_PER_QUERY: usize = 32 << 20;
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,10 +78,20 @@ impl Matcher {
         op: MatchOp,
         value: impl Into<String>,
     ) -> Result<Self, QueryError> {
+        Self::new_within(name, op, value, &mut { REGEX_BYTES_PER_QUERY })
+    }
+
+    /// As [`Matcher::new`], with what the query has left for its expressions, which becomes less.
+    pub(crate) fn new_within(
+        name: impl Into<String>,
+        op: MatchOp,
+        value: impl Into<String>,
+        bytes_left: &mut usize,
+    ) -> Result<Self, QueryError> {
         let (name, value) = (name.into(), value.into());
         let compiled = match op {
             MatchOp::Equal | MatchOp::NotEqual => Compiled::Plain,
-            MatchOp::Regex | MatchOp::NotRegex => compile(&value)?,
+            MatchOp::Regex | MatchOp::NotRegex => compile(&value, bytes_left)?,
         };
         Ok(Self {
             name,
@@ -147,7 +164,7 @@ impl Matcher {
     }
 }
 
-fn compile(expression: &str) -> Result<Compiled, QueryError> {
+fn compile(expression: &str, bytes_left: &mut usize) -> Result<Compiled, QueryError> {
     if expression == ".*" {
         return Ok(Compiled::Anything);
     }
@@ -157,9 +174,22 @@ fn compile(expression: &str) -> Result<Compiled, QueryError> {
         return Ok(Compiled::Set(values));
     }
     let pattern = format!("^(?s:{expression})$");
-    Regex::new(&pattern)
-        .map(Compiled::Regex)
-        .map_err(|error| QueryError::BadData(regexp::explain(&pattern, &error)))
+    for bytes in REGEX_BYTES {
+        if bytes > *bytes_left {
+            return Err(QueryError::BadData(format!(
+                "the regular expressions of the query take more than {REGEX_BYTES_PER_QUERY} bytes"
+            )));
+        }
+        match RegexBuilder::new(&pattern).size_limit(bytes).build() {
+            Ok(regex) => {
+                *bytes_left -= bytes;
+                return Ok(Compiled::Regex(regex));
+            }
+            Err(regex::Error::CompiledTooBig(_)) if bytes < REGEX_BYTES_MAX => {}
+            Err(error) => return Err(QueryError::BadData(regexp::explain(&pattern, &error))),
+        }
+    }
+    Err(QueryError::Internal("no size for an expression".to_owned()))
 }
 
 impl PartialEq for Matcher {
@@ -212,6 +242,21 @@ mod tests {
         check(MatchOp::NotRegex, ".+", "", true);
         check(MatchOp::NotEqual, "", "x", true);
         check(MatchOp::Regex, "(?i)ab", "AB", true);
+    }
+
+    #[test]
+    fn the_expressions_of_a_query_have_a_bound_together() {
+        let regexes = |count: usize, expression: &str| {
+            let matchers = (0..count).map(|at| format!("a{at}=~\"{expression}\""));
+            let text = format!("up{{{}}}", matchers.collect::<Vec<_>>().join(","));
+            crate::parse_selector(&text).map(|matchers| matchers.len())
+        };
+        assert_eq!(regexes(400, "a.*b"), Ok(401));
+        let large = "(a|b.){2000}";
+        assert_eq!(regexes(3, large), Ok(4));
+        let error = regexes(40, large).expect_err("40 large ones");
+        let text = error.to_string();
+        assert!(text.contains("take more than 33554432 bytes"), "{text}");
     }
 
     #[test]

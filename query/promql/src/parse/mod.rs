@@ -16,6 +16,7 @@ mod tests;
 use crate::{
     EvalOptions, Matcher, QueryError,
     ast::{Expr, Span},
+    matcher::REGEX_BYTES_PER_QUERY,
 };
 pub(crate) use duration::duration_seconds;
 use lex::{Token, TokenKind};
@@ -77,6 +78,8 @@ struct Parser<'a> {
     lexical: Option<ParseError>,
     /// Aggregations whose brackets are open; messages name them.
     aggregations: usize,
+    /// Memory that further expressions of the query may take.
+    regex_bytes_left: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -98,6 +101,7 @@ impl<'a> Parser<'a> {
             options,
             lexical,
             aggregations: 0,
+            regex_bytes_left: REGEX_BYTES_PER_QUERY,
         }
     }
 

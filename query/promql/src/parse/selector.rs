@@ -37,7 +37,8 @@ impl Parser<'_> {
         }
         let span = start.to(self.last_end());
         if let Some(name) = &name {
-            matchers.push(matcher(LABEL_NAME_METRIC, MatchOp::Equal, name, span)?);
+            let matcher = Matcher::new(LABEL_NAME_METRIC, MatchOp::Equal, name);
+            matchers.push(matcher.map_err(|error| ParseError::at(span, error.to_string()))?);
         }
         let time = TimeModifier::default();
         Ok(Expr {
@@ -94,7 +95,9 @@ impl Parser<'_> {
             return Err(self.unexpected("label matching", "string"));
         };
         let end = self.next().span;
-        matcher(label, op, &utf8(&value, end)?, start.to(end))
+        let (value, span) = (utf8(&value, end)?, start.to(end));
+        Matcher::new_within(label, op, value, &mut self.regex_bytes_left)
+            .map_err(|error| ParseError::at(span, error.to_string()))
     }
 }
 
@@ -113,10 +116,6 @@ pub(super) fn may_name_metric(word: &str) -> bool {
     !never
         .iter()
         .any(|keyword| keyword.eq_ignore_ascii_case(word))
-}
-
-fn matcher(name: &str, op: MatchOp, value: &str, span: Span) -> Result<Matcher, ParseError> {
-    Matcher::new(name, op, value).map_err(|error| ParseError::at(span, error.to_string()))
 }
 
 /// A literal where a name or a label's value is wanted.
