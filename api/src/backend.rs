@@ -260,6 +260,8 @@ pub struct SeriesDeletion {
 pub struct WriteOutcome {
     /// Series that were refused for limits or age, beside those refused for their form.
     pub refusals: Refusals,
+    /// Samples left out because another sender of their pair counts.
+    pub deduplicated: u64,
     /// How many of the samples in `refusals` are histograms.
     pub refused_histograms: u64,
     /// Exemplars left out because of their age, or because their series was refused.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[allow(dead_code, reason = "other tests use more of it")]
 mod fake;
 
 use axum::{
@@ -118,6 +119,13 @@ async fn series_refused_by_the_node_are_reported() {
         answer.text()
     );
     assert!(answer.text().contains("too old"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn what_another_sender_counts_for_is_accepted() {
+    let node = FakeNode::with(Mood::DropsPair);
+    let answer = ask(&node, post_write(good_body())).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

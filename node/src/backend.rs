@@ -205,6 +205,7 @@ impl NodeBackend {
             .inc_by(encoded.deduplicated);
         let mut outcome = WriteOutcome {
             refusals: encoded.refusals,
+            deduplicated: encoded.deduplicated,
             refused_histograms: encoded.refused_histograms,
             skipped_exemplars: encoded.skipped_exemplars,
         };

@@ -124,6 +124,13 @@ pub(super) fn no_content() -> Response {
     response
 }
 
+/// Success, of which nothing is kept.
+pub(super) fn accepted() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
 /// An error as plain text, as remote write answers it.
 pub(super) fn text_error(error: &ApiError) -> Response {
     let body = Body::from(format!("{error}\n"));

@@ -204,6 +204,7 @@ impl<'a> Intake<'a> {
                 let histograms = request.histogram_count() as u64;
                 written.histograms = histograms.saturating_sub(outcome.refused_histograms);
                 written.samples = all.saturating_sub(written.histograms);
+                written.is_dropped = accepted > 0 && outcome.deduplicated == accepted;
                 let exemplars = request.exemplars().len() as u64;
                 written.exemplars = exemplars.saturating_sub(outcome.skipped_exemplars);
                 report(request, &outcome.refusals)
@@ -225,6 +226,8 @@ pub(super) struct Written {
     pub(super) histograms: u64,
     /// Exemplars.
     pub(super) exemplars: u64,
+    /// Whether there were samples and another sender of their pair counts, for all of them.
+    pub(super) is_dropped: bool,
 }
 
 fn later(message: &str) -> ApiError {

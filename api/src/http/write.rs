@@ -12,7 +12,7 @@
 
 use super::{
     App, Shared,
-    answer::{no_content, text_error},
+    answer::{accepted, no_content, text_error},
     ingest::{DECODED_INLINE_BYTES_MAX, Intake, Written},
 };
 use crate::ApiError;
@@ -52,6 +52,8 @@ pub(super) async fn write(State(app): Shared, request: Request) -> Response {
         Err(error) => (Written::default(), Err(error)),
     };
     let mut response = match outcome {
+        // As Mimir: a sender that does not count sees it, and does not try again.
+        Ok(()) if written.is_dropped => accepted(),
         Ok(()) => no_content(),
         Err(error) => {
             tracing::debug!(%error, status = error.status(), "remote write refused");

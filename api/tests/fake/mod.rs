@@ -28,6 +28,10 @@ pub(crate) enum Mood {
     RateLimited,
     Hangs,
     RefusesOld,
+    /// Another sender of the pair counts.
+    DropsPair,
+    /// The series are native histograms.
+    HasHistograms,
     NotReady,
 }
 
@@ -151,7 +155,11 @@ impl Backend for FakeNode {
                 refusals.add(1, || "sample is too old, in series up".to_owned());
                 outcome.refusals = refusals;
             }
-            Mood::Good | Mood::NotReady => {}
+            Mood::DropsPair => {
+                outcome.deduplicated = request.sample_count() as u64;
+                return Ok(outcome);
+            }
+            Mood::Good | Mood::NotReady | Mood::HasHistograms => {}
         }
         let mut stored = self.stored.lock().unwrap();
         for series in request.series() {

@@ -60,6 +60,14 @@ impl<'a> Filter<'a> {
         Self { settings, verdicts }
     }
 
+    /// How many samples of a request are to be stored.
+    pub(crate) fn samples_stored(&self, request: &WriteRequest) -> u64 {
+        let mut memory = Vec::new();
+        let mut stored = |canonical| matches!(self.keep(canonical, &mut memory), Kept::Stored(_));
+        let series = request.series().filter(|series| stored(series.canonical()));
+        series.map(|series| series.samples().len() as u64).sum()
+    }
+
     /// What becomes of a series. `memory` may hold the labels under which it is stored.
     pub(crate) fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         let Some((pair, replica)) = sender_of(canonical, self.settings) else {
