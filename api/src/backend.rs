@@ -158,6 +158,9 @@ pub trait Backend: Send + Sync + 'static {
         values: LimitValues,
     ) -> Result<admin::Accepted, ApiError>;
 
+    /// The settings in effect, as YAML.
+    fn config_text(&self) -> String;
+
     /// What the node runs with.
     fn node_info(&self) -> NodeInfo;
 

@@ -464,6 +464,10 @@ impl Backend for NodeBackend {
         self.cluster.set_limits(tenant, values).await
     }
 
+    fn config_text(&self) -> String {
+        self.cluster.settings.to_yaml()
+    }
+
     fn node_info(&self) -> NodeInfo {
         let running = self.begun.elapsed().as_millis() as Millis;
         NodeInfo {

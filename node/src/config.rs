@@ -6,6 +6,7 @@
 
 mod listen;
 mod pairs;
+mod shown;
 mod suggestion;
 
 use clap::Args;

@@ -20,12 +20,11 @@ const TOP_MAX: usize = 10_000;
 /// What counts as present in `status/tsdb`: as much as a Prometheus has in its head.
 pub(super) const HEAD_SPAN: Millis = 2 * 60 * 60 * 1000;
 
-/// `GET status/config`: Prometheus' own form. Nothing is scraped and there are no external labels, which is what clients
-/// look for in it.
+/// `GET status/config`: the settings of this node, in Prometheus' envelope. Nothing is scraped and there are no external
+/// labels, which is what clients look for in it.
 pub(super) async fn config(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |_, _, _| {
-        let yaml = "global: {}\n# What this node runs with is in status/flags.\n";
-        Ok(data(&json!({"yaml": yaml})))
+        Ok(data(&json!({"yaml": app.backend.config_text()})))
     })
     .await
 }

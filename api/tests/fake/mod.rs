@@ -421,6 +421,10 @@ impl Backend for FakeNode {
         })
     }
 
+    fn config_text(&self) -> String {
+        "global: {}\nshards: 8\n".to_owned()
+    }
+
     fn node_info(&self) -> NodeInfo {
         NodeInfo {
             name: "n1".to_owned(),
