@@ -265,6 +265,9 @@ pub struct LimitsRequest {
     pub tenant: Option<String>,
     /// What is set from now on, by name, instead of all that was set before.
     pub limits: LimitValues,
+    /// What whoever asks has read as set; when something else is set by now, nothing changes. None: whatever is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<LimitValues>,
 }
 
 /// The answer to a `POST`: what was begun.

@@ -151,11 +151,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Replaces what was set for a tenant, or for all of them.
     ///
     /// # Errors
-    /// [`ApiError::BadData`] for what is no limit, [`ApiError::Unavailable`] when it cannot be recorded now.
+    /// [`ApiError::BadData`] for what is no limit, [`ApiError::Unavailable`] when it cannot be recorded now,
+    /// [`ApiError::PreconditionFailed`] when something else than `expected` is set: nothing changed.
     async fn set_limits(
         &self,
         tenant: Option<&TenantName>,
         values: LimitValues,
+        expected: Option<LimitValues>,
     ) -> Result<admin::Accepted, ApiError>;
 
     /// The settings in effect, as YAML.

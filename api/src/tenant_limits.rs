@@ -126,10 +126,50 @@ impl TenantLimits {
             all.extend(
                 layer
                     .iter()
-                    .map(|(name, value)| (name.clone(), value.clone())),
+                    .map(|(name, value)| (present_name(name).to_owned(), value.clone())),
             );
         }
-        let limits: Self = serde_json::from_value(Value::Object(all)).map_err(|e| e.to_string())?;
+        Self::read(all)
+    }
+
+    /// As [`TenantLimits::resolve`], for what the metadata plane keeps: a name or value that this program does not know was
+    /// written by a newer one, and counts as not set. The others count. Gives what was left out, in words.
+    pub fn resolve_known<'a>(
+        layers: impl IntoIterator<Item = &'a LimitValues>,
+    ) -> (Self, Vec<String>) {
+        let mut known = LimitValues::new();
+        let mut unknown = Vec::new();
+        for (name, value) in layers.into_iter().flatten() {
+            let name = present_name(name);
+            let single = LimitValues::from_iter([(name.to_owned(), value.clone())]);
+            match Self::read(single) {
+                Ok(_) => {
+                    known.insert(name.to_owned(), value.clone());
+                }
+                Err(error) => unknown.push(format!("{name}: {error}")),
+            }
+        }
+        (Self::read(known).unwrap_or_default(), unknown)
+    }
+
+    /// The values under the names that limits have today.
+    ///
+    /// # Errors
+    /// Two names of one limit.
+    pub fn with_present_names(values: LimitValues) -> Result<LimitValues, String> {
+        let mut present = LimitValues::new();
+        for (name, value) in values {
+            let name = present_name(&name);
+            if present.insert(name.to_owned(), value).is_some() {
+                return Err(format!("{name} has another name, and is set twice"));
+            }
+        }
+        Ok(present)
+    }
+
+    fn read(values: LimitValues) -> Result<Self, String> {
+        let limits: Self =
+            serde_json::from_value(Value::Object(values)).map_err(|e| e.to_string())?;
         if !limits.ingestion_rate.is_finite() || limits.ingestion_rate < 0.0 {
             return Err(format!(
                 "ingestion_rate: {} is no rate",
@@ -137,6 +177,14 @@ impl TenantLimits {
             ));
         }
         Ok(limits)
+    }
+}
+
+/// The name that a limit has today. `max_query_length`, which Mimir has given up, is taken for `max_total_query_length`.
+fn present_name(name: &str) -> &str {
+    match name {
+        "max_query_length" => "max_total_query_length",
+        name => name,
     }
 }
 
@@ -168,6 +216,32 @@ mod tests {
         assert_eq!(text["max_query_lookback"], "1h");
         let back = TenantLimits::resolve([&values(text)]).unwrap();
         assert_eq!(back, limits);
+    }
+
+    #[test]
+    fn an_older_name_is_known() {
+        let cluster = values(json!({"max_total_query_length": "1d"}));
+        let tenant = values(json!({"max_query_length": "2d"}));
+        let limits = TenantLimits::resolve([&cluster, &tenant]).unwrap();
+        assert_eq!(limits.max_total_query_length, Span(2 * 86_400_000));
+        assert_eq!(TenantLimits::resolve_known([&cluster, &tenant]).0, limits);
+        let stored = TenantLimits::with_present_names(tenant).unwrap();
+        assert_eq!(stored, values(json!({"max_total_query_length": "2d"})));
+        let twice = values(json!({"max_query_length": "2d", "max_total_query_length": "1d"}));
+        TenantLimits::with_present_names(twice).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_newer_program_set_leaves_the_others() {
+        let cluster = values(json!({"ingestion_rate": 5, "max_dreams": 1}));
+        let tenant = values(json!({"max_query_lookback": {"soon": 1}, "ingestion_rate": "fast"}));
+        let (limits, unknown) = TenantLimits::resolve_known([&cluster, &tenant]);
+        let expected = TenantLimits {
+            ingestion_rate: 5.0,
+            ..TenantLimits::default()
+        };
+        assert_eq!(limits, expected);
+        assert_eq!(unknown.len(), 3, "{unknown:?}");
     }
 
     #[test]

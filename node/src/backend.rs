@@ -460,8 +460,9 @@ impl Backend for NodeBackend {
         &self,
         tenant: Option<&TenantName>,
         values: LimitValues,
+        expected: Option<LimitValues>,
     ) -> Result<admin::Accepted, ApiError> {
-        self.cluster.set_limits(tenant, values).await
+        self.cluster.set_limits(tenant, values, expected).await
     }
 
     fn config_text(&self) -> String {

@@ -4,6 +4,7 @@
 //! level  needed for
 //!   1    everything that the first program wrote
 //!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
+//!   3    limits that change under a condition; questions within a tenant's limits
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -18,9 +19,13 @@ use trefoil_shard::{CopyAnswerStep, Message};
 use trefoil_store_metrics::BODY_VERSION;
 
 /// The highest level that this program reads and writes.
-pub(crate) const LEVEL_MAX: u32 = 2;
+pub(crate) const LEVEL_MAX: u32 = 3;
 /// The level from which on bodies may have more than floats.
 const LEVEL_WHOLE_SAMPLES: u32 = 2;
+/// The level from which on the metadata plane has `Command::ChangeLimits`.
+const LEVEL_CHANGED_LIMITS: u32 = 3;
+/// The level from which on evaluators are told what a tenant's limits leave of a question.
+const LEVEL_QUESTIONS_WITHIN: u32 = 3;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -35,6 +40,16 @@ fn next_level<'a>(present: u32, members: impl Iterator<Item = &'a Member>) -> Op
         .map(|member| member.description.format_level_max);
     let level = levels.fold(LEVEL_MAX, u32::min);
     (level > present).then_some(level)
+}
+
+/// Whether limits can be changed under a condition.
+pub(crate) fn changes_limits(state: &State) -> bool {
+    state.format_level() >= LEVEL_CHANGED_LIMITS
+}
+
+/// Whether evaluators can be told what a tenant's limits leave of a question.
+pub(crate) fn asks_within(state: &State) -> bool {
+    state.format_level() >= LEVEL_QUESTIONS_WITHIN
 }
 
 /// Why a request cannot be taken yet, if it has what some member cannot read. It can be sent again.
@@ -141,6 +156,7 @@ mod tests {
         let pushed = request.push_samples(labels, plain, &limits);
         pushed.expect("a small request");
         assert_eq!(refusal(&state, &request), None);
+        assert!(!changes_limits(&state) && !asks_within(&state));
         let started = Sample {
             start: 1,
             ..Sample::float(2, 1.0)

@@ -98,7 +98,9 @@ pub(super) async fn set_limits(State(app): Shared, request: Request) -> Response
             read(request, "{\"tenant\":\"T\",\"limits\":{\"NAME\":VALUE}}").await?;
         let tenant = wanted.tenant.as_deref().map(TenantName::new).transpose()?;
         let backend = &app.backend;
-        backend.set_limits(tenant.as_ref(), wanted.limits).await
+        backend
+            .set_limits(tenant.as_ref(), wanted.limits, wanted.expected)
+            .await
     };
     document(outcome.await, false)
 }

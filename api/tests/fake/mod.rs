@@ -414,6 +414,7 @@ impl Backend for FakeNode {
         &self,
         tenant: Option<&TenantName>,
         values: LimitValues,
+        _expected: Option<LimitValues>,
     ) -> Result<admin::Accepted, ApiError> {
         TenantLimits::resolve([&values]).map_err(ApiError::BadData)?;
         Ok(admin::Accepted {

@@ -82,13 +82,16 @@ async fn limits(args: &LimitsArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn set_limits(args: &SetLimitsArgs) -> anyhow::Result<ExitCode> {
-    let mut limits = fetch(&args.target, args.tenant.as_deref()).await?.set;
+    let present = fetch(&args.target, args.tenant.as_deref()).await?.set;
+    let mut limits = present.clone();
     for text in &args.limits {
         change(&mut limits, text)?;
     }
     let wanted = admin::LimitsRequest {
         tenant: args.tenant.clone(),
         limits,
+        // What somebody else sets meanwhile is not lost: the command fails then, and is run again.
+        expected: Some(present),
     };
     cluster::post(&args.target, "limits", &wanted, CHANGE_TIMEOUT).await
 }

@@ -1,12 +1,15 @@
 //! What operators set for tenants: their limits, in the metadata plane.
 
 use super::Cluster;
-use crate::limits::{DEFAULTS_KEY, Stored, read};
+use crate::{
+    formats,
+    limits::{DEFAULTS_KEY, Stored, read},
+};
 use trefoil_api::{
     ApiError, LimitValues, TENANT_DEFAULT, TenantLimits, TenantName,
     admin::{Accepted, Limits},
 };
-use trefoil_raft::{Change, Command, Reply};
+use trefoil_raft::{Change, Command, Condition, Reply};
 
 impl Cluster {
     /// What was set for a tenant, or for all of them, and what is in effect: everything that was acknowledged before
@@ -34,52 +37,112 @@ impl Cluster {
         })
     }
 
-    /// Replaces what was set for a tenant, which is made when it is new, or for all of them.
+    /// Replaces what was set for a tenant, which is made when it is new, or for all of them; with `expected`, only when
+    /// that is what is set, whoever else changes it meanwhile.
     ///
     /// # Errors
-    /// [`ApiError::BadData`] for what is no limit, [`ApiError::Unavailable`] when it cannot be recorded now.
+    /// [`ApiError::BadData`] for what is no limit, [`ApiError::Unavailable`] when it cannot be recorded now,
+    /// [`ApiError::PreconditionFailed`] when something else is set: nothing changed.
     pub(crate) async fn set_limits(
         &self,
         tenant: Option<&TenantName>,
         values: LimitValues,
+        expected: Option<LimitValues>,
     ) -> Result<Accepted, ApiError> {
+        let values = TenantLimits::with_present_names(values).map_err(ApiError::BadData)?;
         TenantLimits::resolve([&values]).map_err(ApiError::BadData)?;
-        let text = serde_json::Value::Object(values.clone()).to_string();
-        let is_empty = values.is_empty();
-        let (command, whose) = match tenant {
+        let count = values.len();
+        let text = (count > 0).then(|| serde_json::Value::Object(values).to_string());
+        let whose = match tenant {
             Some(name) => {
-                let created = self.command(Command::CreateTenant {
-                    name: name.as_str().to_owned(),
-                });
-                let Reply::Tenant(tenant) = created.await? else {
-                    return Err(ApiError::Internal("a tenant was not made".to_owned()));
-                };
-                let limits = (!is_empty).then_some(text);
-                let command = Command::SetLimits { tenant, limits };
-                (command, format!("tenant {}", name.as_str()))
+                self.set_own_limits(name, text, expected).await?;
+                format!("tenant {}", name.as_str())
             }
             None => {
-                let key = DEFAULTS_KEY.to_owned();
-                let change = match is_empty {
-                    true => Change::Delete { key },
-                    false => Change::Put {
-                        key,
-                        value: text.into_bytes(),
-                    },
-                };
-                let command = Command::Write {
-                    conditions: Vec::new(),
-                    changes: vec![change],
-                };
-                (command, "the defaults of all tenants".to_owned())
+                self.set_default_limits(text, expected).await?;
+                "the defaults of all tenants".to_owned()
             }
         };
-        self.command(command).await?;
-        let message = match values.len() {
+        let message = match count {
             0 => format!("{whose}: no limits of their own from now on"),
             count => format!("{whose}: {count} limits are set from now on"),
         };
         Ok(Accepted { message })
+    }
+
+    async fn set_own_limits(
+        &self,
+        name: &TenantName,
+        limits: Option<String>,
+        expected: Option<LimitValues>,
+    ) -> Result<(), ApiError> {
+        let mut present = None;
+        let mut is_conditional = false;
+        if let Some(expected) = &expected {
+            let state = self.metadata.read_linearizable().await;
+            let state = state.map_err(super::admin::refused)?;
+            let tenant = state.tenant_id(name.as_str());
+            let tenant = tenant.and_then(|tenant| state.tenant(tenant));
+            present = tenant.and_then(|tenant| tenant.limits.clone());
+            check_expected(present.as_deref(), expected)?;
+            // While a member runs an older program, whoever comes in between is not noticed.
+            is_conditional = formats::changes_limits(&state);
+        }
+        let created = self.command(Command::CreateTenant {
+            name: name.as_str().to_owned(),
+        });
+        let Reply::Tenant(tenant) = created.await? else {
+            return Err(ApiError::Internal("a tenant was not made".to_owned()));
+        };
+        let command = match is_conditional {
+            true => Command::ChangeLimits {
+                tenant,
+                expected: present,
+                limits,
+            },
+            false => Command::SetLimits { tenant, limits },
+        };
+        let changed = self.command(command).await;
+        changed.map(|_| ()).map_err(|error| match error {
+            ApiError::PreconditionFailed(_) => changed_meanwhile(),
+            error => error,
+        })
+    }
+
+    async fn set_default_limits(
+        &self,
+        limits: Option<String>,
+        expected: Option<LimitValues>,
+    ) -> Result<(), ApiError> {
+        let key = DEFAULTS_KEY.to_owned();
+        let mut conditions = Vec::new();
+        if let Some(expected) = expected {
+            let state = self.metadata.read_linearizable().await;
+            let state = state.map_err(super::admin::refused)?;
+            let present = state.value(DEFAULTS_KEY);
+            let text = present.map(|value| String::from_utf8_lossy(&value.bytes));
+            check_expected(text.as_deref(), &expected)?;
+            let key = key.clone();
+            conditions.push(match present {
+                Some(value) => Condition::Version {
+                    key,
+                    version: value.version,
+                },
+                None => Condition::Absent { key },
+            });
+        }
+        let change = match limits {
+            None => Change::Delete { key },
+            Some(text) => Change::Put {
+                key,
+                value: text.into_bytes(),
+            },
+        };
+        let command = Command::Write {
+            conditions,
+            changes: vec![change],
+        };
+        self.command(command).await.map(|_| ())
     }
 
     /// Among how many nodes a tenant's rate is divided: those that are alive, this one included.
@@ -94,4 +157,18 @@ impl Cluster {
         });
         1 + alive.count()
     }
+}
+
+/// # Errors
+/// [`ApiError::PreconditionFailed`] when something else is set.
+fn check_expected(present: Option<&str>, expected: &LimitValues) -> Result<(), ApiError> {
+    if read(present) == *expected {
+        return Ok(());
+    }
+    Err(changed_meanwhile())
+}
+
+fn changed_meanwhile() -> ApiError {
+    let what = "nothing was changed: somebody else has changed the limits; look at them again";
+    ApiError::PreconditionFailed(what.to_owned())
 }

@@ -225,6 +225,11 @@ fn data_commands() -> Vec<Command> {
             name: "l".to_owned(),
             fencing: 5,
         },
+        Command::ChangeLimits {
+            tenant,
+            expected: None,
+            limits: Some("{}".to_owned()),
+        },
     ]
 }
 

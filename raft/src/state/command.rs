@@ -252,6 +252,15 @@ pub enum Command {
         /// The number under which it was held.
         fencing: u64,
     },
+    /// Replaces a tenant's limits if they are as they were read. Proposed from format level 3 on.
+    ChangeLimits {
+        /// The tenant.
+        tenant: TenantId,
+        /// What a reader saw.
+        expected: Option<String>,
+        /// The limits as JSON, opaque here; none: the defaults.
+        limits: Option<String>,
+    },
 }
 
 /// What applying a command answered.

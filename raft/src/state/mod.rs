@@ -203,6 +203,11 @@ impl State {
                 term_ms,
             } => self.acquire_lease(name, *holder, *incarnation, *term_ms),
             Command::ReleaseLease { name, fencing } => Ok(self.release_lease(name, *fencing)),
+            Command::ChangeLimits {
+                tenant,
+                expected,
+                limits,
+            } => self.change_limits(*tenant, expected.as_deref(), limits.as_deref()),
         }
     }
 

@@ -157,6 +157,21 @@ impl State {
         Ok(Reply::Done)
     }
 
+    pub(super) fn change_limits(
+        &mut self,
+        tenant: TenantId,
+        expected: Option<&str>,
+        limits: Option<&str>,
+    ) -> Result<Reply, Refusal> {
+        if self.tenant_mut(tenant)?.limits.as_deref() != expected {
+            return Err(Refusal::ConditionFailed {
+                position: 0,
+                present: None,
+            });
+        }
+        self.set_limits(tenant, limits)
+    }
+
     pub(super) fn advance_retention(
         &mut self,
         tenant: TenantId,

@@ -197,6 +197,60 @@ fn members_are_added_updated_drained_and_removed_for_good() {
 }
 
 #[test]
+fn limits_change_if_they_are_as_they_were_read() {
+    let mut bench = Bench::with_members(1);
+    let created = bench.apply(Command::CreateTenant {
+        name: "t".to_owned(),
+    });
+    let Reply::Tenant(tenant) = created else {
+        panic!("{created:?}");
+    };
+    let change = |expected: Option<&str>, limits: &str| Command::ChangeLimits {
+        tenant,
+        expected: expected.map(str::to_owned),
+        limits: Some(limits.to_owned()),
+    };
+    bench.done(change(None, "a"));
+    for stale in [None, Some("b")] {
+        let refusal = bench.refused(change(stale, "c"));
+        assert!(matches!(refusal, Refusal::ConditionFailed { .. }));
+    }
+    bench.done(change(Some("a"), "b"));
+    let limits = bench.state.tenant(tenant).unwrap().limits.clone();
+    assert_eq!(limits.as_deref(), Some("b"));
+}
+
+#[test]
+fn the_format_level_is_what_all_members_read() {
+    let mut bench = Bench::with_members(2);
+    let raise = Command::RaiseFormatLevel { level: 2 };
+    assert!(matches!(
+        bench.refused(raise.clone()),
+        Refusal::FormatLevel { .. }
+    ));
+    for node in 1..=2 {
+        let newer = MemberDescription {
+            format_level_max: 2,
+            ..description(&format!("n{node}"), node)
+        };
+        bench.done(Command::AddMember {
+            node: NodeId(node),
+            description: newer,
+        });
+    }
+    bench.done(raise);
+    assert_eq!(bench.state.format_level(), 2);
+    let older = Command::AddMember {
+        node: NodeId(2),
+        description: description("n2", 2),
+    };
+    assert!(matches!(
+        bench.refused(older),
+        Refusal::FormatLevel { level_max: 1, .. }
+    ));
+}
+
+#[test]
 fn a_newer_namesake_supersedes() {
     let mut bench = Bench::with_members(2);
     bench.done(Command::AddMember {
