@@ -2,14 +2,17 @@
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
 use crate::{
-    cluster::{Cluster, replicas::Verdict},
+    cluster::{Cluster, known_series::RECALL_PATIENCE, replicas::Verdict},
     data_plane::NewWrite,
     formats,
     ingest::{
         Acceptance, Admission, Encoder,
         pairs::{Filter, Sender, senders_of},
     },
-    limits::{SeriesGate, TenantGates},
+    limits::{
+        TenantGates,
+        series::{Count, KnownElsewhere, SeriesGate, candidates},
+    },
     query::{
         counts::Counts,
         pins::QueryKey,
@@ -21,6 +24,7 @@ use crate::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use std::{
+    collections::HashSet,
     ops::RangeInclusive,
     sync::{
         Arc,
@@ -34,7 +38,7 @@ use trefoil_api::{
     SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin, limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
-use trefoil_model::{Labels, Millis, Signal, TenantId};
+use trefoil_model::{Labels, Millis, ShardId, Signal, TenantId};
 use trefoil_query_promql::{
     Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
     Source, query_instant, query_range,
@@ -46,6 +50,7 @@ pub(crate) struct NodeBackend {
     cluster: Arc<Cluster>,
     encoder: Encoder,
     gates: TenantGates,
+    known_elsewhere: KnownElsewhere,
     telemetry: Arc<Telemetry>,
     /// Queries that were begun here.
     queries: AtomicU64,
@@ -58,6 +63,7 @@ impl NodeBackend {
             cluster,
             encoder: Encoder::default(),
             gates: TenantGates::default(),
+            known_elsewhere: KnownElsewhere::default(),
             telemetry,
             queries: AtomicU64::new(0),
             begun: Instant::now(),
@@ -122,11 +128,16 @@ impl NodeBackend {
         tenant: &TenantName,
         limits: &TenantLimits,
         request: &WriteRequest,
+        filter: Option<&Filter<'_>>,
     ) -> Result<(), ApiError> {
         if limits.ingestion_rate <= 0.0 {
             return Ok(());
         }
-        let samples = request.sample_count() as u64;
+        // What another sender of a pair counts for costs the tenant nothing.
+        let samples = match filter {
+            None => request.sample_count() as u64,
+            Some(filter) => filter.samples_stored(request),
+        };
         let parts = self.cluster.nodes_that_write();
         let admitted = self
             .gates
@@ -146,7 +157,6 @@ impl NodeBackend {
         self.cluster.check_clock().map_err(unavailable)?;
         let name = tenant;
         let limits = self.limits(name);
-        self.admit(name, &limits, request)?;
         let tenant = self
             .cluster
             .tenant_for_write(tenant.as_str())
@@ -164,14 +174,11 @@ impl NodeBackend {
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
         let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
-        let own = owned_by(&routing, self.cluster.identity.node);
-        let known = || self.cluster.plane.engine().known_series(tenant);
-        let stored = (usize::from(routing.shards()), own.len());
-        let mut series = SeriesGate::new(&limits, known, stored);
-        let mut gate = |shard, canonical: &[u8]| match own.contains(shard) {
-            true => series.admit(canonical),
-            false => Ok(()),
-        };
+        self.admit(name, &limits, request, filter.as_ref())?;
+        let mut series = self
+            .series_gate(tenant, &limits, request, filter.as_ref())
+            .await;
+        let mut gate = |canonical: &[u8]| series.admit(canonical);
         let acceptance = self.acceptance(Some(tenant), &limits);
         let admission = Admission {
             acceptance,
@@ -199,6 +206,8 @@ impl NodeBackend {
                 ));
             }
         }
+        self.known_elsewhere
+            .keep(series.admitted_elsewhere(), Instant::now());
         self.telemetry.samples.inc_by(samples);
         self.telemetry
             .deduplicated_samples
@@ -216,6 +225,50 @@ impl NodeBackend {
                 .add(count, || format!("{count} samples were refused: {first}"));
         }
         Ok(outcome)
+    }
+
+    /// What decides which series of a request may begin.
+    async fn series_gate<'l>(
+        &self,
+        tenant: TenantId,
+        limits: &'l TenantLimits,
+        request: &WriteRequest,
+        filter: Option<&Filter<'_>>,
+    ) -> SeriesGate<'l> {
+        let open = || SeriesGate::new(tenant, limits, [], Count::default());
+        let counts_metrics = limits.max_global_series_per_metric > 0;
+        if limits.max_global_series_per_user == 0 && !counts_metrics {
+            return open();
+        }
+        let known = self.cluster.known_here(tenant, RECALL_PATIENCE).await;
+        let Some(known) = known else {
+            // Soon after a start: what is not known yet is not refused.
+            return open();
+        };
+        self.known_elsewhere.turn(Instant::now());
+        let routing = self.cluster.plane.routing();
+        let own = owned_by(&routing, self.cluster.identity.node);
+        let of_request = |all: &[(u64, ShardId)]| {
+            let is_own = |(hash, shard): &(u64, ShardId)| own.contains(*shard).then_some(*hash);
+            let others = all.iter().filter(|one| is_own(one).is_none());
+            let mut found = HashSet::from_iter(known.present(all.iter().filter_map(is_own)));
+            self.known_elsewhere
+                .present(others.map(|(hash, _)| *hash), &mut found);
+            found
+        };
+        let unknown = candidates(tenant, request, routing.shards(), filter, of_request);
+        if unknown.is_empty() {
+            return open();
+        }
+        let judged = self
+            .cluster
+            .judge_series(tenant, &known, &unknown, counts_metrics);
+        let verdict = judged.await;
+        let elsewhere = unknown.iter().filter(|one| !own.contains(one.shard));
+        let elsewhere: HashSet<u64> = elsewhere.map(|one| one.hash).collect();
+        let known = verdict.known.intersection(&elsewhere);
+        self.known_elsewhere.keep(known.copied(), Instant::now());
+        SeriesGate::new(tenant, limits, verdict.fresh, verdict.count).keeping(elsewhere)
     }
 
     /// What becomes of the samples of each sender; none when pairs of senders are not told.

@@ -8,6 +8,7 @@ pub(crate) mod clocks;
 mod deletions;
 pub(crate) mod follow;
 pub(crate) mod known_deletions;
+pub(crate) mod known_series;
 mod lead;
 mod readiness;
 pub(crate) mod replicas;
@@ -66,6 +67,8 @@ pub(crate) struct Cluster {
     preparing_stop: tokio::sync::Mutex<()>,
     /// Who writes about pairs of senders.
     pair_turns: Arc<replicas::Turns>,
+    /// Tenants for whose series limits can speak.
+    recalled: known_series::Recalled,
     /// Wakes who describes this node to the others.
     pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
@@ -104,6 +107,7 @@ impl Cluster {
             stopping: Mutex::default(),
             preparing_stop: tokio::sync::Mutex::default(),
             pair_turns: Arc::default(),
+            recalled: known_series::Recalled::default(),
             described_anew: Notify::new(),
             clock,
             followed: watch::Sender::new(0),

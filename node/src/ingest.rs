@@ -6,7 +6,7 @@
 
 pub(crate) mod pairs;
 
-use crate::limits::RefusedSeries;
+use crate::limits::series::RefusedSeries;
 use bytes::Bytes;
 use pairs::{Filter, Kept};
 use parking_lot::Mutex;
@@ -48,8 +48,8 @@ pub(crate) struct Acceptance {
     pub(crate) newest: Millis,
 }
 
-/// Decides whether a series of a shard may be stored.
-pub(crate) type Gate<'a> = dyn FnMut(ShardId, &[u8]) -> Result<(), RefusedSeries> + 'a;
+/// Decides whether a series may be stored.
+pub(crate) type Gate<'a> = dyn FnMut(&[u8]) -> Result<(), RefusedSeries> + 'a;
 
 /// What decides which items of a request are stored.
 pub(crate) struct Admission<'a> {
@@ -180,7 +180,7 @@ impl Encoder {
             // A series of which nothing is stored takes no room from others.
             let mut times = series.samples().iter().map(|(at, _)| *at);
             if times.any(|at| admission.acceptance.accepts(at))
-                && let Err(reason) = (admission.gate)(shard, labels)
+                && let Err(reason) = (admission.gate)(labels)
             {
                 encoded.refuse_series(&series, || reason.in_words());
                 continue;
@@ -236,7 +236,7 @@ impl Encoder {
                 continue;
             };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
-            if (admission.gate)(shard, labels).is_err() {
+            if (admission.gate)(labels).is_err() {
                 encoded.skipped_exemplars += 1;
                 continue;
             }

@@ -1,6 +1,10 @@
 //! What operators ask about the cluster: every node's own account, put together by the one that is asked.
 
-use super::{Cluster, retention::Retention};
+use super::{
+    Cluster,
+    known_series::{KIND_KNOWN_SERIES, KnownAsk},
+    retention::Retention,
+};
 use crate::{clock, query::question};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
@@ -271,6 +275,10 @@ impl Cluster {
                 question::encode(&self.answer_followed(wanted).await?)
             }
             KIND_CLEAN => question::encode(&super::deletions::clean(self.plane.clone()).await?),
+            KIND_KNOWN_SERIES => {
+                let ask: KnownAsk = question::decode(body)?;
+                question::encode(&self.answer_known(&ask).await?)
+            }
             other => Err(Status::unimplemented(format!(
                 "unknown question of kind {other}"
             ))),

@@ -175,13 +175,12 @@ pub(super) fn apply(
             accepted, parcel, ..
         } => {
             let header = parcel.header();
-            let applied = engine.apply(
-                span.end.0,
-                header.tenant,
-                header.deletion,
-                parcel.body(),
-                accepted,
-            );
+            let (end, tenant, deletion) = (span.end.0, header.tenant, header.deletion);
+            let applied = match header.import {
+                None => engine.apply(end, tenant, deletion, parcel.body(), accepted),
+                // Not what a client has just sent, for limits.
+                Some(_) => engine.apply_copied(end, tenant, deletion, parcel.body(), accepted),
+            };
             // The coordinator made the body, and its checksum held: a fault is a bug, not bad input.
             match applied {
                 // What the body holds up to the fault is applied; nothing else is lost.

@@ -139,6 +139,7 @@ impl Flushing {
         // themselves.
         let large = (plane.settings.flush_samples).max(series * FLUSH_SAMPLES_PER_SERIES);
         let old = clock::boot().saturating_sub(self.flushed_at) >= plane.settings.flush_interval;
+        plane.engine.set_time(clock::boot(), clock::wall());
         // A head can hold nothing but what was declared of metrics, or what a deletion has left of it.
         let worth = || samples > 0 || plane.core.lock().replication.deletions_wait_for_flush();
         if samples >= large || (old && worth()) || plane.would_lose_again() {

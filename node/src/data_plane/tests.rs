@@ -734,7 +734,7 @@ async fn a_large_request_is_cut_into_rounds() {
     let admission = Admission {
         acceptance,
         filter: None,
-        gate: &mut |_, _| Ok(()),
+        gate: &mut |_| Ok(()),
     };
     let encoder = Encoder::default();
     let encoded = encoder

@@ -15,6 +15,7 @@
 
 mod digest_cache;
 mod flush;
+mod limited;
 mod merge;
 mod policy;
 mod readers;
@@ -33,8 +34,8 @@ use crate::body::{Body, BodyReader};
 use crate::deletion::Deletion;
 use crate::exemplars::{Exemplars, FoundExemplar};
 use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
-use crate::known::KnownSeries;
 use crate::view::View;
+use limited::Limited;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,6 +87,8 @@ pub struct Applied {
 pub struct MetricsStatistics {
     /// Series in the head's label indexes, by tenant.
     pub series_active: BTreeMap<TenantId, u64>,
+    /// Active series of tenants about which a limit asks.
+    pub series_counted: u64,
     /// Samples in the head.
     pub head_samples: u64,
     /// Memory of the head, in bytes.
@@ -119,6 +122,8 @@ pub struct MetricsEngine {
     applier: Mutex<BodyReader>,
     /// Journal position behind the last parcel applied.
     applied: AtomicU64,
+    /// What limits of series ask about.
+    limited: Limited,
     /// Held by a flush, which is alone.
     flushing: Mutex<()>,
     /// Held by whatever replaces or removes blocks.
@@ -147,6 +152,7 @@ impl MetricsEngine {
             policy: RwLock::default(),
             applier: Mutex::new(BodyReader::new()?),
             applied,
+            limited: Limited::default(),
             flushing: Mutex::new(()),
             merging: Mutex::new(()),
             unmerged: Mutex::default(),
@@ -168,10 +174,39 @@ impl MetricsEngine {
         body: &[u8],
         accepted: &ShardSet,
     ) -> Result<Applied, MetricsError> {
+        self.apply_one((position, tenant, version), (body, accepted), false)
+    }
+
+    /// As [`MetricsEngine::apply`], for a parcel that was copied from another owner: its series are active only if their
+    /// samples say so.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply_copied(
+        &self,
+        position: u64,
+        tenant: TenantId,
+        version: DeletionVersion,
+        body: &[u8],
+        accepted: &ShardSet,
+    ) -> Result<Applied, MetricsError> {
+        self.apply_one((position, tenant, version), (body, accepted), true)
+    }
+
+    fn apply_one(
+        &self,
+        (position, tenant, version): (u64, TenantId, DeletionVersion),
+        body: (&[u8], &ShardSet),
+        is_copy: bool,
+    ) -> Result<Applied, MetricsError> {
         let mut reader = self.applier.lock();
         let head = self.head(tenant);
+        let before = head.index.length();
         let keep = |found| self.exemplars.add(tenant, version, found);
-        let result = apply_body(&mut reader, &head, version, (body, accepted), keep);
+        let result = apply_body(&mut reader, &head, version, body, keep);
+        if !is_copy {
+            self.limited.see_new(tenant, &head, before);
+        }
         self.applied.fetch_max(position, Ordering::Release);
         result
     }
@@ -344,13 +379,6 @@ impl MetricsEngine {
         windows
     }
 
-    /// What the head has of a tenant's series, for limits.
-    pub fn known_series(&self, tenant: TenantId) -> Option<KnownSeries> {
-        let heads = self.heads.read();
-        let head = heads.tenants.get(&tenant)?;
-        Some(KnownSeries::new(Arc::clone(&head.index)))
-    }
-
     /// Series in the head's label indexes, and samples in the head, a histogram counted as the plain samples that take as
     /// much memory. At no cost.
     #[must_use]
@@ -389,6 +417,9 @@ impl MetricsEngine {
             statistics.head_samples += u64::from(samples.len());
             statistics.head_bytes += samples.memory_bytes() as u64;
         }
+        let (counted, counted_bytes) = self.limited.size();
+        statistics.series_counted = counted as u64;
+        statistics.head_bytes += counted_bytes as u64;
         let (exemplars, bytes) = self.exemplars.size();
         statistics.exemplars = exemplars as u64;
         statistics.kept_bytes = self.readers.kept().bytes() as u64;

@@ -21,6 +21,7 @@ use samples::Collected;
 pub(crate) use samples::Samples;
 
 use crate::Matcher;
+use crate::active::Seen;
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::dense::DenseSet;
@@ -31,6 +32,9 @@ use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRa
 
 /// Memory of histograms copied out of the head at once; one series may have more.
 const GATHERED_HISTOGRAM_BYTES: usize = 16 << 20;
+
+/// Series that limits are told of under one lock.
+pub(crate) const SEEN_AT_ONCE: u32 = 2_048;
 
 /// A tenant's present head.
 #[derive(Clone)]
@@ -98,6 +102,21 @@ impl HeadPart {
         };
         self.samples.read().retain(&mut found, self.records);
         found
+    }
+
+    /// The series with a sample at or behind `oldest`, some at a time; nothing is locked while `each` has them.
+    pub(crate) fn each_since(&self, oldest: Millis, mut each: impl FnMut(&[Seen])) {
+        let mut seen = Vec::new();
+        for first in (0..self.series).step_by(SEEN_AT_ONCE as usize) {
+            let some = first..self.series.min(first.saturating_add(SEEN_AT_ONCE));
+            seen.clear();
+            {
+                let (index, samples) = (self.index.read(), self.samples.read());
+                let since = some.filter(|number| samples.has_since(*number, oldest));
+                seen.extend(since.map(|number| index.seen(number)));
+            }
+            each(&seen);
+        }
     }
 
     /// Canonical labels and shards of the given series.

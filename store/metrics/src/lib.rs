@@ -12,6 +12,7 @@
 //! This crate knows nothing of journals, requests, placement and clocks, and starts no thread: the node calls
 //! `flush` and `merge_once`. Formats are drawn in `docs/formats/metrics-body.md` and `metrics-block.md`.
 
+mod active;
 mod block;
 mod body;
 mod columns;
@@ -30,6 +31,7 @@ mod rows;
 mod value;
 mod view;
 
+pub use active::ACTIVE_FOR;
 pub use body::{
     BODY_CONTENT_BYTES_MAX, BODY_VERSION, Body, BodyReader, BodySample, BodySeries, BodyWriter,
     MetricMetadata, MetricType, Samples, metadata_shard,

@@ -263,6 +263,24 @@ impl View {
         Ok(())
     }
 
+    /// Canonical labels and shard of every series of the blocks that have something in `range`, block by block, so that one
+    /// which is in several comes several times.
+    pub(crate) fn each_series_of_blocks(
+        &self,
+        tenant: TenantId,
+        range: TimeRange,
+        shards: &ShardSet,
+        mut each: impl FnMut(&[u8], ShardId),
+    ) -> Result<(), MetricsError> {
+        for source in self.sources_with(tenant, range, shards, None, &mut None)? {
+            if matches!(source, Source::Block { .. }) {
+                let found = self.found(&source, tenant, &[], range)?;
+                source.labels(&found, true, |_, canonical, shard| each(canonical, shard))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The label names of the series that satisfy all matchers, ascending.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What a gate of series keeps out of the parcels: numbers, histograms and exemplars alike.
 
 use super::*;
-use crate::limits::RefusedSeries;
+use crate::limits::series::RefusedSeries;
 use remote_write::{Exemplar, Sample, SampleValue, WriteRequest};
 use trefoil_model::Histogram;
 
@@ -29,7 +29,7 @@ async fn a_series_that_may_not_begin_leaves_nothing() {
         pushed.expect("a small request");
     }
     let refused = Labels::from_pairs([("__name__", "refused")]);
-    let mut gate = |_, canonical: &[u8]| match canonical == refused.canonical() {
+    let mut gate = |canonical: &[u8]| match canonical == refused.canonical() {
         true => Err(RefusedSeries::OfTenant(1)),
         false => Ok(()),
     };

@@ -48,7 +48,7 @@ struct Target {
 }
 
 /// The frozen generations of each tenant, oldest first.
-type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
+pub(super) type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
 
 impl MetricsEngine {
     /// Writes everything applied so far, which includes everything up to journal position `position`, to blocks, and
@@ -82,6 +82,7 @@ impl MetricsEngine {
         );
         let position = position.max(self.manifest.pin().flushed_to());
         let frozen = self.freeze();
+        self.note_active(&frozen);
         let policy = self.policy();
         let mut edit = ManifestEdit {
             flushed_to: Some(position),

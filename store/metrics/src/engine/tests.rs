@@ -4,6 +4,7 @@
 mod aggregates;
 mod deletions;
 mod histograms;
+mod known;
 mod label_questions;
 mod metadata;
 mod walks;

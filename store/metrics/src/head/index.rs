@@ -6,11 +6,12 @@
 
 mod search;
 
+use crate::active::{Seen, metric_hash};
 use crate::order::{pair_bytes, text_of};
 use crate::postings::Postings;
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
-use trefoil_model::{SeriesHash, ShardId, ShardSet, TenantId};
+use trefoil_model::{LABEL_NAME_METRIC, SeriesHash, ShardId, ShardSet, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) struct HeadIndex {
@@ -100,15 +101,23 @@ impl HeadIndex {
         }
     }
 
-    /// Whether there is a series with these canonical labels.
-    pub(crate) fn contains(&self, canonical: &[u8]) -> bool {
-        let hash = SeriesHash::of(self.tenant, canonical).0;
-        let (high, low) = ((hash >> 64) as u64, hash as u64);
-        let same = |number: &u32| {
-            let one = &self.series[*number as usize];
-            one.hash_low == low && one.hash_high == high
-        };
+    /// Whether there is a series whose hash has this low half.
+    pub(crate) fn contains_hash(&self, low: u64) -> bool {
+        let same = |number: &u32| self.series[*number as usize].hash_low == low;
         self.series_table.find(low, same).is_some()
+    }
+
+    /// A series as limits know it.
+    pub(crate) fn seen(&self, number: u32) -> Seen {
+        let place = self.names.get(LABEL_NAME_METRIC.as_bytes());
+        let pair = place.and_then(|place| self.pair_of(number, *place));
+        let metric = pair.map_or(&[][..], |pair| self.value_of(pair));
+        let series = &self.series[number as usize];
+        Seen {
+            series: series.hash_low,
+            metric: metric_hash(metric),
+            shard: series.shard,
+        }
     }
 
     fn add(&mut self, canonical: &[u8], shard: ShardId, (high, low): (u64, u64)) -> u32 {

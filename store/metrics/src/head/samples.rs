@@ -217,6 +217,15 @@ impl Samples {
         at != NONE
     }
 
+    /// Whether the series has a sample at or behind `oldest`.
+    pub(crate) fn has_since(&self, series: u32, oldest: Millis) -> bool {
+        let mut at = self.tails.get(series as usize).copied().unwrap_or(NONE);
+        while at != NONE && self.times[self.record(at).time as usize] < oldest {
+            at = self.record(at).previous;
+        }
+        at != NONE
+    }
+
     /// Leaves out the series that have no record below `limit`.
     pub(crate) fn retain(&self, found: &mut RoaringBitmap, limit: u32) {
         if self.newest_first_record >= limit || found.len() <= SERIES_LOOKED_UP_MAX {

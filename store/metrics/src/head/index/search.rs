@@ -106,7 +106,7 @@ impl HeadIndex {
     }
 
     /// The pair of a series with the label whose name has this place.
-    fn pair_of(&self, series: u32, place: u32) -> Option<u32> {
+    pub(super) fn pair_of(&self, series: u32, place: u32) -> Option<u32> {
         let mut pairs = self.pairs_of(series).iter().copied();
         pairs.find(|pair| self.pairs[*pair as usize].of_name == place)
     }
@@ -117,18 +117,6 @@ impl HeadIndex {
             let kept = |series: &u32| shards.contains(self.shard(*series));
             *found = found.iter().filter(kept).collect();
         }
-    }
-
-    /// How many series have this label with this value.
-    pub(crate) fn count_of_pair(&self, name: &[u8], value: &[u8]) -> u64 {
-        let mut count = 0;
-        if let Some(pair) = self.find_pair(&pair_text(name, value)) {
-            self.pairs[pair as usize].postings.each_run(|run| {
-                count += u64::from(run.end - run.start);
-                true
-            });
-        }
-        count
     }
 
     /// The values of label `name` on series of `among`, in no order.
