@@ -30,6 +30,7 @@ mod monitoring;
 mod otlp;
 mod parameters;
 mod prometheus;
+mod pumped;
 mod read;
 mod starting;
 mod status;

@@ -1,12 +1,14 @@
 //! `GET|POST export`: samples as JSON lines, as VictoriaMetrics exports them and `import` takes them.
 //!
 //! Lines go out page by page as they are read, so that memory is bounded whatever is asked for. An error behind the
-//! first page breaks the connection off, which clients take for an error; nothing looks complete that is not.
+//! first page breaks the connection off, which clients take for an error; nothing looks complete that is not. The same
+//! happens at the deadline to a client that does not read (`pumped`).
 
 use super::{
     App, Shared,
     answer::{respond, text_error},
     parameters::Parameters,
+    pumped::{PieceStream, until},
     tenant,
 };
 use crate::{
@@ -47,15 +49,11 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> 
         return Err(ApiError::parameter("format", reason));
     }
     let query = select_query(app, &parameters)?;
-    let turn = app.query_turn(query.deadline).await?;
+    let deadline = query.deadline;
+    let turn = app.query_turn(deadline).await?;
     let pages = app.backend.select(&tenant, query);
     let lines = lines(pages.await?, rows_max).await?;
-    // The turn ends with the stream.
-    let lines = lines.map(move |piece| {
-        let _turn = &turn;
-        piece
-    });
-    let body = Body::from_stream(lines);
+    let body = Body::from_stream(until(deadline, lines, turn));
     Ok(respond(StatusCode::OK, JSON_LINES, body, false))
 }
 
@@ -81,13 +79,7 @@ fn select_query(app: &App, parameters: &Parameters) -> Result<SelectQuery, ApiEr
 }
 
 /// The first page is there already, so that what fails at once has a status.
-async fn lines(
-    mut pages: SeriesPages,
-    rows_max: usize,
-) -> Result<
-    stream::BoxStream<'static, Result<bytes::Bytes, trefoil_query_promql::QueryError>>,
-    ApiError,
-> {
+async fn lines(mut pages: SeriesPages, rows_max: usize) -> Result<PieceStream, ApiError> {
     let first = pages.try_next().await?;
     let pages = stream::iter(first.map(Ok)).chain(pages);
     let pieces = pages.flat_map(move |page| {
