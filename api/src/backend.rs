@@ -337,6 +337,10 @@ pub struct SelectQuery {
     pub newest_only: bool,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// Whether data may be missing that is lost for good; otherwise the answer is an error then.
+    pub accepts_loss: bool,
+    /// Whether it sees and fetches only what the tenant's limits of queries allow.
+    pub is_limited: bool,
 }
 
 /// Series with their samples, some MiB at a time: ascending by labels, each series once, none without samples. All
@@ -359,6 +363,8 @@ pub struct CountQuery {
     pub is_exact: bool,
     /// When the answer is worthless.
     pub deadline: Instant,
+    /// Whether data may be missing that is lost for good; otherwise the answer is an error then.
+    pub accepts_loss: bool,
 }
 
 /// How many series there are.

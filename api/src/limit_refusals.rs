@@ -74,6 +74,26 @@ pub fn query_too_long(length: Millis, limit: Span) -> String {
     refusal(reason, "max-total-query-length", "max_total_query_length")
 }
 
+/// 422: too many series in one query.
+#[must_use]
+pub fn too_many_fetched_series(limit: u64) -> String {
+    let reason = format!("the query exceeded the maximum number of series (limit: {limit} series)");
+    refusal(
+        reason,
+        "max-series-per-query",
+        "max_fetched_series_per_query",
+    )
+}
+
+/// 422: too many samples in one query.
+#[must_use]
+pub fn too_many_fetched_bytes(limit: u64) -> String {
+    let reason =
+        format!("the query exceeded the aggregated chunks size limit (limit: {limit} bytes)");
+    let name = "max_fetched_chunk_bytes_per_query";
+    refusal(reason, "max-chunks-bytes-per-query", name)
+}
+
 /// 422: too long a text.
 #[must_use]
 pub fn expression_too_large(bytes: usize, limit: usize) -> String {

@@ -33,6 +33,8 @@ pub(crate) struct ReadRequest {
     pub(crate) queries: Vec<ReadQuery>,
     /// Whether it takes chunks, and rather than samples.
     pub(crate) wants_chunks: bool,
+    /// Whether it takes samples.
+    pub(crate) takes_samples: bool,
 }
 
 /// One query of a request.
@@ -87,6 +89,7 @@ impl ReadRequest {
                 )));
             }
         }
+        request.takes_samples = kinds.is_empty() || kinds.contains(&0);
         request.wants_chunks = match kinds.iter().find(|kind| **kind <= 1) {
             Some(kind) => *kind == 1,
             None if kinds.is_empty() => false,
@@ -212,6 +215,10 @@ mod tests {
                 .wants_chunks
         );
         assert!(!ReadRequest::decode(&query(&[0, 1])).unwrap().wants_chunks);
+        for (kinds, expected) in [(&[][..], true), (&[1, 0], true), (&[1], false)] {
+            let request = ReadRequest::decode(&query(kinds)).unwrap();
+            assert_eq!(request.takes_samples, expected, "{kinds:?}");
+        }
         assert!(ReadRequest::decode(&query(&[9])).is_err());
         // Expressions are compiled, so there are few.
         assert!(ReadRequest::decode(&query(&[]).repeat(QUERIES_MAX)).is_ok());

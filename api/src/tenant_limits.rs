@@ -90,6 +90,10 @@ pub struct TenantLimits {
     pub max_series_query_limit: usize,
     /// Bytes of results that a query holds, at most what the node allows.
     pub max_estimated_memory_consumption_per_query: u64,
+    /// Series that a query finds with its selectors.
+    pub max_fetched_series_per_query: u64,
+    /// Bytes of samples that it reads of them.
+    pub max_fetched_chunk_bytes_per_query: u64,
 }
 
 impl Default for TenantLimits {
@@ -111,6 +115,8 @@ impl Default for TenantLimits {
             max_labels_query_length: Span(0),
             max_series_query_limit: 0,
             max_estimated_memory_consumption_per_query: 0,
+            max_fetched_series_per_query: 0,
+            max_fetched_chunk_bytes_per_query: 0,
         }
     }
 }

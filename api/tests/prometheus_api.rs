@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, StatusCode},
 };
-use fake::FakeNode;
+use fake::{FakeNode, Mood};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -259,6 +259,13 @@ async fn remote_read_answers_with_samples_or_chunks() {
     assert_eq!(headers["content-type"], expected);
     assert!(headers.get("content-encoding").is_none());
     assert!(names.iter().all(|name| has(&body, name)));
+
+    let histograms = FakeNode::with(Mood::HasHistograms);
+    let (status, headers, _) = ask(&histograms, read_request(&[1, 0])).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["content-type"], "application/x-protobuf");
+    let (status, _, _) = ask(&histograms, read_request(&[1])).await;
+    assert_ne!(status, StatusCode::OK, "it takes nothing else");
 
     let (status, _, body) = ask(&node, read_request(&[7])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);

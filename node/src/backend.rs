@@ -14,6 +14,7 @@ use crate::{
         series::{Count, KnownElsewhere, SeriesGate, candidates},
     },
     query::{
+        allowance::Allowance,
         counts::Counts,
         pins::QueryKey,
         select::Select,
@@ -108,8 +109,12 @@ impl NodeBackend {
                 tenant.as_str()
             ))
         })?;
-        let budget = self.budget(&self.limits(tenant), deadline);
-        Ok(self.source(known.unwrap_or(TenantId(u32::MAX)), deadline, budget))
+        let limits = self.limits(tenant);
+        let budget = self.budget(&limits, deadline);
+        let source = self.source(known.unwrap_or(TenantId(u32::MAX)), deadline, budget);
+        let is_told = formats::asks_within(&self.cluster.metadata.state());
+        let allowance = Allowance::of(&limits, self.cluster.now());
+        Ok(source.within(allowance.filter(|_| is_told)))
     }
 
     fn acceptance(&self, tenant: Option<TenantId>, limits: &TenantLimits) -> Acceptance {
@@ -410,7 +415,14 @@ impl Backend for NodeBackend {
             after: None,
             bytes_max: 0,
         };
-        Ok(source.select(select).boxed())
+        let source = match query.is_limited {
+            true => source,
+            false => source.within(None),
+        };
+        Ok(source
+            .accepting_loss(query.accepts_loss)
+            .select(select)
+            .boxed())
     }
 
     async fn series(
@@ -493,6 +505,7 @@ impl Backend for NodeBackend {
             names: query.names,
             is_exact: query.is_exact,
         };
+        let source = source.accepting_loss(query.accepts_loss);
         let counted = source.count(counts).await?;
         Ok(SeriesCounts {
             series: counted.series,

@@ -5,7 +5,7 @@ use crate::{
     data_plane::DataPlane,
     query::{
         answering,
-        question::{self, Ask, KIND_ASK},
+        question::{Ask, KIND_ASK, KIND_ASK_WITHIN},
     },
     transport::server::PeerHandler,
 };
@@ -53,16 +53,16 @@ impl PeerHandler for Handlers {
         let cluster = self.cluster.get().ok_or_else(not_yet)?.clone();
         let evaluators = self.evaluators.get().ok_or_else(not_yet)?;
         let work = evaluators.spawn(async move {
-            if kind != KIND_ASK {
+            if ![KIND_ASK, KIND_ASK_WITHIN].contains(&kind) {
                 return cluster.answer_peer(kind, &body).await;
             }
             // Its state may be older than a deletion that the asker knows to have been made.
             if !*cluster.metadata.caught_up().borrow() || cluster.follow_up().await.is_err() {
                 return Err(not_yet());
             }
-            let ask: Ask = question::decode(&body)?;
+            let ask = Ask::from_bytes(kind, &body)?;
             let answered = answering::answer(&cluster.plane, &cluster.evaluator, ask).await?;
-            question::encode(&answered)
+            answered.to_bytes(kind)
         });
         let mut work = AbortOnDrop(work);
         (&mut work.0)

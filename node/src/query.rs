@@ -3,6 +3,7 @@
 //! The coordinator plans parts over the owners of the shards, asks them, plans what was refused again
 //! without those who refused, and merges. An answer contains every shard, or it is an error: never less.
 
+pub(crate) mod allowance;
 pub(crate) mod answering;
 pub(crate) mod counts;
 pub(crate) mod evaluator;

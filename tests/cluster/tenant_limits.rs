@@ -9,13 +9,15 @@ use trefoil_jepsen::{
 use trefoil_model::Labels;
 
 const TENANT: &str = "limited";
+const NODES: usize = 5;
 /// How long a change may take to reach a node.
 const KNOWN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
+    // More than a series has owners, so that every node also decides about series that it does not store.
+    let mut cluster = Cluster::start(NODES)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let client = HttpClient::new(Duration::from_secs(20)).with_tenant(TENANT);
     set(
@@ -23,14 +25,25 @@ async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> 
         0,
         &["--tenant", TENANT, "max_global_series_per_user=10"],
     )?;
-    for node in 0..3 {
+    for node in 0..NODES {
         wait_for(&client, &cluster, node, "\"max_global_series_per_user\":10").await?;
     }
+    // Who has read something else changes nothing.
+    let url = format!("{}/trefoil/api/v1/limits", cluster.url(1));
+    let stale = format!(r#"{{"tenant":"{TENANT}","limits":{{}},"expected":{{}}}}"#);
+    let json = [("content-type", "application/json")];
+    let refused = client.post(&url, &json, stale).await?;
+    ensure!(
+        refused.status == 412,
+        "{}: {}",
+        refused.status,
+        refused.text()
+    );
     // Each series counts once, though there are three replicas.
     let answer = write(&client, &cluster, 1, 0..10).await?;
     ensure!(answer.is_success(), "{}", answer.text());
     count_is(&client, &cluster, 10).await?;
-    for node in 0..3 {
+    for node in 0..NODES {
         // Those that are there go on, others cannot begin, at any node.
         let refused = write(&client, &cluster, node, 5..15).await?;
         let text = refused.text();
@@ -48,7 +61,7 @@ async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> 
         2,
         &["--tenant", TENANT, "max_global_series_per_user="],
     )?;
-    for node in 0..3 {
+    for node in 0..NODES {
         wait_for(
             &client,
             &cluster,
@@ -62,6 +75,25 @@ async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> 
     let text = refused.text();
     ensure!(text.contains("err-mimir-max-series-per-metric"), "{text}");
     count_is(&client, &cluster, 12).await?;
+
+    let fetched = "max_fetched_series_per_query=11";
+    set(&cluster, 2, &["--tenant", TENANT, fetched])?;
+    for path in [
+        "api/v1/query?query=count(trefoil_test_limits)",
+        "federate?match[]=trefoil_test_limits",
+    ] {
+        is_too_much(&client, &cluster, 3, path).await?;
+    }
+    let fetched = "max_fetched_series_per_query=";
+    set(&cluster, 2, &["--tenant", TENANT, fetched])?;
+
+    // After a start a node still knows which series are active.
+    cluster.stop(0)?;
+    cluster.start_node(0)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let refused = write(&client, &cluster, 0, 12..14).await?;
+    let text = refused.text();
+    ensure!(text.starts_with("2 of 2 series were refused"), "{text}");
 
     set(
         &cluster,
@@ -110,6 +142,24 @@ async fn wait_for(
     known.await.map(|_| ())
 }
 
+/// Waits until a node refuses a question because of what it would fetch.
+async fn is_too_much(
+    client: &HttpClient,
+    cluster: &Cluster,
+    node: usize,
+    path: &str,
+) -> anyhow::Result<()> {
+    let url = format!("{}/{path}", cluster.url(node));
+    let refused = wait_until("the question is too much", KNOWN_WAIT_MAX, || async {
+        let answer = client.get(&url).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(answer.status == 422, "{}: {text}", answer.status);
+        ensure!(text.contains("err-mimir-max-series-per-query"), "{text}");
+        Ok(())
+    });
+    refused.await.map(|_| ())
+}
+
 async fn write(
     client: &HttpClient,
     cluster: &Cluster,
@@ -127,7 +177,7 @@ async fn write(
 
 /// All nodes have so many series of the tenant, and their heads do.
 async fn count_is(client: &HttpClient, cluster: &Cluster, expected: usize) -> anyhow::Result<()> {
-    for node in 0..3 {
+    for node in 0..NODES {
         let url = format!("{}/api/v1/query", cluster.url(node));
         let query = [("query", "count(trefoil_test_limits)")];
         let data = client.query(&url, &query).await?;

@@ -92,6 +92,9 @@ pub(super) async fn active_series(State(app): Shared, request: Request) -> Respo
             end: now,
             newest_only: true,
             deadline,
+            accepts_loss: parameters.partial()?,
+            // It is asked to find what is too much.
+            is_limited: false,
         };
         let mut pages = app.backend.select(&tenant, query).await?;
         let (mut series, mut bytes) = (Vec::new(), 0);
@@ -180,6 +183,7 @@ fn question(
         names: Vec::new(),
         is_exact,
         deadline,
+        accepts_loss: parameters.partial()?,
     })
 }
 

@@ -75,6 +75,9 @@ fn select_query(app: &App, parameters: &Parameters) -> Result<SelectQuery, ApiEr
         end,
         newest_only: false,
         deadline: parameters.deadline(app.limits.query_timeout)?,
+        accepts_loss: parameters.partial()?,
+        // A backup is whole, or it is none.
+        is_limited: false,
     })
 }
 

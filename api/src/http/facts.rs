@@ -93,6 +93,7 @@ pub(super) async fn tsdb(State(app): Shared, request: Request) -> Response {
             names: Vec::new(),
             is_exact: false,
             deadline,
+            accepts_loss: parameters.partial()?,
         };
         let counts = app.backend.count_series(&tenant, query.clone()).await?;
         Ok(data(&tsdb_status(&counts, (query.start, query.end), limit)))

@@ -60,6 +60,8 @@ async fn handle(
         end: now,
         newest_only: true,
         deadline,
+        accepts_loss: parameters.partial()?,
+        is_limited: true,
     };
     let collected = async {
         let mut pages = app.backend.select(&tenant, query).await?;

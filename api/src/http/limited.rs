@@ -51,12 +51,34 @@ pub(super) fn range(
             return Ok(Limited::Nothing);
         }
     }
-    let length = query.end - query.start;
-    let longest = limits.max_total_query_length;
-    if longest.some().is_some_and(|longest| length > longest) {
-        return Err(refused(query_too_long(length, longest)));
-    }
+    length(limits, query.start, query.end)?;
     Ok(Limited::Ask(query))
+}
+
+/// Whether a query may be about what the tenant sees of these times.
+///
+/// # Errors
+/// As [`length`].
+pub(super) fn seen_length(
+    limits: &TenantLimits,
+    (start, end): (Millis, Millis),
+    now: Millis,
+) -> Result<(), ApiError> {
+    let oldest = oldest(limits, now).unwrap_or(Millis::MIN);
+    length(limits, start.max(oldest), end)
+}
+
+/// Whether a query may be about so long a time.
+///
+/// # Errors
+/// [`QueryError::Execution`] when it may not.
+pub(super) fn length(limits: &TenantLimits, start: Millis, end: Millis) -> Result<(), ApiError> {
+    let length = end.saturating_sub(start);
+    let longest = limits.max_total_query_length;
+    match longest.some().is_some_and(|longest| length > longest) {
+        true => Err(refused(query_too_long(length, longest))),
+        false => Ok(()),
+    }
 }
 
 /// A question about labels or series within the limits.

@@ -1,13 +1,17 @@
 //! `POST read`: Prometheus' remote read, as samples in one message or as a stream of chunks.
 //!
 //! Chunks go out page by page as they are read, so that memory is bounded whatever is asked for. An error behind the
-//! first page breaks the connection off, which clients take for an error; nothing looks complete that is not.
+//! first page breaks the connection off, which clients take for an error; nothing looks complete that is not. The same
+//! happens at the deadline to a client that does not read (`pumped`).
+//!
+//! Native histograms have no chunks here. A client that takes samples, too, gets samples when the first page has some.
 
 use super::{
     App, Shared,
     answer::{respond, text_error},
-    body,
-    parameters::declared_length,
+    body, limited,
+    parameters::{Parameters, declared_length},
+    pumped::{PieceStream, until},
     tenant,
 };
 use crate::{
@@ -21,10 +25,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{sync::Arc, time::Instant};
-use trefoil_query_promql::QueryError;
+use trefoil_query_promql::{QueryError, RawSeries, is_histogram};
 
 /// Bytes of a compressed request: matchers only.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -43,26 +46,29 @@ pub(super) async fn read(State(app): Shared, request: Request) -> Response {
 async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
     let (parts, request_body) = request.into_parts();
     let tenant = tenant(&parts.headers)?;
+    let accepts_loss = Parameters::of_address(&parts.uri).partial()?;
     let declared = declared_length(&parts.headers);
     let compressed = body::collect(request_body, declared, REQUEST_BYTES_MAX, None).await?;
     let deadline = Instant::now() + app.limits.query_timeout;
     let turn = app.query_turn(deadline).await?;
     let request = decode(app, &compressed)?;
-    if request.wants_chunks {
-        let frames = chunks(app, &tenant, request.queries, deadline).await?;
-        // The turn ends with the stream.
-        let frames = frames.map(move |frame| {
-            let _turn = &turn;
-            frame
-        });
-        return Ok(respond(
-            StatusCode::OK,
-            CHUNKS,
-            Body::from_stream(frames),
-            false,
-        ));
+    let limits = app.backend.limits(&tenant);
+    for query in &request.queries {
+        limited::seen_length(&limits, (query.start, query.end), app.backend.now())?;
     }
-    let samples = samples(app, &tenant, request.queries, deadline);
+    let asked = Asked {
+        tenant: &tenant,
+        deadline,
+        accepts_loss,
+    };
+    if request.wants_chunks {
+        let queries = request.queries.clone();
+        if let Some(frames) = chunks(app, asked, queries, request.takes_samples).await? {
+            let body = Body::from_stream(until(deadline, frames, turn));
+            return Ok(respond(StatusCode::OK, CHUNKS, body, false));
+        }
+    }
+    let samples = samples(app, asked, request.queries);
     let samples = tokio::time::timeout_at(deadline.into(), samples).await;
     let body = Body::from(samples.map_err(|_| QueryError::Timeout)??);
     let mut response = respond(StatusCode::OK, "application/x-protobuf", body, false);
@@ -84,31 +90,35 @@ fn decode(app: &App, compressed: &[u8]) -> Result<ReadRequest, ApiError> {
     ReadRequest::decode(&decompressed[..length])
 }
 
-async fn select(
-    app: &App,
-    tenant: &TenantName,
-    query: ReadQuery,
+/// Who asks, until when, and whether it accepts that data is lost.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    tenant: &'a TenantName,
     deadline: Instant,
-) -> Result<SeriesPages, QueryError> {
+    accepts_loss: bool,
+}
+
+async fn select(app: &App, asked: Asked<'_>, query: ReadQuery) -> Result<SeriesPages, QueryError> {
     let query = SelectQuery {
         alternatives: vec![query.matchers],
         start: query.start,
         end: query.end,
         newest_only: false,
-        deadline,
+        deadline: asked.deadline,
+        accepts_loss: asked.accepts_loss,
+        is_limited: true,
     };
-    app.backend.select(tenant, query).await
+    app.backend.select(asked.tenant, query).await
 }
 
 async fn samples(
     app: &App,
-    tenant: &TenantName,
+    asked: Asked<'_>,
     queries: Vec<ReadQuery>,
-    deadline: Instant,
 ) -> Result<Vec<u8>, ApiError> {
     let mut samples = Samples::default();
     for query in queries {
-        let mut pages = select(app, tenant, query, deadline).await?;
+        let mut pages = select(app, asked, query).await?;
         while let Some(page) = pages.next().await {
             samples.add(&page?)?;
         }
@@ -118,23 +128,35 @@ async fn samples(
 }
 
 /// The frames of all queries, a page at a time; the first page is there already, so that what fails at once has a
-/// status.
+/// status. None, when it has native histograms and the client takes samples as well.
 async fn chunks(
     app: &App,
-    tenant: &TenantName,
+    asked: Asked<'_>,
     queries: Vec<ReadQuery>,
-    deadline: Instant,
-) -> Result<stream::BoxStream<'static, Result<Bytes, QueryError>>, ApiError> {
+    takes_samples: bool,
+) -> Result<Option<PieceStream>, ApiError> {
     let mut all = Vec::new();
     for (number, query) in queries.into_iter().enumerate() {
-        let pages = select(app, tenant, query, deadline).await?;
+        let pages = select(app, asked, query).await?;
         all.push(pages.map_ok(move |page| (number, page)));
     }
-    let mut frames = Frames::default();
-    let pages = stream::iter(all).flatten();
-    let mut pages = pages
-        .map(move |page| page.and_then(|(number, page)| frames.page(number, &page)))
-        .boxed();
+    let mut pages = stream::iter(all).flatten().boxed();
     let first = pages.try_next().await?;
-    Ok(stream::iter(first.map(Ok)).chain(pages).boxed())
+    if let Some((_, page)) = &first
+        && takes_samples
+        && page.iter().any(has_histograms)
+    {
+        return Ok(None);
+    }
+    let mut frames = Frames::default();
+    let pages = stream::iter(first.map(Ok)).chain(pages);
+    let frames = pages.map(move |page| page.and_then(|(number, page)| frames.page(number, &page)));
+    // What cannot be encoded in the first page has a status, too.
+    let mut frames = frames.boxed();
+    let first = frames.try_next().await?;
+    Ok(Some(stream::iter(first.map(Ok)).chain(frames).boxed()))
+}
+
+fn has_histograms(series: &RawSeries) -> bool {
+    series.values.iter().any(|value| is_histogram(*value))
 }

@@ -14,10 +14,10 @@ use trefoil_api::{
     SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
-use trefoil_model::{Labels, Millis};
+use trefoil_model::{Histogram, Labels, Millis};
 use trefoil_query_promql::{
-    Histograms, Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult, RawSeries,
-    STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
+    HISTOGRAM, Histograms, Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult,
+    RawSeries, STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
 };
 
 /// How the node behaves.
@@ -270,6 +270,11 @@ impl Backend for FakeNode {
             (true, Some(last)) => vec![*last],
             _ => many,
         };
+        if matches!(self.mood, Mood::HasHistograms) {
+            let mut one = series("h", &[(41_000, HISTOGRAM)]);
+            one.histograms.put(0, Arc::new(Histogram::default()));
+            return Ok(stream::iter([Ok(vec![one])]).boxed());
+        }
         let pages = [
             vec![
                 series("busy_total", &many),

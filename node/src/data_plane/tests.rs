@@ -1,6 +1,7 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
 mod admission;
+mod allowance;
 mod copies;
 mod deletions;
 mod dropping;
@@ -419,6 +420,7 @@ fn question(query: &str, at: i64, bytes_max: u64) -> Ask {
         bytes_max,
         query: None,
         unproven: false,
+        allowance: None,
         question: Question::Part(Box::new(part)),
     }
 }

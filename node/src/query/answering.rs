@@ -1,6 +1,7 @@
 //! The evaluator's side: proves completeness, pins a view, and works out the question on it.
 
 use super::{
+    allowance::{Allowance, Fetched, Meter},
     evaluator::Evaluator,
     parallel,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
@@ -59,7 +60,8 @@ async fn answer_now(
     };
     let is_late = move || Instant::now() >= deadline;
     let budget = Budget::with_deadline(ask.samples_max, ask.bytes_max, is_late);
-    answer_on(plane, &ready, ask.shards, ask.tenant, ask.question, budget).await
+    let asked = (ask.question, ask.allowance);
+    answer_on(plane, &ready, ask.shards, ask.tenant, asked, budget).await
 }
 
 /// Answers a question on a view that was pinned already, for the times that it asks about.
@@ -68,7 +70,7 @@ pub(crate) async fn answer_on(
     ready: &Arc<ReadyPart>,
     shards: ShardSet,
     tenant: TenantId,
-    question: Question,
+    (question, allowance): (Question, Option<Allowance>),
     budget: Budget,
 ) -> Answered {
     match question.reach() {
@@ -93,18 +95,20 @@ pub(crate) async fn answer_on(
             shards: &evaluated,
             damaged,
             budget: &budget,
+            meter: Arc::new(Meter::new(allowance)),
         };
         let answer = evaluate(&storage, question, &budget);
-        (answer, storage.damaged.get())
+        (answer, storage.meter.fetched(), storage.damaged.get())
     });
     let outcome = work.await;
     guard.0 = None;
-    let (answer, damaged) = match outcome {
+    let (answer, fetched, damaged) = match outcome {
         Ok(answer) => answer,
         Err(panic) => (
             Err(QueryError::Internal(format!(
                 "the evaluation ended early: {panic}"
             ))),
+            Fetched::default(),
             None,
         ),
     };
@@ -118,6 +122,7 @@ pub(crate) async fn answer_on(
         answer => Answered {
             refused,
             gaps,
+            fetched,
             answer: Some(answer),
         },
     }
@@ -127,6 +132,7 @@ pub(super) fn refuse(refused: ShardSet) -> Answered {
     Answered {
         refused,
         gaps: ShardSet::new(),
+        fetched: Fetched::default(),
         answer: None,
     }
 }
@@ -136,6 +142,7 @@ pub(super) fn failed(error: QueryError) -> Answered {
     Answered {
         refused: ShardSet::new(),
         gaps: ShardSet::new(),
+        fetched: Fetched::default(),
         answer: Some(Err(error)),
     }
 }
@@ -151,12 +158,16 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Works out a question on what an evaluator stores.
+/// Works out a question, as far as the tenant's limits leave something of it, on what an evaluator stores.
 pub(super) fn evaluate(
     storage: &ViewStorage<'_>,
     question: Question,
     budget: &Budget,
 ) -> Result<Answer, QueryError> {
+    let question = match storage.meter.confine(question) {
+        Ok(question) => question,
+        Err(nothing) => return Ok(nothing),
+    };
     match question {
         Question::Part(part) => parallel::evaluate(&part, storage, budget).map(Answer::Part),
         Question::Series(filter) => {

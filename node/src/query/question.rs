@@ -1,6 +1,7 @@
 //! What a coordinator asks an evaluator, and the bytes of it: bincode behind a version byte.
 
 use super::{
+    allowance::{Allowance, Fetched},
     counts::{Counted, Counts},
     pins::QueryKey,
     select::{Page, Select},
@@ -19,6 +20,8 @@ const BYTES_MAX: u64 = 1 << 30;
 
 /// The kind of an [`Ask`] among the calls of the `Queries` service.
 pub(crate) const KIND_ASK: u32 = 1;
+/// The kind of an [`Allowance`] with an [`Ask`]; asked when all members read it.
+pub(crate) const KIND_ASK_WITHIN: u32 = 8;
 
 /// A question about some shards of a tenant.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +39,38 @@ pub(crate) struct Ask {
     /// No owner can promise to be complete, and the client wants what there is: answer for all of the shards that
     /// are stored here, without a barrier.
     pub(crate) unproven: bool,
+    /// What the tenant's limits leave of the question, when it has some. Travels beside it, as [`KIND_ASK_WITHIN`].
+    #[serde(skip)]
+    pub(crate) allowance: Option<Allowance>,
     pub(crate) question: Question,
+}
+
+impl Ask {
+    /// The kind of call, and its bytes.
+    ///
+    /// # Errors
+    /// When it is larger than the limit.
+    pub(crate) fn to_bytes(&self) -> Result<(u32, Bytes), Status> {
+        match self.allowance {
+            None => Ok((KIND_ASK, encode(self)?)),
+            Some(allowance) => Ok((KIND_ASK_WITHIN, encode(&(allowance, self))?)),
+        }
+    }
+
+    /// Reads a question of a kind.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes are malformed.
+    pub(crate) fn from_bytes(kind: u32, bytes: &[u8]) -> Result<Self, Status> {
+        if kind == KIND_ASK {
+            return decode(bytes);
+        }
+        let (allowance, ask): (Allowance, Self) = decode(bytes)?;
+        Ok(Self {
+            allowance: Some(allowance),
+            ..ask
+        })
+    }
 }
 
 /// What is asked.
@@ -114,8 +148,39 @@ pub(crate) struct Answered {
     pub(crate) refused: ShardSet,
     /// Shards of which data is lost for good; the client is told.
     pub(crate) gaps: ShardSet,
+    /// What was fetched for the answer; counted only within an allowance, and travels only then.
+    #[serde(skip)]
+    pub(crate) fetched: Fetched,
     /// The answer for the other shards; nothing when all were refused.
     pub(crate) answer: Option<Result<Answer, QueryError>>,
+}
+
+impl Answered {
+    /// The bytes of the answer to a call of a kind.
+    ///
+    /// # Errors
+    /// When it is larger than the limit.
+    pub(crate) fn to_bytes(&self, kind: u32) -> Result<Bytes, Status> {
+        match kind {
+            KIND_ASK => encode(self),
+            _ => encode(&(self.fetched, self)),
+        }
+    }
+
+    /// Reads the answer to a call of a kind.
+    ///
+    /// # Errors
+    /// When the version is unknown or the bytes are malformed.
+    pub(crate) fn from_bytes(kind: u32, bytes: &[u8]) -> Result<Self, Status> {
+        if kind == KIND_ASK {
+            return decode(bytes);
+        }
+        let (fetched, answered): (Fetched, Self) = decode(bytes)?;
+        Ok(Self {
+            fetched,
+            ..answered
+        })
+    }
 }
 
 /// The content of an answer.
@@ -198,6 +263,7 @@ mod tests {
                 number: 10,
             }),
             unproven: true,
+            allowance: None,
             question: Question::LabelValues(
                 "a".into(),
                 Filter {
@@ -220,11 +286,61 @@ mod tests {
         let answered = Answered {
             refused: ShardSet::new(),
             gaps: ShardSet::all(1),
+            fetched: Fetched::default(),
             answer: Some(Ok(Answer::Texts(vec!["b".into()]))),
         };
         let bytes = encode(&answered).expect("small");
         let pieces = ["04", "00", "0101", "01", "00", "02", "010162"];
         assert_eq!(hex(&bytes), pieces.concat());
         assert!(decode::<Answered>(&[2, 0]).is_err(), "another version");
+    }
+
+    /// Pins the bytes of docs/formats/promql-parts.md.
+    #[test]
+    fn golden_question_within_limits() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let allowance = Allowance {
+            oldest: -2,
+            series_max: 11,
+            bytes_max: 12,
+        };
+        let ask = Ask {
+            tenant: TenantId(7),
+            shards: ShardSet::all(1),
+            timeout_ms: 1,
+            samples_max: 2,
+            bytes_max: 3,
+            query: None,
+            unproven: false,
+            allowance: Some(allowance),
+            question: Question::Metadata(None),
+        };
+        let (kind, bytes) = ask.to_bytes().expect("small");
+        assert_eq!(kind, KIND_ASK_WITHIN);
+        let pieces = [
+            "04", "030b0c", "07", "0101", "010203", "00", "00", "04", "00",
+        ];
+        assert_eq!(hex(&bytes), pieces.concat());
+        let back = Ask::from_bytes(kind, &bytes).expect("it was written just now");
+        assert_eq!(format!("{back:?}"), format!("{ask:?}"));
+        let bare = Ask {
+            allowance: None,
+            ..ask
+        };
+        assert_eq!(bare.to_bytes().expect("small").0, KIND_ASK);
+
+        let answered = Answered {
+            refused: ShardSet::new(),
+            gaps: ShardSet::new(),
+            fetched: Fetched {
+                series: 3,
+                bytes: 4,
+            },
+            answer: None,
+        };
+        let bytes = answered.to_bytes(KIND_ASK_WITHIN).expect("small");
+        assert_eq!(hex(&bytes), "040304000000");
+        let back = Answered::from_bytes(KIND_ASK_WITHIN, &bytes).expect("written just now");
+        assert_eq!(back.fetched, answered.fetched);
     }
 }

@@ -69,10 +69,15 @@ pub(crate) struct Page {
 
 /// The bytes that a series counts in a page.
 pub(super) fn series_bytes(series: &RawSeries) -> u64 {
-    let histograms = (0..series.values.len()).filter_map(|at| series.histograms.at(at));
-    let histograms: usize = histograms.map(|histogram| histogram.bytes()).sum();
+    let histograms = histogram_bytes(series);
     let labels = series.labels.canonical().len() + size_of::<RawSeries>();
     series.timestamps.len() as u64 * SAMPLE_BYTES + (histograms + labels) as u64
+}
+
+/// The memory of a series' histograms.
+pub(super) fn histogram_bytes(series: &RawSeries) -> usize {
+    let histograms = (0..series.values.len()).filter_map(|at| series.histograms.at(at));
+    histograms.map(|histogram| histogram.bytes()).sum()
 }
 
 /// One page out of several that begin at the same place. A series that is in several of them is taken once.

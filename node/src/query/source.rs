@@ -1,11 +1,12 @@
 //! The coordinator's side: a tenant's data wherever it is, for one query.
 
 use super::{
+    allowance::{Allowance, Fetched},
     answering::{self, read_labels},
     counts::{Counted, Counts},
     pins::QueryKey,
-    question::{self, Answer, Answered, Ask, FamilyMetadata, Filter, KIND_ASK, Question},
-    select::{PAGE_BYTES, Page, Select, merge_pages},
+    question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
+    select::{PAGE_BYTES, Page, Select, histogram_bytes, merge_pages},
 };
 use crate::{
     data_plane::{DataPlane, ReadyPart},
@@ -48,6 +49,11 @@ pub(crate) struct ClusterSource {
     budget: Budget,
     local: tokio::sync::OnceCell<Option<Arc<ReadyPart>>>,
     partial: bool,
+    /// Whether an answer that cannot warn is given though data is lost for good.
+    accepts_loss: bool,
+    /// The tenant's limits, when it has some.
+    allowance: Option<Allowance>,
+    fetched: parking_lot::Mutex<Fetched>,
     lacking: parking_lot::Mutex<Lacking>,
 }
 
@@ -80,6 +86,9 @@ impl ClusterSource {
             budget,
             local: tokio::sync::OnceCell::new(),
             partial: false,
+            accepts_loss: false,
+            allowance: None,
+            fetched: parking_lot::Mutex::default(),
             lacking: parking_lot::Mutex::default(),
         }
     }
@@ -87,6 +96,45 @@ impl ClusterSource {
     /// The same source, which with `partial` answers without the shards that nobody can answer for, and warns.
     pub(crate) fn partial(self, partial: bool) -> Self {
         Self { partial, ..self }
+    }
+
+    /// The same source, whose pages and counts are given, or not, when data of some shards is lost for good.
+    pub(crate) fn accepting_loss(self, accepts_loss: bool) -> Self {
+        Self {
+            accepts_loss,
+            ..self
+        }
+    }
+
+    /// For answers that have no place for warnings.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] when data is lost for good and whoever asks does not accept that.
+    fn check_loss(&self) -> Result<(), QueryError> {
+        let shards = self.lacking.lock().lost.clone();
+        if self.accepts_loss || shards.is_empty() {
+            return Ok(());
+        }
+        Err(QueryError::Execution(format!(
+            "{} shards lost data for good (shards {}); partial_response=true asks for what there is",
+            shards.len(),
+            listed(&shards)
+        )))
+    }
+
+    /// The same source, which asks and fetches within a tenant's limits.
+    pub(crate) fn within(self, allowance: Option<Allowance>) -> Self {
+        Self { allowance, ..self }
+    }
+
+    /// Counts what was fetched for an answer.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] when it is more than the tenant may fetch.
+    fn fetch(&self, fetched: Fetched) -> Result<(), QueryError> {
+        let mut all = self.fetched.lock();
+        all.add(fetched);
+        self.allowance.map_or(Ok(()), |one| one.check(*all))
     }
 
     /// Warnings for the client about what the answers so far may lack; none when they are complete.
@@ -169,6 +217,7 @@ impl ClusterSource {
                 _ => return Err(wrong_kind()),
             }
         }
+        self.check_loss()?;
         Ok(counted)
     }
 
@@ -202,7 +251,17 @@ impl ClusterSource {
             _ => Err(wrong_kind()),
         };
         let pages: Result<Vec<Page>, QueryError> = answers.into_iter().map(page).collect();
-        pages.map(merge_pages)
+        let page = merge_pages(pages?);
+        self.check_loss()?;
+        if self.allowance.is_some() {
+            // Not what evaluators have found: what lies behind the page is found again.
+            let mut fetched = Fetched::default();
+            for one in &page.series {
+                fetched.add_series(one.timestamps.len(), histogram_bytes(one));
+            }
+            self.fetch(fetched)?;
+        }
+        Ok(page)
     }
 
     /// Asks every shard's evaluator; asks others where some refuse.
@@ -285,6 +344,7 @@ impl ClusterSource {
             }
             Ok(answered) => {
                 round.answers.extend(answered.answer.transpose()?);
+                self.fetch(answered.fetched)?;
                 let mut lacking = self.lacking.lock();
                 lacking.lost = lacking.lost.union(&answered.gaps);
                 (answered.refused, NOT_COMPLETE.to_owned())
@@ -320,14 +380,17 @@ impl ClusterSource {
             bytes_max: self.budget.bytes_left(),
             query: question.is_one_of_several().then_some(self.reach.query),
             unproven,
+            allowance: self.allowance,
             question: question.clone(),
         };
-        let body = question::encode(&ask).map_err(|status| status.message().to_owned())?;
+        let (kind, body) = ask
+            .to_bytes()
+            .map_err(|status| status.message().to_owned())?;
         let exchange = async {
             let mut chunks = self
                 .reach
                 .connections
-                .evaluate(node, KIND_ASK, body, left)
+                .evaluate(node, kind, body, left)
                 .await?;
             // Counted as it arrives; what is decoded from it is about as large and stays.
             let mut answer = HeldBytes::new(&self.budget);
@@ -336,7 +399,7 @@ impl ClusterSource {
                     return Ok(answering::failed(error));
                 }
             }
-            let answered = question::decode::<Answered>(&answer.bytes)?;
+            let answered = Answered::from_bytes(kind, &answer.bytes)?;
             answer.keep();
             Ok(answered)
         };
@@ -372,8 +435,9 @@ impl ClusterSource {
         let Some(ready) = ready else {
             return answering::refuse(shards);
         };
-        let (budget, question) = (self.budget.clone(), question.clone());
-        answering::answer_on(plane, ready, shards, self.tenant, question, budget).await
+        let asked = (question.clone(), self.allowance);
+        let budget = self.budget.clone();
+        answering::answer_on(plane, ready, shards, self.tenant, asked, budget).await
     }
 }
 

@@ -212,6 +212,7 @@ impl StandaloneSource {
             shards,
             damaged: Cell::new(None),
             budget: &budget,
+            meter: Arc::default(),
         };
         let answer = evaluate(&storage, question, &budget)?;
         question::decode(&question::encode(&answer).map_err(broken)?).map_err(broken)
@@ -321,6 +322,7 @@ mod tests {
             shards: &all,
             damaged: Cell::new(None),
             budget: &budget,
+            meter: Arc::default(),
         };
         for (query, output) in [
             ("rate(m[3m])", PartOutput::Rows),

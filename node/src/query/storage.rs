@@ -3,6 +3,7 @@
 //! Series come in the order of blocks, which reads each piece of them once. A walk can be cut into stretches for several threads.
 
 use super::{
+    allowance::Meter,
     counts::{Counted, Counts},
     question::{ExemplarsOfSeries, FamilyMetadata, Filter},
     select::{Page, Select, merge_pages, series_bytes},
@@ -31,6 +32,8 @@ pub(super) struct ViewStorage<'a> {
     pub(super) damaged: Cell<Option<Damaged>>,
     /// What lists of labels count against; parts count for themselves.
     pub(super) budget: &'a Budget,
+    /// What parts fetch counts here.
+    pub(super) meter: Arc<Meter>,
 }
 
 /// The series at which a cursor stands: its columns are decoded already.
@@ -66,6 +69,7 @@ pub(super) struct Stretch<'a> {
     selector: &'a Selector,
     cursor: Cell<Option<SeriesCursor>>,
     damaged: Cell<Option<Damaged>>,
+    meter: Arc<Meter>,
 }
 
 /// A block that turned out to be unreadable, with what of it.
@@ -81,7 +85,9 @@ impl Stretch<'_> {
 impl SeriesStorage for Stretch<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
         match self.cursor.take() {
-            Some(cursor) if selector == self.selector => walk(cursor, &self.damaged, each),
+            Some(cursor) if selector == self.selector => {
+                walk(cursor, &self.damaged, &self.meter, each)
+            }
             _ => Err(QueryError::Internal(
                 "a part reads another selector than it says".into(),
             )),
@@ -93,13 +99,23 @@ impl SeriesStorage for Stretch<'_> {
 fn walk(
     mut cursor: SeriesCursor,
     damaged: &Cell<Option<Damaged>>,
+    meter: &Meter,
     each: &mut SeriesVisitor<'_>,
 ) -> Result<(), QueryError> {
     while cursor.advance().map_err(|e| query_error(damaged, &e))? {
+        let series = cursor.current();
+        meter.count(series.timestamps.len(), || memory_beside(&series))?;
         let labels = labels(cursor.current().canonical)?;
         each(&labels, &mut Columns(&mut cursor))?;
     }
     Ok(())
+}
+
+/// Bytes of the histograms and aggregates of a series.
+fn memory_beside(series: &SeriesSamples<'_>) -> usize {
+    let histograms = series.histograms.iter().flatten();
+    let histograms: usize = histograms.map(|histogram| histogram.bytes()).sum();
+    histograms + size_of_val(series.aggregates)
 }
 
 fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryError {
@@ -114,14 +130,18 @@ fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryEr
 
 impl SeriesStorage for ViewStorage<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
-        walk(self.cursor(selector)?, &self.damaged, each)
+        walk(self.cursor(selector)?, &self.damaged, &self.meter, each)
     }
 }
 
 impl ViewStorage<'_> {
     fn cursor(&self, selector: &Selector) -> Result<SeriesCursor, QueryError> {
         let matchers = engine_matchers(&selector.matchers)?;
-        let range = inclusive(selector.start, selector.end);
+        let mut range = inclusive(selector.start, selector.end);
+        if !self.meter.begin(&mut range.start, selector.end) {
+            // None of these times is seen.
+            range.end = range.start;
+        }
         let (view, tenant, shards) = (self.view, self.tenant, self.shards);
         let cursor = match selector.resolution {
             None => view.cursor_in_block_order(tenant, &matchers, range, shards),
@@ -146,6 +166,7 @@ impl ViewStorage<'_> {
             selector,
             cursor: Cell::new(Some(cursor)),
             damaged: Cell::new(None),
+            meter: self.meter.clone(),
         };
         Ok(cursors.into_iter().map(stretch).collect())
     }
