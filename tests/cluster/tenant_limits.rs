@@ -105,7 +105,7 @@ async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> 
             "ingestion_burst_size=20",
         ],
     )?;
-    wait_for(&client, &cluster, 1, "\"ingestion_burst_size\":20").await?;
+    wait_for(&client, &cluster, 1, "\"ingestion_burst_size\":20,").await?;
     let first = write(&client, &cluster, 1, 0..12).await?;
     ensure!(first.is_success(), "{}", first.text());
     let second = write(&client, &cluster, 1, 0..12).await?;
