@@ -201,8 +201,45 @@ pub struct NodeRequest {
 
 /// `POST retention`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetentionRequest {
-    /// How long metrics are kept, in hours; 0 for ever.
+    /// How long metrics are kept, in hours; 0 for ever. Absent: a tenant goes by the cluster again, a selector by its tenant.
+    #[serde(default)]
+    pub hours: Option<u64>,
+    /// The tenant whose metrics are meant; absent: those of all tenants that have no time of their own.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The series of the tenant that are meant; absent: all.
+    #[serde(default)]
+    pub selector: Option<String>,
+}
+
+/// `GET retention`: how long metrics are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Hours; 0 for ever, absent before the first leader has recorded it.
+    pub hours: Option<u64>,
+    /// Tenants with times of their own, by name.
+    pub tenants: Vec<TenantRetention>,
+}
+
+/// How long a tenant's metrics are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRetention {
+    /// The tenant.
+    pub tenant: String,
+    /// Hours; 0 for ever, absent: as long as the cluster says.
+    pub hours: Option<u64>,
+    /// Selectors of which the series are kept for a shorter time, in order of their texts.
+    pub selectors: Vec<SelectorRetention>,
+}
+
+/// How long the series that a selector selects are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelectorRetention {
+    /// The selector.
+    pub selector: String,
+    /// Hours, at least 1.
     pub hours: u64,
 }
 

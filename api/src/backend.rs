@@ -216,7 +216,16 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ApiError::BadData`] for too many hours, [`ApiError::Unavailable`] when it cannot be recorded now.
-    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError>;
+    async fn set_retention(
+        &self,
+        wanted: admin::RetentionRequest,
+    ) -> Result<admin::Accepted, ApiError>;
+
+    /// How long metrics are kept, by everything that was acknowledged before.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot know it now.
+    async fn retention(&self) -> Result<admin::Retention, ApiError>;
 
     /// What a key of the metadata plane holds, read linearizably.
     ///

@@ -177,7 +177,10 @@ fn all_routes(app: &Arc<App>) -> Router {
             "/trefoil/api/v1/node/prepare-stop",
             post(admin::prepare_stop),
         )
-        .route("/trefoil/api/v1/retention", post(admin::set_retention))
+        .route(
+            "/trefoil/api/v1/retention",
+            get(admin::retention).post(admin::set_retention),
+        )
         .route(
             "/trefoil/api/v1/limits",
             get(admin::limits).post(admin::set_limits),

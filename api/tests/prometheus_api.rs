@@ -497,3 +497,37 @@ async fn tombstones_are_cleaned() {
     }
     assert_eq!(node.last_query(), "blocks are rewritten");
 }
+
+#[tokio::test]
+async fn retention_is_read_and_set_for_all_for_tenants_and_for_selectors() {
+    let node = FakeNode::new();
+    let (_, answer) = get(&node, "/trefoil/api/v1/retention").await;
+    assert_eq!(answer["hours"], 360);
+    let post = async |body: &'static str| {
+        let request = Request::post("/trefoil/api/v1/retention");
+        let request = request.body(Body::from(body)).unwrap();
+        let (status, _, body) = ask(&node, request).await;
+        (status, String::from_utf8(body).unwrap())
+    };
+    for (body, request) in [
+        (
+            r#"{"hours":5}"#,
+            "{ hours: Some(5), tenant: None, selector: None }",
+        ),
+        (
+            r#"{"tenant":"a"}"#,
+            "{ hours: None, tenant: Some(\\\"a\\\"), selector: None }",
+        ),
+        (
+            r#"{"tenant":"a","selector":"up","hours":1}"#,
+            "{ hours: Some(1), tenant: Some(\\\"a\\\"), selector: Some(\\\"up\\\") }",
+        ),
+    ] {
+        let (status, answer) = post(body).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(answer.contains(request), "{answer}");
+    }
+    let (status, answer) = post(r#"{"tenat":"a","hours":1}"#).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer.contains("tenat"), "{answer}");
+}

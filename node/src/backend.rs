@@ -586,8 +586,15 @@ impl Backend for NodeBackend {
         Ok(self.cluster.describe_movements().await)
     }
 
-    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
-        self.cluster.set_retention(hours).await
+    async fn set_retention(
+        &self,
+        wanted: admin::RetentionRequest,
+    ) -> Result<admin::Accepted, ApiError> {
+        self.cluster.set_retention(wanted).await
+    }
+
+    async fn retention(&self) -> Result<admin::Retention, ApiError> {
+        self.cluster.retention().await
     }
 
     async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError> {

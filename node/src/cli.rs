@@ -4,6 +4,7 @@
 pub(crate) mod cluster;
 pub(crate) mod node;
 pub(crate) mod query;
+pub(crate) mod retention;
 pub(crate) mod table;
 pub(crate) mod tenant;
 pub(crate) mod test;

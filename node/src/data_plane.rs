@@ -50,7 +50,7 @@ use std::{
     },
     time::Duration,
 };
-use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
+use trefoil_model::{DeletionVersion, ShardId, ShardSet, TenantId, TimeRange, Window};
 use trefoil_shard::{
     Action, Alarm, CopyAnswerStep, Event, FetchedParcel, Message, Offset, QueryId, QueryRequest,
     Record, Replication, ReplicationStatus, RequestId, Routing, ShardDigest, Span, WriteOutcome,
@@ -58,7 +58,7 @@ use trefoil_shard::{
 };
 use trefoil_store_blocks::Manifest;
 use trefoil_store_journal::{Journal, JournalError};
-use trefoil_store_metrics::{Deletion, Digest, DigestKey, MetricsEngine, MetricsError, View};
+use trefoil_store_metrics::{Digest, DigestKey, MetricsEngine, MetricsError, View};
 use waits::Waits;
 
 pub(crate) use damage::damaged_block;
@@ -417,7 +417,7 @@ impl DataPlane {
 
     /// Gives the store what the metadata plane says of deletions and retention.
     pub(crate) fn set_policy(&self, policy: StorePolicy) {
-        set_policy(&self.engine, policy.deletions, policy.cut_offs);
+        give_policy(&self.engine, &policy);
         *self.policy_epoch.lock() = policy.epoch;
         self.feed(Event::Confirmed {
             deletions: policy.confirmed,
@@ -551,16 +551,15 @@ impl DataPlane {
     }
 }
 
-fn set_policy(
-    engine: &MetricsEngine,
-    deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
-    cut_offs: Vec<(TenantId, Millis)>,
-) {
-    for (tenant, newest, pending) in deletions {
-        engine.set_deletions(tenant, newest, pending);
+fn give_policy(engine: &MetricsEngine, policy: &StorePolicy) {
+    for (tenant, newest, pending) in &policy.deletions {
+        engine.set_deletions(*tenant, *newest, pending.clone());
     }
-    for (tenant, cut_off) in cut_offs {
-        engine.set_cut_off(tenant, cut_off);
+    for (tenant, cut_off) in &policy.cut_offs {
+        engine.set_cut_off(*tenant, *cut_off);
+    }
+    for (tenant, selected) in &policy.selected {
+        engine.set_selected_cut_offs(*tenant, selected.clone());
     }
 }
 

@@ -5,6 +5,7 @@
 //!   1    everything that the first program wrote
 //!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
 //!   3    limits that change under a condition; questions within a tenant's limits
+//!   4    retention of single tenants and of selectors
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -19,13 +20,16 @@ use trefoil_shard::{CopyAnswerStep, Message};
 use trefoil_store_metrics::BODY_VERSION;
 
 /// The highest level that this program reads and writes.
-pub(crate) const LEVEL_MAX: u32 = 3;
+pub(crate) const LEVEL_MAX: u32 = 4;
 /// The level from which on bodies may have more than floats.
 const LEVEL_WHOLE_SAMPLES: u32 = 2;
 /// The level from which on the metadata plane has `Command::ChangeLimits`.
 const LEVEL_CHANGED_LIMITS: u32 = 3;
 /// The level from which on evaluators are told what a tenant's limits leave of a question.
 const LEVEL_QUESTIONS_WITHIN: u32 = 3;
+/// The level from which on single tenants and selectors may have retentions of their own. An older leader would remove what a
+/// tenant keeps longer than the cluster, and an older owner would show what a selector's cut-off hides.
+const LEVEL_OWN_RETENTIONS: u32 = 4;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -62,15 +66,30 @@ pub(crate) fn refusal(state: &State, request: &WriteRequest) -> Option<String> {
     if is_plain {
         return None;
     }
-    let behind = state.members().find(|member| {
-        member.state != MemberState::Removed
-            && member.description.format_level_max < LEVEL_WHOLE_SAMPLES
-    });
-    let whom = behind.map_or("the cluster", |member| member.description.name.as_str());
     Some(format!(
         "native histograms, start timestamps and exemplars are taken when all nodes run a program that reads them; \
-         waiting for {whom}"
+         waiting for {}",
+        waited_for(state, LEVEL_WHOLE_SAMPLES)
     ))
+}
+
+/// Why tenants and selectors cannot have retentions of their own yet, if they cannot. It can be asked again.
+pub(crate) fn own_retention_refusal(state: &State) -> Option<String> {
+    (state.format_level() < LEVEL_OWN_RETENTIONS).then(|| {
+        format!(
+            "single tenants and selectors have retentions of their own when all nodes run a program that knows them; \
+             waiting for {}",
+            waited_for(state, LEVEL_OWN_RETENTIONS)
+        )
+    })
+}
+
+/// A member for which a level waits; all of them, when the leader has only not raised it yet.
+fn waited_for(state: &State, level: u32) -> &str {
+    let behind = state.members().find(|member| {
+        member.state != MemberState::Removed && member.description.format_level_max < level
+    });
+    behind.map_or("the cluster", |member| member.description.name.as_str())
 }
 
 /// The version of the first body in a message that this program cannot read, if there is one. Nothing of such a message
@@ -174,5 +193,7 @@ mod tests {
         pushed.expect("a small request");
         let refused = refusal(&state, &request).expect("no member reads exemplars");
         assert!(refused.contains("exemplars"), "{refused}");
+        let refused = own_retention_refusal(&state).expect("no member knows them");
+        assert!(refused.contains("the cluster"), "{refused}");
     }
 }

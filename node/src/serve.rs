@@ -10,7 +10,7 @@
 
 use crate::{
     backend::NodeBackend,
-    cluster::{Cluster, follow, known_deletions::KnownDeletions},
+    cluster::{Cluster, follow, known_cut_offs::KnownCutOffs, known_deletions::KnownDeletions},
     config::{self, Listen, ServeArgs, Settings},
     data_dir::DataDir,
     data_plane::{DataPlane, Parts, StorePolicy, WISHES_WAITING_MAX},
@@ -300,7 +300,8 @@ async fn join(
 /// What the store must not show while it recovers.
 fn first_policy(state: &State, node: NodeId) -> StorePolicy {
     let known = KnownDeletions::default().of(state);
-    follow::store_policy(state, known, node)
+    let selected = KnownCutOffs::default().of(state);
+    follow::store_policy(state, (known, selected), node)
 }
 
 /// Recovers the data plane; on a full disk as soon as there is space, and when what it had stored presupposes deletions

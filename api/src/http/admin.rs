@@ -72,11 +72,18 @@ pub(super) async fn prepare_stop(State(app): Shared, request: Request) -> Respon
     document(outcome.await, false)
 }
 
-/// `POST retention` with `{"hours":N}`.
+/// `GET retention`.
+pub(super) async fn retention(State(app): Shared) -> Response {
+    document(app.backend.retention().await, false)
+}
+
+/// `POST retention` with `{"hours":N}`, for a tenant with `{"tenant":"T","hours":N}`, and for some of its series with
+/// `{"tenant":"T","selector":"S","hours":N}`.
 pub(super) async fn set_retention(State(app): Shared, request: Request) -> Response {
     let outcome = async {
-        let wanted: RetentionRequest = read(request, "{\"hours\":N}").await?;
-        app.backend.set_retention(wanted.hours).await
+        let shape = "{\"hours\":N,\"tenant\":\"T\",\"selector\":\"S\"}";
+        let wanted: RetentionRequest = read(request, shape).await?;
+        app.backend.set_retention(wanted).await
     };
     document(outcome.await, false)
 }

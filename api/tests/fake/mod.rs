@@ -481,9 +481,19 @@ impl Backend for FakeNode {
         })
     }
 
-    async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
+    async fn set_retention(
+        &self,
+        wanted: admin::RetentionRequest,
+    ) -> Result<admin::Accepted, ApiError> {
         Ok(admin::Accepted {
-            message: format!("{hours} hours"),
+            message: format!("{wanted:?}"),
+        })
+    }
+
+    async fn retention(&self) -> Result<admin::Retention, ApiError> {
+        Ok(admin::Retention {
+            hours: Some(360),
+            tenants: Vec::new(),
         })
     }
 

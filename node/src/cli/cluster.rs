@@ -1,6 +1,6 @@
 //! `trefoil cluster`: look at a cluster and change it, through any of its nodes.
 
-use super::{Output, Target, print, print_json, table::Table};
+use super::{Output, Target, print, print_json, retention::RetentionArgs, table::Table};
 use crate::http_client::{Answer, HttpClient};
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ pub(crate) enum ClusterCommand {
     Status(StatusArgs),
     /// Move all replicas off a node
     Drain(NodeArgs),
-    /// Change how long the whole cluster keeps metrics
+    /// Show or change how long metrics are kept: all, those of a tenant, or some series of a tenant
     Retention(RetentionArgs),
     /// Take a node that is empty or gone for good out of the cluster
     Remove(NodeArgs),
@@ -45,18 +45,6 @@ pub(crate) struct NodeArgs {
     target: Target,
 }
 
-/// What `retention` takes.
-#[derive(Args, Debug)]
-pub(crate) struct RetentionArgs {
-    /// Hours; 0 keeps metrics for ever. What is older is removed for good
-    hours: u64,
-    /// Do it also when metrics are removed by it
-    #[arg(long)]
-    yes: bool,
-    #[command(flatten)]
-    target: Target,
-}
-
 /// What `recover` takes.
 #[derive(Args, Debug)]
 pub(crate) struct RecoverArgs {
@@ -75,7 +63,7 @@ pub(crate) struct RecoverArgs {
 }
 
 /// How long the cluster may take to record a change.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Exit code of `verify` when replicas differ.
 const EXIT_DIFFERENT: u8 = 3;
 
@@ -86,7 +74,7 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Verify(args) => verify(&args).await,
         ClusterCommand::Drain(args) => change_node(&args, "drain").await,
         ClusterCommand::Remove(args) => change_node(&args, "remove").await,
-        ClusterCommand::Retention(args) => retention(&args).await,
+        ClusterCommand::Retention(args) => super::retention::run(&args).await,
         ClusterCommand::Recover(args) => {
             crate::recover::run(&args).await.map(|()| ExitCode::SUCCESS)
         }
@@ -234,20 +222,6 @@ fn digests_text(digests: &admin::Digests) -> String {
     }
     let differ = digests.unequal.len();
     text + &unequal.render() + &format!("{differ} of {} shard windows differ.\n", digests.compared)
-}
-
-async fn retention(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
-    let cluster: admin::Cluster = fetch(&args.target, "cluster", 10).await?;
-    let present = cluster.retention_hours.filter(|hours| *hours > 0);
-    let shorter = args.hours > 0 && present.is_none_or(|present| args.hours < present);
-    if shorter && !args.yes {
-        bail!(
-            "all metrics older than {} hours would be removed from all nodes for good; add --yes to do it",
-            args.hours
-        );
-    }
-    let wanted = admin::RetentionRequest { hours: args.hours };
-    post(&args.target, "retention", &wanted, CHANGE_TIMEOUT).await
 }
 
 async fn change_node(args: &NodeArgs, action: &str) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 use super::{
     Cluster,
+    known_cut_offs::{KnownCutOffs, Selected},
     known_deletions::{Known, KnownDeletions},
     retention::cut_off,
 };
@@ -16,15 +17,16 @@ use trefoil_shard::Event;
 pub(super) async fn metadata(cluster: Arc<Cluster>) {
     let mut states = cluster.metadata.watch();
     let mut catching_up = cluster.metadata.caught_up();
-    let mut compiled = KnownDeletions::default();
+    let mut compiled = (KnownDeletions::default(), KnownCutOffs::default());
     loop {
         // Asked before the state is read: it is then as new as the one that proved it.
         let caught_up = *catching_up.borrow_and_update();
         let state = states.borrow_and_update().clone();
-        let known = compiled.of(&state);
+        let known = compiled.0.of(&state);
         let versions = Arc::new(newest_versions(&known));
         // The store first: the core must not claim a deletion that the store does not apply, nor a write be stamped with it.
-        let policy = store_policy(&state, known, cluster.identity.node);
+        let selected = compiled.1.of(&state);
+        let policy = store_policy(&state, (known, selected), cluster.identity.node);
         cluster.plane.set_policy(policy);
         cluster.plane.feed(Event::Metadata {
             table: state.placement().clone(),
@@ -46,9 +48,19 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
 }
 
 /// What the store of this node must not show, by the metadata plane's word.
-pub(crate) fn store_policy(state: &State, known: Known, node: NodeId) -> StorePolicy {
-    let mut policy = StorePolicy::default();
+pub(crate) fn store_policy(
+    state: &State,
+    (known, selected): (Known, Selected),
+    node: NodeId,
+) -> StorePolicy {
+    let mut policy = StorePolicy {
+        selected: selected.by_tenant,
+        ..StorePolicy::default()
+    };
     let mut epoch = Vec::new();
+    if selected.unreadable > 0 {
+        epoch.extend_from_slice(&selected.unreadable.to_le_bytes());
+    }
     for (tenant, newest, deletions) in known {
         epoch.extend_from_slice(&tenant.0.to_le_bytes());
         epoch.extend_from_slice(&newest.0.to_le_bytes());

@@ -1,21 +1,22 @@
-//! How long metrics are kept: one fact of the whole cluster, in its metadata plane.
+//! How long metrics are kept: one fact of the whole cluster, in its metadata plane, and those of single tenants
+//! (`tenant_retention`).
 //!
 //! What is too old is removed from all nodes and never comes back, so it must not depend on which node leads. The
 //! first leader records what its own file says; from then on only an operator changes it. A node whose file says
 //! something else goes by the cluster and says so.
 
-use super::Cluster;
+use super::{Cluster, tenant_retention};
 use std::{sync::Arc, time::Duration};
-use trefoil_api::{ApiError, admin};
+use trefoil_api::{ApiError, TENANT_DEFAULT, admin};
 use trefoil_model::{Millis, Signal, TenantId};
 use trefoil_raft::{Change, Command, Condition, State, Tenant};
 
 /// The key in the metadata plane; the value is in milliseconds, 8 bytes little-endian, 0 for ever.
 const KEY: &str = "setting//metrics_retention_ms";
-/// Smallest step of a cut-off, milliseconds.
+/// Smallest step of a cut-off, milliseconds; larger ones are a hundredth of the time that is kept.
 const STEP_MIN: Millis = 10 * 60 * 1000;
 /// Longest retention that can be set: about a thousand years.
-const HOURS_MAX: u64 = 1000 * 365 * 24;
+pub(super) const HOURS_MAX: u64 = 1000 * 365 * 24;
 
 /// How long items are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,7 @@ pub(crate) fn cut_off(tenant: &Tenant) -> Option<Millis> {
     whole.map(|cut_off| cut_off.before).max()
 }
 
-/// Records the retention when nobody has, else advances every tenant's cut-off in steps of a hundredth of it, at
-/// least ten minutes. Only the leader calls it.
+/// Records the retention when nobody has, else advances every tenant's cut-offs. Only the leader calls it.
 pub(super) async fn advance(cluster: &Cluster, state: &State) {
     let Some(retention) = Retention::of(state) else {
         let own = Retention(cluster.settings.retention);
@@ -77,30 +77,42 @@ pub(super) async fn advance(cluster: &Cluster, state: &State) {
     if cluster.check_clock().is_err() {
         return;
     }
-    let Some(too_old) = cluster
-        .clock
-        .now()
-        .and_then(|now| retention.too_old_at(now))
-    else {
+    let Some(now) = cluster.clock.now() else {
         return;
     };
-    let kept = retention.0.unwrap_or_default().as_millis() as Millis;
-    let step = (kept / 100).max(STEP_MIN);
-    let before = too_old.div_euclid(step) * step;
     for tenant in state.tenants() {
-        if cut_off(tenant).is_some_and(|present| present >= before) {
-            continue;
-        }
-        let command = Command::AdvanceRetention {
-            tenant: tenant.id,
-            signal: Signal::Metrics,
-            selector: String::new(),
-            before,
-        };
-        if let Err(error) = cluster.metadata.propose(command).await {
-            tracing::warn!(%error, "advance the retention");
+        let whole = tenant_retention::of_tenant(state, &tenant.name).unwrap_or(retention);
+        let selected = tenant_retention::of_selectors(state, &tenant.name);
+        let all = std::iter::once((String::new(), whole)).chain(selected);
+        for (selector, kept) in all {
+            let Some(before) = next_cut_off(tenant, &selector, kept, now) else {
+                continue;
+            };
+            let command = Command::AdvanceRetention {
+                tenant: tenant.id,
+                signal: Signal::Metrics,
+                selector,
+                before,
+            };
+            if let Err(error) = cluster.metadata.propose(command).await {
+                tracing::warn!(%error, "advance the retention");
+            }
         }
     }
+}
+
+/// Where a cut-off goes now, if it goes on. It advances in steps of a hundredth of the time that is kept, and one of a selector
+/// is not made where the tenant's own is as far.
+fn next_cut_off(tenant: &Tenant, selector: &str, kept: Retention, now: Millis) -> Option<Millis> {
+    let too_old = kept.too_old_at(now)?;
+    let step = (kept.0.unwrap_or_default().as_millis() as Millis / 100).max(STEP_MIN);
+    let before = too_old.div_euclid(step) * step;
+    let present = tenant.cut_offs.iter().filter(|cut_off| {
+        let fits = cut_off.selector.is_empty() || cut_off.selector == selector;
+        cut_off.signal == Signal::Metrics && fits
+    });
+    let present = present.map(|cut_off| cut_off.before).max();
+    (present.is_none_or(|present| present < before)).then_some(before)
 }
 
 /// Says when the cluster keeps metrics for another time than this node's file says, once for each.
@@ -134,28 +146,50 @@ impl Cluster {
     /// retention, or is cut off already, would vanish at once.
     pub(crate) fn oldest_accepted(&self, tenant: Option<TenantId>, now: Millis) -> Millis {
         let state = self.metadata.state();
-        let retention = Retention::of(&state).unwrap_or(Retention(self.settings.retention));
+        let tenant = tenant.and_then(|tenant| state.tenant(tenant));
+        let retention = match tenant {
+            Some(tenant) => tenant_retention::of_tenant(&state, &tenant.name),
+            None => Retention::of(&state),
+        };
+        let retention = retention.unwrap_or(Retention(self.settings.retention));
         let window = Retention(self.settings.out_of_order_window);
         let bounds = [
             retention.too_old_at(now),
             window.too_old_at(now),
-            tenant
-                .and_then(|tenant| state.tenant(tenant))
-                .and_then(|tenant| cut_off(tenant)),
+            tenant.and_then(|tenant| cut_off(tenant)),
         ];
         bounds.into_iter().flatten().max().unwrap_or(Millis::MIN)
     }
 
-    /// Changes how long the cluster keeps metrics.
+    /// Changes how long the cluster keeps metrics, a tenant's, or those that a selector of a tenant selects.
     ///
     /// # Errors
-    /// When the number is too large or the metadata plane does not take it now.
-    pub(crate) async fn set_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
-        if hours > HOURS_MAX {
+    /// As `Backend::set_retention`.
+    pub(crate) async fn set_retention(
+        &self,
+        wanted: admin::RetentionRequest,
+    ) -> Result<admin::Accepted, ApiError> {
+        let hours = wanted.hours;
+        if hours.is_some_and(|hours| hours > HOURS_MAX) {
             return Err(ApiError::BadData(format!(
-                "{hours} hours are too many, the most is {HOURS_MAX}; 0 keeps metrics for ever"
+                "{} hours are too many, the most is {HOURS_MAX}; 0 keeps metrics for ever",
+                hours.unwrap_or_default()
             )));
         }
+        match (wanted.tenant, wanted.selector, hours) {
+            (None, None, Some(hours)) => self.set_cluster_retention(hours).await,
+            (None, None, None) => Err(ApiError::BadData(
+                "say how many hours the cluster keeps metrics".to_owned(),
+            )),
+            (tenant, selector, hours) => {
+                let tenant = tenant.as_deref().unwrap_or(TENANT_DEFAULT);
+                self.set_tenant_retention(tenant, selector.as_deref(), hours)
+                    .await
+            }
+        }
+    }
+
+    async fn set_cluster_retention(&self, hours: u64) -> Result<admin::Accepted, ApiError> {
         let wanted = Retention((hours > 0).then(|| Duration::from_secs(hours * 3600)));
         self.command(write(Vec::new(), wanted)).await?;
         let message = match hours {
@@ -192,6 +226,43 @@ mod tests {
         let day = Retention(Some(Duration::from_secs(86_400)));
         assert_eq!(day.encode(), [0x00, 0x5c, 0x26, 0x05, 0, 0, 0, 0]);
         assert_eq!(Retention(None).encode(), [0; 8]);
+    }
+
+    #[test]
+    fn cut_offs_advance_in_steps_and_only_where_they_hide_more() {
+        let kept = |hours: u64| Retention(Some(Duration::from_secs(hours * 3600)));
+        let hour: Millis = 3_600_000;
+        let now = 1000 * hour;
+        let cut_off = |selector: &str, before| trefoil_raft::CutOff {
+            number: 1,
+            signal: Signal::Metrics,
+            selector: selector.to_owned(),
+            before,
+        };
+        let mut tenant = Tenant {
+            id: TenantId(1),
+            name: "a".to_owned(),
+            limits: None,
+            retention_number: 1,
+            cut_offs: vec![cut_off("", 900 * hour), cut_off("{a=\"b\"}", 950 * hour)],
+            deletions_newest: trefoil_model::DeletionVersion(0),
+            deletions_forgotten: trefoil_model::DeletionVersion(0),
+        };
+        let next = |tenant: &Tenant, selector: &str, hours| {
+            next_cut_off(tenant, selector, kept(hours), now + 1)
+        };
+        assert_eq!(next(&tenant, "", 100), None, "no whole step");
+        assert_eq!(next(&tenant, "", 50), Some(950 * hour));
+        assert_eq!(next(&tenant, "{a=\"b\"}", 50), None);
+        assert_eq!(next(&tenant, "{a=\"b\"}", 20), Some(980 * hour));
+        assert_eq!(
+            next(&tenant, "{a=\"c\"}", 200),
+            None,
+            "the tenant's is further"
+        );
+        assert_eq!(next_cut_off(&tenant, "", Retention(None), now), None);
+        tenant.cut_offs.clear();
+        assert_eq!(next(&tenant, "{a=\"c\"}", 200), Some(800 * hour));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use trefoil_store_blocks::{Manifest, ManifestOptions};
 use trefoil_store_journal::{
     DamagedRange, DurableEvent, Journal, JournalError, JournalOptions, OnDurable,
 };
-use trefoil_store_metrics::{Deletion, MetricsEngine, MetricsOptions};
+use trefoil_store_metrics::{Deletion, MetricsEngine, MetricsOptions, SelectedCutOff};
 use trefoil_store_pages::Disk;
 
 /// Bytes of records that are read from the journal at once.
@@ -64,6 +64,8 @@ pub(crate) struct StorePolicy {
     /// By tenant, the newest deletion and those that are not forgotten.
     pub(crate) deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
     pub(crate) cut_offs: Vec<(TenantId, Millis)>,
+    /// By tenant, the cut-offs of selectors.
+    pub(crate) selected: Vec<(TenantId, Vec<SelectedCutOff>)>,
     /// Equal on two nodes only when all of this is.
     pub(crate) epoch: u64,
     /// By tenant, up to where this node has confirmed deletions, or all owners have.
@@ -124,7 +126,7 @@ impl DataPlane {
             MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
         let policy = parts.policy;
         let epoch = policy.epoch;
-        super::set_policy(&engine, policy.deletions, policy.cut_offs);
+        super::give_policy(&engine, &policy);
         let replication = trefoil_shard::Settings {
             copy_bytes_per_second: parts.settings.movement_bytes_per_second,
             journal_bytes_max: parts.settings.journal_bytes_max,

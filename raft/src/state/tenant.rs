@@ -82,6 +82,15 @@ pub struct Deletion {
     pub confirmed: BTreeSet<NodeId>,
 }
 
+/// Forgets the cut-offs of selectors that the one of everything, if it is at this place, has reached: they hide nothing more.
+fn forget_passed(cut_offs: &mut Vec<CutOff>, at: usize) {
+    let (signal, whole) = (cut_offs[at].signal, cut_offs[at].before);
+    if cut_offs[at].selector.is_empty() {
+        let goes_on = |cut: &CutOff| cut.selector.is_empty() || cut.before > whole;
+        cut_offs.retain(|cut| cut.signal != signal || goes_on(cut));
+    }
+}
+
 impl State {
     /// All tenants, ascending by id.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
@@ -190,6 +199,7 @@ impl State {
                 tenant.retention_number += 1;
                 tenant.cut_offs[at].number = tenant.retention_number;
                 tenant.cut_offs[at].before = before;
+                forget_passed(&mut tenant.cut_offs, at);
             }
             None if tenant.cut_offs.len() >= CUT_OFFS_MAX => {
                 return Err(Refusal::limit("number of cut-offs", CUT_OFFS_MAX));
@@ -202,6 +212,8 @@ impl State {
                     selector: selector.to_owned(),
                     before,
                 });
+                let at = tenant.cut_offs.len() - 1;
+                forget_passed(&mut tenant.cut_offs, at);
             }
         }
         Ok(Reply::Retention(tenant.retention_number))

@@ -442,6 +442,29 @@ fn retention_only_advances() {
 }
 
 #[test]
+fn cut_offs_of_selectors_that_the_whole_one_has_reached_are_forgotten() {
+    let mut bench = Bench::with_members(1);
+    let mut advance = |selector: &str, before| {
+        let command = Command::AdvanceRetention {
+            tenant: TenantId(0),
+            signal: Signal::Metrics,
+            selector: selector.to_owned(),
+            before,
+        };
+        bench.apply(command);
+        let tenant = bench.state.tenant(TenantId(0)).unwrap();
+        let left = tenant.cut_offs.iter().map(|cut| cut.selector.clone());
+        (left.collect::<Vec<_>>(), tenant.retention_number)
+    };
+    advance("a", 100);
+    advance("b", 200);
+    let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(advance("", 99), (all(&["a", "b", ""]), 3));
+    assert_eq!(advance("", 100), (all(&["b", ""]), 4));
+    assert_eq!(advance("", 300), (all(&[""]), 5));
+}
+
+#[test]
 fn a_deletion_is_forgotten_when_all_owners_confirmed_it_and_the_older_ones() {
     let mut bench = Bench::with_placement(3, &[&[1, 2]]);
     let delete = || Command::CreateDeletion {

@@ -22,16 +22,18 @@ mod readers;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod unselected;
 
 pub(crate) use digest_cache::DigestCache;
 pub use flush::FlushOutcome;
 pub use merge::MergeOutcome;
 pub(crate) use policy::Policy;
 pub(crate) use readers::BlockReaders;
+pub(crate) use unselected::Unselected;
 
 use crate::MetricsError;
 use crate::body::{Body, BodyReader};
-use crate::deletion::Deletion;
+use crate::deletion::{Deletion, SelectedCutOff};
 use crate::exemplars::{Exemplars, FoundExemplar};
 use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
 use crate::view::View;
@@ -132,6 +134,7 @@ pub struct MetricsEngine {
     unmerged: Mutex<BTreeSet<(Millis, Millis)>>,
     readers: Arc<BlockReaders>,
     digests: Arc<DigestCache>,
+    unselected: Arc<Unselected>,
     exemplars: Arc<Exemplars>,
 }
 
@@ -157,6 +160,7 @@ impl MetricsEngine {
             merging: Mutex::new(()),
             unmerged: Mutex::default(),
             digests: Arc::default(),
+            unselected: Arc::default(),
         })
     }
 
@@ -247,6 +251,19 @@ impl MetricsEngine {
         *policy = Arc::new(policy.with_cut_off(tenant, cut_off));
     }
 
+    /// Sets the cut-offs of a tenant's selectors. One that is left out must be behind the tenant's own cut-off, and none may
+    /// go back: what was hidden may be gone from the disk.
+    pub fn set_selected_cut_offs(&self, tenant: TenantId, selected: Vec<SelectedCutOff>) {
+        let known = self.policy();
+        if SelectedCutOff::are_same(known.selected(tenant), &selected) {
+            return;
+        }
+        let erased: Vec<Deletion> = selected.iter().map(SelectedCutOff::deletion).collect();
+        self.exemplars.erase(tenant, &erased);
+        let mut policy = self.policy.write();
+        *policy = Arc::new(policy.with_selected(tenant, selected));
+    }
+
     fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read())
     }
@@ -273,6 +290,7 @@ impl MetricsEngine {
             policy: self.policy(),
             readers: Arc::clone(&self.readers),
             digests: Arc::clone(&self.digests),
+            unselected: Arc::clone(&self.unselected),
             exemplars: Arc::clone(&self.exemplars),
         }
     }
@@ -365,6 +383,7 @@ impl MetricsEngine {
         };
         let ids: BTreeSet<BlockId> = pin.all_blocks().map(|block| block.meta.id).collect();
         self.readers.retain(&ids);
+        self.unselected.retain(&ids);
         Ok(())
     }
 

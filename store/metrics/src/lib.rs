@@ -37,7 +37,7 @@ pub use body::{
     MetricMetadata, MetricType, Samples, metadata_shard,
 };
 pub use columns::{SampleRef, SampleSlice};
-pub use deletion::Deletion;
+pub use deletion::{Deletion, SelectedCutOff};
 pub use engine::{
     Applied, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
 };

@@ -20,8 +20,8 @@ pub use export::{Export, ExportCursor, ExportedBody};
 
 use crate::block::KeptPieces;
 use crate::body::MetricMetadata;
-use crate::deletion::Deletion;
-use crate::engine::{BlockReaders, DigestCache, Policy};
+use crate::deletion::{Deletion, SelectedCutOff};
+use crate::engine::{BlockReaders, DigestCache, Policy, Unselected};
 use crate::exemplars::{Exemplar, Exemplars, WantedExemplars};
 use crate::head::HeadPart;
 use crate::order::SeriesOrder;
@@ -44,6 +44,7 @@ pub struct View {
     pub(crate) policy: Arc<Policy>,
     pub(crate) readers: Arc<BlockReaders>,
     pub(crate) digests: Arc<DigestCache>,
+    pub(crate) unselected: Arc<Unselected>,
     pub(crate) exemplars: Arc<Exemplars>,
 }
 
@@ -72,6 +73,24 @@ impl View {
 
     fn deletions(&self, tenant: TenantId) -> &[Deletion] {
         self.policy.deletions(tenant)
+    }
+
+    /// What takes samples out of a block: deletions that it has not applied, and cut-offs of selectors that may select
+    /// something in it.
+    fn erasing(&self, tenant: TenantId, block: &VisibleBlock) -> Vec<Deletion> {
+        let meta = &block.meta;
+        let applied = meta.tenant(tenant).map(|summary| summary.deletion_version);
+        let touches = |range: TimeRange| range.start <= meta.time_max && range.end > meta.time_min;
+        let deletions = self.policy.deletions(tenant).iter();
+        let deletions = deletions.filter(|deletion| Some(deletion.version) > applied);
+        let selected = self.policy.selected(tenant).iter();
+        let selected = selected.filter(|cut_off| {
+            cut_off.before > meta.time_min && !self.unselected.has(meta.id, tenant, cut_off)
+        });
+        let all = deletions
+            .cloned()
+            .chain(selected.map(SelectedCutOff::deletion));
+        all.filter(|deletion| touches(deletion.range)).collect()
     }
 
     /// The newest deletion that everything in the view has applied.
@@ -122,8 +141,9 @@ impl View {
             }
             let visible = block.shards.intersection(shards);
             let reader = self.readers.get(&block.meta)?;
-            let deletions = self.deletions(tenant);
-            let source = Source::block(&reader, tenant, &visible, deletions, kept)?;
+            let times = (block.meta.time_min, block.meta.time_max);
+            let erasing = self.erasing(tenant, block);
+            let source = Source::block(&reader, tenant, &visible, times, erasing, kept)?;
             let Some(source) = source else {
                 continue;
             };
@@ -140,7 +160,7 @@ impl View {
             sources.push(Source::Head {
                 part: part.clone(),
                 shards: shards.clone(),
-                deletions: self.deletions(tenant).to_vec(),
+                deletions: self.policy.erasing(tenant).to_vec(),
             });
             if let Some(aggregated) = aggregated {
                 aggregated.readers.push(None);
@@ -376,7 +396,7 @@ impl View {
             alternatives,
             range: self.retained(tenant, range),
             shards,
-            deletions: self.policy.deletions(tenant),
+            deletions: self.policy.erasing(tenant),
         };
         self.exemplars.find(tenant, &wanted, go_on)
     }

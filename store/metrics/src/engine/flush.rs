@@ -324,7 +324,7 @@ fn write_part(
     let mut rest = &order[..];
     while !rest.is_empty() {
         let some = &rest[..rest.len().min(GATHERED_SERIES)];
-        let taken = part.gather(some, range, policy.deletions(tenant), &mut gathered);
+        let taken = part.gather(some, range, policy.erasing(tenant), &mut gathered);
         rest = &rest[taken..];
         for series in gathered.iter() {
             target.add_series(tenant, series.canonical, series.shard, series.samples)?;
@@ -348,7 +348,7 @@ fn write_parts(
         let mut rest = &order[..];
         while !rest.is_empty() {
             let some = &rest[..rest.len().min(GATHERED_SERIES)];
-            let taken = part.gather(some, range, policy.deletions(tenant), &mut gathered);
+            let taken = part.gather(some, range, policy.erasing(tenant), &mut gathered);
             rest = &rest[taken..];
             for series in gathered.iter() {
                 let mut key = Vec::new();

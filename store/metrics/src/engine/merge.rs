@@ -1,9 +1,9 @@
 //! Merging: blocks of one window become fewer, without duplicates, deleted samples and dropped shards.
 //!
 //! A window that is still written to is merged in tiers: a few blocks of one level become one of the next.
-//! A closed window becomes exactly one block. Blocks that a deletion or a tombstone has not been applied to yet are
-//! rewritten when nothing else is to be done. A window in which a series has more histograms than a block takes keeps its
-//! blocks; a start tries once more.
+//! A closed window becomes exactly one block. Blocks that a deletion or a tombstone has not been applied to yet, and those
+//! that lie wholly behind the cut-off of a selector which selects some of their series, are rewritten when nothing else is to
+//! be done. A window in which a series has more histograms than a block takes keeps its blocks; a start tries once more.
 //!
 //! The one block of a closed window gets the aggregates of its samples as its second file, where the options want it; one that has
 //! none is rewritten. So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
@@ -51,7 +51,7 @@ impl MetricsEngine {
         let _merging = self.merging.lock();
         let pin = self.manifest.pin();
         let policy = self.policy();
-        let Some(chosen) = self.choose(&pin, &policy, closed_before) else {
+        let Some(chosen) = self.choose(&pin, &policy, closed_before)? else {
             return Ok(None);
         };
         let inputs = &chosen.inputs;
@@ -108,7 +108,7 @@ impl MetricsEngine {
         pin: &PinnedVersion,
         policy: &Policy,
         closed_before: Millis,
-    ) -> Option<Chosen> {
+    ) -> Result<Option<Chosen>, MetricsError> {
         let mut windows: BTreeMap<(Millis, Millis), Vec<VisibleBlock>> = BTreeMap::new();
         for block in pin
             .all_blocks()
@@ -133,10 +133,10 @@ impl MetricsEngine {
                 blocks.sort_by_key(|block| block.meta.items);
                 let is_all = blocks.len() <= MERGE_BLOCKS_MAX;
                 blocks.truncate(MERGE_BLOCKS_MAX);
-                return Some(Chosen {
+                return Ok(Some(Chosen {
                     inputs: blocks,
                     completes: is_all,
-                });
+                }));
             }
             let mut levels: BTreeMap<u8, Vec<VisibleBlock>> = BTreeMap::new();
             for block in blocks {
@@ -148,10 +148,10 @@ impl MetricsEngine {
             for (_, mut level) in levels {
                 if level.len() >= self.options.merge_fan_in.max(2) {
                     level.truncate(MERGE_BLOCKS_MAX);
-                    return Some(Chosen {
+                    return Ok(Some(Chosen {
                         inputs: level,
                         completes: false,
-                    });
+                    }));
                 }
             }
         }
@@ -165,7 +165,7 @@ impl MetricsEngine {
         unmerged: &BTreeSet<(Millis, Millis)>,
         policy: &Policy,
         closed_before: Millis,
-    ) -> Option<Chosen> {
+    ) -> Result<Option<Chosen>, MetricsError> {
         let is_stale =
             |block: &VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
         let lacks_aggregates = |block: &VisibleBlock| {
@@ -181,16 +181,19 @@ impl MetricsEngine {
             completes: completes(window, blocks),
         };
         for (window, blocks) in windows {
-            if let Some(block) = blocks.iter().find(|block| is_stale(block)) {
-                return Some(chosen(window, blocks, block));
+            for block in blocks {
+                if is_stale(block) || self.has_cut_off_series(block, policy)? {
+                    return Ok(Some(chosen(window, blocks, block)));
+                }
             }
         }
         let mut newest_first = windows.iter().rev();
-        newest_first.find_map(|(window, blocks)| {
+        let lacking = newest_first.find_map(|(window, blocks)| {
             let block = blocks.first()?;
             let wanted = completes(window, blocks) && lacks_aggregates(block);
             wanted.then(|| chosen(window, blocks, block))
-        })
+        });
+        Ok(lacking)
     }
 
     fn write_merged(
@@ -299,7 +302,7 @@ fn merge_tenant(
         presupposed.push(applied);
         metadata.extend(reader.metadata(shards)?);
         let pending = policy
-            .deletions(tenant)
+            .erasing(tenant)
             .iter()
             .filter(|d| d.version > applied);
         let pending = pending.cloned().collect();

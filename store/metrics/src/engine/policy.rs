@@ -2,7 +2,7 @@
 //! keeps the one that it began with.
 
 use crate::MetricsError;
-use crate::deletion::Deletion;
+use crate::deletion::{Deletion, SelectedCutOff};
 use std::collections::BTreeMap;
 use trefoil_model::{DeletionVersion, Millis, TenantId};
 
@@ -17,6 +17,9 @@ struct Deletions {
 pub(crate) struct Policy {
     deletions: BTreeMap<TenantId, Deletions>,
     cut_offs: BTreeMap<TenantId, Millis>,
+    selected: BTreeMap<TenantId, Vec<SelectedCutOff>>,
+    /// Pending deletions, then the cut-offs of selectors.
+    erasing: BTreeMap<TenantId, Vec<Deletion>>,
 }
 
 impl Policy {
@@ -29,7 +32,21 @@ impl Policy {
         let mut policy = self.clone();
         let deletions = Deletions { newest, pending };
         policy.deletions.insert(tenant, deletions);
+        policy.note_erasing(tenant);
         policy
+    }
+
+    pub(crate) fn with_selected(&self, tenant: TenantId, selected: Vec<SelectedCutOff>) -> Self {
+        let mut policy = self.clone();
+        policy.selected.insert(tenant, selected);
+        policy.note_erasing(tenant);
+        policy
+    }
+
+    fn note_erasing(&mut self, tenant: TenantId) {
+        let mut all = self.deletions(tenant).to_vec();
+        all.extend(self.selected(tenant).iter().map(SelectedCutOff::deletion));
+        self.erasing.insert(tenant, all);
     }
 
     pub(crate) fn with_cut_off(&self, tenant: TenantId, cut_off: Millis) -> Self {
@@ -42,6 +59,16 @@ impl Policy {
     pub(crate) fn deletions(&self, tenant: TenantId) -> &[Deletion] {
         let deletions = self.deletions.get(&tenant);
         deletions.map_or(&[], |deletions| deletions.pending.as_slice())
+    }
+
+    /// The cut-offs of a tenant's selectors.
+    pub(crate) fn selected(&self, tenant: TenantId) -> &[SelectedCutOff] {
+        self.selected.get(&tenant).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whatever takes single series out of what is stored: pending deletions and the cut-offs of selectors.
+    pub(crate) fn erasing(&self, tenant: TenantId) -> &[Deletion] {
+        self.erasing.get(&tenant).map_or(&[], Vec::as_slice)
     }
 
     /// The newest deletion of a tenant that is known, forgotten ones too: what is written, merged or exported by this

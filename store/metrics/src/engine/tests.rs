@@ -2,6 +2,7 @@
 //! flushes, merges, retention and crashes.
 
 mod aggregates;
+mod cut_offs;
 mod deletions;
 mod histograms;
 mod known;
@@ -67,6 +68,7 @@ struct Pair {
     content: Content,
     deletions: BTreeMap<TenantId, Vec<Deletion>>,
     cut_offs: BTreeMap<TenantId, Millis>,
+    selected: BTreeMap<TenantId, Vec<SelectedCutOff>>,
 }
 
 fn open(disk: &Arc<SimulatedDisk>) -> MetricsEngine {
@@ -92,6 +94,7 @@ impl Pair {
             content: Content::new(),
             deletions: BTreeMap::new(),
             cut_offs: BTreeMap::new(),
+            selected: BTreeMap::new(),
         }
     }
 
@@ -164,6 +167,9 @@ impl Pair {
         for (tenant, cut_off) in &self.cut_offs {
             self.engine.set_cut_off(*tenant, *cut_off);
         }
+        for (tenant, selected) in &self.selected {
+            (self.engine).set_selected_cut_offs(*tenant, selected.clone());
+        }
         let flushed = self.engine.applied_position();
         for parcel in self.journal.iter().filter(|parcel| parcel.end > flushed) {
             self.apply(parcel);
@@ -206,6 +212,23 @@ impl Pair {
         self.engine.set_cut_off(tenant, cut_off);
     }
 
+    fn cut_off_selected(&mut self) {
+        let tenant = TenantId(self.random.random_range(0..3));
+        let instance = format!("i{}", self.random.random_range(0..7));
+        let window = self.random.random_range(0..3) * WINDOW_MILLIS;
+        let before = START + window + self.random.random_range(0..30) * 15_000;
+        let selected = self.selected.entry(tenant).or_default();
+        match selected.iter_mut().find(|one| *one.selector == instance) {
+            Some(known) => known.before = before.max(known.before),
+            None => selected.push(SelectedCutOff {
+                matchers: vec![Matcher::equal("instance", &instance)],
+                selector: instance.into(),
+                before,
+            }),
+        }
+        (self.engine).set_selected_cut_offs(tenant, selected.clone());
+    }
+
     fn step(&mut self) {
         match self.random.random_range(0..100) {
             0..50 => self.write(),
@@ -216,8 +239,9 @@ impl Pair {
             }
             85..90 => self.crash(),
             90..93 => self.drop_shards(),
-            93..96 => self.delete(),
-            96..98 => self.cut_off(),
+            93..95 => self.delete(),
+            95..97 => self.cut_off(),
+            97..99 => self.cut_off_selected(),
             _ => drop(self.engine.enforce_retention().unwrap()),
         }
     }
@@ -230,11 +254,11 @@ impl Pair {
                 continue;
             }
             let cut_off = self.cut_offs.get(tenant).copied().unwrap_or(Millis::MIN);
-            let erasing: Vec<&Deletion> = self
-                .deletions
-                .get(tenant)
-                .into_iter()
-                .flatten()
+            let selected = self.selected.get(tenant).into_iter().flatten();
+            let deletions = self.deletions.get(tenant).into_iter().flatten();
+            let erasing: Vec<Deletion> = deletions
+                .cloned()
+                .chain(selected.map(SelectedCutOff::deletion))
                 .filter(|deletion| deletion.selects(labels.canonical()))
                 .collect();
             for (time, values) in samples.range(range.start.max(cut_off)..range.end) {

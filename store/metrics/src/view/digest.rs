@@ -15,7 +15,7 @@ use crate::histogram::pack;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trefoil_model::{SeriesHash, ShardId, ShardSet, TenantId, TimeRange, Window};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
 
 /// What a digest is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +165,12 @@ impl View {
             cut_off as u64,
             version.unwrap_or(0),
         ];
+        let selected = self.policy.selected(tenant).iter();
+        let selected = selected.filter(|cut_off| cut_off.before > window.start());
+        for cut_off in selected {
+            identity.push(xxh3_64(cut_off.selector.as_bytes()));
+            identity.push(cut_off.before.min(window.range().end) as u64);
+        }
         for block in self
             .blocks
             .iter()

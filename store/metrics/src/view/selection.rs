@@ -8,7 +8,7 @@ use crate::{Matcher, MetricsError};
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
-use trefoil_model::{ShardId, ShardSet, TenantId};
+use trefoil_model::{Millis, ShardId, ShardSet, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How many plain samples take as much memory as a histogram with about 40 buckets. Counted for every series of a source
@@ -22,8 +22,10 @@ pub(super) enum Source {
         reader: Box<TenantReader>,
         /// Visible and wanted.
         shards: ShardSet,
-        /// Deletions that have not been applied to the block yet.
+        /// What takes samples out of some series.
         deletions: Vec<Deletion>,
+        /// What takes all samples out of some series.
+        emptying: Vec<Deletion>,
     },
     Head {
         part: HeadPart,
@@ -33,12 +35,13 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The tenant's part of a block; `None` when it has none in `shards`.
+    /// The tenant's part of a block with samples between two times, both inclusive; `None` when it has none in `shards`.
     pub(super) fn block(
         block: &Arc<BlockReader>,
         tenant: TenantId,
         shards: &ShardSet,
-        deletions: &[Deletion],
+        (time_min, time_max): (Millis, Millis),
+        erasing: Vec<Deletion>,
         kept: Option<&Arc<KeptPieces>>,
     ) -> Result<Option<Self>, MetricsError> {
         let Some(reader) = block.tenant(tenant, kept)? else {
@@ -48,10 +51,12 @@ impl Source {
         if shards.is_empty() {
             return Ok(None);
         }
-        let applied = reader.entry().deletion_version;
-        let pending = deletions.iter().filter(|d| d.version > applied);
+        let all =
+            |deletion: &Deletion| deletion.range.start <= time_min && deletion.range.end > time_max;
+        let (emptying, deletions) = erasing.into_iter().partition(all);
         Ok(Some(Self::Block {
-            deletions: pending.cloned().collect(),
+            deletions,
+            emptying,
             reader: Box::new(reader),
             shards,
         }))
@@ -59,7 +64,20 @@ impl Source {
 
     pub(super) fn find(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, MetricsError> {
         match self {
-            Self::Block { reader, shards, .. } => reader.find(matchers, shards),
+            Self::Block {
+                reader,
+                shards,
+                emptying,
+                ..
+            } => {
+                let mut found = reader.find(matchers, shards)?;
+                for deletion in emptying {
+                    if !found.is_empty() {
+                        found -= reader.find(&deletion.matchers, shards)?;
+                    }
+                }
+                Ok(found)
+            }
             Self::Head { part, shards, .. } => Ok(part.find(matchers, shards)),
         }
     }

@@ -116,6 +116,7 @@ fn aggregates_are_those_of_the_samples() {
                 88..91 => pair.drop_shards(),
                 91..95 => pair.delete(),
                 95..97 => pair.cut_off(),
+                97..99 => pair.cut_off_selected(),
                 _ => drop(pair.engine.enforce_retention().unwrap()),
             }
             if pair.random.random_bool(0.3) {

@@ -1,0 +1,165 @@
+//! `trefoil cluster retention`: shows and changes how long metrics are kept.
+
+use super::{
+    Target,
+    cluster::{CHANGE_TIMEOUT, fetch, post},
+    print,
+    table::Table,
+};
+use anyhow::bail;
+use clap::Args;
+use std::process::ExitCode;
+use trefoil_api::{TENANT_DEFAULT, admin};
+
+/// What `retention` takes.
+#[derive(Args, Debug)]
+pub(crate) struct RetentionArgs {
+    /// Hours; 0 keeps metrics for ever. What is older is removed for good. Without it, show what holds
+    hours: Option<u64>,
+    /// The tenant whose metrics are meant, instead of all tenants that have no time of their own
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// The series that are meant, as {job="debug"}: they are kept for a shorter time than the tenant's others
+    #[arg(long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Remove the time of the tenant or of the selector
+    #[arg(long, conflicts_with = "hours")]
+    unset: bool,
+    /// Do it also when metrics are removed by it
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Runs the command; the code that the process ends with.
+pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
+    let present: admin::Retention = fetch(&args.target, "retention", 10).await?;
+    if args.hours.is_none() && !args.unset {
+        print(&text(&present))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (before, after) = (kept(args, &present), wanted(args, &present));
+    if is_shorter(after, before) && !args.yes {
+        bail!(
+            "all metrics{} older than {} hours would be removed from all nodes for good; add --yes to do it",
+            args.selector
+                .as_ref()
+                .map_or(String::new(), |selector| format!(" of {selector}")),
+            after.unwrap_or_default()
+        );
+    }
+    let wanted = admin::RetentionRequest {
+        hours: args.hours,
+        tenant: args.tenant.clone(),
+        selector: args.selector.clone(),
+    };
+    post(&args.target, "retention", &wanted, CHANGE_TIMEOUT).await
+}
+
+fn tenant_of<'a>(
+    args: &RetentionArgs,
+    present: &'a admin::Retention,
+) -> Option<&'a admin::TenantRetention> {
+    let name = args.tenant.as_deref().unwrap_or(TENANT_DEFAULT);
+    present.tenants.iter().find(|tenant| tenant.tenant == name)
+}
+
+/// For how long what is meant is kept now: hours, 0 for ever; none: nobody has recorded it.
+fn kept(args: &RetentionArgs, present: &admin::Retention) -> Option<u64> {
+    if args.tenant.is_none() && args.selector.is_none() {
+        return present.hours;
+    }
+    let tenant = tenant_of(args, present);
+    let whole = tenant.and_then(|tenant| tenant.hours).or(present.hours);
+    let own = args.selector.as_ref().and_then(|selector| {
+        let all = tenant.iter().flat_map(|tenant| &tenant.selectors);
+        let mut own = all.filter(|own| own.selector == *selector);
+        own.next().map(|own| own.hours)
+    });
+    own.or(whole)
+}
+
+/// For how long it would be kept.
+fn wanted(args: &RetentionArgs, present: &admin::Retention) -> Option<u64> {
+    match (args.hours, &args.selector) {
+        (Some(hours), _) => Some(hours),
+        (None, None) => present.hours,
+        (None, Some(_)) => {
+            let tenant = tenant_of(args, present);
+            tenant.and_then(|tenant| tenant.hours).or(present.hours)
+        }
+    }
+}
+
+fn is_shorter(after: Option<u64>, before: Option<u64>) -> bool {
+    let bounded = |hours: Option<u64>| hours.filter(|hours| *hours > 0).unwrap_or(u64::MAX);
+    bounded(after) < bounded(before)
+}
+
+fn text(present: &admin::Retention) -> String {
+    let hours = |hours: Option<u64>, unset: &str| match hours {
+        None => unset.to_owned(),
+        Some(0) => "for ever".to_owned(),
+        Some(hours) => format!("{hours} h"),
+    };
+    let mut table = Table::new(&["TENANT", "SELECTOR", "KEPT"]);
+    let whole = hours(present.hours, "(not recorded yet)");
+    table.row(["(all)".to_owned(), "-".to_owned(), whole]);
+    for tenant in &present.tenants {
+        let whole = hours(tenant.hours, "as all");
+        table.row([tenant.tenant.clone(), "-".to_owned(), whole]);
+        for own in &tenant.selectors {
+            let kept = hours(Some(own.hours), "");
+            table.row([tenant.tenant.clone(), own.selector.clone(), kept]);
+        }
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RetentionArgs,
+    }
+
+    fn asks_for_yes(line: &str) -> bool {
+        let present = admin::Retention {
+            hours: Some(100),
+            tenants: vec![admin::TenantRetention {
+                tenant: "a".to_owned(),
+                hours: Some(0),
+                selectors: vec![admin::SelectorRetention {
+                    selector: "{b=\"c\"}".to_owned(),
+                    hours: 10,
+                }],
+            }],
+        };
+        let line = std::iter::once("retention").chain(line.split(' '));
+        let args = Line::parse_from(line).args;
+        is_shorter(wanted(&args, &present), kept(&args, &present))
+    }
+
+    #[test]
+    fn whatever_removes_metrics_asks() {
+        for (line, asks) in [
+            ("99", true),
+            ("100", false),
+            ("0", false),
+            ("200 --tenant a", true),
+            ("200 --tenant b", false),
+            ("--unset --tenant a", true),
+            ("10 --tenant a --selector {b=\"c\"}", false),
+            ("9 --tenant a --selector {b=\"c\"}", true),
+            ("--unset --tenant a --selector {b=\"c\"}", false),
+            ("50 --selector {b=\"c\"}", true),
+        ] {
+            assert_eq!(asks_for_yes(line), asks, "{line:?}");
+        }
+    }
+}
