@@ -99,6 +99,11 @@ impl Meter {
         allowance.check(*fetched)
     }
 
+    /// Counts again from what had been counted at an earlier time.
+    pub(super) fn go_back(&self, earlier: Fetched) {
+        *self.fetched.lock() = earlier;
+    }
+
     /// What has been counted.
     pub(super) fn fetched(&self) -> Fetched {
         *self.fetched.lock()

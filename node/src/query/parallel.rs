@@ -2,7 +2,8 @@
 //!
 //! Threads are for large parts, and for processors that no other part uses: under many queries each has one.
 
-use super::storage::{Stretch, ViewStorage};
+use super::storage::{Damaged, Stretch, ViewStorage};
+use parking_lot::Mutex;
 use std::{
     panic::resume_unwind,
     sync::{
@@ -12,7 +13,7 @@ use std::{
     thread,
 };
 use trefoil_query_promql::{
-    Budget, Part, PartResult, QueryError, evaluate_part, merge, part_selector,
+    Budget, Part, PartBody, PartResult, QueryError, evaluate_part, merge, part_selector,
 };
 
 /// What a thread is worth, in samples read and values made: a millisecond or two. Starting one takes some ten microseconds.
@@ -33,10 +34,14 @@ struct Threads(usize);
 impl Threads {
     /// As many as are worth it and free, one at least.
     fn take(work: u64) -> Self {
-        let free = PROCESSORS.saturating_sub(BUSY.load(Ordering::Relaxed));
         let worth = usize::try_from(work / WORK_PER_THREAD).unwrap_or(THREADS_MAX);
-        let count = worth.min(free).clamp(1, THREADS_MAX);
-        BUSY.fetch_add(count, Ordering::Relaxed);
+        let mut count = 1;
+        let taken = BUSY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy| {
+            let free = PROCESSORS.saturating_sub(busy);
+            count = worth.min(free).clamp(1, THREADS_MAX);
+            Some(busy + count)
+        });
+        debug_assert!(taken.is_ok(), "it is always updated");
         Self(count)
     }
 }
@@ -69,6 +74,7 @@ pub(super) fn evaluate_in_pieces(
     budget: &Budget,
     pieces: impl FnOnce(u64) -> usize,
 ) -> Result<PartResult, QueryError> {
+    budget.check()?;
     let Some(selector) = part_selector(part)? else {
         return evaluate_part(part, storage, budget);
     };
@@ -76,36 +82,109 @@ pub(super) fn evaluate_in_pieces(
     let stretches = storage.stretches(&selector, |series, samples| {
         pieces(series.saturating_mul(steps).saturating_add(samples))
     })?;
-    let results = on_threads(stretches, |stretch| {
-        let result = evaluate_part(part, stretch, budget);
-        (result, stretch.damaged())
-    });
-    let mut parts = Vec::with_capacity(results.len());
-    for (result, damaged) in results {
-        if damaged.is_some() {
-            storage.damaged.set(damaged);
+    let fetched = storage.meter.fetched();
+    let pieces = on_threads(stretches, |stretch| {
+        let branch = budget.branch();
+        let result = evaluate_part(part, stretch, &branch);
+        if result.is_err() {
+            stretch.give_up();
         }
-        parts.push(result);
+        Piece {
+            result,
+            damaged: stretch.damaged(),
+            branch,
+        }
+    });
+    if let Some(damaged) = pieces.iter().find_map(|piece| piece.damaged) {
+        storage.damaged.set(Some(damaged));
     }
-    merge(parts.into_iter().collect::<Result<_, _>>()?)
+    let is_whole = pieces.len() == 1;
+    let in_vain = |piece: &Piece| piece.result == Err(QueryError::Canceled);
+    if let Some(failed) = pieces.iter().position(|p| p.result.is_err() && !in_vain(p)) {
+        // Groups that several pieces have took memory several times: in one piece they may fit.
+        if !is_whole && budget.is_exceeded() && storage.damaged.get().is_none() {
+            release(budget, pieces.iter().map(|piece| &piece.branch), (1, 1));
+            storage.meter.go_back(fetched);
+            return evaluate_part(part, storage, budget);
+        }
+        return pieces
+            .into_iter()
+            .nth(failed)
+            .map_or_else(|| Err(QueryError::Canceled), |piece| piece.result);
+    }
+    join(pieces, budget)
 }
 
-/// The first stretch on this thread, the others each on one of their own.
+/// What came of one stretch.
+struct Piece {
+    result: Result<PartResult, QueryError>,
+    damaged: Option<Damaged>,
+    /// Through which the result holds what it takes.
+    branch: Budget,
+}
+
+/// The whole of all pieces, which holds what one piece would.
+fn join(pieces: Vec<Piece>, budget: &Budget) -> Result<PartResult, QueryError> {
+    let (mut results, mut branches) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        results.push(piece.result?);
+        branches.push(piece.branch);
+    }
+    let before: usize = results.iter().map(groups_of).sum();
+    let merged = merge(results)?;
+    let surplus = before - groups_of(&merged);
+    release(budget, &branches, (surplus, before.max(1)));
+    Ok(merged)
+}
+
+/// How many groups an answer has; one that is no list of groups has none.
+fn groups_of(result: &PartResult) -> usize {
+    match &result.body {
+        PartBody::Groups(groups) => groups.len(),
+        PartBody::Rows(_) | PartBody::Samples(_) => 0,
+    }
+}
+
+/// Gives back so many of so many parts of what is held through the branches.
+fn release<'a>(
+    budget: &Budget,
+    branches: impl IntoIterator<Item = &'a Budget>,
+    (parts, of_parts): (usize, usize),
+) {
+    let share = |held: usize| (held as u128 * parts as u128 / of_parts as u128) as usize;
+    let (mut samples, mut bytes) = (0, 0);
+    for branch in branches {
+        let held = branch.held_here();
+        (samples, bytes) = (samples + held.0, bytes + held.1);
+    }
+    budget.release(share(samples));
+    budget.release_bytes(share(bytes));
+}
+
+/// The first stretch on this thread, the others each on one of their own, as far as there are more.
 fn on_threads<T: Send>(
     stretches: Vec<Stretch<'_>>,
     work: impl Fn(&Stretch<'_>) -> T + Sync,
 ) -> Vec<T> {
+    let stretches: Vec<_> = stretches.into_iter().map(Mutex::new).collect();
+    let work = |stretch: &Mutex<Stretch<'_>>| work(&stretch.lock());
     let work = &work;
-    let mut stretches = stretches.into_iter();
-    let first = stretches.next();
+    let Some((first, others)) = stretches.split_first() else {
+        return Vec::new();
+    };
     thread::scope(|scope| {
-        let start = |stretch| scope.spawn(move || work(&stretch));
-        let others: Vec<_> = stretches.map(start).collect();
-        let mut results: Vec<T> = first.iter().map(work).collect();
-        let join = |other: thread::ScopedJoinHandle<'_, T>| {
-            other.join().unwrap_or_else(|p| resume_unwind(p))
+        let start = |stretch| {
+            let builder = thread::Builder::new().name("part".to_owned());
+            let started = builder.spawn_scoped(scope, move || work(stretch));
+            started.map_err(|_| stretch)
         };
-        results.extend(others.into_iter().map(join));
+        let others: Vec<_> = others.iter().map(start).collect();
+        let mut results = vec![work(first)];
+        results.extend(others.into_iter().map(|other| match other {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system has no thread to give.
+            Err(stretch) => work(stretch),
+        }));
         results
     })
 }

@@ -304,8 +304,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn pieces_on_threads_are_the_whole() {
+    /// An engine with series of three jobs in its head and its blocks.
+    async fn three_jobs() -> Standalone {
         let mut target = Standalone::new().expect("a directory");
         let mut cases = "load 1m\n".to_owned();
         for series in 0..3 * SERIES_PER_FLUSH {
@@ -314,6 +314,39 @@ mod tests {
         }
         let report = trefoil_query_promql::promqltest::run(&cases, &mut target).await;
         assert!(report.expect("a readable file").failures.is_empty());
+        target
+    }
+
+    #[tokio::test]
+    async fn pieces_that_share_groups_are_charged_once() {
+        let target = three_jobs().await;
+        let view = target.source.engine.view();
+        let all = ShardSet::all(SHARDS);
+        let part = part("sum by (job) (m)", PartOutput::Groups);
+        let (of_groups, of_series) = (3 * 11, 11);
+        // In the smaller budget one piece just fits, but the groups of two pieces do not.
+        for samples_max in [of_groups + of_series, 1_000] {
+            for pieces in [1, 2, 12] {
+                let budget = Budget::new(samples_max);
+                let storage = ViewStorage {
+                    view: &view,
+                    tenant: target.source.tenant,
+                    shards: &all,
+                    damaged: Cell::new(None),
+                    budget: &budget,
+                    meter: Arc::default(),
+                };
+                parallel::evaluate_in_pieces(&part, &storage, &budget, |_| pieces).expect("room");
+                let left = (samples_max - of_groups) as usize;
+                assert_eq!(budget.hold(left), Ok(()), "{pieces} pieces");
+                assert!(budget.hold(1).is_err(), "{pieces} pieces");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_on_threads_are_the_whole() {
+        let target = three_jobs().await;
         let view = target.source.engine.view();
         let (budget, all) = (Budget::default(), ShardSet::all(SHARDS));
         let storage = ViewStorage {

@@ -9,7 +9,15 @@ use super::{
     select::{Page, Select, merge_pages, series_bytes},
 };
 use crate::data_plane::damaged_block;
-use std::{cell::Cell, collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use trefoil_model::{Aggregate, Labels, ShardSet, TenantId, TimeRange};
 use trefoil_query_promql::{
     Budget, HISTOGRAM, MatchOp, Matcher, QueryError, RawSeries, SampleColumns, SampleSource,
@@ -70,6 +78,8 @@ pub(super) struct Stretch<'a> {
     cursor: Cell<Option<SeriesCursor>>,
     damaged: Cell<Option<Damaged>>,
     meter: Arc<Meter>,
+    /// Another stretch has failed, so that nobody wants this one.
+    is_vain: Arc<AtomicBool>,
 }
 
 /// A block that turned out to be unreadable, with what of it.
@@ -80,14 +90,25 @@ impl Stretch<'_> {
     pub(super) fn damaged(&self) -> Option<Damaged> {
         self.damaged.get()
     }
+
+    /// Ends the walks of the other stretches, with [`QueryError::Canceled`].
+    pub(super) fn give_up(&self) {
+        self.is_vain.store(true, Ordering::Relaxed);
+    }
 }
 
 impl SeriesStorage for Stretch<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
         match self.cursor.take() {
-            Some(cursor) if selector == self.selector => {
-                walk(cursor, &self.damaged, &self.meter, each)
-            }
+            Some(cursor) if selector == self.selector => walk(
+                cursor,
+                &self.damaged,
+                &self.meter,
+                &mut |labels, samples| match self.is_vain.load(Ordering::Relaxed) {
+                    true => Err(QueryError::Canceled),
+                    false => each(labels, samples),
+                },
+            ),
             _ => Err(QueryError::Internal(
                 "a part reads another selector than it says".into(),
             )),
@@ -162,7 +183,9 @@ impl ViewStorage<'_> {
             1 => vec![cursor],
             _ => cursor.split(pieces),
         };
+        let is_vain = Arc::<AtomicBool>::default();
         let stretch = |cursor| Stretch {
+            is_vain: Arc::clone(&is_vain),
             selector,
             cursor: Cell::new(Some(cursor)),
             damaged: Cell::new(None),

@@ -29,7 +29,7 @@ pub struct Annotation {
 pub struct Annotations(BTreeSet<Annotation>);
 
 impl Annotations {
-    /// Most distinct annotations kept; what comes behind is dropped.
+    /// Most distinct annotations kept, warnings first, in the order of their texts.
     pub const COUNT_MAX: usize = 1_000;
 
     /// Adds a warning about the expression at `span`.
@@ -81,8 +81,10 @@ impl Annotations {
     }
 
     fn insert(&mut self, annotation: Annotation) {
-        if self.0.len() < Self::COUNT_MAX {
-            self.0.insert(annotation);
+        self.0.insert(annotation);
+        // The last one goes, so that what stays does not depend on the order in which they came.
+        if self.0.len() > Self::COUNT_MAX {
+            self.0.pop_last();
         }
     }
 }

@@ -22,6 +22,15 @@ pub(crate) const ITEM_BYTES: usize = 96;
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
+    /// What a [branch](Budget::branch) and its clones hold of it.
+    own: Option<Arc<Held>>,
+}
+
+/// What one branch of a budget holds.
+#[derive(Debug, Default)]
+struct Held {
+    samples: AtomicU64,
+    bytes: AtomicU64,
 }
 
 struct Shared {
@@ -81,7 +90,33 @@ impl Budget {
                 is_late,
                 canceled: AtomicBool::new(false),
             }),
+            own: None,
         }
+    }
+
+    /// The same budget, which also knows what is held through it alone.
+    #[must_use]
+    pub fn branch(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            own: Some(Arc::default()),
+        }
+    }
+
+    /// The samples and bytes that are held through this [branch](Self::branch).
+    #[must_use]
+    pub fn held_here(&self) -> (usize, usize) {
+        let held = |count: &AtomicU64| count.load(Ordering::Relaxed) as usize;
+        let own = self.own.as_deref();
+        own.map_or((0, 0), |own| (held(&own.samples), held(&own.bytes)))
+    }
+
+    /// Whether more is held than the budget allows.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        let shared = &self.shared;
+        shared.held.load(Ordering::Relaxed) > shared.samples_max
+            || shared.bytes.load(Ordering::Relaxed) > shared.bytes_max
     }
 
     /// Makes every later [`Budget::check`] fail with [`QueryError::Canceled`].
@@ -109,6 +144,9 @@ impl Budget {
     /// [`QueryError::Execution`] with Prometheus' text when that is above the limit.
     pub fn hold(&self, samples: usize) -> Result<(), QueryError> {
         let samples = samples as u64;
+        if let Some(own) = &self.own {
+            own.samples.fetch_add(samples, Ordering::Relaxed);
+        }
         let held = self.shared.held.fetch_add(samples, Ordering::Relaxed) + samples;
         self.shared.peak.fetch_max(held, Ordering::Relaxed);
         if held > self.shared.samples_max {
@@ -119,6 +157,9 @@ impl Budget {
 
     /// Counts `samples` as no longer held. Never more than were held.
     pub fn release(&self, samples: usize) {
+        if let Some(own) = &self.own {
+            own.samples.fetch_sub(samples as u64, Ordering::Relaxed);
+        }
         self.shared
             .held
             .fetch_sub(samples as u64, Ordering::Relaxed);
@@ -131,6 +172,9 @@ impl Budget {
     /// [`QueryError::Execution`] in Prometheus' manner when that is above the limit.
     pub fn hold_bytes(&self, bytes: usize) -> Result<(), QueryError> {
         let bytes = bytes as u64;
+        if let Some(own) = &self.own {
+            own.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         let held = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if held > self.shared.bytes_max {
             return Err(QueryError::too_many_bytes(self.shared.bytes_max));
@@ -141,6 +185,9 @@ impl Budget {
     /// Counts `bytes` as no longer held. Never more than were held.
     pub fn release_bytes(&self, bytes: usize) {
         let bytes = bytes as u64;
+        if let Some(own) = &self.own {
+            own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -187,6 +234,21 @@ mod tests {
         assert_eq!(budget.check(), Err(QueryError::Canceled));
         let late = Budget::with_deadline(1, 1, || true);
         assert_eq!(late.check(), Err(QueryError::Timeout));
+    }
+
+    #[test]
+    fn a_branch_knows_what_it_holds() {
+        let budget = Budget::with_deadline(10, 10, || false);
+        let (one, other) = (budget.branch(), budget.branch());
+        assert_eq!((one.hold(4), other.hold(5)), (Ok(()), Ok(())));
+        assert_eq!(one.hold_bytes(3), Ok(()));
+        one.release(1);
+        assert_eq!((one.held_here(), other.held_here()), ((3, 3), (5, 0)));
+        assert!(!budget.is_exceeded());
+        assert_eq!(other.hold(3), Err(QueryError::too_many_samples()));
+        assert!(budget.is_exceeded());
+        other.release(8);
+        assert_eq!(budget.hold(7), Ok(()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the engine asks of the place where the samples are.
 //!
 //! The storage hands over one series at a time, in an order that only their labels make, and decodes its
-//! columns only when they are wanted. That order is what makes answers bit-identical on every node.
+//! columns only when they are wanted. Aggregations do not depend on the order beyond rounding, which is compensated.
 
 use crate::{
     Matcher, QueryError,

@@ -61,8 +61,8 @@ pub fn evaluate_part(
     })
 }
 
-/// The one selector that `part` reads, if it is one. Whoever evaluates the part on some of the selector's series at a time
-/// [merges](crate::merge) the answers.
+/// The selector of which `part` may be evaluated on some of the series at a time, to [merge](crate::merge) the answers; `None`
+/// if there is none.
 ///
 /// # Errors
 /// As for [`evaluate_part`].
@@ -75,6 +75,10 @@ pub fn part_selector(part: &Part) -> Result<Option<Selector>, QueryError> {
             samples_selector(range, part.grid, &context).map(Some)
         }
         (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => {
+            // At a single time groups come in the order of their first members, which their winners do not show.
+            if aggregate.op.selects_series() && part.grid.steps() == 1 {
+                return Ok(None);
+            }
             Pipeline::compile(&aggregate.operand, part.grid, &context).map(of_pipeline)
         }
         (PartOutput::Rows, _) => Pipeline::compile(node, part.grid, &context).map(of_pipeline),
@@ -224,6 +228,9 @@ impl Evaluation<'_> {
             let bytes = row_bytes(labels, 2 * columns.timestamps.len());
             budget.hold_bytes(bytes + columns.histograms.bytes())?;
             if !columns.timestamps.is_empty() {
+                // The storage may have given memory for much more than the range has.
+                columns.timestamps.shrink_to_fit();
+                columns.values.shrink_to_fit();
                 all.push(RawSeries {
                     labels: labels.clone(),
                     timestamps: columns.timestamps,

@@ -16,7 +16,10 @@ use trefoil_model::{Aggregate, Histogram, Millis, ShardId, TimeRange};
 /// Samples in memory at once, about, on a walk in label order: 64 MiB.
 const LABEL_BATCH_SAMPLES: u64 = 4 << 20;
 
-/// The same in block order: 2 MiB.
+/// Series in memory at once at least on such a walk.
+const LABEL_BATCH_SERIES: u64 = 16;
+
+/// Samples in memory at once, about, on a walk in block order: 2 MiB, or one series.
 const BLOCK_BATCH_SAMPLES: u64 = 128 << 10;
 
 /// Memory that the histograms of a batch may take.
@@ -86,11 +89,11 @@ impl SeriesCursor {
         order: SeriesOrder,
     ) -> Result<Self, MetricsError> {
         let selection = Selection::new(&sources, matchers, with_shards, order)?;
-        let batch_samples = match order {
-            SeriesOrder::Label => LABEL_BATCH_SAMPLES,
-            SeriesOrder::Block => BLOCK_BATCH_SAMPLES,
+        let (batch_samples, least) = match order {
+            SeriesOrder::Label => (LABEL_BATCH_SAMPLES, LABEL_BATCH_SERIES),
+            SeriesOrder::Block => (BLOCK_BATCH_SAMPLES, 1),
         };
-        let batch_series = Selection::batch_series(&sources, batch_samples);
+        let batch_series = Selection::batch_series(&sources, batch_samples, least);
         Ok(Self {
             batch_series,
             batch_series_max: batch_series,
@@ -110,6 +113,10 @@ impl SeriesCursor {
     /// The same with aggregates in place of samples; they have a reader, or none, for each source.
     pub(super) fn aggregated(mut self, aggregated: Option<Aggregated>) -> Self {
         self.aggregated = aggregated;
+        // Aggregates are far fewer than samples, and the pieces that they are in are not kept from batch to batch.
+        let (samples, least) = (LABEL_BATCH_SAMPLES, LABEL_BATCH_SERIES);
+        self.batch_series = Selection::batch_series(&self.sources, samples, least);
+        self.batch_series_max = self.batch_series;
         self
     }
 
@@ -134,6 +141,7 @@ impl SeriesCursor {
                 sources: self.sources.clone(),
                 selection: Arc::clone(&self.selection),
                 end: rank(piece + 1),
+                batch_bytes: self.batch_bytes / pieces,
                 batch: Vec::new(),
                 aggregated: self.aggregated.clone(),
                 ..*self
@@ -151,7 +159,7 @@ impl SeriesCursor {
 
     /// Has about so many samples in memory at once, instead of what suits a query.
     pub fn read_in_batches_of(&mut self, samples: u64) {
-        self.batch_series = Selection::batch_series(&self.sources, samples);
+        self.batch_series = Selection::batch_series(&self.sources, samples, LABEL_BATCH_SERIES);
         self.batch_series_max = self.batch_series;
         self.batch_bytes = (samples * SAMPLE_BYTES) as usize;
     }

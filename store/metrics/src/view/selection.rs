@@ -248,8 +248,8 @@ impl Selection {
         self.series[rank].shard
     }
 
-    /// How many series to decode at once so that about `samples` samples are in memory.
-    pub(super) fn batch_series(sources: &[Source], samples: u64) -> usize {
-        (samples / samples_per_series(sources)).clamp(16, 8_192) as usize
+    /// How many series, `least` of them at least, to decode at once so that about `samples` samples are in memory.
+    pub(super) fn batch_series(sources: &[Source], samples: u64, least: u64) -> usize {
+        (samples / samples_per_series(sources)).clamp(least, 8_192) as usize
     }
 }
