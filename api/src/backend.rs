@@ -41,6 +41,18 @@ pub trait Backend: Send + Sync + 'static {
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError>;
 
+    /// Adds up the series of a request, whose samples are deltas: each counts from its start to its time. Returns when a
+    /// majority of owners has the totals on disk. Deltas that cannot be added are reported as refused.
+    ///
+    /// # Errors
+    /// As [`Backend::write`]; sending the same again is harmless, because an interval counts once.
+    async fn accumulate(
+        &self,
+        tenant: &TenantName,
+        deltas: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError>;
+
     /// Evaluates an expression at one time.
     ///
     /// # Errors

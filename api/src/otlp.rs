@@ -27,7 +27,34 @@ mod translate;
 pub use json::{Export, transcode_json};
 pub use name::TranslationStrategy;
 pub(crate) use response::{Encoding, export_response, status_body};
-pub use translate::{Rejections, import_metrics};
+pub use translate::{Imported, Rejections, import_metrics};
+
+/// What becomes of points of delta temporality.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deltas {
+    /// The node adds them up, and stores the totals.
+    #[default]
+    Accumulate,
+    /// They are stored as they are.
+    Store,
+    /// They are rejected.
+    Refuse,
+}
+
+impl Deltas {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Accumulate, Self::Store, Self::Refuse];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accumulate => "accumulate",
+            Self::Store => "store",
+            Self::Refuse => "refuse",
+        }
+    }
+}
 
 /// How OTLP becomes series. An operator's choice, the same on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +66,8 @@ pub struct OtlpOptions {
     /// Whether `target_info` gets the attributes too that `job` and `instance` are made of
     /// (`keep_identifying_resource_attributes`).
     pub keeps_identifying_attributes: bool,
+    /// What becomes of points of delta temporality (`deltas`).
+    pub deltas: Deltas,
     /// Whether series get `otel_scope_name`, `otel_scope_version`, `otel_scope_schema_url` and the scope's
     /// attributes as labels (`promote_scope_metadata`).
     pub promotes_scope: bool,

@@ -9,7 +9,7 @@ use trefoil_api::{
     exposition::{Dialect, ImportOptions, import_protobuf, import_text},
     influx::{Precision, import_lines},
     json_lines::import_json_lines,
-    otlp::{Export, OtlpOptions, import_metrics, transcode_json},
+    otlp::{Export, Imported, OtlpOptions, import_metrics, transcode_json},
     remote_write::{Decoder, WriteRequest, encode},
 };
 use trefoil_model::Labels;
@@ -162,10 +162,21 @@ const OTLP_BASE_BYTES: usize = 64 << 10;
 fn otlp() {
     let (options, limits) = (OtlpOptions::default(), WriteLimits::default());
     let import = |message: &[u8], out: &mut WriteRequest| {
-        import_metrics(message, &options, &limits, 0..=i64::MAX, out, &mut |_| {
-            Ok(())
-        })
-        .map(drop)
+        let mut imported = Imported {
+            request: std::mem::take(out),
+            ..Imported::default()
+        };
+        let grow = &mut |_| Ok(());
+        let outcome = import_metrics(
+            message,
+            &options,
+            &limits,
+            0..=i64::MAX,
+            &mut imported,
+            grow,
+        );
+        *out = imported.request;
+        outcome.map(drop)
     };
     let mut message = Vec::new();
     transcode_json(Export::Metrics, OTLP.as_bytes(), &mut message, &mut |_| {

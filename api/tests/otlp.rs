@@ -16,9 +16,13 @@ use std::{io::Write, ops::RangeInclusive, sync::Arc};
 use tower::ServiceExt;
 use trefoil_api::{
     Api, ApiError, ApiLimits, WriteLimits, grpc_starting_router,
-    otlp::{Export, OtlpOptions, Rejections, TranslationStrategy, import_metrics, transcode_json},
-    remote_write::{SampleValue, WriteRequest},
+    otlp::{
+        Deltas, Export, Imported, OtlpOptions, Rejections, TranslationStrategy, import_metrics,
+        transcode_json,
+    },
+    remote_write::{MetricKind, SampleValue, WriteRequest},
 };
+use trefoil_model::histogram::ResetHint;
 
 /// Times that the node stores.
 const ACCEPTED: RangeInclusive<i64> = 1..=400_000;
@@ -46,14 +50,21 @@ fn request(resource: &str, metrics: &str) -> String {
 }
 
 fn translate(options: &OtlpOptions, json: &str) -> (Vec<String>, WriteRequest, Rejections) {
-    let mut out = WriteRequest::default();
+    let mut out = Imported::default();
     let body = protobuf(json);
     let limits = WriteLimits::default();
     let mut grow = |_| Ok(());
     let rejections = import_metrics(&body, options, &limits, ACCEPTED, &mut out, &mut grow);
     let rejections = rejections.unwrap();
+    let mut lines = lines_of(&out.request);
+    let deltas = lines_of(&out.deltas).into_iter();
+    lines.extend(deltas.map(|line| format!("delta {line}")));
+    (lines, out.request, rejections)
+}
+
+fn lines_of(request: &WriteRequest) -> Vec<String> {
     let mut lines = Vec::new();
-    for series in out.series() {
+    for series in request.series() {
         let labels = series.to_labels();
         for (time, value) in series.samples() {
             let value = match value.to_bits() {
@@ -63,7 +74,7 @@ fn translate(options: &OtlpOptions, json: &str) -> (Vec<String>, WriteRequest, R
             lines.push(format!("{labels} {time} {value}"));
         }
     }
-    (lines, out, rejections)
+    lines
 }
 
 fn check(metrics: &str, expected: &[&str]) {
@@ -323,7 +334,7 @@ fn memory_is_asked_for_before_it_is_taken() {
     for metrics in [one_point, metrics.join(",")] {
         let body = protobuf(&request("", &metrics));
         let (options, limits) = (OtlpOptions::default(), WriteLimits::default());
-        let mut out = WriteRequest::default();
+        let mut out = Imported::default();
         let mut grow = |bytes: usize| match bytes > 1 << 20 {
             true => Err(ApiError::BadData("full".to_owned())),
             false => Ok(()),
@@ -341,6 +352,7 @@ fn options() {
         promoted_attributes: vec!["host.name".to_owned(), "absent".to_owned()],
         keeps_identifying_attributes: true,
         promotes_scope: true,
+        deltas: Deltas::default(),
     };
     let points = r#"{"name": "a.b", "unit": "s", "gauge": {"dataPoints": [{"timeUnixNano": 1000000, "asInt": 1}]}}"#;
     let (lines, _, _) = translate(&options, &request(RESOURCE, points));
@@ -377,7 +389,7 @@ fn what_cannot_be_kept_is_rejected_by_name() {
     assert_eq!(
         rejections.reasons,
         [
-            "metric \"d\" has delta temporality; only cumulative temporality is accepted",
+            "metric \"d\" has deltas of a sum that may fall; its total cannot be known",
             "metric \"u\" does not say its temporality",
             "metric \"\u{e9}\" has a name of which nothing can be kept",
             "metric \"v\" has a data point without a value",
@@ -385,6 +397,70 @@ fn what_cannot_be_kept_is_rejected_by_name() {
         ]
     );
     assert_eq!(rejections.points, 6);
+}
+
+#[test]
+fn deltas_are_added_up_or_stored_or_rejected() {
+    let points = r#""aggregationTemporality": 1, "dataPoints": [{"timeUnixNano": 3000000, "startTimeUnixNano": 2000000"#;
+    let exemplars = r#""exemplars": [{"timeUnixNano": 3000000, "asDouble": 1}]"#;
+    let metrics = [
+        format!(
+            r#"{{"name": "c", "sum": {{"isMonotonic": true, {points}, "asInt": 2, {exemplars}}}]}}}}"#
+        ),
+        format!(
+            r#"{{"name": "h", "histogram": {{{points}, "count": 4, "sum": 6, "bucketCounts": [3, 1], "explicitBounds": [1]}}]}}}}"#
+        ),
+        format!(
+            r#"{{"name": "e", "exponentialHistogram": {{{points}, "count": 5, "sum": 1, "zeroCount": 5}}]}}}}"#
+        ),
+        r#"{"name": "g", "gauge": {"dataPoints": [{"timeUnixNano": 3000000, "asInt": 1}]}}"#
+            .to_owned(),
+    ];
+    let json = request("", &metrics.join(","));
+    let of = |deltas| {
+        let options = OtlpOptions {
+            deltas,
+            ..OtlpOptions::default()
+        };
+        translate(&options, &json)
+    };
+    let counted = [
+        "c_total 3 2",
+        "h_sum 3 6",
+        "h_count 3 4",
+        r#"h_bucket{le="1"} 3 3"#,
+        r#"h_bucket{le="+Inf"} 3 4"#,
+        "e 3 NaN",
+    ];
+    let kinds = |request: &WriteRequest| -> Vec<MetricKind> {
+        request.metadata().map(|entry| entry.kind).collect()
+    };
+    use MetricKind::{Counter, Gauge, Histogram, Unknown};
+
+    let (lines, stored, rejections) = of(Deltas::Accumulate);
+    let added = counted.map(|line| format!("delta {line}"));
+    assert_eq!((lines[0].as_str(), &lines[1..]), ("g 3 1", &added[..]));
+    assert_eq!(stored.exemplars().len(), 1, "they are stored as they are");
+    assert_eq!(rejections, Rejections::default());
+    assert_eq!(kinds(&stored), [Counter, Histogram, Histogram, Gauge]);
+
+    let (lines, stored, rejections) = of(Deltas::Store);
+    let kept = counted.into_iter().chain(["g 3 1"]);
+    assert_eq!(lines, kept.collect::<Vec<_>>());
+    assert_eq!(kinds(&stored), [Unknown, Unknown, Unknown, Gauge]);
+    assert_eq!(rejections, Rejections::default());
+    let samples = stored.series().flat_map(|series| series.whole_samples());
+    let hints = samples.filter_map(|sample| match sample.value {
+        SampleValue::Histogram(histogram) => Some(histogram.reset_hint),
+        SampleValue::Float(_) => None,
+    });
+    assert_eq!(hints.collect::<Vec<_>>(), [ResetHint::Gauge]);
+
+    let (lines, _, rejections) = of(Deltas::Refuse);
+    assert_eq!(lines, ["g 3 1"]);
+    assert_eq!(rejections.points, 3);
+    let reason = "metric \"c\" has delta temporality; only cumulative temporality is accepted";
+    assert_eq!(rejections.reasons[0], reason);
 }
 
 #[test]
@@ -396,7 +472,7 @@ fn attributes_without_end_refuse_the_request() {
     );
     let body = protobuf(&request("", &metrics));
     let (options, limits) = (OtlpOptions::default(), WriteLimits::default());
-    let mut out = WriteRequest::default();
+    let mut out = Imported::default();
     let outcome = import_metrics(
         &body,
         &options,
@@ -406,7 +482,7 @@ fn attributes_without_end_refuse_the_request() {
         &mut |_| Ok(()),
     );
     assert_eq!(outcome.unwrap_err().status(), 400);
-    assert!(out.is_empty());
+    assert!(out.request.is_empty());
 }
 
 struct Answer {
@@ -514,14 +590,30 @@ async fn http_says_what_was_left_out() {
         String::from_utf8(answer.body).unwrap(),
         r#"{"partialSuccess":{"errorMessage":"1 of 1 series were refused, all others were stored: sample is too old, in series up","rejectedDataPoints":"1"}}"#
     );
-    let delta =
-        r#"{"name": "d", "sum": {"aggregationTemporality": 1, "dataPoints": [{"asInt": 1}]}}"#;
-    let body = protobuf(&request("", delta));
-    let answer = call(&FakeNode::new(), PATH, &[PROTOBUF], body).await;
-    assert_eq!(
-        (answer.status, &answer.body[2..5]),
-        (200, &b"\x08\x01\x12"[..])
-    );
+    let delta = |more: &str| {
+        let sum = format!(r#""aggregationTemporality": 1, "dataPoints": [{{"asInt": 1}}]{more}"#);
+        protobuf(&request(
+            "",
+            &format!(r#"{{"name": "d", "sum": {{{sum}}}}}"#),
+        ))
+    };
+    let one_point_refused = |answer: &Answer| {
+        answer.status == 200 && answer.body.windows(3).any(|w| w == b"\x08\x01\x12")
+    };
+    let answer = call(&FakeNode::new(), PATH, &[PROTOBUF], delta("")).await;
+    assert!(one_point_refused(&answer), "{:?}", answer.body);
+
+    let delta = delta(r#", "isMonotonic": true"#);
+    let node = FakeNode::new();
+    let answer = call(&node, PATH, &[PROTOBUF], delta.clone()).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(node.stored(), ["anonymous d_total 0 1 added up"]);
+    let refusing = FakeNode::with(Mood::RefusesOld);
+    let answer = call(&refusing, PATH, &[PROTOBUF], delta.clone()).await;
+    assert!(one_point_refused(&answer), "{:?}", answer.body);
+    let failing = FakeNode::with(Mood::NoMajority);
+    let answer = call(&failing, PATH, &[PROTOBUF], delta).await;
+    assert_eq!(answer.status, 503);
 }
 
 #[tokio::test]

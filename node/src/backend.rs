@@ -1,9 +1,12 @@
 //! What the outside protocols get from the node: acceptance of writes, queries over the cluster, answers
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
+mod deltas;
+
 use crate::{
     cluster::{Cluster, known_series::RECALL_PATIENCE, replicas::Verdict},
     data_plane::NewWrite,
+    deltas::totals::Totals,
     formats,
     ingest::{
         Acceptance, Admission, Encoder,
@@ -24,6 +27,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use std::{
     collections::HashSet,
     ops::RangeInclusive,
@@ -33,6 +37,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
     MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
@@ -53,6 +58,10 @@ pub(crate) struct NodeBackend {
     gates: TenantGates,
     known_elsewhere: KnownElsewhere,
     telemetry: Arc<Telemetry>,
+    /// What this node remembers while it adds deltas up.
+    totals: Mutex<Totals>,
+    /// KiB of deltas of peers that may be in work.
+    delta_turns: Semaphore,
     /// Queries that were begun here.
     queries: AtomicU64,
     begun: Instant,
@@ -60,12 +69,15 @@ pub(crate) struct NodeBackend {
 
 impl NodeBackend {
     pub(crate) fn new(cluster: Arc<Cluster>, telemetry: Arc<Telemetry>) -> Self {
+        let totals = Totals::new(cluster.settings.delta_series_max);
         Self {
             cluster,
             encoder: Encoder::default(),
             gates: TenantGates::default(),
             known_elsewhere: KnownElsewhere::default(),
             telemetry,
+            totals: Mutex::new(totals),
+            delta_turns: Semaphore::new(deltas::IN_WORK_KIB_MAX),
             queries: AtomicU64::new(0),
             begun: Instant::now(),
         }
@@ -160,11 +172,21 @@ impl NodeBackend {
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
         self.cluster.check_clock().map_err(unavailable)?;
-        let name = tenant;
+        self.store(tenant, request, false, deadline).await
+    }
+
+    /// Stores a request, and takes its samples out of the tenant's rate if that was not done for what they are made of.
+    async fn store(
+        &self,
+        name: &TenantName,
+        request: &WriteRequest,
+        is_admitted: bool,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
         let limits = self.limits(name);
         let tenant = self
             .cluster
-            .tenant_for_write(tenant.as_str())
+            .tenant_for_write(name.as_str())
             .await
             .map_err(|error| unavailable(format!("the tenant cannot be recorded now: {error}")))?;
         let routing = self.cluster.plane.routing();
@@ -179,7 +201,9 @@ impl NodeBackend {
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
         let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
-        self.admit(name, &limits, request, filter.as_ref())?;
+        if !is_admitted {
+            self.admit(name, &limits, request, filter.as_ref())?;
+        }
         let mut series = self
             .series_gate(tenant, &limits, request, filter.as_ref())
             .await;
@@ -294,6 +318,20 @@ impl NodeBackend {
         Ok(Some(verdicts))
     }
 
+    fn finish_write<T>(&self, begun: Instant, result: &Result<T, ApiError>) {
+        let outcome = match result {
+            Ok(_) => "ok",
+            Err(error) => error.error_type(),
+        };
+        self.telemetry
+            .writes
+            .get_or_create(&Outcome { outcome })
+            .inc();
+        self.telemetry
+            .write_duration
+            .observe(begun.elapsed().as_secs_f64());
+    }
+
     fn finish_query<T>(&self, begun: Instant, result: &Result<T, QueryError>) {
         self.telemetry.queries_running.dec();
         self.telemetry
@@ -338,17 +376,19 @@ impl Backend for NodeBackend {
     ) -> Result<WriteOutcome, ApiError> {
         let begun = Instant::now();
         let result = self.replicate(tenant, request, deadline).await;
-        let outcome = match &result {
-            Ok(_) => "ok",
-            Err(error) => error.error_type(),
-        };
-        self.telemetry
-            .writes
-            .get_or_create(&Outcome { outcome })
-            .inc();
-        self.telemetry
-            .write_duration
-            .observe(begun.elapsed().as_secs_f64());
+        self.finish_write(begun, &result);
+        result
+    }
+
+    async fn accumulate(
+        &self,
+        tenant: &TenantName,
+        deltas: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let begun = Instant::now();
+        let result = self.accumulate_deltas(tenant, deltas, deadline).await;
+        self.finish_write(begun, &result);
         result
     }
 

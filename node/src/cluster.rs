@@ -6,6 +6,7 @@
 pub(crate) mod admin;
 pub(crate) mod clocks;
 mod deletions;
+pub(crate) mod delta_lease;
 pub(crate) mod follow;
 pub(crate) mod known_cut_offs;
 pub(crate) mod known_deletions;
@@ -71,6 +72,8 @@ pub(crate) struct Cluster {
     pair_turns: Arc<replicas::Turns>,
     /// Tenants for whose series limits can speak.
     recalled: known_series::Recalled,
+    /// Whether this node adds deltas up.
+    delta_lease: delta_lease::DeltaLease,
     /// Wakes who describes this node to the others.
     pub(crate) described_anew: Notify,
     /// What "now" is for acceptance, retention and queries.
@@ -110,6 +113,7 @@ impl Cluster {
             preparing_stop: tokio::sync::Mutex::default(),
             pair_turns: Arc::default(),
             recalled: known_series::Recalled::default(),
+            delta_lease: delta_lease::DeltaLease::default(),
             described_anew: Notify::new(),
             clock,
             followed: watch::Sender::new(0),

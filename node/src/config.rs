@@ -14,7 +14,7 @@ pub(crate) use listen::Listen;
 pub(crate) use pairs::PairSettings;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use trefoil_api::otlp::{OtlpOptions, TranslationStrategy};
+use trefoil_api::otlp::{Deltas, OtlpOptions, TranslationStrategy};
 
 /// Where HTTP listens unless told otherwise.
 pub(crate) const HTTP_PORT: u16 = 9190;
@@ -23,6 +23,8 @@ pub(crate) const PEER_PORT: u16 = 9191;
 /// Where OpenTelemetry's exporters come to by gRPC and by HTTP unless told otherwise, as its specification has it.
 pub(crate) const OTLP_GRPC_PORT: u16 = 4317;
 pub(crate) const OTLP_HTTP_PORT: u16 = 4318;
+/// Series of deltas that a node adds up unless the file says otherwise.
+const DELTA_SERIES_MAX: usize = 500_000;
 
 /// What `trefoil serve` takes on the command line or from `TREFOIL_*` variables.
 #[derive(Args, Clone, Debug, Default)]
@@ -161,6 +163,19 @@ struct OtlpSection {
     promote_resource_attributes: Vec<String>,
     keep_identifying_resource_attributes: bool,
     promote_scope_metadata: bool,
+    #[serde(deserialize_with = "deltas")]
+    deltas: Deltas,
+    delta_series_max: Option<usize>,
+}
+
+/// What becomes of deltas, by its name.
+fn deltas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Deltas, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let found = Deltas::ALL.into_iter().find(|one| one.as_str() == name);
+    found.ok_or_else(|| {
+        let names = Deltas::ALL.map(Deltas::as_str).join(", ");
+        D::Error::custom(format!("unknown value `{name}`, expected one of {names}"))
+    })
 }
 
 /// A strategy by its name in Prometheus.
@@ -206,6 +221,8 @@ pub(crate) struct Settings {
     pub(crate) otlp_http: Listen,
     /// How OpenTelemetry's metrics become series. A change makes other series from then on; all nodes need the same.
     pub(crate) otlp: OtlpOptions,
+    /// Series of deltas that this node adds up at the same time; further ones are refused. Each takes some 200 bytes.
+    pub(crate) delta_series_max: usize,
     /// Host that others reach this node at; found from the routes when absent.
     pub(crate) advertise: Option<String>,
     /// `host:port` entries; empty for a cluster of one.
@@ -520,7 +537,9 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             promoted_attributes: file.otlp.promote_resource_attributes,
             keeps_identifying_attributes: file.otlp.keep_identifying_resource_attributes,
             promotes_scope: file.otlp.promote_scope_metadata,
+            deltas: file.otlp.deltas,
         },
+        delta_series_max: file.otlp.delta_series_max.unwrap_or(DELTA_SERIES_MAX),
         advertise: args.advertise.or(file.advertise),
         seeds,
         bootstrap_expect: args
@@ -670,7 +689,7 @@ mod tests {
     #[test]
     fn opentelemetry_is_read_from_the_file() {
         let yaml = "otlp:\n  grpc: off\n  http: 127.0.0.1:1\n  translation_strategy: NoTranslation\n  \
-                    promote_resource_attributes: [a.b]\n";
+                    promote_resource_attributes: [a.b]\n  deltas: store\n  delta_series_max: 7\n";
         let file = parse(std::path::Path::new("t.yaml"), yaml).unwrap();
         let settings = merge(&ServeArgs::default(), file).unwrap();
         let http = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -680,6 +699,14 @@ mod tests {
         );
         assert_eq!(settings.otlp.strategy, TranslationStrategy::NoTranslation);
         assert_eq!(settings.otlp.promoted_attributes, ["a.b"]);
+        assert_eq!(settings.otlp.deltas, Deltas::Store);
+        assert_eq!(settings.delta_series_max, 7);
+        let wrong = parse(std::path::Path::new("t.yaml"), "otlp: {deltas: no}\n");
+        let error = wrong.unwrap_err().to_string();
+        assert!(
+            error.contains("one of accumulate, store, refuse"),
+            "{error}"
+        );
         let wrong = parse(
             std::path::Path::new("t.yaml"),
             "otlp: {translation_strategy: no}\n",

@@ -90,7 +90,7 @@ pub(crate) struct Encoded {
 }
 
 impl Acceptance {
-    fn accepts(&self, time: Millis) -> bool {
+    pub(crate) fn accepts(&self, time: Millis) -> bool {
         (self.oldest..=self.newest).contains(&time)
     }
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod data_dir;
 mod data_plane;
+mod deltas;
 mod demo;
 mod formats;
 mod front;

@@ -1,8 +1,10 @@
 //! What this node does with the requests of its peers.
 
 use crate::{
+    backend::NodeBackend,
     cluster::{Cluster, wishes::KIND_REPORT},
     data_plane::DataPlane,
+    deltas::message::KIND_DELTAS,
     query::{
         answering,
         question::{Ask, KIND_ASK, KIND_ASK_WITHIN},
@@ -22,6 +24,7 @@ pub(crate) struct Handlers {
     pub(crate) metadata: OnceLock<MetadataPlane>,
     pub(crate) plane: OnceLock<Arc<DataPlane>>,
     pub(crate) cluster: OnceLock<Arc<Cluster>>,
+    pub(crate) backend: OnceLock<Arc<NodeBackend>>,
     /// Where evaluations run: not on the threads that carry heartbeats.
     pub(crate) evaluators: OnceLock<tokio::runtime::Handle>,
 }
@@ -52,7 +55,11 @@ impl PeerHandler for Handlers {
     async fn evaluate(&self, kind: u32, body: Bytes) -> Result<Bytes, Status> {
         let cluster = self.cluster.get().ok_or_else(not_yet)?.clone();
         let evaluators = self.evaluators.get().ok_or_else(not_yet)?;
+        let backend = self.backend.get().cloned();
         let work = evaluators.spawn(async move {
+            if kind == KIND_DELTAS {
+                return backend.ok_or_else(not_yet)?.answer_deltas(&body).await;
+            }
             if ![KIND_ASK, KIND_ASK_WITHIN].contains(&kind) {
                 return cluster.answer_peer(kind, &body).await;
             }

@@ -215,7 +215,9 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     ));
 
     let telemetry = Arc::new(Telemetry::new(NodeCollector::new(cluster.clone())));
-    let backend: Arc<dyn Backend> = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
+    let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
+    handlers.backend.set(backend.clone()).ok();
+    let backend: Arc<dyn Backend> = backend;
     let limits = ApiLimits {
         write_timeout: settings.write_timeout,
         query_timeout: settings.query_timeout,
@@ -244,6 +246,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     {
         tracing::warn!("requests that were under way are cut off");
     }
+    cluster.give_deltas_back().await;
     let closing = plane.clone();
     tokio::task::spawn_blocking(move || closing.close()).await?;
     metadata.shutdown().await;

@@ -30,6 +30,8 @@ pub(crate) struct Telemetry {
     registry: Registry,
     pub(crate) samples: Counter,
     pub(crate) deduplicated_samples: Counter,
+    pub(crate) refused_deltas: Counter,
+    pub(crate) delta_series: Gauge,
     pub(crate) writes: Family<Outcome, Counter>,
     pub(crate) write_duration: Histogram,
     pub(crate) queries: Family<Outcome, Counter>,
@@ -50,6 +52,10 @@ impl Telemetry {
         let help = "Samples dropped because another sender of their pair is elected";
         let name = "trefoil_deduplicated_samples";
         let deduplicated_samples = add(all, name, help, Counter::default());
+        let help = "Deltas that were left out of totals, with the reason in their answers";
+        let refused_deltas = add(all, "trefoil_refused_deltas", help, Counter::default());
+        let help = "Series of which this node adds deltas up";
+        let delta_series = add(all, "trefoil_delta_series", help, Gauge::default());
         let help = "Write requests by outcome";
         let writes = add(all, "trefoil_write_requests", help, Family::default());
         let help = "Time from a write request to its acknowledgement";
@@ -65,6 +71,8 @@ impl Telemetry {
             registry,
             samples,
             deduplicated_samples,
+            refused_deltas,
+            delta_series,
             writes,
             write_duration,
             queries,

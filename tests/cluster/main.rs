@@ -10,6 +10,7 @@ mod client_libraries;
 mod command_line;
 mod damage;
 mod deletion;
+mod deltas;
 mod demo;
 mod differential;
 mod down_sampling;

@@ -8,7 +8,7 @@ use super::{
     tenant,
 };
 use crate::{
-    ApiError, TenantLimits, TenantName, WriteLimits,
+    ApiError, TenantLimits, TenantName, WriteLimits, WriteOutcome,
     remote_write::{Decoder, Refusals, WriteRequest},
 };
 use axum::{
@@ -192,10 +192,27 @@ impl<'a> Intake<'a> {
         &self,
         request: &WriteRequest,
     ) -> (Written, Result<(), ApiError>) {
-        let stored = tokio::time::timeout_at(
-            (self.deadline + NODE_GRACE).into(),
-            self.app.backend.write(&self.tenant, request, self.deadline),
-        );
+        let stored = self.app.backend.write(&self.tenant, request, self.deadline);
+        self.count(request, stored).await
+    }
+
+    /// As [`Intake::store_counted`], of deltas that the node adds up first.
+    pub(super) async fn accumulate_counted(
+        &self,
+        deltas: &WriteRequest,
+    ) -> (Written, Result<(), ApiError>) {
+        let backend = &self.app.backend;
+        let stored = backend.accumulate(&self.tenant, deltas, self.deadline);
+        self.count(deltas, stored).await
+    }
+
+    /// Waits for what the node makes of a request, or the deadline.
+    async fn count(
+        &self,
+        request: &WriteRequest,
+        stored: impl Future<Output = Result<WriteOutcome, ApiError>>,
+    ) -> (Written, Result<(), ApiError>) {
+        let stored = tokio::time::timeout_at((self.deadline + NODE_GRACE).into(), stored);
         let mut written = Written::default();
         let outcome = match stored.await {
             Ok(Ok(outcome)) => {

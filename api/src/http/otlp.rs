@@ -12,13 +12,15 @@
 use super::{
     App, Shared,
     answer::{respond, with_retry_after},
-    ingest::{Coding, DECODED_INLINE_BYTES_MAX, Intake},
+    ingest::{Coding, DECODED_INLINE_BYTES_MAX, Intake, Written},
 };
 use crate::{
     ApiError,
     otlp::{
-        Encoding, Export, Rejections, export_response, import_metrics, status_body, transcode_json,
+        Encoding, Export, Imported, Rejections, export_response, import_metrics, status_body,
+        transcode_json,
     },
+    remote_write::WriteRequest,
 };
 use axum::{
     body::Body,
@@ -99,30 +101,57 @@ pub(super) async fn export(
                 &*out
             }
         };
-        let out = &mut buffers.request;
+        let mut out = Imported {
+            request: std::mem::take(&mut buffers.request),
+            ..Imported::default()
+        };
         let mut grow = |bytes| held.hold(known + bytes);
-        let rejections = import_metrics(message, &options, &limits, accepted, out, &mut grow)?;
-        grow(out.capacity_bytes())?;
+        let imported = import_metrics(message, &options, &limits, accepted, &mut out, &mut grow);
+        let held = grow(out.capacity_bytes());
+        buffers.request = out.request;
+        let rejections = imported?;
+        held?;
         // Nobody waits for it when the client has gone.
-        sender.send(rejections).ok();
+        sender.send((rejections, out.deltas)).ok();
         Ok(())
     });
     let buffers = decoded.await?;
-    let mut rejections = receiver.await.unwrap_or_default();
-    let accepted = buffers.request.sample_count() as u64;
-    let (written, outcome) = intake.store_counted(&buffers.request).await;
-    app.buffers.give_back(buffers);
-    match outcome {
-        Ok(()) => {}
-        Err(ApiError::PartlyRefused(reason)) => {
-            // Of points that were refused behind the decoder only the samples are known.
-            let stored = written.samples + written.histograms;
-            rejections.points += accepted.saturating_sub(stored);
-            rejections.reasons.push(reason);
+    let (mut rejections, deltas) = receiver.await.unwrap_or_default();
+    let rest = &buffers.request;
+    let stored = match rest.is_empty() && rest.refusals().is_empty() && !deltas.is_empty() {
+        true => Ok(()),
+        false => {
+            let (written, outcome) = intake.store_counted(&buffers.request).await;
+            rejections.include(&buffers.request, written, outcome)
         }
-        Err(error) => return Err(error),
+    };
+    app.buffers.give_back(buffers);
+    stored?;
+    if !deltas.is_empty() || !deltas.refusals().is_empty() {
+        let (written, outcome) = intake.accumulate_counted(&deltas).await;
+        rejections.include(&deltas, written, outcome)?;
     }
     Ok(rejections)
+}
+
+impl Rejections {
+    /// Adds what was refused of a request behind the decoder: of its points only the samples are known.
+    fn include(
+        &mut self,
+        request: &WriteRequest,
+        written: Written,
+        outcome: Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        match outcome {
+            Err(ApiError::PartlyRefused(reason)) => {
+                let stored = written.samples + written.histograms;
+                self.points += (request.sample_count() as u64).saturating_sub(stored);
+                self.reasons.push(reason);
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
 }
 
 /// What `Content-Type` says.

@@ -145,6 +145,11 @@ impl<'a> Data<'a> {
         })
     }
 
+    /// Whether values of this kind count from something.
+    pub(super) fn has_temporality(&self) -> bool {
+        !matches!(self.kind, DataKind::Gauge | DataKind::Summary)
+    }
+
     /// The messages of the data points.
     pub(super) fn points(&self) -> impl Iterator<Item = Result<Reader<'a>, ApiError>> {
         let mut reader = self.reader;

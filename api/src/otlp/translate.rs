@@ -13,7 +13,7 @@
 //! Source: the behaviour of Prometheus' OTLP receiver.
 
 use super::{
-    OtlpOptions, exemplar,
+    Deltas, OtlpOptions, exemplar,
     flaw::{Flaw, Shown},
     labels::LabelSet,
     message::{KeyValue, Resource, Scope},
@@ -27,7 +27,7 @@ use crate::{
     wire::{Reader, WireType},
 };
 use std::{collections::HashSet, ops::RangeInclusive, sync::Arc};
-use trefoil_model::{LABEL_NAME_METRIC, Millis};
+use trefoil_model::{LABEL_NAME_METRIC, Millis, histogram::ResetHint};
 use trefoil_query_promql::STALE_NAN_BITS;
 
 /// The series that tells a resource's attributes.
@@ -68,6 +68,32 @@ impl Rejections {
     }
 }
 
+/// What a request comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Imported {
+    /// What is to be stored.
+    pub request: WriteRequest,
+    /// What is to be added up first: series alone.
+    pub deltas: WriteRequest,
+}
+
+impl Imported {
+    pub(crate) fn clear(&mut self) {
+        self.request.clear();
+        self.deltas.clear();
+    }
+
+    /// Bytes of memory that the buffers hold.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        self.request.capacity_bytes() + self.deltas.capacity_bytes()
+    }
+
+    fn refused(&self) -> u64 {
+        self.request.refusals().series + self.deltas.refusals().series
+    }
+}
+
 /// Reads an `ExportMetricsServiceRequest` into `out`, whose former content is lost. `grow` is asked for the bytes of
 /// `out` before each series and declaration that it takes, and its error ends the reading. `accepted` are the times
 /// that the node will store: all points are read, but `target_info` is told for these times only.
@@ -80,7 +106,7 @@ pub fn import_metrics(
     options: &OtlpOptions,
     limits: &WriteLimits,
     accepted: RangeInclusive<Millis>,
-    out: &mut WriteRequest,
+    out: &mut Imported,
     grow: &mut dyn FnMut(usize) -> Result<(), ApiError>,
 ) -> Result<Rejections, ApiError> {
     out.clear();
@@ -90,6 +116,7 @@ pub fn import_metrics(
         accepted,
         out,
         grow,
+        is_adding_up: false,
         scratch: Scratch::default(),
         families: HashSet::new(),
         rejections: Rejections::default(),
@@ -109,8 +136,10 @@ struct Translator<'a, 'o> {
     options: &'o OtlpOptions,
     limits: &'o WriteLimits,
     accepted: RangeInclusive<Millis>,
-    out: &'o mut WriteRequest,
+    out: &'o mut Imported,
     grow: &'o mut dyn FnMut(usize) -> Result<(), ApiError>,
+    /// Whether points are deltas that have to be added up.
+    is_adding_up: bool,
     scratch: Scratch<'a>,
     families: HashSet<String>,
     rejections: Rejections,
@@ -211,7 +240,7 @@ impl<'a> Translator<'a, '_> {
 
     /// How the series of a metric are called, or why none of its points can be kept.
     fn family(&self, metric: &Metric<'a>, data: &Data<'a>) -> Result<Family<'a>, String> {
-        if let Some(reason) = unfit(data) {
+        if let Some(reason) = unfit(data, self.options.deltas) {
             return Err(reason.to_owned());
         }
         let bytes_max = self.limits.label_value_bytes_max;
@@ -271,14 +300,27 @@ impl<'a> Translator<'a, '_> {
                 return Ok(());
             }
         };
-        let (_, declared) = kinds(data);
+        let is_delta = data.temporality == Temporality::Delta && data.has_temporality();
+        let declared = match (is_delta, self.options.deltas) {
+            // There is no kind for it.
+            (true, Deltas::Store) => MetricKind::Unknown,
+            _ => kinds(data).1,
+        };
         self.declare(declared, &family.name, metric)?;
+        self.is_adding_up = is_delta && self.options.deltas == Deltas::Accumulate;
+        let hint = match is_delta && !self.is_adding_up {
+            true => ResetHint::Gauge,
+            false => ResetHint::Unknown,
+        };
         let mut point = Point::default();
-        for message in data.points() {
+        let mut points = data.points();
+        let outcome = points.try_for_each(|message| {
             point.read(data.kind, message?)?;
-            self.point(&family, data.kind, &point, origin, span)?;
-        }
-        Ok(())
+            point.exponential.reset_hint = hint;
+            self.point(&family, data.kind, &point, origin, span)
+        });
+        self.is_adding_up = false;
+        outcome
     }
 
     fn declare(
@@ -295,7 +337,7 @@ impl<'a> Translator<'a, '_> {
         }
         let texts = [name, metric.description, metric.unit].map(str::as_bytes);
         (self.grow)(self.out.capacity_bytes())?;
-        self.out.push_metadata(kind, texts, self.limits);
+        self.out.request.push_metadata(kind, texts, self.limits);
         Ok(())
     }
 
@@ -334,7 +376,7 @@ impl<'a> Translator<'a, '_> {
             reject(&mut self.rejections, &|| flaw.describe(key));
             return Ok(());
         }
-        let refused = self.out.refusals().series;
+        let refused = self.out.refused();
         match kind {
             DataKind::Gauge | DataKind::Sum => self.series(&family.name, None, point, value)?,
             DataKind::Histogram => self.histogram(family, point)?,
@@ -342,7 +384,7 @@ impl<'a> Translator<'a, '_> {
             DataKind::Exponential => self.exponential(family, point)?,
         }
         self.exemplars(family, kind, point)?;
-        self.rejections.points += u64::from(self.out.refusals().series > refused);
+        self.rejections.points += u64::from(self.out.refused() > refused);
         if self.accepted.contains(&millis(point.time)) {
             span.include(millis(point.time));
         }
@@ -469,10 +511,10 @@ impl<'a> Translator<'a, '_> {
         kind: DataKind,
         point: &Point<'a>,
     ) -> Result<(), ApiError> {
-        self.out.skip_exemplars(point.exemplars_beyond);
+        self.out.request.skip_exemplars(point.exemplars_beyond);
         for message in &point.exemplars {
             let Some(found) = exemplar::read(*message)? else {
-                self.out.skip_exemplars(1);
+                self.out.request.skip_exemplars(1);
                 continue;
             };
             let value = found.value;
@@ -486,7 +528,7 @@ impl<'a> Translator<'a, '_> {
             };
             let limits = self.limits;
             self.with_labels(metric, extra, |out, pairs| {
-                out.push_exemplar(pairs, Some(found), limits)
+                out.request.push_exemplar(pairs, Some(found), limits)
             })?;
         }
         Ok(())
@@ -498,8 +540,12 @@ impl<'a> Translator<'a, '_> {
         extra: Option<(&str, &str)>,
         samples: impl IntoIterator<Item = Sample>,
     ) -> Result<(), ApiError> {
-        let limits = self.limits;
+        let (limits, is_adding_up) = (self.limits, self.is_adding_up);
         self.with_labels(metric, extra, |out, pairs| {
+            let out = match is_adding_up {
+                true => &mut out.deltas,
+                false => &mut out.request,
+            };
             out.push_samples(pairs, samples, limits)
         })
     }
@@ -509,7 +555,7 @@ impl<'a> Translator<'a, '_> {
         &mut self,
         metric: &str,
         extra: Option<(&str, &str)>,
-        add: impl FnOnce(&mut WriteRequest, &mut [(&str, &str)]) -> Result<(), ApiError>,
+        add: impl FnOnce(&mut Imported, &mut [(&str, &str)]) -> Result<(), ApiError>,
     ) -> Result<(), ApiError> {
         let mut pairs = recycle(std::mem::take(&mut self.scratch.pairs));
         let extra_name = extra.map_or("", |(name, _)| name);
@@ -553,6 +599,7 @@ impl<'a> Translator<'a, '_> {
         if self.families.insert(TARGET_INFO.to_owned()) {
             let texts = [TARGET_INFO, "Target metadata", ""].map(str::as_bytes);
             self.out
+                .request
                 .push_metadata(MetricKind::Gauge, texts, self.limits);
         }
         let first = first.max(last.saturating_sub(TARGET_INFO_STEP * TARGET_INFO_SAMPLES_MAX));
@@ -588,11 +635,19 @@ fn kinds(data: &Data<'_>) -> (NamedKind, MetricKind) {
 }
 
 /// Why no point of the metric can be kept.
-fn unfit(data: &Data<'_>) -> Option<&'static str> {
+fn unfit(data: &Data<'_>, deltas: Deltas) -> Option<&'static str> {
+    if !data.has_temporality() {
+        return None;
+    }
     match (data.kind, data.temporality) {
-        (DataKind::Gauge | DataKind::Summary, _) => None,
-        (_, Temporality::Delta) => {
+        (_, Temporality::Delta) if deltas == Deltas::Refuse => {
             Some("has delta temporality; only cumulative temporality is accepted")
+        }
+        // Once somebody has to begin anew, nobody knows its value.
+        (DataKind::Sum, Temporality::Delta)
+            if deltas == Deltas::Accumulate && !data.is_monotonic =>
+        {
+            Some("has deltas of a sum that may fall; its total cannot be known")
         }
         (_, Temporality::Unspecified) => Some("does not say its temporality"),
         _ => None,

@@ -189,6 +189,20 @@ impl Backend for FakeNode {
         Ok(outcome)
     }
 
+    async fn accumulate(
+        &self,
+        tenant: &TenantName,
+        deltas: &WriteRequest,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let outcome = self.write(tenant, deltas, deadline).await?;
+        let mut stored = self.stored.lock().unwrap();
+        let first = stored.len() - deltas.sample_count();
+        let lines = stored[first..].iter_mut();
+        lines.for_each(|line| line.push_str(" added up"));
+        Ok(outcome)
+    }
+
     async fn query_instant(
         &self,
         _tenant: &TenantName,

@@ -1,0 +1,15 @@
+//! Deltas as totals: what OpenTelemetry's points of delta temporality become.
+//!
+//! ```text
+//! any node --deltas--> holder of the lease --> totals it remembers, or reads back --> samples, written as any others
+//! ```
+//! One node adds, because additions need an order; which one, the metadata plane decides by a lease. What it remembers is a
+//! cache of what is stored: it may be lost at any time, at a crash too, and the next holder goes on from the stored totals.
+//! A total is stored before its delta is acknowledged, and a repeated delta makes the same total again.
+//!
+//! Why it is so: docs/decisions/deltas-continue-stored-totals.md.
+
+pub(crate) mod interval;
+pub(crate) mod message;
+pub(crate) mod read_back;
+pub(crate) mod totals;
