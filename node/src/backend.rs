@@ -194,9 +194,11 @@ impl NodeBackend {
             return Err(unavailable("the cluster has not begun yet".to_owned()));
         }
         // The state that the tenant was found in, or a later one.
-        if let Some(reason) = formats::refusal(&self.cluster.metadata.state(), request) {
+        let state = self.cluster.metadata.state();
+        if let Some(reason) = formats::refusal(&state, request) {
             return Err(unavailable(reason));
         }
+        let takes_exemplars = formats::takes_exemplars(&state);
         let deletion = self.cluster.newest_deletion(tenant);
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
@@ -212,6 +214,7 @@ impl NodeBackend {
         let admission = Admission {
             acceptance,
             filter: filter.as_ref(),
+            takes_exemplars,
             gate: &mut gate,
         };
         let encoded = self
@@ -241,6 +244,9 @@ impl NodeBackend {
         self.telemetry
             .deduplicated_samples
             .inc_by(encoded.deduplicated);
+        self.telemetry
+            .left_out_exemplars
+            .inc_by(encoded.skipped_exemplars);
         let mut outcome = WriteOutcome {
             refusals: encoded.refusals,
             deduplicated: encoded.deduplicated,

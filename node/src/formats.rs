@@ -9,7 +9,8 @@
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
-//! owner could not apply: the owner would acknowledge it, and lose it. An owner looks at the version of a body before it
+//! owner could not apply: the owner would acknowledge it, and lose it. Samples wait for that and are sent again; exemplars are
+//! left out, because they are examples and no reason to keep samples waiting. An owner looks at the version of a body before it
 //! journals it in any case.
 
 use bytes::Bytes;
@@ -61,13 +62,11 @@ pub(crate) fn refusal(state: &State, request: &WriteRequest) -> Option<String> {
     if state.format_level() >= LEVEL_WHOLE_SAMPLES {
         return None;
     }
-    let is_plain =
-        request.exemplars().is_empty() && request.series().all(|series| series.is_plain());
-    if is_plain {
+    if request.series().all(|series| series.is_plain()) {
         return None;
     }
     Some(format!(
-        "native histograms, start timestamps and exemplars are taken when all nodes run a program that reads them; \
+        "native histograms and start timestamps are taken when all nodes run a program that reads them; \
          waiting for {}",
         waited_for(state, LEVEL_WHOLE_SAMPLES)
     ))
@@ -90,6 +89,11 @@ fn waited_for(state: &State, level: u32) -> &str {
         member.state != MemberState::Removed && member.description.format_level_max < level
     });
     behind.map_or("the cluster", |member| member.description.name.as_str())
+}
+
+/// Whether exemplars may be sent to owners.
+pub(crate) fn takes_exemplars(state: &State) -> bool {
+    state.format_level() >= LEVEL_WHOLE_SAMPLES
 }
 
 /// The version of the first body in a message that this program cannot read, if there is one. Nothing of such a message
@@ -183,7 +187,8 @@ mod tests {
         let mut with_start = request.clone();
         let pushed = with_start.push_samples(labels, [started], &limits);
         pushed.expect("a small request");
-        assert!(refusal(&state, &with_start).is_some());
+        let refused = refusal(&state, &with_start).expect("no member reads start timestamps");
+        assert!(refused.contains("start timestamps"), "{refused}");
         let exemplar = Exemplar {
             labels: Labels::from_pairs([("trace_id", "a")]),
             value: 1.0,
@@ -191,8 +196,8 @@ mod tests {
         };
         let pushed = request.push_exemplar(labels, Some(exemplar), &limits);
         pushed.expect("a small request");
-        let refused = refusal(&state, &request).expect("no member reads exemplars");
-        assert!(refused.contains("exemplars"), "{refused}");
+        assert_eq!(refusal(&state, &request), None, "its samples can be stored");
+        assert!(!takes_exemplars(&state));
         let refused = own_retention_refusal(&state).expect("no member knows them");
         assert!(refused.contains("the cluster"), "{refused}");
     }

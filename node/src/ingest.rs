@@ -56,6 +56,8 @@ pub(crate) struct Admission<'a> {
     pub(crate) acceptance: Acceptance,
     /// Which sender of a pair counts; nothing when pairs are not told.
     pub(crate) filter: Option<&'a Filter<'a>>,
+    /// Whether all members read exemplars.
+    pub(crate) takes_exemplars: bool,
     pub(crate) gate: &'a mut Gate<'a>,
 }
 
@@ -85,7 +87,8 @@ pub(crate) struct Encoded {
     pub(crate) refusals: Refusals,
     /// How many of all samples left out are histograms.
     pub(crate) refused_histograms: u64,
-    /// Exemplars left out because of their time, or because their series may not begin.
+    /// Exemplars left out because of their time, because their series may not begin, or because a member cannot read
+    /// them yet.
     pub(crate) skipped_exemplars: u64,
 }
 
@@ -227,6 +230,10 @@ impl Encoder {
         admission: Admission<'_>,
     ) -> Result<(), MetricsError> {
         let mut memory = Vec::new();
+        if !admission.takes_exemplars {
+            encoded.skipped_exemplars += request.exemplars().len() as u64;
+            return Ok(());
+        }
         for (series, exemplar) in request.exemplars() {
             if !admission.acceptance.accepts(exemplar.time) {
                 encoded.skipped_exemplars += 1;

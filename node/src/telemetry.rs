@@ -30,6 +30,7 @@ pub(crate) struct Telemetry {
     registry: Registry,
     pub(crate) samples: Counter,
     pub(crate) deduplicated_samples: Counter,
+    pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
     pub(crate) writes: Family<Outcome, Counter>,
@@ -52,6 +53,10 @@ impl Telemetry {
         let help = "Samples dropped because another sender of their pair is elected";
         let name = "trefoil_deduplicated_samples";
         let deduplicated_samples = add(all, name, help, Counter::default());
+        let help =
+            "Exemplars left out for their time or series, or because a member cannot read them yet";
+        let name = "trefoil_left_out_exemplars";
+        let left_out_exemplars = add(all, name, help, Counter::default());
         let help = "Deltas that were left out of totals, with the reason in their answers";
         let refused_deltas = add(all, "trefoil_refused_deltas", help, Counter::default());
         let help = "Series of which this node adds deltas up";
@@ -71,6 +76,7 @@ impl Telemetry {
             registry,
             samples,
             deduplicated_samples,
+            left_out_exemplars,
             refused_deltas,
             delta_series,
             writes,

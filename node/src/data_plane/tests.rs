@@ -736,6 +736,7 @@ async fn a_large_request_is_cut_into_rounds() {
     let admission = Admission {
         acceptance,
         filter: None,
+        takes_exemplars: true,
         gate: &mut |_| Ok(()),
     };
     let encoder = Encoder::default();

@@ -33,23 +33,25 @@ async fn a_series_that_may_not_begin_leaves_nothing() {
         true => Err(RefusedSeries::OfTenant(1)),
         false => Ok(()),
     };
-    let admission = Admission {
-        acceptance: Acceptance {
-            oldest: 0,
-            newest: 10,
-        },
-        filter: None,
-        gate: &mut gate,
-    };
     let encoder = Encoder::default();
-    let encoded = encoder.encode(TENANT, &request, &run.plane.routing(), admission);
-    let encoded = encoded.expect("a small request");
-    assert_eq!((encoded.samples, encoded.out_of_bounds), (2, 0));
-    let refusals = (encoded.refusals.series, encoded.refusals.samples);
-    assert_eq!(refusals, (1, 2));
-    assert_eq!(
-        (encoded.refused_histograms, encoded.skipped_exemplars),
-        (1, 1)
-    );
+    // While there are members that cannot read exemplars, all of them are left out, and nothing else.
+    for (takes_exemplars, skipped_exemplars) in [(true, 1), (false, 2)] {
+        let admission = Admission {
+            acceptance: Acceptance {
+                oldest: 0,
+                newest: 10,
+            },
+            filter: None,
+            takes_exemplars,
+            gate: &mut gate,
+        };
+        let encoded = encoder.encode(TENANT, &request, &run.plane.routing(), admission);
+        let encoded = encoded.expect("a small request");
+        assert_eq!((encoded.samples, encoded.out_of_bounds), (2, 0));
+        let refusals = (encoded.refusals.series, encoded.refusals.samples);
+        assert_eq!(refusals, (1, 2));
+        assert_eq!(encoded.refused_histograms, 1);
+        assert_eq!(encoded.skipped_exemplars, skipped_exemplars);
+    }
     run.kill(&machine);
 }
