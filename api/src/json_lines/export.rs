@@ -8,6 +8,9 @@ use trefoil_query_promql::{RawSeries, is_histogram};
 
 /// A piece of text ends with the line that makes it longer than this.
 const PIECE_BYTES: usize = 64 << 10;
+/// A line ends with the sample that makes its values longer than this, however many samples it may have: a line of
+/// histograms would be longer than a body that the import takes.
+const VALUES_BYTES: usize = 4 << 20;
 
 /// The lines of some series, each series whole before the next one.
 pub(crate) struct Lines {
@@ -46,8 +49,7 @@ impl Iterator for Lines {
                 .saturating_add(self.rows_max)
                 .min(series.timestamps.len());
             if *from < to {
-                write_line(&mut out, series, *from..to);
-                *from = to;
+                *from = write_line(&mut out, series, *from..to);
             } else {
                 self.current = None;
             }
@@ -56,12 +58,18 @@ impl Iterator for Lines {
     }
 }
 
-fn write_line(out: &mut Vec<u8>, series: &RawSeries, rows: Range<usize>) {
+/// Writes a line of as many of these samples as fit, at least one. The place of the first that did not.
+fn write_line(out: &mut Vec<u8>, series: &RawSeries, mut rows: Range<usize>) -> usize {
     out.extend_from_slice(b"{\"metric\":");
     write_labels(out, &series.labels);
     out.extend_from_slice(b",\"values\":[");
+    let begin = out.len();
     for at in rows.clone() {
         if at > rows.start {
+            if out.len() - begin > VALUES_BYTES {
+                rows.end = at;
+                break;
+            }
             out.push(b',');
         }
         let value = series.values[at];
@@ -77,6 +85,7 @@ fn write_line(out: &mut Vec<u8>, series: &RawSeries, rows: Range<usize>) {
         drop(write!(out, "{separator}{}", series.timestamps[at]));
     }
     out.extend_from_slice(b"]}\n");
+    rows.end
 }
 
 #[cfg(test)]
@@ -89,7 +98,7 @@ mod tests {
         remote_write::{Sample, SampleValue, WriteRequest},
     };
     use std::sync::Arc;
-    use trefoil_model::{Histogram, Labels};
+    use trefoil_model::{Histogram, Labels, histogram::Buckets};
     use trefoil_query_promql::{HISTOGRAM, Histograms, STALE_NAN_BITS};
 
     fn series() -> RawSeries {
@@ -157,6 +166,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn lines_of_histograms_are_bounded() {
+        let buckets = vec![0.125; 2_000];
+        let histogram = Arc::new(Histogram {
+            count: 250.0,
+            positive: Buckets::from_spans(&[(0, 2_000)], buckets).unwrap(),
+            ..Histogram::default()
+        });
+        let count = 1_000;
+        let mut histograms = Histograms::default();
+        (0..count).for_each(|at| histograms.put(at, histogram.clone()));
+        let many = RawSeries {
+            timestamps: (0..count as i64).collect(),
+            values: vec![HISTOGRAM; count],
+            histograms,
+            ..series()
+        };
+        let lines = Lines::of(vec![many], usize::MAX);
+        let mut request = WriteRequest::default();
+        let (options, limits) = (ImportOptions::default(), WriteLimits::default());
+        let (mut samples, mut lines_count) = (0, 0);
+        for line in lines {
+            assert!(line.len() < VALUES_BYTES + (1 << 20), "{}", line.len());
+            import_json_lines(&line, &options, &limits, &mut request).unwrap();
+            samples += request.sample_count();
+            lines_count += 1;
+        }
+        assert_eq!((samples, lines_count), (count, 3));
     }
 
     #[test]

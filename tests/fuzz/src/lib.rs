@@ -24,7 +24,10 @@ pub struct Target {
 /// All targets, by name.
 pub const TARGETS: &[Target] = &[
     ingest::INFLUX,
+    ingest::JSON_LINES,
     ingest::OPEN_METRICS,
+    ingest::OTLP,
+    ingest::OTLP_JSON,
     ingest::PROTOBUF,
     ingest::REMOTE_WRITE,
     ingest::SYMBOLS,
