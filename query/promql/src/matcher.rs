@@ -173,6 +173,7 @@ fn compile(expression: &str, bytes_left: &mut usize) -> Result<Compiled, QueryEr
         let values = expression.split('|').map(str::to_owned).collect();
         return Ok(Compiled::Set(values));
     }
+    regexp::check(expression).map_err(QueryError::BadData)?;
     let pattern = format!("^(?s:{expression})$");
     for bytes in REGEX_BYTES {
         if bytes > *bytes_left {
@@ -186,7 +187,7 @@ fn compile(expression: &str, bytes_left: &mut usize) -> Result<Compiled, QueryEr
                 return Ok(Compiled::Regex(regex));
             }
             Err(regex::Error::CompiledTooBig(_)) if bytes < REGEX_BYTES_MAX => {}
-            Err(error) => return Err(QueryError::BadData(regexp::explain(&pattern, &error))),
+            Err(error) => return Err(QueryError::BadData(regexp::explain(expression, &error))),
         }
     }
     Err(QueryError::Internal("no size for an expression".to_owned()))

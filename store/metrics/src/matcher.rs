@@ -83,7 +83,11 @@ impl Matcher {
     }
 
     fn of_pattern(name: &str, negated: bool, pattern: &str) -> Result<Self, MetricsError> {
-        let test = match meaning(pattern) {
+        let malformed = |error: Box<regex_syntax::Error>| MetricsError::Regex {
+            pattern: pattern.to_owned(),
+            source: regex::Error::Syntax(error.to_string()),
+        };
+        let test = match meaning(pattern).map_err(malformed)? {
             Meaning::Texts(texts) => return Ok(Self::literals_of(name, negated, texts)),
             Meaning::Gapped(gapped) => Test::Gapped(Box::new(gapped)),
             Meaning::Other { prefix } => Test::Regex {
@@ -207,7 +211,10 @@ mod tests {
         check(Matcher::regex("a", "ab.+"), &["abc", "ab\n"], &["ab"]);
         check(Matcher::not_regex("a", "x|y.*"), &["", "z"], &["x", "y1"]);
         check(Matcher::regex("a", "é?b"), &["b", "éb"], &["éé"]);
-        assert!(Matcher::regex("a", "(").is_err());
+        // The second is one between the brackets of the anchors, and would match "ab" and "ba".
+        for malformed in ["(", "a)|(?:b"] {
+            assert!(Matcher::regex("a", malformed).is_err(), "{malformed}");
+        }
     }
 
     #[test]

@@ -95,7 +95,11 @@ fn mistakes_have_positions_and_the_peers_texts() {
     );
     fails(
         "a{x=~\"(\"}",
-        "1:3: parse error: error parsing regexp: missing closing ): `^(?s:()$`",
+        "1:3: parse error: error parsing regexp: missing closing ): `(`",
+    );
+    fails(
+        "a{x=~\"a)|(?:b\"}",
+        "1:3: parse error: error parsing regexp: unexpected ): `a)|(?:b`",
     );
     fails(
         "5m5",

@@ -79,10 +79,13 @@ fn behind(text: &[u8], characters: usize) -> Option<&[u8]> {
     }
 }
 
-/// What a pattern means, dots matching line feeds. Of one that is malformed nothing is known.
-pub(super) fn meaning(pattern: &str) -> Meaning {
+/// What a pattern means, dots matching line feeds.
+///
+/// # Errors
+/// When it is malformed by itself, even if the brackets that are put around it to compile it make something of it.
+pub(super) fn meaning(pattern: &str) -> Result<Meaning, Box<regex_syntax::Error>> {
     if let Some(texts) = plain_alternatives(pattern) {
-        return Meaning::Texts(texts);
+        return Ok(Meaning::Texts(texts));
     }
     let mut parser = ParserBuilder::new();
     let parsed = parser
@@ -90,9 +93,7 @@ pub(super) fn meaning(pattern: &str) -> Meaning {
         .dot_matches_new_line(true)
         .build()
         .parse(pattern);
-    let Ok(hir) = parsed else {
-        return Meaning::Other { prefix: Vec::new() };
-    };
+    let hir = parsed.map_err(Box::new)?;
     let mut parts = Vec::new();
     flatten(&hir, &mut parts);
     let is_anchor = |part: &&Hir, look| matches!(part.kind(), HirKind::Look(one) if *one == look);
@@ -116,15 +117,16 @@ pub(super) fn meaning(pattern: &str) -> Meaning {
         && sequence.is_exact()
         && let Some(literals) = sequence.literals()
     {
-        return Meaning::Texts(literals.iter().map(|one| one.as_bytes().to_vec()).collect());
+        let texts = literals.iter().map(|one| one.as_bytes().to_vec());
+        return Ok(Meaning::Texts(texts.collect()));
     }
     if let Some(gapped) = gapped(parts) {
-        return Meaning::Gapped(gapped);
+        return Ok(Meaning::Gapped(gapped));
     }
     let prefix = sequence.longest_common_prefix();
-    Meaning::Other {
+    Ok(Meaning::Other {
         prefix: prefix.unwrap_or_default().to_vec(),
-    }
+    })
 }
 
 /// The alternatives of a pattern like `a|b|c` that has no other syntax in it; there may be thousands.
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn meanings() {
         let check = |pattern: &str, expected: &str| {
-            let found = match meaning(pattern) {
+            let found = match meaning(pattern).expect("sound") {
                 Meaning::Texts(mut texts) => {
                     texts.sort_unstable();
                     let texts = texts.iter().map(|text| String::from_utf8_lossy(text));
@@ -292,7 +294,7 @@ mod tests {
                 .map(|_| pieces[random.random_range(0..pieces.len())])
                 .collect();
             let regex = regex::bytes::Regex::new(&format!("^(?s:{pattern})$")).expect("sound");
-            let meaning = meaning(&pattern);
+            let meaning = meaning(&pattern).expect("sound");
             for _ in 0..30 {
                 let text: String = (0..random.random_range(0..7))
                     .map(|_| letters[random.random_range(0..letters.len())])
