@@ -19,7 +19,7 @@ use crate::{
 pub(crate) use chunk::Frames;
 pub(crate) use samples::Response;
 use trefoil_model::{Labels, Millis, write_varint};
-use trefoil_query_promql::{MatchOp, Matcher};
+use trefoil_query_promql::{MatchOp, Matcher, REGEX_BYTES_PER_QUERY};
 
 /// Queries of a request; senders put one into each.
 const QUERIES_MAX: usize = 64;
@@ -57,11 +57,13 @@ impl ReadRequest {
     pub(crate) fn decode(body: &[u8]) -> Result<Self, ApiError> {
         let mut request = Self::default();
         let mut kinds = Vec::new();
+        let mut regex_bytes_left = REGEX_BYTES_PER_QUERY;
         let mut reader = Reader::new(body, body.len());
         while !reader.is_at_end() {
             match reader.tag("ReadRequest")? {
                 (1, WireType::Bytes) => {
-                    let query = ReadQuery::decode(reader.message("queries")?)?;
+                    let query = reader.message("queries")?;
+                    let query = ReadQuery::decode(query, &mut regex_bytes_left)?;
                     request.queries.push(query);
                 }
                 (2, WireType::Varint) => kinds.push(reader.varint("accepted_response_types")?),
@@ -104,14 +106,15 @@ impl ReadRequest {
 }
 
 impl ReadQuery {
-    fn decode(mut reader: Reader<'_>) -> Result<Self, ApiError> {
+    fn decode(mut reader: Reader<'_>, regex_bytes_left: &mut usize) -> Result<Self, ApiError> {
         let mut query = Self::default();
         while !reader.is_at_end() {
             match reader.tag("Query")? {
                 (1, WireType::Varint) => query.start = reader.varint("start_timestamp_ms")? as i64,
                 (2, WireType::Varint) => query.end = reader.varint("end_timestamp_ms")? as i64,
                 (3, WireType::Bytes) if query.matchers.len() <= MATCHERS_MAX => {
-                    query.matchers.push(matcher(reader.message("matchers")?)?);
+                    let message = reader.message("matchers")?;
+                    query.matchers.push(matcher(message, regex_bytes_left)?);
                 }
                 (_, wire) => reader.skip(wire, "Query")?,
             }
@@ -120,7 +123,7 @@ impl ReadQuery {
     }
 }
 
-fn matcher(mut reader: Reader<'_>) -> Result<Matcher, ApiError> {
+fn matcher(mut reader: Reader<'_>, regex_bytes_left: &mut usize) -> Result<Matcher, ApiError> {
     let (mut kind, mut name, mut value) = (0, "", "");
     while !reader.is_at_end() {
         match reader.tag("LabelMatcher")? {
@@ -137,7 +140,8 @@ fn matcher(mut reader: Reader<'_>) -> Result<Matcher, ApiError> {
         3 => MatchOp::NotRegex,
         _ => return Err(ApiError::BadData(format!("invalid matcher type {kind}"))),
     };
-    Matcher::new(name, op, value).map_err(|error| ApiError::BadData(error.to_string()))
+    let matcher = Matcher::new_within(name, op, value, regex_bytes_left);
+    matcher.map_err(|error| ApiError::BadData(error.to_string()))
 }
 
 fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, ApiError> {
@@ -184,10 +188,14 @@ mod tests {
     use super::*;
 
     fn query(kinds: &[u8]) -> Vec<u8> {
+        query_with(kinds, b"a|b")
+    }
+
+    fn query_with(kinds: &[u8], expression: &[u8]) -> Vec<u8> {
         let mut matcher = Vec::new();
         write_number(&mut matcher, 1, 2);
         write_bytes(&mut matcher, 2, b"job");
-        write_bytes(&mut matcher, 3, b"a|b");
+        write_bytes(&mut matcher, 3, expression);
         let mut query = Vec::new();
         write_number(&mut query, 1, -5i64 as u64);
         write_number(&mut query, 2, 7);
@@ -227,6 +235,12 @@ mod tests {
         let mut many = Vec::new();
         write_bytes(&mut many, 1, &matchers);
         assert!(ReadRequest::decode(&many).is_err());
+        let malformed = ReadRequest::decode(&query_with(&[], b"a)|(?:b")).unwrap_err();
+        let text = malformed.to_string();
+        assert!(text.contains("unexpected ): `a)|(?:b`"), "{text}");
+        let large = query_with(&[], b"(a|b.){2000}");
+        assert!(ReadRequest::decode(&large.repeat(3)).is_ok());
+        assert!(ReadRequest::decode(&large.repeat(40)).is_err());
         let body = query(&[]);
         for end in 1..body.len() - 2 {
             // Whatever it says, it says it without a panic.

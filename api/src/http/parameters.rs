@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_model::Millis;
-use trefoil_query_promql::{Matcher, SeriesFilter, parse_selector};
+use trefoil_query_promql::{Matcher, SeriesFilter, parse_selectors};
 
 /// Names and values in the order in which they came.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -266,8 +266,8 @@ impl Parameters {
     }
 
     fn read_selectors(&self) -> Result<Vec<Vec<Matcher>>, String> {
-        let read = |text| parse_selector(text).map_err(|error| error.to_string());
-        let selectors: Vec<_> = self.all("match[]").map(read).collect::<Result<_, _>>()?;
+        let selectors = parse_selectors(self.all("match[]"));
+        let selectors = selectors.map_err(|error| error.to_string())?;
         let fits_all = |matchers: &Vec<Matcher>| matchers.iter().all(Matcher::matches_absent);
         if selectors.iter().any(fits_all) {
             return Err("match[] must contain at least one non-empty matcher".to_owned());
@@ -280,9 +280,8 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::BadData`] when one cannot be read.
     pub(super) fn any_selectors(&self) -> Result<Vec<Vec<Matcher>>, ApiError> {
-        let read =
-            |text| parse_selector(text).map_err(|error| ApiError::BadData(error.to_string()));
-        self.all("match[]").map(read).collect()
+        let selectors = parse_selectors(self.all("match[]"));
+        selectors.map_err(|error| ApiError::BadData(error.to_string()))
     }
 }
 

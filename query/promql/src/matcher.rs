@@ -14,7 +14,7 @@ const REGEX_BYTES_MAX: usize = 10 << 20;
 /// Sizes in which an expression is tried, ascending. It counts as the first that it fits into; most fit into the first.
 const REGEX_BYTES: [usize; 3] = [64 << 10, 1 << 20, REGEX_BYTES_MAX];
 /// Memory of all expressions of one query; more are refused. 512 ordinary ones, or three of the largest.
-pub(crate) const REGEX_BYTES_PER_QUERY: usize = 32 << 20;
+pub const REGEX_BYTES_PER_QUERY: usize = 32 << 20;
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,8 +81,11 @@ impl Matcher {
         Self::new_within(name, op, value, &mut { REGEX_BYTES_PER_QUERY })
     }
 
-    /// As [`Matcher::new`], with what the query has left for its expressions, which becomes less.
-    pub(crate) fn new_within(
+    /// As [`Matcher::new`], with what the query has left of [`REGEX_BYTES_PER_QUERY`] for its expressions, which becomes less.
+    ///
+    /// # Errors
+    /// As there, and when it is not enough.
+    pub fn new_within(
         name: impl Into<String>,
         op: MatchOp,
         value: impl Into<String>,
@@ -255,6 +258,9 @@ mod tests {
         assert_eq!(regexes(400, "a.*b"), Ok(401));
         let large = "(a|b.){2000}";
         assert_eq!(regexes(3, large), Ok(4));
+        let alone = format!("up{{a=~\"{large}\"}}");
+        assert!(crate::parse_selectors([&*alone; 3]).is_ok());
+        assert!(crate::parse_selectors([&*alone; 40]).is_err());
         let error = regexes(40, large).expect_err("40 large ones");
         let text = error.to_string();
         assert!(text.contains("take more than 33554432 bytes"), "{text}");

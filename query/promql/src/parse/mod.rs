@@ -64,8 +64,29 @@ pub fn parse(text: &str, options: &EvalOptions) -> Result<Expr, QueryError> {
 /// # Errors
 /// As for [`parse`].
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
+    selector_within(text, &mut { REGEX_BYTES_PER_QUERY })
+}
+
+/// Parses the selectors of one request, in their order. Their expressions have the bounds of one query together.
+///
+/// # Errors
+/// As for [`parse`], of the first that cannot be.
+pub fn parse_selectors<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<Vec<Matcher>>, QueryError> {
+    let mut bytes_left = REGEX_BYTES_PER_QUERY;
+    let texts = texts.into_iter();
+    texts
+        .map(|text| selector_within(text, &mut bytes_left))
+        .collect()
+}
+
+fn selector_within(text: &str, bytes_left: &mut usize) -> Result<Vec<Matcher>, QueryError> {
     let mut parser = Parser::new(text, EvalOptions::default());
-    parser.lone_selector().map_err(|error| parser.shown(error))
+    parser.regex_bytes_left = *bytes_left;
+    let selector = parser.lone_selector();
+    *bytes_left = parser.regex_bytes_left;
+    selector.map_err(|error| parser.shown(error))
 }
 
 /// A cursor over the tokens of a query.
