@@ -7,6 +7,11 @@
 //! There are two generations. What is read goes to the young one; when that has half of the bytes, it becomes the old one,
 //! and what the old one had and nobody asked for since is forgotten. Nothing here outlives the process, and a piece's bytes
 //! were checked when they were read.
+//!
+//! A piece is known by its block's number and its offset, without its checksum: what stands there cannot change. A block's
+//! file is never written again, and a manifest counts its numbers up and gives none twice while it is open. A number that
+//! was given to a block which was never committed comes back after a start, when nothing is kept. Pieces of a block's other
+//! file, that of aggregates, are not kept.
 
 use crate::MetricsError;
 use parking_lot::Mutex;
