@@ -46,10 +46,11 @@ pub(crate) struct TenantHead {
 }
 
 impl TenantHead {
-    pub(crate) fn new(tenant: TenantId) -> Self {
+    /// A head with nothing in it.
+    pub(crate) fn new(tenant: TenantId, samples: Samples) -> Self {
         Self {
             index: Arc::new(Growing::new(HeadIndex::new(tenant))),
-            samples: Arc::new(Growing::new(Samples::default())),
+            samples: Arc::new(Growing::new(samples)),
             written_before: Arc::default(),
         }
     }
@@ -58,12 +59,15 @@ impl TenantHead {
     /// quarter of its series had samples neither there nor in the generation before: what is scraped seldom stays.
     pub(crate) fn freeze(&mut self, tenant: TenantId) -> HeadPart {
         let part = self.part();
-        let written = part.samples.read().written();
+        let (written, next) = {
+            let samples = part.samples.read();
+            (samples.written(), samples.emptied())
+        };
         let idle = u64::from(part.series) - written.union_len(&self.written_before);
         if 4 * idle > u64::from(part.series) {
-            *self = Self::new(tenant);
+            *self = Self::new(tenant, next);
         } else {
-            self.samples = Arc::new(Growing::new(Samples::default()));
+            self.samples = Arc::new(Growing::new(next));
             self.written_before = Arc::new(written);
         }
         part
@@ -94,13 +98,11 @@ pub(crate) struct HeadPart {
 impl HeadPart {
     /// The series with samples here that satisfy all matchers and lie in `shards`.
     pub(crate) fn find(&self, matchers: &[Matcher], shards: &ShardSet) -> RoaringBitmap {
-        let mut found = {
-            let index = self.index.read();
-            let mut found = index.find(matchers, self.series);
-            index.retain_shards(&mut found, shards);
-            found
-        };
-        self.samples.read().retain(&mut found, self.records);
+        let mut index = self.index.steps();
+        let mut found = index.find(matchers, self.series);
+        index.retain_shards(&mut found, shards);
+        drop(index);
+        self.samples.steps().retain(&mut found, self.records);
         found
     }
 
@@ -125,12 +127,13 @@ impl HeadPart {
         series: impl Iterator<Item = u32>,
         mut each: impl FnMut(u32, &[u8], ShardId),
     ) {
-        let index = self.index.read();
+        let mut index = self.index.steps();
         let mut canonical = Vec::new();
         for number in series {
             canonical.clear();
             index.write_canonical(number, &mut canonical);
             each(number, &canonical, index.shard(number));
+            index.worked(1);
         }
     }
 
@@ -226,12 +229,12 @@ impl HeadPart {
 
     /// The values of label `name` on series of `among`.
     pub(crate) fn label_values(&self, name: &[u8], among: &RoaringBitmap, each: impl FnMut(&[u8])) {
-        self.index.read().label_values(name, among, each);
+        self.index.steps().label_values(name, among, each);
     }
 
     /// The names of labels on series of `among`.
     pub(crate) fn label_names(&self, among: &RoaringBitmap, each: impl FnMut(&[u8])) {
-        self.index.read().label_names(among, each);
+        self.index.steps().label_names(among, each);
     }
 
     /// How many series of `among` have each value of label `name`, until `each` breaks.
@@ -241,7 +244,7 @@ impl HeadPart {
         among: &DenseSet,
         each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        self.index.read().count_values(name, among, each)
+        self.index.steps().count_values(name, among, each)
     }
 
     /// All label names of the index, ascending.

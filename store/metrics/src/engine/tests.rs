@@ -72,13 +72,17 @@ struct Pair {
 }
 
 fn open(disk: &Arc<SimulatedDisk>) -> MetricsEngine {
+    open_with(disk, MetricsOptions::default())
+}
+
+fn open_with(disk: &Arc<SimulatedDisk>, options: MetricsOptions) -> MetricsEngine {
     let disk = Arc::clone(disk) as Arc<dyn Disk>;
     let (manifest, recovery) =
         Manifest::open(disk, Path::new("blocks"), ManifestOptions::default()).unwrap();
     assert!(recovery.damaged.is_empty());
     let options = MetricsOptions {
         down_sampling: true,
-        ..MetricsOptions::default()
+        ..options
     };
     MetricsEngine::open(Arc::new(manifest), options).unwrap()
 }

@@ -10,6 +10,7 @@
 //! timestamps stand beside the records, by number (`extras`).
 
 use super::extras::Extras;
+use super::growing::Steps;
 use crate::body::MetricMetadata;
 use crate::columns::Column;
 use crate::value::HISTOGRAM_BITS;
@@ -26,9 +27,6 @@ const RECENT_TIMES: usize = 64;
 /// Series per word of `present`.
 const BITS_PER_WORD: usize = u64::BITS as usize;
 
-/// Series that are looked up one by one; of more, `present` tells faster.
-const SERIES_LOOKED_UP_MAX: u64 = 4_096;
-
 /// No record.
 const NONE: u32 = u32::MAX;
 
@@ -39,8 +37,9 @@ struct Record {
     previous: u32,
 }
 
-#[derive(Default)]
 pub(crate) struct Samples {
+    /// Series that are looked up one by one; of more, `present` tells faster.
+    series_looked_up_max: u64,
     times: Vec<Millis>,
     /// Numbers of recent timestamps, by the timestamp's low bits.
     recent: Vec<u32>,
@@ -60,6 +59,29 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
+    /// Nothing yet. Whether a question looks up series one by one depends on how many they are.
+    pub(crate) fn new(series_looked_up_max: u64) -> Self {
+        Self {
+            series_looked_up_max,
+            times: Vec::new(),
+            recent: Vec::new(),
+            chunks: Vec::new(),
+            tails: Vec::new(),
+            present: Vec::new(),
+            newest_first_record: 0,
+            records: 0,
+            extras: Extras::default(),
+            versions: Vec::new(),
+            windows: BTreeMap::new(),
+            metadata: BTreeSet::new(),
+        }
+    }
+
+    /// Nothing, under the same settings.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.series_looked_up_max)
+    }
+
     /// How many records there are.
     pub(crate) fn len(&self) -> u32 {
         self.records
@@ -226,18 +248,6 @@ impl Samples {
         at != NONE
     }
 
-    /// Leaves out the series that have no record below `limit`.
-    pub(crate) fn retain(&self, found: &mut RoaringBitmap, limit: u32) {
-        if self.newest_first_record >= limit || found.len() <= SERIES_LOOKED_UP_MAX {
-            *found = found
-                .iter()
-                .filter(|series| self.has(*series, limit))
-                .collect();
-            return;
-        }
-        *found &= self.written();
-    }
-
     /// The records of a series below `limit`, in order of arrival. `newest_first` is memory to be used again.
     pub(crate) fn collect(
         &self,
@@ -315,6 +325,24 @@ impl Samples {
         let shared =
             self.times.capacity() * 8 + self.tails.capacity() * 4 + self.present.capacity() * 8;
         records * size_of::<Record>() + shared + self.extras.memory_bytes()
+    }
+}
+
+impl Steps<'_, Samples> {
+    /// Leaves out the series that have no record below `limit`.
+    pub(crate) fn retain(&mut self, found: &mut RoaringBitmap, limit: u32) {
+        if self.newest_first_record < limit && found.len() > self.series_looked_up_max {
+            *found &= self.written();
+            return;
+        }
+        let mut kept = Vec::new();
+        for series in &*found {
+            if self.has(series, limit) {
+                kept.push(series);
+            }
+            self.worked(1);
+        }
+        *found = kept.into_iter().collect();
     }
 }
 
