@@ -261,10 +261,15 @@ impl ViewStorage<'_> {
         for matchers in each_alternative(&counts.alternatives)? {
             let mut outcome = Ok(());
             let mut visit = |canonical: &[u8]| {
-                if counts.alternatives.len() > 1 && !seen.insert(canonical.to_vec()) {
-                    return ControlFlow::Continue(());
+                let mut remembered = Ok(());
+                if counts.alternatives.len() > 1 {
+                    if !seen.insert(canonical.to_vec()) {
+                        return ControlFlow::Continue(());
+                    }
+                    remembered = self.budget.hold_bytes(text_bytes(canonical.len()));
                 }
-                let added = labels(canonical)
+                let added = remembered
+                    .and_then(|()| labels(canonical))
                     .and_then(|labels| counted.add(&labels, &counts.names, self.budget));
                 match added {
                     Ok(()) => ControlFlow::Continue(()),
@@ -294,25 +299,36 @@ impl ViewStorage<'_> {
     /// As [`ViewStorage::count`], without a look at each series; `None` where that is not possible.
     fn count_in_indexes(&self, counts: &Counts) -> Result<Option<Counted>, QueryError> {
         let mut counted = Counted::default();
-        let mut outcome = Ok(());
+        let (outcome, held) = (Cell::new(Ok(())), Cell::new(0));
+        let flow = |result: Result<(), QueryError>| match result {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                outcome.set(Err(error));
+                ControlFlow::Break(())
+            }
+        };
         let visit = |name: &str, value: &str, series| {
             let added = counted.add_value(name, value, series, self.budget);
-            match self.budget.check().and(added) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    outcome = Err(error);
-                    ControlFlow::Break(())
-                }
-            }
+            flow(self.budget.check().and(added))
+        };
+        let go_on = |bytes: usize| {
+            held.set(held.get() + bytes);
+            flow(self.budget.check().and(self.budget.hold_bytes(bytes)))
         };
         let range = inclusive(counts.start, counts.end);
         let alternatives = each_alternative(&counts.alternatives)?;
         let place = (range, self.shards);
-        let found = self
-            .view
-            .count_series(self.tenant, &alternatives, place, &counts.names, visit);
+        let found = self.view.count_series(
+            self.tenant,
+            &alternatives,
+            place,
+            &counts.names,
+            visit,
+            go_on,
+        );
+        self.budget.release_bytes(held.get());
         let series = found.map_err(|error| self.query_error(&error))?;
-        outcome?;
+        outcome.into_inner()?;
         Ok(series.map(|series| Counted { series, ..counted }))
     }
 

@@ -4,6 +4,8 @@
 //! `n`, two of `j`. `LABEL_INDEX_SERIES` says how many there are (200,000 unless set; 5,000,000 are the whole set). The
 //! head is measured first, then the same series after two flushes and a merge, on a real disk. Times are those of the
 //! thread on a processor, so that other work of the machine matters less; what has been read stays in the page cache.
+//!
+//! Before that, how long writes of a series wait while the head answers some long questions.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
@@ -11,10 +13,11 @@ use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use trefoil_model::{
-    DeletionVersion, Labels, Millis, ShardSet, TenantId, TimeRange, WINDOW_MILLIS, key_hash,
-    shard_of,
+    DeletionVersion, Labels, Millis, ShardId, ShardSet, TenantId, TimeRange, WINDOW_MILLIS,
+    key_hash, shard_of,
 };
 use trefoil_store_blocks::{Manifest, ManifestOptions};
 use trefoil_store_metrics::{BodyWriter, Matcher, MetricsEngine, MetricsOptions};
@@ -200,6 +203,66 @@ fn questions(criterion: &mut Criterion, place: &str, engine: &MetricsEngine) {
     group.finish();
 }
 
+/// The longest that a write of one series took while a question was answered, after each other, from the head.
+fn append_stalls(engine: &MetricsEngine) {
+    let labels = labels(0, 1);
+    let mut writer = BodyWriter::new().expect("memory");
+    let shard = shard_of(key_hash(TENANT, labels.canonical()), SHARDS as u16);
+    writer
+        .add_series(shard, labels.canonical(), [(START, 1.0)])
+        .expect("a small body");
+    let body = writer.finish().expect("a small body");
+    let (view, all) = (engine.view(), ShardSet::all(SHARDS as u16));
+    let window = TimeRange {
+        start: START,
+        end: START + WINDOW_MILLIS,
+    };
+    let few: ShardSet = (0..SHARDS as u16 / 2).map(ShardId).collect();
+    let wide = [Matcher::regex("i", ".*[1-5].*[a].*").expect("sound")];
+    let continued = |_: &str, _: &str, _: u64| ControlFlow::Continue(());
+    type Question<'a> = (&'static str, Box<dyn Fn() + Send + Sync + 'a>);
+    let questions: Vec<Question<'_>> = vec![
+        (
+            "values of i, of half of the shards",
+            Box::new(|| drop(view.label_values(TENANT, "i", &wide, window, &few))),
+        ),
+        (
+            "series, of half of the shards",
+            Box::new(|| {
+                let each = |_: &[u8]| ControlFlow::Continue(());
+                drop(view.series(TENANT, &wide, window, &few, each));
+            }),
+        ),
+        (
+            "counts of all labels",
+            Box::new(|| {
+                let go_on = |_| ControlFlow::Continue(());
+                let place = (window, &all);
+                drop(view.count_series(TENANT, &[vec![]], place, &[], continued, go_on));
+            }),
+        ),
+    ];
+    for (what, question) in &questions {
+        let is_asked = AtomicBool::new(true);
+        let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                question();
+                is_asked.store(false, Ordering::Relaxed);
+            });
+            while is_asked.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                engine
+                    .apply(1, TENANT, DeletionVersion(0), &body, &all)
+                    .expect("a sound body");
+                longest = longest.max(begun.elapsed());
+            }
+        });
+        let took = begun.elapsed();
+        eprintln!("{what}: took {took:?}, a write waited {longest:?} at most");
+    }
+}
+
 fn label_index(criterion: &mut Criterion) {
     let folder = std::env::temp_dir().join(format!("trefoil-label-index-{}", std::process::id()));
     let disk = Arc::new(RealDisk) as Arc<dyn Disk>;
@@ -215,6 +278,7 @@ fn label_index(criterion: &mut Criterion) {
     apply(&engine, series, START);
     report("head", empty, series, &engine);
     eprintln!("made in {:?}", started.elapsed());
+    append_stalls(&engine);
     questions(criterion, "head", &engine);
     let started = std::time::Instant::now();
     engine.flush(1, None).expect("a sound disk");

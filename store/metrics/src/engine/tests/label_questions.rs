@@ -122,7 +122,7 @@ fn check(engine: &MetricsEngine, series: &[u32], shards: &ShardSet, place: &str)
             };
             // A series that fits two alternatives counts once.
             let twice = [matchers.clone(), matchers.clone()];
-            let total = view.count_series(TENANT, &twice, (all(), shards), &names, each);
+            let total = view.count_series(TENANT, &twice, (all(), shards), &names, each, go_on);
             assert_eq!(total.unwrap(), Some(expected.len() as u64), "{case}");
             let is_wanted = |name: &String| names.is_empty() || names.contains(name);
             let wanted = counts.iter().filter(|((name, _), _)| is_wanted(name));
@@ -131,41 +131,67 @@ fn check(engine: &MetricsEngine, series: &[u32], shards: &ShardSet, place: &str)
     }
 }
 
+/// Engines whose questions look up series one by one, and by the set of those with samples.
+fn engines() -> [MetricsEngine; 2] {
+    [u64::MAX, 3].map(|series_looked_up_max| {
+        let options = MetricsOptions {
+            series_looked_up_max,
+            ..MetricsOptions::default()
+        };
+        open_with(&Arc::new(SimulatedDisk::new(1)), options)
+    })
+}
+
+/// Counting is never ended.
+fn go_on(_: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 #[test]
 fn labels_are_found_in_heads_and_blocks() {
-    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    for engine in engines() {
+        check_heads_and_blocks(&engine);
+    }
+}
+
+fn check_heads_and_blocks(engine: &MetricsEngine) {
     let every = ShardSet::all(SHARDS);
     let some: ShardSet = [1, 4, 6].map(ShardId).into_iter().collect();
     let mut series: Vec<u32> = (0..SERIES).collect();
-    apply(&engine, series.iter().copied(), START);
+    apply(engine, series.iter().copied(), START);
     for shards in [&every, &some] {
-        check(&engine, &series, shards, "head");
+        check(engine, &series, shards, "head");
     }
     engine.flush(1, None).unwrap();
     for shards in [&every, &some] {
-        check(&engine, &series, shards, "block");
+        check(engine, &series, shards, "block");
     }
     // The head's index still knows all series; only these have samples since.
     series.extend(SERIES..SERIES + 400);
     apply(
-        &engine,
+        engine,
         (0..SERIES + 400).filter(|n| n % 3 == 0 || *n >= SERIES),
         START + 1,
     );
-    check(&engine, &series, &some, "block and head");
+    check(engine, &series, &some, "block and head");
     engine.flush(1, None).unwrap();
-    check(&engine, &series, &every, "two blocks");
+    check(engine, &series, &every, "two blocks");
     engine.merge_once(Millis::MAX).unwrap();
-    check(&engine, &series, &every, "merged block");
+    check(engine, &series, &every, "merged block");
 }
 
 /// A view shows what was there when it was made, although the head's index grows.
 #[test]
 fn what_came_later_is_in_no_view() {
-    let engine = open(&Arc::new(SimulatedDisk::new(1)));
-    apply(&engine, 0..100, START);
+    for engine in engines() {
+        check_what_came_later(&engine);
+    }
+}
+
+fn check_what_came_later(engine: &MetricsEngine) {
+    apply(engine, 0..100, START);
     engine.flush(1, None).unwrap();
-    apply(&engine, 0..80, START + 1);
+    apply(engine, 0..80, START + 1);
     let count = |view: &View| {
         let head_only = TimeRange {
             start: START + 1,
@@ -174,12 +200,13 @@ fn what_came_later_is_in_no_view() {
         let every = ShardSet::all(SHARDS);
         let names = ["none".to_owned()];
         let none = |_: &str, _: &str, _| ControlFlow::Continue(());
-        let counted = view.count_series(TENANT, &[vec![]], (head_only, &every), &names, none);
+        let counted =
+            view.count_series(TENANT, &[vec![]], (head_only, &every), &names, none, go_on);
         counted.unwrap().unwrap()
     };
     let before = engine.view();
     assert_eq!(count(&before), 80);
-    apply(&engine, 80..120, START + 1);
+    apply(engine, 80..120, START + 1);
     assert_eq!((count(&before), count(&engine.view())), (80, 120));
 }
 
@@ -207,10 +234,44 @@ fn series_that_ended_are_forgotten() {
         let none = |_: &str, _: &str, _| ControlFlow::Continue(());
         let place = (block.meta.window, &ShardSet::all(SHARDS));
         let names = ["none".to_owned()];
-        let counted = view.count_series(TENANT, &[vec![]], place, &names, none);
+        let counted = view.count_series(TENANT, &[vec![]], place, &names, none, go_on);
         counted.unwrap().unwrap()
     };
     let series: Vec<u64> = view.blocks.iter().map(series).collect();
     // Of 3,950 series the first window has those of two hours, the second those of one.
     assert_eq!(series, [2_950, 1_950]);
+}
+
+/// Whoever counts can end it, and knows what memory it takes.
+#[test]
+fn counting_asks_whether_to_go_on() {
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    apply(&engine, 0..SERIES, START);
+    engine.flush(1, None).unwrap();
+    apply(&engine, 0..SERIES, START + 1);
+    let count = |bytes_max: usize| {
+        let (mut bytes, mut values) = (0, 0);
+        let each = |_: &str, _: &str, _| {
+            values += 1;
+            ControlFlow::Continue(())
+        };
+        let go_on = |more| {
+            bytes += more;
+            match bytes <= bytes_max {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        let place = (all(), &ShardSet::all(SHARDS));
+        let names = ["id".to_owned()];
+        let view = engine.view();
+        let counted = view.count_series(TENANT, &[vec![]], place, &names, each, go_on);
+        (counted.unwrap(), values, bytes)
+    };
+    let (series, values, bytes) = count(usize::MAX);
+    assert_eq!((series, values), (Some(SERIES.into()), SERIES));
+    // Each of the series is told apart by a hash of 8 bytes at least.
+    assert!(bytes >= 8 * SERIES as usize, "{bytes}");
+    let (_, values, _) = count(bytes - 1);
+    assert_eq!(values, 0, "it ended before anything was counted");
 }
