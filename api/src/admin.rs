@@ -199,14 +199,15 @@ pub struct NodeRequest {
     pub node: String,
 }
 
-/// `POST retention`.
+/// `POST retention`, of the whole cluster, and `POST retention/tenants`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionRequest {
     /// How long metrics are kept, in hours; 0 for ever. Absent: a tenant goes by the cluster again, a selector by its tenant.
     #[serde(default)]
     pub hours: Option<u64>,
-    /// The tenant whose metrics are meant; absent: those of all tenants that have no time of their own.
+    /// The tenant whose metrics are meant; absent: those of all tenants that have no time of their own, and then there is no
+    /// selector.
     #[serde(default)]
     pub tenant: Option<String>,
     /// The series of the tenant that are meant; absent: all.

@@ -182,6 +182,10 @@ fn all_routes(app: &Arc<App>) -> Router {
             get(admin::retention).post(admin::set_retention),
         )
         .route(
+            "/trefoil/api/v1/retention/tenants",
+            post(admin::set_tenant_retention),
+        )
+        .route(
             "/trefoil/api/v1/limits",
             get(admin::limits).post(admin::set_limits),
         )

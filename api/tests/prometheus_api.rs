@@ -503,31 +503,42 @@ async fn retention_is_read_and_set_for_all_for_tenants_and_for_selectors() {
     let node = FakeNode::new();
     let (_, answer) = get(&node, "/trefoil/api/v1/retention").await;
     assert_eq!(answer["hours"], 360);
-    let post = async |body: &'static str| {
-        let request = Request::post("/trefoil/api/v1/retention");
+    let post = async |path: &'static str, body: &'static str| {
+        let request = Request::post(format!("/trefoil/api/v1/{path}"));
         let request = request.body(Body::from(body)).unwrap();
         let (status, _, body) = ask(&node, request).await;
         (status, String::from_utf8(body).unwrap())
     };
-    for (body, request) in [
+    let (whole, of_tenants) = ("retention", "retention/tenants");
+    for (path, body, request) in [
         (
+            whole,
             r#"{"hours":5}"#,
             "{ hours: Some(5), tenant: None, selector: None }",
         ),
         (
+            of_tenants,
             r#"{"tenant":"a"}"#,
             "{ hours: None, tenant: Some(\\\"a\\\"), selector: None }",
         ),
         (
+            of_tenants,
             r#"{"tenant":"a","selector":"up","hours":1}"#,
             "{ hours: Some(1), tenant: Some(\\\"a\\\"), selector: Some(\\\"up\\\") }",
         ),
     ] {
-        let (status, answer) = post(body).await;
+        let (status, answer) = post(path, body).await;
         assert_eq!(status, StatusCode::OK);
         assert!(answer.contains(request), "{answer}");
     }
-    let (status, answer) = post(r#"{"tenat":"a","hours":1}"#).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(answer.contains("tenat"), "{answer}");
+    for (path, body, said) in [
+        (of_tenants, r#"{"tenat":"a","hours":1}"#, "tenat"),
+        (of_tenants, r#"{"hours":1}"#, "name the tenant"),
+        (whole, r#"{"tenant":"a","hours":1}"#, "retention/tenants"),
+        (whole, r#"{"selector":"up","hours":1}"#, "retention/tenants"),
+    ] {
+        let (status, answer) = post(path, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(answer.contains(said), "{answer}");
+    }
 }

@@ -22,7 +22,7 @@ struct Sender {
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
+    let mut cluster = Cluster::start_configured(3, "otlp:\n  deltas: accumulate\n")?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let begin = SystemTime::UNIX_EPOCH.elapsed()?.as_millis() as u64 - 120_000;
     let mut sender = Sender {

@@ -63,6 +63,8 @@ async fn series_of_a_selector_are_kept_for_a_shorter_time() -> anyhow::Result<()
         "cluster",
         "retention",
         "24",
+        "--tenant",
+        "anonymous",
         "--selector",
         "{writer=\"debug\"}",
     ];
@@ -73,7 +75,7 @@ async fn series_of_a_selector_are_kept_for_a_shorter_time() -> anyhow::Result<()
     ensure!(changed.status.success(), "{error}");
     let shown = cluster.command(1, &["cluster", "retention"])?;
     let table = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let row = table.lines().find(|line| line.contains(rule[4]));
+    let row = table.lines().find(|line| line.contains(rule[6]));
     ensure!(row.is_some_and(|row| row.contains("24 h")), "{table}");
 
     for node in 0..3 {
@@ -87,10 +89,7 @@ async fn series_of_a_selector_are_kept_for_a_shorter_time() -> anyhow::Result<()
     cluster.wait_ready(ready_seconds_max()).await?;
     check_kept(&cluster, 2).await?;
     wait_until_equal(&cluster, 0, HELD_WAIT_MAX).await?;
-    let unset = cluster.command(
-        1,
-        &["cluster", "retention", "--unset", "--selector", rule[4]],
-    )?;
+    let unset = cluster.command(1, &[&rule[..2], &["--unset"], &rule[3..]].concat())?;
     ensure!(unset.status.success(), "the rule is removed");
     check_kept(&cluster, 1).await
 }

@@ -77,12 +77,31 @@ pub(super) async fn retention(State(app): Shared) -> Response {
     document(app.backend.retention().await, false)
 }
 
-/// `POST retention` with `{"hours":N}`, for a tenant with `{"tenant":"T","hours":N}`, and for some of its series with
-/// `{"tenant":"T","selector":"S","hours":N}`.
+/// `POST retention` with `{"hours":N}`.
 pub(super) async fn set_retention(State(app): Shared, request: Request) -> Response {
     let outcome = async {
-        let shape = "{\"hours\":N,\"tenant\":\"T\",\"selector\":\"S\"}";
+        let wanted: RetentionRequest = read(request, "{\"hours\":N}").await?;
+        if wanted.tenant.is_some() || wanted.selector.is_some() {
+            return Err(ApiError::BadData(
+                "this changes the whole cluster's time; those of tenants are changed at retention/tenants"
+                    .to_owned(),
+            ));
+        }
+        app.backend.set_retention(wanted).await
+    };
+    document(outcome.await, false)
+}
+
+/// `POST retention/tenants` with `{"tenant":"T","hours":N}`, and for some of its series with
+/// `{"tenant":"T","selector":"S","hours":N}`. A path of its own, because programs that know only the cluster's time would change
+/// that one.
+pub(super) async fn set_tenant_retention(State(app): Shared, request: Request) -> Response {
+    let outcome = async {
+        let shape = "{\"tenant\":\"T\",\"selector\":\"S\",\"hours\":N}";
         let wanted: RetentionRequest = read(request, shape).await?;
+        if wanted.tenant.is_none() {
+            return Err(ApiError::BadData(format!("name the tenant, as {shape}")));
+        }
         app.backend.set_retention(wanted).await
     };
     document(outcome.await, false)

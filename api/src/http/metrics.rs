@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 56] = [
+const HANDLERS: [&str; 57] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -68,6 +68,7 @@ const HANDLERS: [&str; 56] = [
     "/trefoil/api/v1/movements",
     "/trefoil/api/v1/node/prepare-stop",
     "/trefoil/api/v1/retention",
+    "/trefoil/api/v1/retention/tenants",
     "/trefoil/api/v1/limits",
     "/api/v1/user_limits",
     "/trefoil/api/v1/values",

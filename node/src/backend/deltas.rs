@@ -221,6 +221,8 @@ impl NodeBackend {
         let failed = |error| unavailable(format!("the totals of deltas cannot be read: {error}"));
         for alternatives in wanted.questions().map_err(failed)? {
             let source = self.source_of(name, deadline).await.map_err(failed)?;
+            // It is no query of the tenant's, so its limits of queries are not meant.
+            let source = source.within(None);
             let pages = source.select(Select {
                 alternatives,
                 start,

@@ -19,8 +19,8 @@ pub(crate) struct RetentionArgs {
     /// The tenant whose metrics are meant, instead of all tenants that have no time of their own
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
-    /// The series that are meant, as {job="debug"}: they are kept for a shorter time than the tenant's others
-    #[arg(long, value_name = "SELECTOR")]
+    /// The tenant's series that are meant, as {job="debug"}: they are kept for a shorter time than its others
+    #[arg(long, value_name = "SELECTOR", requires = "tenant")]
     selector: Option<String>,
     /// Remove the time of the tenant or of the selector
     #[arg(long, conflicts_with = "hours")]
@@ -54,7 +54,11 @@ pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
         tenant: args.tenant.clone(),
         selector: args.selector.clone(),
     };
-    post(&args.target, "retention", &wanted, CHANGE_TIMEOUT).await
+    let path = match args.tenant {
+        None => "retention",
+        Some(_) => "retention/tenants",
+    };
+    post(&args.target, path, &wanted, CHANGE_TIMEOUT).await
 }
 
 fn tenant_of<'a>(
@@ -157,7 +161,7 @@ mod tests {
             ("10 --tenant a --selector {b=\"c\"}", false),
             ("9 --tenant a --selector {b=\"c\"}", true),
             ("--unset --tenant a --selector {b=\"c\"}", false),
-            ("50 --selector {b=\"c\"}", true),
+            ("50 --tenant b --selector {b=\"c\"}", true),
         ] {
             assert_eq!(asks_for_yes(line), asks, "{line:?}");
         }

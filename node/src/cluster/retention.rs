@@ -7,9 +7,9 @@
 
 use super::{Cluster, tenant_retention};
 use std::{sync::Arc, time::Duration};
-use trefoil_api::{ApiError, TENANT_DEFAULT, admin};
+use trefoil_api::{ApiError, admin};
 use trefoil_model::{Millis, Signal, TenantId};
-use trefoil_raft::{Change, Command, Condition, State, Tenant};
+use trefoil_raft::{Change, Command, Condition, State, Tenant, state::limits::CUT_OFFS_MAX};
 
 /// The key in the metadata plane; the value is in milliseconds, 8 bytes little-endian, 0 for ever.
 const KEY: &str = "setting//metrics_retention_ms";
@@ -62,7 +62,7 @@ pub(crate) fn cut_off(tenant: &Tenant) -> Option<Millis> {
 
 /// Records the retention when nobody has, else advances every tenant's cut-offs. Only the leader calls it.
 pub(super) async fn advance(cluster: &Cluster, state: &State) {
-    let Some(retention) = Retention::of(state) else {
+    if Retention::of(state).is_none() {
         let own = Retention(cluster.settings.retention);
         tracing::info!(hours = own.hours(), "records how long metrics are kept");
         let absent = Condition::Absent {
@@ -72,7 +72,7 @@ pub(super) async fn advance(cluster: &Cluster, state: &State) {
             tracing::warn!(%error, "record the retention");
         }
         return;
-    };
+    }
     // A cut-off cannot be taken back, so it follows the median of the clocks, and nobody's who is far from it.
     if cluster.check_clock().is_err() {
         return;
@@ -80,25 +80,37 @@ pub(super) async fn advance(cluster: &Cluster, state: &State) {
     let Some(now) = cluster.clock.now() else {
         return;
     };
-    for tenant in state.tenants() {
-        let whole = tenant_retention::of_tenant(state, &tenant.name).unwrap_or(retention);
-        let selected = tenant_retention::of_selectors(state, &tenant.name);
-        let all = std::iter::once((String::new(), whole)).chain(selected);
-        for (selector, kept) in all {
-            let Some(before) = next_cut_off(tenant, &selector, kept, now) else {
-                continue;
+    let ids: Vec<TenantId> = state.tenants().map(|tenant| tenant.id).collect();
+    for id in ids {
+        // Each step follows from the times that hold when it is proposed, and only as long as this node leads: times may have
+        // been made longer meanwhile.
+        for _ in 0..=CUT_OFFS_MAX {
+            let Some(command) = next_step(&cluster.metadata.state(), id, now) else {
+                break;
             };
-            let command = Command::AdvanceRetention {
-                tenant: tenant.id,
-                signal: Signal::Metrics,
-                selector,
-                before,
-            };
-            if let Err(error) = cluster.metadata.propose(command).await {
+            if let Err(error) = cluster.metadata.propose_as_leader(command).await {
                 tracing::warn!(%error, "advance the retention");
+                return;
             }
         }
     }
+}
+
+/// The first of a tenant's cut-offs that goes on now.
+fn next_step(state: &State, id: TenantId, now: Millis) -> Option<Command> {
+    let tenant = state.tenant(id)?;
+    let whole = tenant_retention::of_tenant(state, &tenant.name)?;
+    let selected = tenant_retention::of_selectors(state, &tenant.name);
+    let mut all = std::iter::once((String::new(), whole)).chain(selected);
+    all.find_map(|(selector, kept)| {
+        let before = next_cut_off(tenant, &selector, kept, now)?;
+        Some(Command::AdvanceRetention {
+            tenant: id,
+            signal: Signal::Metrics,
+            selector,
+            before,
+        })
+    })
 }
 
 /// Where a cut-off goes now, if it goes on. It advances in steps of a hundredth of the time that is kept, and one of a selector
@@ -181,9 +193,11 @@ impl Cluster {
             (None, None, None) => Err(ApiError::BadData(
                 "say how many hours the cluster keeps metrics".to_owned(),
             )),
-            (tenant, selector, hours) => {
-                let tenant = tenant.as_deref().unwrap_or(TENANT_DEFAULT);
-                self.set_tenant_retention(tenant, selector.as_deref(), hours)
+            (None, Some(_), _) => Err(ApiError::BadData(
+                "name the tenant whose series the selector selects".to_owned(),
+            )),
+            (Some(tenant), selector, hours) => {
+                self.set_tenant_retention(&tenant, selector.as_deref(), hours)
                     .await
             }
         }

@@ -15,6 +15,8 @@ use crate::formats;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use trefoil_api::{ApiError, TenantName, admin};
+use trefoil_model::LABEL_NAME_METRIC;
+use trefoil_query_promql::{MatchOp, Matcher, parse_selector};
 use trefoil_raft::{Change, Command, Condition, State, Tenant, state::limits::CUT_OFFS_MAX};
 
 /// What the keys in the metadata plane begin with; the tenant's name follows. The value is [`TenantRetention`] as JSON.
@@ -22,6 +24,7 @@ const PREFIX: &str = "retention/metrics/";
 
 /// What a tenant's metrics are kept by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TenantRetention {
     /// Hours, 0 for ever; none: as the cluster.
     hours: Option<u64>,
@@ -110,12 +113,23 @@ impl TenantRetention {
 
 fn check_selector(selector: &str) -> Result<(), ApiError> {
     let bad = |why: String| ApiError::BadData(format!("the selector {selector:?}: {why}"));
-    let matchers = compile(selector).map_err(|error| bad(error.to_string()))?;
-    match matchers.is_empty() {
+    compile(selector).map_err(|error| bad(error.to_string()))?;
+    let matchers = parse_selector(selector).map_err(|error| bad(error.to_string()))?;
+    match matchers.iter().all(fits_all) {
         true => Err(bad(
             "it selects everything; give the tenant this time".to_owned()
         )),
         false => Ok(()),
+    }
+}
+
+/// Whether every series fits a matcher, as far as its text tells.
+fn fits_all(matcher: &Matcher) -> bool {
+    let is_name = matcher.name() == LABEL_NAME_METRIC;
+    match (matcher.op(), matcher.value()) {
+        (MatchOp::Regex, ".*") => true,
+        (MatchOp::Regex, ".+") | (MatchOp::NotEqual, "") => is_name,
+        _ => false,
     }
 }
 
@@ -190,10 +204,14 @@ impl Cluster {
                 retry_after,
             });
         }
-        let (version, mut wanted) = TenantRetention::to_change(&state, name)?;
+        let (version, present) = TenantRetention::to_change(&state, name)?;
+        let mut wanted = present.clone();
         let holds = wanted.set(selector, hours)?;
         let known = state.tenant_id(name).and_then(|id| state.tenant(id));
-        check_room(known.map(AsRef::as_ref), &wanted)?;
+        // What is there already can always be changed and removed.
+        if hours.is_some() && selector.is_some_and(|one| !present.selectors.contains_key(one)) {
+            check_room(known.map(AsRef::as_ref), &wanted)?;
+        }
         let key = format!("{PREFIX}{name}");
         let condition = match version {
             0 => Condition::Absent { key: key.clone() },
@@ -248,6 +266,8 @@ mod tests {
             (debug, Some(0), 400),
             ("{job=", Some(1), 400),
             ("{}", Some(1), 400),
+            ("{job=~\".*\"}", Some(1), 400),
+            ("{__name__=~\".+\",job=~\".*\"}", Some(1), 400),
         ] {
             let refused = wanted.set(Some(selector), hours);
             assert_eq!(refused.map_err(|e| e.status()), Err(status), "{selector}");
@@ -257,6 +277,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_shortens_nothing() {
         assert_eq!(TenantRetention::read(b"[1]"), None);
+        assert_eq!(
+            TenantRetention::read(br#"{"hours":1,"selectors":{},"kept":[]}"#),
+            None
+        );
         let unknown = TenantRetention::decode(b"[1]");
         assert_eq!((unknown.hours, unknown.selectors.len()), (Some(0), 0));
         assert_eq!(of_hours(0), Retention(None));

@@ -39,6 +39,24 @@ impl MetadataPlane {
         }
     }
 
+    /// As [`MetadataPlane::propose`], but only while this node leads: what a leader concluded from its state has no
+    /// effect once another node leads, which may know more.
+    ///
+    /// # Errors
+    /// As there; [`MetadataError::NoLeader`] also when this node does not lead.
+    pub async fn propose_as_leader(&self, command: Command) -> Result<Reply, MetadataError> {
+        let lane = self.inner.lanes.take().await?;
+        let proposal = lane.proposal(command)?;
+        match self.propose_to(self.inner.node, &proposal).await {
+            LeaderAnswer::Done(Reply::Refused(refusal)) => Err(refusal.into()),
+            LeaderAnswer::Done(reply) => Ok(reply),
+            LeaderAnswer::NotLeader { .. } => Err(MetadataError::NoLeader {
+                reason: "another node leads, or none".to_owned(),
+            }),
+            LeaderAnswer::Failed { reason } => Err(MetadataError::NoLeader { reason }),
+        }
+    }
+
     async fn propose_until(
         &self,
         mut proposal: Proposal,
