@@ -383,8 +383,11 @@ fn what_cannot_be_kept_is_rejected_by_name() {
         r#"{"name": "nothing"}"#,
         &format!(r#"{{"name": "kept", "gauge": {{"dataPoints": [{point}]}}}}"#),
     ];
-    let (lines, _, rejections) =
-        translate(&OtlpOptions::default(), &request("", &metrics.join(",")));
+    let options = OtlpOptions {
+        deltas: Deltas::Accumulate,
+        ..OtlpOptions::default()
+    };
+    let (lines, _, rejections) = translate(&options, &request("", &metrics.join(",")));
     assert_eq!(lines, ["kept 1 1"]);
     assert_eq!(
         rejections.reasons,
@@ -504,7 +507,11 @@ async fn call(node: &Arc<FakeNode>, path: &str, headers: &[(&str, &str)], body: 
         },
         ..ApiLimits::default()
     };
-    let api = Api::new(Arc::<FakeNode>::clone(node), limits, OtlpOptions::default());
+    let options = OtlpOptions {
+        deltas: Deltas::Accumulate,
+        ..OtlpOptions::default()
+    };
+    let api = Api::new(Arc::<FakeNode>::clone(node), limits, options);
     let routes = match path.starts_with("/opentelemetry") {
         true => api.otlp_grpc(),
         false => api.http(),

@@ -20,6 +20,16 @@ pub(crate) enum Record {
     Committed(Option<LogId>),
 }
 
+impl Record {
+    /// The index of an entry.
+    pub(super) fn index(&self) -> Option<u64> {
+        match self {
+            Self::Entry(entry) => Some(entry.log_id.index),
+            _ => None,
+        }
+    }
+}
+
 struct Held {
     entry: Entry,
     bytes: usize,
@@ -101,6 +111,19 @@ impl Memory {
         held.take_while(within)
             .map(|held| held.entry.clone())
             .collect()
+    }
+
+    /// The index behind the newest entry, or behind the purge, that would be missing if entries with these indexes were added,
+    /// if one would.
+    pub(super) fn gap_before(&self, indexes: impl Iterator<Item = u64>) -> Option<u64> {
+        let mut next = self.last()?.index + 1;
+        for index in indexes {
+            if index > next {
+                return Some(next);
+            }
+            next = next.max(index + 1);
+        }
+        None
     }
 
     /// The first index that is missing between the purge and the last entry, if any is.

@@ -157,6 +157,14 @@ impl LogStore {
     }
 }
 
+/// What a leader sends to a node that once had more: its directory was replaced by an older copy of it.
+fn lacking(missing: u64) -> io::Error {
+    io::Error::other(format!(
+        "entry {missing} is missing in front of what the leader sends, so this node has lost entries that it had \
+         acknowledged; remove its data directory and let it join anew"
+    ))
+}
+
 impl RaftLogReader<Types> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -247,6 +255,14 @@ impl RaftLogStorage<Types> for LogStore {
         let mut encoded = Vec::with_capacity(records.len());
         {
             let mut memory = self.memory.lock();
+            let indexes = records.iter().filter_map(|(record, _)| record.index());
+            if let Some(missing) = memory.gap_before(indexes) {
+                return Err(storage_error(
+                    ErrorSubject::Logs,
+                    ErrorVerb::Write,
+                    &MetadataError::disk("append to the Raft log", lacking(missing)),
+                ));
+            }
             for (record, bytes) in records {
                 memory.apply(record, bytes.len());
                 encoded.push(bytes);

@@ -364,3 +364,22 @@ async fn a_purge_waits_for_no_snapshot_that_is_not_coming() {
     log.purge(log_id(1, 2)).await.unwrap();
     assert_eq!(log.purged(), Some(log_id(1, 2)));
 }
+
+#[tokio::test]
+async fn an_entry_behind_a_gap_is_refused() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk).unwrap();
+    log.blocking_append([entry(1, 0), entry(1, 1)])
+        .await
+        .unwrap();
+    let before = Model::of(&log);
+    // What a leader sends that knows of entry 2, which an older copy of the directory lacks.
+    let refused = log.blocking_append([entry(1, 3)]).await.unwrap_err();
+    assert!(refused.to_string().contains("entry 2 is missing"));
+    assert_eq!(Model::of(&log), before);
+    log.blocking_append([entry(1, 2), entry(1, 3)])
+        .await
+        .unwrap();
+    log.blocking_append([entry(2, 3)]).await.unwrap();
+    assert_eq!(Model::of(&log).next_index(), 4);
+}
