@@ -62,6 +62,13 @@ fn translate(options: &OtlpOptions, json: &str) -> (Vec<String>, WriteRequest, R
     (lines, out.request, rejections)
 }
 
+fn with_deltas(deltas: Deltas) -> OtlpOptions {
+    OtlpOptions {
+        deltas,
+        ..OtlpOptions::default()
+    }
+}
+
 fn lines_of(request: &WriteRequest) -> Vec<String> {
     let mut lines = Vec::new();
     for series in request.series() {
@@ -383,10 +390,7 @@ fn what_cannot_be_kept_is_rejected_by_name() {
         r#"{"name": "nothing"}"#,
         &format!(r#"{{"name": "kept", "gauge": {{"dataPoints": [{point}]}}}}"#),
     ];
-    let options = OtlpOptions {
-        deltas: Deltas::Accumulate,
-        ..OtlpOptions::default()
-    };
+    let options = with_deltas(Deltas::Accumulate);
     let (lines, _, rejections) = translate(&options, &request("", &metrics.join(",")));
     assert_eq!(lines, ["kept 1 1"]);
     assert_eq!(
@@ -420,13 +424,7 @@ fn deltas_are_added_up_or_stored_or_rejected() {
             .to_owned(),
     ];
     let json = request("", &metrics.join(","));
-    let of = |deltas| {
-        let options = OtlpOptions {
-            deltas,
-            ..OtlpOptions::default()
-        };
-        translate(&options, &json)
-    };
+    let of = |deltas| translate(&with_deltas(deltas), &json);
     let counted = [
         "c_total 3 2",
         "h_sum 3 6",
@@ -507,20 +505,14 @@ async fn call(node: &Arc<FakeNode>, path: &str, headers: &[(&str, &str)], body: 
         },
         ..ApiLimits::default()
     };
-    let options = OtlpOptions {
-        deltas: Deltas::Accumulate,
-        ..OtlpOptions::default()
-    };
+    let options = with_deltas(Deltas::Accumulate);
     let api = Api::new(Arc::<FakeNode>::clone(node), limits, options);
     let routes = match path.starts_with("/opentelemetry") {
         true => api.otlp_grpc(),
         false => api.http(),
     };
-    let response = routes
-        .oneshot(request.body(Body::from(body)).unwrap())
-        .await
-        .unwrap();
-    let (parts, body) = response.into_parts();
+    let request = request.body(Body::from(body)).unwrap();
+    let (parts, body) = routes.oneshot(request).await.unwrap().into_parts();
     let collected = body.collect().await.unwrap();
     Answer {
         status: parts.status.as_u16(),
