@@ -19,7 +19,7 @@ use trefoil_query_promql::{
 /// What a thread is worth, in samples read and values made: a millisecond or two. Starting one takes some ten microseconds.
 const WORK_PER_THREAD: u64 = 64 << 10;
 
-/// More do not help: memory is as slow as ever.
+/// Bounds what one part may take; more were not tried.
 const THREADS_MAX: usize = 8;
 
 static PROCESSORS: LazyLock<usize> =

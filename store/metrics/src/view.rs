@@ -180,9 +180,7 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources(tenant, range, shards)?;
-        let range = self.retained(tenant, range);
-        SeriesCursor::new(sources, matchers, range, false, SeriesOrder::Label)
+        self.cursor_in(SeriesOrder::Label, tenant, matchers, range, shards)
     }
 
     /// The same cursor in the order in which blocks store series: by metric name, job, instance, then all labels. It takes
@@ -197,13 +195,24 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources(tenant, range, shards)?;
-        let range = self.retained(tenant, range);
-        SeriesCursor::new(sources, matchers, range, false, SeriesOrder::Block)
+        self.cursor_in(SeriesOrder::Block, tenant, matchers, range, shards)
     }
 
-    /// A cursor over the same series in the same order that gives aggregates of the buckets which have a part in `range`; samples of series whose
-    /// samples cannot be aggregated. Only buckets that lie in the range are whole.
+    fn cursor_in(
+        &self,
+        order: SeriesOrder,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+    ) -> Result<SeriesCursor, MetricsError> {
+        let sources = self.sources(tenant, range, shards)?;
+        let range = self.retained(tenant, range);
+        SeriesCursor::new(sources, matchers, range, false, order)
+    }
+
+    /// A cursor over the same series, in block order too, that gives aggregates of the buckets which have a part in
+    /// `range`; samples of series whose samples cannot be aggregated. Only buckets that lie in the range are whole.
     ///
     /// # Errors
     /// [`MetricsError::DamagedBlock`].
