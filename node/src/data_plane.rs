@@ -552,6 +552,9 @@ impl DataPlane {
 }
 
 fn give_policy(engine: &MetricsEngine, policy: &StorePolicy) {
+    if policy.packs_blocks {
+        engine.pack_blocks();
+    }
     for (tenant, newest, pending) in &policy.deletions {
         engine.set_deletions(*tenant, *newest, pending.clone());
     }

@@ -6,6 +6,7 @@
 //!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
 //!   3    limits that change under a condition; questions within a tenant's limits
 //!   4    retention of single tenants and of selectors
+//!   5    blocks of packed values, which are no message, but which an older program could not open after a way back
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -21,7 +22,7 @@ use trefoil_shard::{CopyAnswerStep, Message};
 use trefoil_store_metrics::BODY_VERSION;
 
 /// The highest level that this program reads and writes.
-pub(crate) const LEVEL_MAX: u32 = 4;
+pub(crate) const LEVEL_MAX: u32 = 5;
 /// The level from which on bodies may have more than floats.
 const LEVEL_WHOLE_SAMPLES: u32 = 2;
 /// The level from which on the metadata plane has `Command::ChangeLimits`.
@@ -31,6 +32,8 @@ const LEVEL_QUESTIONS_WITHIN: u32 = 3;
 /// The level from which on single tenants and selectors may have retentions of their own. An older leader would remove what a
 /// tenant keeps longer than the cluster, and an older owner would show what a selector's cut-off hides.
 const LEVEL_OWN_RETENTIONS: u32 = 4;
+/// The level from which on there is no way back to a program that does not read blocks of packed values.
+const LEVEL_PACKED_BLOCKS: u32 = 5;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -94,6 +97,11 @@ fn waited_for(state: &State, level: u32) -> &str {
 /// Whether exemplars may be sent to owners.
 pub(crate) fn takes_exemplars(state: &State) -> bool {
     state.format_level() >= LEVEL_WHOLE_SAMPLES
+}
+
+/// Whether blocks may have packed values.
+pub(crate) fn packs_blocks(state: &State) -> bool {
+    state.format_level() >= LEVEL_PACKED_BLOCKS
 }
 
 /// The version of the first body in a message that this program cannot read, if there is one. Nothing of such a message
@@ -197,7 +205,7 @@ mod tests {
         let pushed = request.push_exemplar(labels, Some(exemplar), &limits);
         pushed.expect("a small request");
         assert_eq!(refusal(&state, &request), None, "its samples can be stored");
-        assert!(!takes_exemplars(&state));
+        assert!(!takes_exemplars(&state) && !packs_blocks(&state));
         let refused = own_retention_refusal(&state).expect("no member knows them");
         assert!(refused.contains("the cluster"), "{refused}");
     }

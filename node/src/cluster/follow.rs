@@ -6,7 +6,7 @@ use super::{
     known_deletions::{Known, KnownDeletions},
     retention::cut_off,
 };
-use crate::{clock, data_plane::StorePolicy};
+use crate::{clock, data_plane::StorePolicy, formats};
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_gossip::MemberState;
 use trefoil_model::{DeletionVersion, NodeId, TenantId, key_hash};
@@ -54,6 +54,7 @@ pub(crate) fn store_policy(
     node: NodeId,
 ) -> StorePolicy {
     let mut policy = StorePolicy {
+        packs_blocks: formats::packs_blocks(state),
         selected: selected.by_tenant,
         ..StorePolicy::default()
     };

@@ -58,9 +58,11 @@ pub(crate) struct Parts {
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
-/// What the metadata plane says of what the store must not show.
+/// What the metadata plane says to the store: above all what it must not show.
 #[derive(Clone, Default)]
 pub(crate) struct StorePolicy {
+    /// Whether new blocks have packed values.
+    pub(crate) packs_blocks: bool,
     /// By tenant, the newest deletion and those that are not forgotten.
     pub(crate) deletions: Vec<(TenantId, DeletionVersion, Vec<Deletion>)>,
     pub(crate) cut_offs: Vec<(TenantId, Millis)>,

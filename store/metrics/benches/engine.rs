@@ -145,22 +145,37 @@ fn head(criterion: &mut Criterion) {
 }
 
 fn blocks(criterion: &mut Criterion) {
-    let engine = engine();
-    let mut scraper = Scraper::new(TARGETS, 1);
-    for _ in 0..12 {
-        apply(&engine, &bodies(&mut scraper, 40));
-        flush(&engine);
+    for is_packed in [false, true] {
+        let engine = engine();
+        if is_packed {
+            engine.pack_blocks();
+        }
+        let values = if is_packed { "packed" } else { "varints" };
+        blocks_of(criterion, &engine, values);
     }
-    report("12 flushes of 40 scrapes", &engine);
+}
+
+/// What blocks with values in this form cost.
+fn blocks_of(criterion: &mut Criterion, engine: &MetricsEngine, values: &str) {
+    let mut scraper = Scraper::new(TARGETS, 1);
+    let mut flushing = std::time::Duration::ZERO;
+    for _ in 0..12 {
+        apply(engine, &bodies(&mut scraper, 40));
+        let started = std::time::Instant::now();
+        flush(engine);
+        flushing += started.elapsed();
+    }
+    report(&format!("12 flushes of 40 scrapes, {values}"), engine);
     let started = std::time::Instant::now();
     let outcome = engine
         .merge_once(Millis::MAX)
         .expect("sound blocks")
         .expect("twelve blocks");
     let nanoseconds = started.elapsed().as_nanos() as f64 / outcome.samples as f64;
-    eprintln!("merge: {nanoseconds:.0} ns per sample");
-    report("one merged window", &engine);
-    let mut group = criterion.benchmark_group("select");
+    let flushing = flushing.as_nanos() as f64 / outcome.samples as f64;
+    eprintln!("flush: {flushing:.0} ns per sample, merge: {nanoseconds:.0}");
+    report(&format!("one merged window, {values}"), engine);
+    let mut group = criterion.benchmark_group(format!("select, {values}"));
     group.sample_size(10);
     let name = |metric: &str| Matcher::equal("__name__", metric);
     let cases = [
@@ -181,10 +196,10 @@ fn blocks(criterion: &mut Criterion) {
     };
     for (case, matchers) in cases {
         for (span, range) in [("5 min", range(5)), ("2 h", window)] {
-            let samples = count(&engine, &matchers, range);
+            let samples = count(engine, &matchers, range);
             group.throughput(Throughput::Elements(samples as u64));
             group.bench_function(format!("{case}, {span}"), |b| {
-                b.iter(|| count(&engine, &matchers, range))
+                b.iter(|| count(engine, &matchers, range))
             });
         }
     }

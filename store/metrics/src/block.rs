@@ -58,11 +58,34 @@ use trefoil_store_blocks::BlockId;
 
 const MAGIC: [u8; 8] = *b"TREFOILM";
 
-/// The newest version that this program reads and writes.
-pub(crate) const BLOCK_VERSION: u8 = 2;
+/// The version of a block's format.
+///
+/// | | plain | mixed |
+/// |---|---|---|
+/// | values in varints | 1 | 2 |
+/// | values packed | 3 | 4 |
+///
+/// A plain block holds nothing but floats: programs before native histograms read version 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockVersion(u8);
 
-/// The version of a block that holds nothing but floats: what programs before native histograms read.
-pub(crate) const BLOCK_VERSION_PLAIN: u8 = 1;
+impl BlockVersion {
+    /// The newest one that this program reads and writes.
+    pub(crate) const MAX: Self = Self::new(false, true);
+
+    pub(crate) const fn new(is_plain: bool, is_packed: bool) -> Self {
+        Self(1 + !is_plain as u8 + 2 * is_packed as u8)
+    }
+
+    /// Whether all series have only numbers without start timestamps.
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 % 2 == 1
+    }
+
+    const fn is_packed(self) -> bool {
+        self.0 > 2
+    }
+}
 
 const HEADER_BYTES: usize = 16;
 const TRAILER_BYTES: usize = 32;

@@ -32,6 +32,7 @@ pub(crate) use readers::BlockReaders;
 pub(crate) use unselected::Unselected;
 
 use crate::MetricsError;
+use crate::block::BlockVersion;
 use crate::body::{Body, BodyReader};
 use crate::deletion::{Deletion, SelectedCutOff};
 use crate::exemplars::{Exemplars, FoundExemplar};
@@ -41,7 +42,7 @@ use limited::Limited;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use trefoil_model::{DeletionVersion, Millis, ShardSet, Signal, TenantId, TimeRange, Window};
 use trefoil_store_blocks::{BlockId, Manifest, ManifestEdit, VisibleBlock};
 
@@ -140,6 +141,8 @@ pub struct MetricsEngine {
     digests: Arc<DigestCache>,
     unselected: Arc<Unselected>,
     exemplars: Arc<Exemplars>,
+    /// Whether new blocks have packed values.
+    packs: AtomicBool,
 }
 
 impl MetricsEngine {
@@ -153,6 +156,7 @@ impl MetricsEngine {
         Ok(Self {
             readers: Arc::new(BlockReaders::new(Arc::clone(&manifest))),
             exemplars: Arc::new(Exemplars::new(options.exemplars_per_tenant)),
+            packs: AtomicBool::new(false),
             manifest,
             options,
             heads: RwLock::default(),
@@ -166,6 +170,16 @@ impl MetricsEngine {
             digests: Arc::default(),
             unselected: Arc::default(),
         })
+    }
+
+    /// From now on blocks are written with packed values, which older programs cannot read.
+    pub fn pack_blocks(&self) {
+        self.packs.store(true, Ordering::Relaxed);
+    }
+
+    /// Of new blocks.
+    fn block_version(&self, is_plain: bool) -> BlockVersion {
+        BlockVersion::new(is_plain, self.packs.load(Ordering::Relaxed))
     }
 
     /// Applies the series of `accepted` in the body of a parcel whose record ends at journal position

@@ -26,6 +26,7 @@ mod histogram;
 mod known;
 mod matcher;
 mod order;
+mod packed;
 mod postings;
 mod rows;
 mod value;

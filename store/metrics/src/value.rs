@@ -13,8 +13,11 @@
 //! A mantissa m with d decimals stands for `m / 10^d`; both are exact integers in a double, so the
 //! division gives the same bits on every machine. NaN, infinities and -0 are exceptions, with the
 //! previous mantissa in their place; any other value that is not decimal makes the column `xor`.
+//!
+//! Blocks of newer versions have `packed` columns in place of kinds 1 to 3.
 
 use crate::body::{unzigzag, zigzag};
+use crate::packed::{Bits, KIND_PACKED, KIND_PACKED_DELTA2, Packer, unpack};
 use crate::rows::read_short;
 use trefoil_model::{read_varint, write_varint};
 
@@ -69,15 +72,33 @@ pub(crate) struct ValueEncoder {
     exceptions: Vec<(usize, u64)>,
     delta: Vec<u8>,
     delta2: Vec<u8>,
+    packer: Packer,
+}
+
+/// Where coded columns go.
+#[derive(Debug)]
+pub(crate) struct Coded<'a> {
+    pub(crate) content: &'a mut Vec<u8>,
+    /// The section of bits of packed columns; without it there are none.
+    pub(crate) bits: Option<&'a mut Vec<u8>>,
 }
 
 impl ValueEncoder {
+    /// Appends the coded column of `values`, which has at least one, and is not packed.
+    pub(crate) fn encode(&mut self, values: &[f64], content: &mut Vec<u8>) {
+        let bits = None;
+        self.encode_to(values, &mut Coded { content, bits });
+    }
+
     /// Appends the coded column of `values`, which has at least one.
-    pub(crate) fn encode(&mut self, values: &[f64], out: &mut Vec<u8>) {
+    pub(crate) fn encode_to(&mut self, values: &[f64], coded: &mut Coded<'_>) {
+        let out = &mut *coded.content;
         let first = values[0].to_bits();
         if values.iter().all(|value| value.to_bits() == first) {
             out.push(KIND_CONSTANT);
             out.extend_from_slice(&first.to_le_bytes());
+        } else if let Some(bits) = &mut coded.bits {
+            self.packer.pack(values, out, bits);
         } else if let Some(decimals) = self.find_mantissas(values) {
             self.write_mantissas(decimals, out);
         } else {
@@ -128,18 +149,47 @@ impl ValueEncoder {
         let second = self.delta2.len() < self.delta.len();
         out.push(if second { KIND_DELTA2 } else { KIND_DELTA });
         out.push(decimals);
-        write_varint(out, self.exceptions.len() as u64);
-        let mut next = 0;
-        for &(position, bits) in &self.exceptions {
-            write_varint(out, (position - next) as u64);
-            out.extend_from_slice(&bits.to_le_bytes());
-            next = position;
-        }
+        write_exceptions(&self.exceptions, out);
         out.extend_from_slice(if second { &self.delta2 } else { &self.delta });
     }
 }
 
-fn is_exception(value: f64) -> bool {
+/// Writes the positions and bits of values that have no mantissa.
+pub(crate) fn write_exceptions(exceptions: &[(usize, u64)], out: &mut Vec<u8>) {
+    write_varint(out, exceptions.len() as u64);
+    let mut next = 0;
+    for &(position, bits) in exceptions {
+        write_varint(out, (position - next) as u64);
+        out.extend_from_slice(&bits.to_le_bytes());
+        next = position;
+    }
+}
+
+/// Goes behind exceptions, which [`apply_exceptions`] takes.
+pub(crate) fn skip_exceptions<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let start = *at;
+    for _ in 0..read_varint(bytes, at)? {
+        read_varint(bytes, at)?;
+        *at += 8;
+    }
+    bytes.get(start..*at)
+}
+
+/// Puts exceptions in their places; `None` when one has no place.
+pub(crate) fn apply_exceptions(exceptions: &[u8], values: &mut [f64]) -> Option<()> {
+    let (mut at, mut position) = (0, 0usize);
+    for _ in 0..read_varint(exceptions, &mut at)? {
+        let gap = usize::try_from(read_varint(exceptions, &mut at)?).ok()?;
+        position = position.checked_add(gap)?;
+        let bits = u64::from_le_bytes(*exceptions.get(at..)?.first_chunk()?);
+        at += 8;
+        *values.get_mut(position)? = f64::from_bits(bits);
+    }
+    Some(())
+}
+
+/// Whether a value has no mantissa of a decimal whatever its size.
+pub(crate) fn is_exception(value: f64) -> bool {
     !value.is_finite() || value.to_bits() == (-0.0f64).to_bits()
 }
 
@@ -199,8 +249,19 @@ pub(crate) fn constant(bytes: &[u8]) -> Option<f64> {
     }
 }
 
-/// Appends `count` values of a coded column to `out`; `None` when `bytes` is not exactly such a column.
+/// Appends `count` values of a column that is not packed to `out`; `None` when `bytes` is not exactly such a column.
 pub(crate) fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Option<()> {
+    decode_coded(bytes, count, &mut Bits::default(), out)
+}
+
+/// Appends `count` values of a coded column to `out`; `None` when `bytes`, with what it takes of `bits`, is not exactly such a
+/// column.
+pub(crate) fn decode_coded(
+    bytes: &[u8],
+    count: usize,
+    bits: &mut Bits<'_>,
+    out: &mut Vec<f64>,
+) -> Option<()> {
     let (&kind, rest) = bytes.split_first()?;
     match kind {
         KIND_CONSTANT => {
@@ -210,6 +271,7 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> O
         KIND_DELTA => decode_mantissas(rest, count, out, false),
         KIND_DELTA2 => decode_mantissas(rest, count, out, true),
         KIND_XOR => decode_xor(rest, count, out),
+        KIND_PACKED..=KIND_PACKED_DELTA2 => unpack((kind, rest), count, bits, out),
         _ => None,
     }
 }
@@ -217,12 +279,7 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> O
 fn decode_mantissas(bytes: &[u8], count: usize, out: &mut Vec<f64>, second: bool) -> Option<()> {
     let power = *POWERS.get(usize::from(*bytes.first()?))?;
     let mut at = 1;
-    let exceptions = read_varint(bytes, &mut at)?;
-    let exceptions_at = at;
-    for _ in 0..exceptions {
-        read_varint(bytes, &mut at)?;
-        at += 8;
-    }
+    let exceptions = skip_exceptions(bytes, &mut at)?;
     // Every value takes a byte at least: a count that lies costs no memory.
     if bytes.len().checked_sub(at)? < count {
         return None;
@@ -243,16 +300,7 @@ fn decode_mantissas(bytes: &[u8], count: usize, out: &mut Vec<f64>, second: bool
     if at != bytes.len() {
         return None;
     }
-    let mut at = exceptions_at;
-    let mut position = 0usize;
-    for _ in 0..exceptions {
-        let gap = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
-        position = position.checked_add(gap)?;
-        let bits = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
-        at += 8;
-        *out.get_mut(start.checked_add(position)?)? = f64::from_bits(bits);
-    }
-    Some(())
+    apply_exceptions(exceptions, &mut out[start..])
 }
 
 fn decode_xor(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Option<()> {

@@ -1,16 +1,19 @@
 //! Pieces of values: where each series' values and timestamps are.
 
 use super::mixed::{KIND_MIXED, decode_mixed};
-use super::{BLOCK_VERSION_PLAIN, Cursor};
+use super::{BlockVersion, Cursor};
 use crate::body::unzigzag;
 use crate::columns::{Column, SampleSlice};
-use crate::value::{constant, decode_values};
+use crate::packed::{BITS_PADDING, Bits};
+use crate::value::{constant, decode_coded};
 use trefoil_model::Millis;
 
 /// A piece of values, decompressed. Its series can be had in any order.
 #[derive(Debug)]
 pub(super) struct DataPiece {
     content: Vec<u8>,
+    /// Of packed values, with the padding behind them.
+    bits: Vec<u8>,
     /// Where the values begin in `content`.
     values: u32,
     series: Vec<Entry>,
@@ -23,6 +26,8 @@ struct Entry {
     back: u32,
     /// Where the values end in `content`; they begin where those of the series before end.
     end: u32,
+    /// The same of its bits.
+    bits_end: u32,
 }
 
 /// A series of a piece.
@@ -32,28 +37,35 @@ pub(super) struct DataSeries<'a> {
     front: usize,
     back: usize,
     values: &'a [u8],
+    /// All bits of the piece, and where its own begin and end.
+    bits: (&'a [u8], usize, usize),
 }
 
 impl DataPiece {
-    /// Reads a piece of `series` series, of which there is one at least; `None` when it is malformed.
-    pub(super) fn read(content: Vec<u8>, series: u32) -> Option<Self> {
+    /// Reads a piece of `series` series, of which there is one at least; `None` when it is malformed. Packed values
+    /// have `bits`.
+    pub(super) fn read(content: Vec<u8>, bits: Option<&[u8]>, series: u32) -> Option<Self> {
         let mut cursor = Cursor::new(&content);
         // Each has four bytes at least, so a count that lies costs no memory.
         if cursor.varint()? != u64::from(series) || content.len() / 4 < series as usize {
             return None;
         }
         let (mut entries, mut column) = (Vec::with_capacity(series as usize), 0u32);
-        let mut end = 0u32;
+        let (mut end, mut bits_end) = (0u32, 0u32);
         for _ in 0..series {
             let step = unzigzag(cursor.varint()?);
             column = u32::try_from(i64::from(column).checked_add(step)?).ok()?;
             let (front, back) = (cursor.small()?, cursor.small()?);
             end = end.checked_add(cursor.small()?)?;
+            if bits.is_some() {
+                bits_end = bits_end.checked_add(cursor.small()?)?;
+            }
             entries.push(Entry {
                 column,
                 front,
                 back,
                 end,
+                bits_end,
             });
         }
         let values = u32::try_from(cursor.at).ok()?;
@@ -61,9 +73,14 @@ impl DataPiece {
             entry.end = entry.end.checked_add(values)?;
         }
         // What stands behind the last values belongs to nobody.
+        let bits = bits.unwrap_or_default();
         let end = entries.last()?.end as usize;
-        (end == content.len()).then_some(Self {
+        if end != content.len() || bits_end as usize != bits.len() {
+            return None;
+        }
+        Some(Self {
             content,
+            bits: [bits, &[0; BITS_PADDING]].concat(),
             values,
             series: entries,
         })
@@ -71,7 +88,7 @@ impl DataPiece {
 
     /// Memory held, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.content.capacity() + self.series.capacity() * size_of::<Entry>()
+        self.content.capacity() + self.bits.capacity() + self.series.capacity() * size_of::<Entry>()
     }
 
     /// The series at this place of the piece.
@@ -81,20 +98,28 @@ impl DataPiece {
     pub(super) fn series(&self, place: u32) -> DataSeries<'_> {
         let place = place as usize;
         let entry = self.series[place];
-        let start = match place.checked_sub(1) {
-            Some(before) => self.series[before].end,
-            None => self.values,
+        let (start, bits_start) = match place.checked_sub(1) {
+            Some(before) => (self.series[before].end, self.series[before].bits_end),
+            None => (self.values, 0),
         };
         DataSeries {
             column: entry.column,
             front: entry.front as usize,
             back: entry.back as usize,
             values: &self.content[start as usize..entry.end as usize],
+            bits: (&self.bits, bits_start as usize, entry.bits_end as usize),
         }
     }
 }
 
 impl DataSeries<'_> {
+    fn decode_floats(&self, count: usize, out: &mut Vec<f64>) -> Option<()> {
+        let (bytes, start, end) = self.bits;
+        let mut bits = Bits::new(bytes, start, end);
+        decode_coded(self.values, count, &mut bits, out)?;
+        bits.is_empty().then_some(())
+    }
+
     /// Its timestamps among those of its column; `None` when there are none.
     pub(super) fn cut<'c>(&self, column: &'c [Millis]) -> Option<&'c [Millis]> {
         let end = column.len().checked_sub(self.back)?;
@@ -114,7 +139,7 @@ impl DataSeries<'_> {
         match constant(self.values) {
             Some(value) => values.resize(before + end - start, value),
             None => {
-                decode_values(self.values, timestamps.len(), values)?;
+                self.decode_floats(timestamps.len(), values)?;
                 values.truncate(before + end);
                 values.drain(before..before + start);
             }
@@ -130,7 +155,7 @@ impl DataSeries<'_> {
         &self,
         timestamps: &'c [Millis],
         (start, end): (usize, usize),
-        version: u8,
+        version: BlockVersion,
         memory: &'c mut Column,
     ) -> Option<SampleSlice<'c>> {
         memory.clear();
@@ -141,11 +166,14 @@ impl DataSeries<'_> {
                 ..memory.slice()
             });
         }
-        if self.values.first() != Some(&KIND_MIXED) || version == BLOCK_VERSION_PLAIN {
-            decode_values(self.values, timestamps.len(), &mut memory.values)?;
+        if self.values.first() != Some(&KIND_MIXED) || version.is_plain() {
+            self.decode_floats(timestamps.len(), &mut memory.values)?;
         } else {
             memory.timestamps.extend_from_slice(timestamps);
-            decode_mixed(self.values, memory)?;
+            let (bytes, start, end) = self.bits;
+            let mut bits = Bits::new(bytes, start, end);
+            decode_mixed(self.values, &mut bits, memory)?;
+            bits.is_empty().then_some(())?;
         }
         let all = SampleSlice {
             timestamps,

@@ -17,8 +17,9 @@
 use crate::body::{unzigzag, zigzag};
 use crate::columns::{Column, SampleSlice};
 use crate::histogram::{Layout, write_layout};
+use crate::packed::Bits;
 use crate::rows::text_end;
-use crate::value::{HISTOGRAM_BITS, ValueEncoder, decode_values};
+use crate::value::{Coded, HISTOGRAM_BITS, ValueEncoder, decode_coded};
 use std::sync::Arc;
 use trefoil_model::histogram::BUCKETS_STORED_MAX;
 use trefoil_model::{Histogram, read_varint, write_varint};
@@ -30,15 +31,16 @@ pub(super) const KIND_MIXED: u8 = 4;
 pub(super) fn encode_mixed(
     encoder: &mut ValueEncoder,
     samples: SampleSlice<'_>,
-    out: &mut Vec<u8>,
+    coded: &mut Coded<'_>,
 ) {
+    let out = &mut *coded.content;
     out.push(KIND_MIXED);
     write_starts(samples, out);
     write_kinds(samples, out);
     let all = samples.iter();
     let floats = all.filter(|sample| sample.histogram.is_none());
     let floats: Vec<f64> = floats.map(|sample| sample.value).collect();
-    write_part(encoder, &floats, out);
+    write_part(encoder, &floats, coded);
     let histograms: Vec<&Histogram> = samples.histograms.iter().flatten().map(|h| &**h).collect();
     if histograms.is_empty() {
         return;
@@ -52,6 +54,7 @@ pub(super) fn encode_mixed(
             _ => layouts.push((1, layout)),
         }
     }
+    let out = &mut *coded.content;
     write_varint(out, layouts.len() as u64);
     let mut buckets = Vec::new();
     let mut rest = &histograms[..];
@@ -73,18 +76,22 @@ pub(super) fn encode_mixed(
         |h: &Histogram| h.sum,
     ] {
         let column: Vec<f64> = histograms.iter().map(|h| number(h)).collect();
-        write_part(encoder, &column, out);
+        write_part(encoder, &column, coded);
     }
-    write_part(encoder, &buckets, out);
+    write_part(encoder, &buckets, coded);
 }
 
-fn write_part(encoder: &mut ValueEncoder, values: &[f64], out: &mut Vec<u8>) {
+fn write_part(encoder: &mut ValueEncoder, values: &[f64], coded: &mut Coded<'_>) {
     let mut part = Vec::new();
     if !values.is_empty() {
-        encoder.encode(values, &mut part);
+        let part = &mut Coded {
+            content: &mut part,
+            bits: coded.bits.as_deref_mut(),
+        };
+        encoder.encode_to(values, part);
     }
-    write_varint(out, part.len() as u64);
-    out.extend_from_slice(&part);
+    write_varint(coded.content, part.len() as u64);
+    coded.content.extend_from_slice(&part);
 }
 
 fn write_starts(samples: SampleSlice<'_>, out: &mut Vec<u8>) {
@@ -118,7 +125,7 @@ fn write_kinds(samples: SampleSlice<'_>, out: &mut Vec<u8>) {
 }
 
 /// Reads the mixed column of `into`'s timestamps into its other columns, which are empty. `None` when it is malformed.
-pub(super) fn decode_mixed(bytes: &[u8], into: &mut Column) -> Option<()> {
+pub(super) fn decode_mixed(bytes: &[u8], bits: &mut Bits<'_>, into: &mut Column) -> Option<()> {
     let count = into.timestamps.len();
     let mut at = 1;
     read_starts(bytes, &mut at, into)?;
@@ -134,10 +141,11 @@ pub(super) fn decode_mixed(bytes: &[u8], into: &mut Column) -> Option<()> {
     }
     let histogram_count: usize = runs.iter().skip(1).step_by(2).sum();
     let mut floats = Vec::new();
-    read_part(bytes, &mut at, count - histogram_count, &mut floats)?;
+    let place = &mut Place { bytes, at, bits };
+    read_part(place, count - histogram_count, &mut floats)?;
     let histograms = match histogram_count {
         0 => Vec::new(),
-        _ => read_histograms(bytes, &mut at, histogram_count)?,
+        _ => read_histograms(place, histogram_count)?,
     };
     let (mut floats, mut histograms) = (floats.into_iter(), histograms.into_iter());
     for (place, run) in runs.into_iter().enumerate() {
@@ -154,7 +162,7 @@ pub(super) fn decode_mixed(bytes: &[u8], into: &mut Column) -> Option<()> {
     if histogram_count > 0 {
         into.histograms.resize(count, None);
     }
-    (at == bytes.len()).then_some(())
+    (place.at == bytes.len()).then_some(())
 }
 
 /// A number of things that take at least a byte each.
@@ -181,20 +189,28 @@ fn read_starts(bytes: &[u8], at: &mut usize, into: &mut Column) -> Option<()> {
     (runs == 0 || into.starts.len() == count).then_some(())
 }
 
+/// How far a column is read.
+struct Place<'p, 'b> {
+    bytes: &'p [u8],
+    at: usize,
+    bits: &'p mut Bits<'b>,
+}
+
 /// Reads a part of `count` values.
-fn read_part(bytes: &[u8], at: &mut usize, count: usize, out: &mut Vec<f64>) -> Option<()> {
-    let end = text_end(bytes, *at)?;
-    let length = usize::try_from(read_varint(bytes, at)?).ok()?;
-    let part = &bytes[end - length..end];
-    *at = end;
+fn read_part(place: &mut Place<'_, '_>, count: usize, out: &mut Vec<f64>) -> Option<()> {
+    let end = text_end(place.bytes, place.at)?;
+    let length = usize::try_from(read_varint(place.bytes, &mut place.at)?).ok()?;
+    let part = &place.bytes[end - length..end];
+    place.at = end;
     match (count, length) {
         (0, 0) => Some(()),
         (0, _) | (_, 0) => None,
-        _ => decode_values(part, count, out),
+        _ => decode_coded(part, count, place.bits, out),
     }
 }
 
-fn read_histograms(bytes: &[u8], at: &mut usize, count: usize) -> Option<Vec<Arc<Histogram>>> {
+fn read_histograms(place: &mut Place<'_, '_>, count: usize) -> Option<Vec<Arc<Histogram>>> {
+    let (bytes, at) = (place.bytes, &mut place.at);
     let mut layouts: Vec<(usize, Layout)> = Vec::new();
     let (mut total, mut bucket_count) = (0usize, 0usize);
     for _ in 0..in_bytes(read_varint(bytes, at)?, bytes, *at)? {
@@ -213,7 +229,7 @@ fn read_histograms(bytes: &[u8], at: &mut usize, count: usize) -> Option<Vec<Arc
     }
     let mut columns = [const { Vec::new() }; 4];
     for (column, length) in columns.iter_mut().zip([count, count, count, bucket_count]) {
-        read_part(bytes, at, length, column)?;
+        read_part(place, length, column)?;
     }
     let [counts, zero_counts, sums, buckets] = columns;
     let mut histograms = Vec::with_capacity(count);
@@ -237,6 +253,7 @@ fn read_histograms(bytes: &[u8], at: &mut usize, count: usize) -> Option<Vec<Arc
 mod tests {
     use super::*;
     use crate::histogram::{pack, tests::random_histogram};
+    use crate::packed::BITS_PADDING;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     fn random_column(random: &mut StdRng) -> Column {
@@ -261,8 +278,34 @@ mod tests {
 
     fn encode(column: &Column) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_mixed(&mut ValueEncoder::default(), column.slice(), &mut bytes);
+        let coded = &mut Coded {
+            content: &mut bytes,
+            bits: None,
+        };
+        encode_mixed(&mut ValueEncoder::default(), column.slice(), coded);
         bytes
+    }
+
+    /// The column with packed values, and their bits with the padding.
+    fn encode_packed(column: &Column) -> (Vec<u8>, Vec<u8>) {
+        let (mut bytes, mut bits) = (Vec::new(), Vec::new());
+        let coded = &mut Coded {
+            content: &mut bytes,
+            bits: Some(&mut bits),
+        };
+        encode_mixed(&mut ValueEncoder::default(), column.slice(), coded);
+        bits.extend([0; BITS_PADDING]);
+        (bytes, bits)
+    }
+
+    fn decode(bytes: &[u8], into: &mut Column) -> Option<()> {
+        decode_mixed(bytes, &mut Bits::default(), into)
+    }
+
+    fn decode_packed(bytes: &[u8], bits: &[u8], into: &mut Column) -> Option<()> {
+        let mut bits = Bits::new(bits, 0, bits.len() - BITS_PADDING);
+        decode_mixed(bytes, &mut bits, into)?;
+        bits.is_empty().then_some(())
     }
 
     fn content(column: &Column) -> Vec<(u64, Vec<u8>, i64)> {
@@ -285,8 +328,12 @@ mod tests {
                 timestamps: column.timestamps.clone(),
                 ..Column::default()
             };
-            decode_mixed(&encode(&column), &mut back).expect("what was written");
+            let mut packed_back = back.clone();
+            decode(&encode(&column), &mut back).expect("what was written");
             assert_eq!(content(&back), content(&column));
+            let (bytes, bits) = encode_packed(&column);
+            decode_packed(&bytes, &bits, &mut packed_back).expect("what was packed");
+            assert_eq!(content(&packed_back), content(&column));
         }
     }
 
@@ -295,7 +342,11 @@ mod tests {
         let mut random = StdRng::seed_from_u64(2);
         for _ in 0..20_000 {
             let column = random_column(&mut random);
-            let mut bytes = encode(&column);
+            let packed = random.random_bool(0.5);
+            let (mut bytes, bits) = match packed {
+                true => encode_packed(&column),
+                false => (encode(&column), vec![0; BITS_PADDING]),
+            };
             let at = random.random_range(1..bytes.len());
             match random.random_range(0..3) {
                 0 => bytes[at] = random.random(),
@@ -306,7 +357,7 @@ mod tests {
                 timestamps: column.timestamps.clone(),
                 ..Column::default()
             };
-            if decode_mixed(&bytes, &mut back).is_some() {
+            if decode_packed(&bytes, &bits, &mut back).is_some() {
                 assert_eq!(back.values.len(), column.values.len());
                 assert_eq!(back.slice().iter().count(), column.values.len());
             }

@@ -9,8 +9,8 @@ use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
 use super::kept::KeptPieces;
 use super::label_index::read_page;
 use super::{
-    BLOCK_VERSION, BLOCK_VERSION_PLAIN, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX,
-    Pointer, SHARDS_PER_PIECE, TRAILER_BYTES, damaged,
+    BlockVersion, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
+    TRAILER_BYTES, damaged,
 };
 use crate::MetricsError;
 use crate::body::{MetricMetadata, read_metadata};
@@ -39,7 +39,7 @@ static DECOMPRESSORS: Mutex<Vec<Decompressor<'static>>> = Mutex::new(Vec::new())
 /// An open block. Shared by all queries that see it.
 pub(crate) struct BlockReader {
     id: BlockId,
-    version: u8,
+    version: BlockVersion,
     file: BlockFile,
     footer: Footer,
     directories: Vec<OnceLock<Arc<Directory>>>,
@@ -63,7 +63,7 @@ impl BlockReader {
     }
 
     /// The version of its format.
-    pub(crate) fn version(&self) -> u8 {
+    pub(crate) fn version(&self) -> BlockVersion {
         self.version
     }
 
@@ -117,14 +117,28 @@ impl BlockReader {
     fn piece(&self, pointer: Pointer, piece: &'static str) -> Result<Vec<u8>, MetricsError> {
         read_piece(self.id, &self.file, pointer, piece)
     }
+
+    fn data(&self, pointer: Pointer, series: u32) -> Result<DataPiece, MetricsError> {
+        let bad = || damaged(self.id, "data");
+        if !self.version.is_packed() {
+            let content = self.piece(pointer, "data")?;
+            return DataPiece::read(content, None, series).ok_or_else(bad);
+        }
+        let bytes = read_bytes(self.id, &self.file, pointer, "data")?;
+        let mut cursor = Cursor::new(&bytes);
+        let length = cursor.varint().and_then(|n| usize::try_from(n).ok());
+        let frame = length.and_then(|n| cursor.take(n)).ok_or_else(bad)?;
+        let content = read_content(self.id, frame, pointer, "data")?;
+        DataPiece::read(content, Some(&bytes[cursor.at..]), series).ok_or_else(bad)
+    }
 }
 
 /// The version of the format, and the footer.
-fn read_footer(id: BlockId, file: &BlockFile) -> Result<(u8, Footer), MetricsError> {
-    let versions = BLOCK_VERSION_PLAIN..=BLOCK_VERSION;
+fn read_footer(id: BlockId, file: &BlockFile) -> Result<(BlockVersion, Footer), MetricsError> {
+    let versions = 1..=BlockVersion::MAX.0;
     let (version, content) = read_frame(id, file, MAGIC, versions)?;
     let footer = Footer::read(&content).ok_or_else(|| damaged(id, "footer"))?;
-    Ok((version, footer))
+    Ok((BlockVersion(version), footer))
 }
 
 /// Reads header and trailer of a file of pieces: the version of the format, and the footer's content.
@@ -179,17 +193,39 @@ pub(super) fn read_piece(
     pointer: Pointer,
     piece: &'static str,
 ) -> Result<Vec<u8>, MetricsError> {
+    let frame = read_bytes(id, file, pointer, piece)?;
+    read_content(id, &frame, pointer, piece)
+}
+
+/// The bytes of a piece as they stand in the file.
+fn read_bytes(
+    id: BlockId,
+    file: &BlockFile,
+    pointer: Pointer,
+    piece: &'static str,
+) -> Result<Vec<u8>, MetricsError> {
     let content = pointer.content as usize;
     let end = pointer.offset.checked_add(u64::from(pointer.length));
     if content > PIECE_CONTENT_BYTES_MAX || end.is_none_or(|end| end > file.length()) {
         return Err(damaged(id, piece));
     }
-    let mut frame = vec![0; pointer.length as usize];
-    let read = file.read_exact_at(&mut frame, pointer.offset);
-    if read.is_err() || crc32c::crc32c(&frame) != pointer.crc {
+    let mut bytes = vec![0; pointer.length as usize];
+    let read = file.read_exact_at(&mut bytes, pointer.offset);
+    if read.is_err() || crc32c::crc32c(&bytes) != pointer.crc {
         return Err(damaged(id, piece));
     }
-    let bytes = decompress(&frame, content).map_err(MetricsError::Compression)?;
+    Ok(bytes)
+}
+
+/// The content of a piece's frame.
+fn read_content(
+    id: BlockId,
+    frame: &[u8],
+    pointer: Pointer,
+    piece: &'static str,
+) -> Result<Vec<u8>, MetricsError> {
+    let content = pointer.content as usize;
+    let bytes = decompress(frame, content).map_err(MetricsError::Compression)?;
     bytes
         .filter(|bytes| bytes.len() == content)
         .ok_or_else(|| damaged(id, piece))
@@ -232,7 +268,7 @@ impl TenantReader {
 
     /// Whether the block's format has only numbers without start timestamps.
     pub(crate) fn is_plain(&self) -> bool {
-        self.block.version == BLOCK_VERSION_PLAIN
+        self.block.version.is_plain()
     }
 
     fn damaged(&self, piece: &'static str) -> MetricsError {
@@ -246,10 +282,18 @@ impl TenantReader {
         bytes: impl FnOnce(&T) -> usize,
         decode: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Result<Arc<T>, MetricsError> {
-        let read = || {
+        self.kept_or_read(pointer, bytes, || {
             let content = self.block.piece(pointer, name)?;
             decode(content).ok_or_else(|| self.damaged(name))
-        };
+        })
+    }
+
+    fn kept_or_read<T: Any + Send + Sync>(
+        &self,
+        pointer: Pointer,
+        bytes: impl FnOnce(&T) -> usize,
+        read: impl FnOnce() -> Result<T, MetricsError>,
+    ) -> Result<Arc<T>, MetricsError> {
         match &self.kept {
             Some(kept) => kept.get_or_read((self.block.id, pointer.offset), bytes, read),
             None => read().map(Arc::new),
@@ -393,9 +437,8 @@ impl TenantReader {
                 .ok_or_else(|| self.damaged("data"))?;
             let (first, things) = (directory.data.first[piece], directory.data.things(piece));
             let pointer = directory.data.pointers[piece];
-            let data = self.piece((pointer, "data"), DataPiece::bytes, |content| {
-                DataPiece::read(content, things)
-            })?;
+            let read = || self.block.data(pointer, things);
+            let data = self.kept_or_read(pointer, DataPiece::bytes, read)?;
             while let Some(number) = wanted.next_if(|number| *number < first + things) {
                 let series = data.series(number - first);
                 let (columns, index) = self.columns(series.column)?;

@@ -1,7 +1,7 @@
 //! Blocks: round trips, selection, damage in every byte, golden bytes (drawn in
 //! docs/formats/metrics-block.md).
 
-use super::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockReader, BlockWriter};
+use super::{BlockReader, BlockVersion, BlockWriter};
 use crate::body::{MetricMetadata, MetricType};
 use crate::columns::SampleSlice;
 use crate::order::write_block_key;
@@ -66,14 +66,20 @@ fn block_key(labels: &Labels) -> Vec<u8> {
     key
 }
 
-fn write(tenants: &Tenants) -> Written {
+/// With values in varints, and packed.
+const VERSIONS: [BlockVersion; 2] = [
+    BlockVersion::new(true, false),
+    BlockVersion::new(true, true),
+];
+
+fn write(tenants: &Tenants, version: BlockVersion) -> Written {
     let disk = Arc::new(SimulatedDisk::new(1));
     let dir = Path::new("blocks");
     let options = ManifestOptions::default();
     let (manifest, _) = Manifest::open(Arc::clone(&disk) as Arc<dyn Disk>, dir, options).unwrap();
     let id = manifest.reserve_block();
     let file = manifest.create_file(id, "data").unwrap();
-    let mut writer = BlockWriter::new(file, range(), 1, BLOCK_VERSION_PLAIN).unwrap();
+    let mut writer = BlockWriter::new(file, range(), 1, version).unwrap();
     for (tenant, series) in tenants {
         writer.begin_tenant(*tenant, DeletionVersion(5)).unwrap();
         let mut order: Vec<&Series> = series.iter().collect();
@@ -212,7 +218,7 @@ fn what_is_written_is_found() {
     let some_shards: ShardSet = [1, 2, 5].map(ShardId).into_iter().collect();
     for seed in 0..30 {
         let tenants = random_tenants(seed);
-        let file = write(&tenants);
+        let file = write(&tenants, VERSIONS[seed as usize % 2]);
         let cut = TimeRange {
             start: START + 100_000,
             end: START + 300_000,
@@ -248,9 +254,13 @@ fn what_is_written_is_found() {
 
 #[test]
 fn damage_is_an_error_or_in_unused_bytes() {
+    VERSIONS.into_iter().for_each(damage_every_byte);
+}
+
+fn damage_every_byte(version: BlockVersion) {
     let mut tenants = random_tenants(3);
     tenants.retain(|tenant, _| *tenant == TenantId(0));
-    let file = write(&tenants);
+    let file = write(&tenants, version);
     let right = select(&file, TenantId(0), &[], &ShardSet::all(4), range()).unwrap();
     let length = file.raw.length().unwrap();
     let mut pieces = std::collections::BTreeSet::new();
@@ -285,8 +295,8 @@ fn damage_is_an_error_or_in_unused_bytes() {
 
 #[test]
 fn a_version_is_believed_only_in_a_file_that_is_as_it_was_written() {
-    let mut file = write(&random_tenants(3));
-    file.raw.write_at(&[BLOCK_VERSION + 1], 8).unwrap();
+    let mut file = write(&random_tenants(3), VERSIONS[1]);
+    file.raw.write_at(&[BlockVersion::MAX.0 + 1], 8).unwrap();
     let header = "header";
     assert!(matches!(
         file.open(),
@@ -295,7 +305,7 @@ fn a_version_is_believed_only_in_a_file_that_is_as_it_was_written() {
     file.meta.files[0].checksum = crc32c::crc32c(&file.bytes());
     assert!(matches!(
         file.open(),
-        Err(MetricsError::UnknownBlockVersion { found, .. }) if found == BLOCK_VERSION + 1
+        Err(MetricsError::UnknownBlockVersion { found, .. }) if found == BlockVersion::MAX.0 + 1
     ));
 }
 
@@ -313,13 +323,14 @@ fn golden_bytes() {
         .collect();
     let late = times[1..].iter().map(|time| (*time, 1.0)).collect();
     let tenants = Tenants::from([(TenantId(1), vec![series("a", full), series("b", late)])]);
-    let file = write(&tenants);
-    let hex: String = file
-        .bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let golden = include_str!("golden/block.hex");
-    assert_eq!(hex, golden.split_whitespace().collect::<String>());
+    let golden = [
+        include_str!("golden/block.hex"),
+        include_str!("golden/packed_block.hex"),
+    ];
+    for (version, golden) in VERSIONS.into_iter().zip(golden) {
+        let bytes = write(&tenants, version).bytes();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden.split_whitespace().collect::<String>());
+    }
     assert_eq!(range().end - range().start, WINDOW_MILLIS);
 }

@@ -6,14 +6,13 @@ use super::directory::{Directory, Footer, TenantEntry};
 use super::label_index::LabelIndexWriter;
 use super::mixed::encode_mixed;
 use super::{
-    BLOCK_VERSION, BLOCK_VERSION_PLAIN, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer,
-    SHARDS_PER_PIECE,
+    BlockVersion, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
 };
 use crate::MetricsError;
 use crate::body::{MetricMetadata, write_metadata_entry, zigzag};
 use crate::columns::{SampleRef, SampleSlice};
 use crate::rows::RowWriter;
-use crate::value::ValueEncoder;
+use crate::value::{Coded, ValueEncoder};
 use trefoil_model::{
     DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, write_varint,
 };
@@ -95,7 +94,27 @@ impl PieceWriter {
         })
     }
 
+    /// Writes a piece.
     pub(super) fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
+        self.compress(content)?;
+        let frame = std::mem::take(&mut self.frame);
+        let pointer = self.put(&frame, content.len());
+        self.frame = frame;
+        pointer
+    }
+
+    /// Writes a piece with bits behind it that are not compressed.
+    fn write_with_bits(&mut self, content: &[u8], bits: &[u8]) -> Result<Pointer, MetricsError> {
+        self.compress(content)?;
+        let mut piece = Vec::with_capacity(self.frame.len() + bits.len() + 10);
+        write_varint(&mut piece, self.frame.len() as u64);
+        piece.extend_from_slice(&self.frame);
+        piece.extend_from_slice(bits);
+        self.put(&piece, content.len())
+    }
+
+    /// Fills `frame`.
+    fn compress(&mut self, content: &[u8]) -> Result<(), MetricsError> {
         if content.len() > PIECE_CONTENT_BYTES_MAX {
             return Err(MetricsError::SeriesTooLarge);
         }
@@ -105,13 +124,17 @@ impl PieceWriter {
         self.compressor
             .compress_to_buffer(content, &mut self.frame)
             .map_err(MetricsError::Compression)?;
+        Ok(())
+    }
+
+    fn put(&mut self, piece: &[u8], content: usize) -> Result<Pointer, MetricsError> {
         let pointer = Pointer {
             offset: self.file.position(),
-            length: self.frame.len() as u32,
-            content: content.len() as u32,
-            crc: crc32c::crc32c(&self.frame),
+            length: piece.len() as u32,
+            content: content as u32,
+            crc: crc32c::crc32c(piece),
         };
-        self.file.write(&self.frame)?;
+        self.file.write(piece)?;
         Ok(pointer)
     }
 
@@ -133,7 +156,7 @@ impl PieceWriter {
 /// Writes one block. A writer that is dropped before [`BlockWriter::finish`] leaves a file without trailer.
 pub(crate) struct BlockWriter {
     pieces: PieceWriter,
-    version: u8,
+    version: BlockVersion,
     range: TimeRange,
     tenants: Vec<TenantEntry>,
     tenant: Option<TenantWriter>,
@@ -143,16 +166,15 @@ pub(crate) struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Begins a block of `range` in an empty file, compressed at zstd `level`. Only a block of [`BLOCK_VERSION`] takes
-    /// histograms and start timestamps.
+    /// Begins a block of `range` in an empty file, compressed at zstd `level`. A plain block takes no histograms and no start
+    /// timestamps.
     pub(crate) fn new(
         file: BlockFileWriter,
         range: TimeRange,
         level: i32,
-        version: u8,
+        version: BlockVersion,
     ) -> Result<Self, MetricsError> {
-        assert!((BLOCK_VERSION_PLAIN..=BLOCK_VERSION).contains(&version));
-        let pieces = PieceWriter::begin(file, MAGIC, version, level)?;
+        let pieces = PieceWriter::begin(file, MAGIC, version.0, level)?;
         Ok(Self {
             pieces,
             version,
@@ -180,6 +202,7 @@ impl BlockWriter {
             tenant,
             deletion_version,
             self.range.start,
+            self.version,
         ));
         Ok(())
     }
@@ -215,17 +238,25 @@ impl BlockWriter {
         write_varint(header, u64::from(slice.front));
         write_varint(header, u64::from(slice.back));
         tenant.data_column = slice.column;
-        let before = tenant.data_values.len();
+        let before = (tenant.data_values.len(), tenant.data_bits.len());
+        let coded = &mut Coded {
+            content: &mut tenant.data_values,
+            bits: self.version.is_packed().then_some(&mut tenant.data_bits),
+        };
         if samples.is_plain() {
-            self.encoder.encode(values, &mut tenant.data_values);
+            self.encoder.encode_to(values, coded);
         } else {
-            assert!(self.version == BLOCK_VERSION, "a block of floats");
-            encode_mixed(&mut self.encoder, samples, &mut tenant.data_values);
+            assert!(!self.version.is_plain(), "a block of floats");
+            encode_mixed(&mut self.encoder, samples, coded);
         }
-        write_varint(header, (tenant.data_values.len() - before) as u64);
+        write_varint(header, (tenant.data_values.len() - before.0) as u64);
+        if self.version.is_packed() {
+            write_varint(header, (tenant.data_bits.len() - before.1) as u64);
+        }
         tenant.data_series += 1;
         tenant.entry.samples += values.len() as u64;
-        if tenant.data_values.len() >= DATA_PIECE_BYTES || tenant.data_series == DATA_PIECE_SERIES {
+        let bytes = tenant.data_values.len() + tenant.data_bits.len();
+        if bytes >= DATA_PIECE_BYTES || tenant.data_series == DATA_PIECE_SERIES {
             tenant.close_data(&mut self.pieces)?;
         }
         tenant.close_columns(&mut self.pieces, false)
@@ -273,6 +304,7 @@ impl BlockWriter {
 }
 
 struct TenantWriter {
+    version: BlockVersion,
     entry: TenantEntry,
     directory: Directory,
     labels: LabelIndexWriter,
@@ -281,6 +313,8 @@ struct TenantWriter {
     shards: Vec<u8>,
     data_header: Vec<u8>,
     data_values: Vec<u8>,
+    /// Of packed values, in the open data piece.
+    data_bits: Vec<u8>,
     data_series: u32,
     data_column: u32,
     /// Of the samples that are not plain, in the open data piece.
@@ -289,7 +323,12 @@ struct TenantWriter {
 }
 
 impl TenantWriter {
-    fn new(tenant: TenantId, deletion_version: DeletionVersion, start: Millis) -> Self {
+    fn new(
+        tenant: TenantId,
+        deletion_version: DeletionVersion,
+        start: Millis,
+        version: BlockVersion,
+    ) -> Self {
         let nowhere = Pointer {
             offset: 0,
             length: 0,
@@ -297,6 +336,7 @@ impl TenantWriter {
             crc: 0,
         };
         Self {
+            version,
             entry: TenantEntry {
                 tenant,
                 deletion_version,
@@ -312,6 +352,7 @@ impl TenantWriter {
             shards: Vec::new(),
             data_header: Vec::new(),
             data_values: Vec::new(),
+            data_bits: Vec::new(),
             data_series: 0,
             data_column: 0,
             data_weight: 0,
@@ -391,7 +432,11 @@ impl TenantWriter {
         write_varint(&mut self.scratch, u64::from(self.data_series));
         self.scratch.append(&mut self.data_header);
         self.scratch.append(&mut self.data_values);
-        let pointer = pieces.write(&self.scratch)?;
+        let pointer = match self.version.is_packed() {
+            true => pieces.write_with_bits(&self.scratch, &self.data_bits)?,
+            false => pieces.write(&self.scratch)?,
+        };
+        self.data_bits.clear();
         self.directory.data.push(self.data_series, pointer);
         self.data_series = 0;
         self.data_column = 0;

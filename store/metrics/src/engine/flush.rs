@@ -9,7 +9,7 @@ mod homeless;
 use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN, BlockSummary, BlockWriter, fitting};
+use crate::block::{BlockSummary, BlockWriter, fitting};
 use crate::body::MetricMetadata;
 use crate::columns::{Column, SampleSlice};
 use crate::head::{Gathered, HeadPart};
@@ -184,7 +184,8 @@ impl MetricsEngine {
     ) -> Result<Written, MetricsError> {
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
         let level = self.options.flush_compression;
-        let mut target = Target::new(BlockWriter::new(file, window, level, BLOCK_VERSION)?);
+        let version = self.block_version(false);
+        let mut target = Target::new(BlockWriter::new(file, window, level, version)?);
         for (tenant, of_tenant) in remainders {
             let parts = frozen.get(&tenant).map_or(&[][..], Vec::as_slice);
             begin_tenant(&mut target.writer, tenant, parts, policy)?;
@@ -205,10 +206,7 @@ impl MetricsEngine {
     ) -> Result<Written, MetricsError> {
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
         let mut parts = frozen.values().flatten();
-        let version = match parts.all(|part| part.is_plain()) {
-            true => BLOCK_VERSION_PLAIN,
-            false => BLOCK_VERSION,
-        };
+        let version = self.block_version(parts.all(|part| part.is_plain()));
         let level = self.options.flush_compression;
         let mut target = Target::new(BlockWriter::new(file, range, level, version)?);
         for (tenant, parts) in frozen {

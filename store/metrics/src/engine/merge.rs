@@ -13,7 +13,7 @@ use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::scan::Scan;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{AggregatesWriter, BLOCK_VERSION_PLAIN, BlockReader, BlockSummary, BlockWriter};
+use crate::block::{AggregatesWriter, BlockReader, BlockSummary, BlockVersion, BlockWriter};
 use crate::body::MetricMetadata;
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
@@ -213,8 +213,8 @@ impl MetricsEngine {
             .flat_map(|input| input.meta.tenants.iter().map(|summary| summary.tenant))
             .collect();
         let file = self.manifest.create_file(id, BLOCK_FILE)?;
-        let versions = readers.iter().map(|(block, _)| block.version());
-        let version = versions.max().unwrap_or(BLOCK_VERSION_PLAIN);
+        let mut versions = readers.iter().map(|(block, _)| block.version());
+        let version = self.block_version(versions.all(BlockVersion::is_plain));
         let level = self.options.merge_compression;
         let mut writer = MergedWriter {
             block: BlockWriter::new(file, window, level, version)?,

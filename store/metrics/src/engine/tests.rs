@@ -90,9 +90,13 @@ fn open_with(disk: &Arc<SimulatedDisk>, options: MetricsOptions) -> MetricsEngin
 impl Pair {
     fn new(seed: u64) -> Self {
         let disk = Arc::new(SimulatedDisk::new(seed));
+        let engine = open(&disk);
+        if seed % 2 == 1 {
+            engine.pack_blocks();
+        }
         Self {
             random: StdRng::seed_from_u64(seed),
-            engine: open(&disk),
+            engine,
             disk,
             journal: Vec::new(),
             content: Content::new(),
@@ -164,6 +168,8 @@ impl Pair {
     fn crash(&mut self) {
         self.disk.crash(CrashLoss::Dice);
         self.engine = open(&self.disk);
+        // A newer program goes on with the blocks of an older one.
+        self.engine.pack_blocks();
         for (tenant, deletions) in &self.deletions {
             let newest = DeletionVersion(deletions.len() as u64);
             (self.engine).set_deletions(*tenant, newest, deletions.clone());

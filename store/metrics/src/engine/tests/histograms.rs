@@ -2,7 +2,7 @@
 //! on replicas that got the same in different orders.
 
 use super::*;
-use crate::block::{BLOCK_VERSION, BLOCK_VERSION_PLAIN};
+use crate::block::BlockVersion;
 use crate::columns::{Column, SampleRef};
 use crate::histogram::{pack, tests::random_histogram};
 use rand::seq::SliceRandom;
@@ -144,35 +144,37 @@ fn replicas_agree_whatever_the_order_and_the_layout() {
     }
 }
 
-fn block_versions(engine: &MetricsEngine) -> Vec<u8> {
+fn block_versions(engine: &MetricsEngine) -> Vec<BlockVersion> {
     let blocks = engine.blocks().into_iter();
     let readers = blocks.map(|block| engine.readers.get(&block.meta).unwrap());
     readers.map(|reader| reader.version()).collect()
 }
 
 #[test]
-fn only_blocks_with_histograms_or_starts_have_the_newer_version() {
+fn only_blocks_with_histograms_or_starts_are_mixed() {
     let disk = Arc::new(SimulatedDisk::new(1));
     let engine = open(&disk);
     let labels = series_labels(1);
     let mut writer = BodyWriter::new().unwrap();
     let mut column = Column::default();
-    for (position, expected) in [(1, BLOCK_VERSION_PLAIN), (2, BLOCK_VERSION)] {
+    for (position, is_plain) in [(1, true), (2, false)] {
         column.push(START + position as Millis, 1.0);
-        if expected == BLOCK_VERSION {
+        if !is_plain {
             column.set_last_start(START);
         }
         writer
             .add_samples(ShardId(1), labels.canonical(), column.slice().iter())
             .unwrap();
         let body = writer.finish().unwrap();
-        assert_eq!(body[0], expected, "bodies have the same versions");
+        assert_eq!(body[0], 1 + u8::from(!is_plain), "so are bodies");
         apply(&engine, position, &body);
         engine.flush(position, None).unwrap();
+        let expected = BlockVersion::new(is_plain, false);
         assert_eq!(block_versions(&engine).last(), Some(&expected));
     }
+    engine.pack_blocks();
     engine.merge_once(START + 3 * WINDOW_MILLIS).unwrap();
-    assert_eq!(block_versions(&engine), [BLOCK_VERSION]);
+    assert_eq!(block_versions(&engine), [BlockVersion::new(false, true)]);
 }
 
 #[test]
