@@ -59,6 +59,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
         &[
             "model",
             "store-pages",
+            "store-blocks",
             "store-metrics",
             "gossip",
             "query-promql",

@@ -40,6 +40,7 @@ mod directory;
 mod kept;
 mod label_index;
 mod mixed;
+mod pieces;
 mod read;
 mod write;
 
@@ -49,6 +50,8 @@ mod tests;
 pub(crate) use aggregates::{AggregatesReader, AggregatesWriter, TenantAggregates};
 pub(crate) use directory::TenantEntry;
 pub(crate) use kept::KeptPieces;
+pub(crate) use pieces::pieces_of;
+pub use pieces::read_block_piece;
 pub(crate) use read::{BlockReader, TenantReader};
 pub(crate) use write::{BlockSummary, BlockWriter, fitting};
 

@@ -32,7 +32,7 @@ pub(crate) use readers::BlockReaders;
 pub(crate) use unselected::Unselected;
 
 use crate::MetricsError;
-use crate::block::BlockVersion;
+use crate::block::{BlockVersion, pieces_of};
 use crate::body::{Body, BodyReader};
 use crate::deletion::{Deletion, SelectedCutOff};
 use crate::exemplars::{Exemplars, FoundExemplar};
@@ -316,6 +316,20 @@ impl MetricsEngine {
     }
 
     /// The visible metrics blocks in order of time.
+    /// All pieces of all blocks, as [`read_block_piece`](crate::read_block_piece) reads them: what fuzzing begins from.
+    ///
+    /// # Errors
+    /// When a block is damaged.
+    #[doc(hidden)]
+    pub fn block_pieces(&self) -> Result<Vec<Vec<u8>>, MetricsError> {
+        let mut pieces = Vec::new();
+        for block in self.blocks() {
+            let reader = self.readers.get(&block.meta)?;
+            pieces.extend(pieces_of(&reader)?);
+        }
+        Ok(pieces)
+    }
+
     fn blocks(&self) -> Vec<VisibleBlock> {
         let pin = self.manifest.pin();
         let everything = TimeRange {

@@ -33,6 +33,8 @@ mod value;
 mod view;
 
 pub use active::ACTIVE_FOR;
+#[doc(hidden)]
+pub use block::read_block_piece;
 pub use body::{
     BODY_CONTENT_BYTES_MAX, BODY_VERSION, Body, BodyReader, BodySample, BodySeries, BodyWriter,
     MetricMetadata, MetricType, Samples, metadata_shard,

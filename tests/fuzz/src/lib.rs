@@ -6,6 +6,7 @@
 //!
 //! Checksums are no protection against an attacker and hide the code behind them, so targets put them right first.
 
+mod blocks;
 mod ingest;
 mod pages;
 mod peers;
@@ -23,6 +24,7 @@ pub struct Target {
 
 /// All targets, by name.
 pub const TARGETS: &[Target] = &[
+    blocks::BLOCKS,
     ingest::INFLUX,
     ingest::JSON_LINES,
     ingest::OPEN_METRICS,

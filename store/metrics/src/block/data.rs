@@ -44,7 +44,7 @@ pub(super) struct DataSeries<'a> {
 impl DataPiece {
     /// Reads a piece of `series` series, of which there is one at least; `None` when it is malformed. Packed values
     /// have `bits`.
-    pub(super) fn read(content: Vec<u8>, bits: Option<&[u8]>, series: u32) -> Option<Self> {
+    pub(super) fn read(content: Vec<u8>, bits: Option<Vec<u8>>, series: u32) -> Option<Self> {
         let mut cursor = Cursor::new(&content);
         // Each has four bytes at least, so a count that lies costs no memory.
         if cursor.varint()? != u64::from(series) || content.len() / 4 < series as usize {
@@ -73,14 +73,15 @@ impl DataPiece {
             entry.end = entry.end.checked_add(values)?;
         }
         // What stands behind the last values belongs to nobody.
-        let bits = bits.unwrap_or_default();
+        let mut bits = bits.unwrap_or_default();
         let end = entries.last()?.end as usize;
         if end != content.len() || bits_end as usize != bits.len() {
             return None;
         }
+        bits.extend([0; BITS_PADDING]);
         Some(Self {
             content,
-            bits: [bits, &[0; BITS_PADDING]].concat(),
+            bits,
             values,
             series: entries,
         })

@@ -38,10 +38,10 @@ static DECOMPRESSORS: Mutex<Vec<Decompressor<'static>>> = Mutex::new(Vec::new())
 
 /// An open block. Shared by all queries that see it.
 pub(crate) struct BlockReader {
-    id: BlockId,
+    pub(super) id: BlockId,
     version: BlockVersion,
     file: BlockFile,
-    footer: Footer,
+    pub(super) footer: Footer,
     directories: Vec<OnceLock<Arc<Directory>>>,
     /// Guards the first reading of a directory, so that many queries do not do it at once.
     opening: Mutex<()>,
@@ -91,7 +91,7 @@ impl BlockReader {
         }))
     }
 
-    fn directory(&self, index: usize) -> Result<Arc<Directory>, MetricsError> {
+    pub(super) fn directory(&self, index: usize) -> Result<Arc<Directory>, MetricsError> {
         let slot = &self.directories[index];
         if let Some(directory) = slot.get() {
             return Ok(Arc::clone(directory));
@@ -114,22 +114,30 @@ impl BlockReader {
         Ok(Arc::clone(slot.get_or_init(|| Arc::new(directory))))
     }
 
-    fn piece(&self, pointer: Pointer, piece: &'static str) -> Result<Vec<u8>, MetricsError> {
+    pub(super) fn piece(
+        &self,
+        pointer: Pointer,
+        piece: &'static str,
+    ) -> Result<Vec<u8>, MetricsError> {
         read_piece(self.id, &self.file, pointer, piece)
     }
 
-    fn data(&self, pointer: Pointer, series: u32) -> Result<DataPiece, MetricsError> {
-        let bad = || damaged(self.id, "data");
+    /// The content of a data piece, and the bits of a packed one.
+    pub(super) fn data(
+        &self,
+        pointer: Pointer,
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), MetricsError> {
         if !self.version.is_packed() {
-            let content = self.piece(pointer, "data")?;
-            return DataPiece::read(content, None, series).ok_or_else(bad);
+            return Ok((self.piece(pointer, "data")?, None));
         }
-        let bytes = read_bytes(self.id, &self.file, pointer, "data")?;
+        let mut bytes = read_bytes(self.id, &self.file, pointer, "data")?;
         let mut cursor = Cursor::new(&bytes);
         let length = cursor.varint().and_then(|n| usize::try_from(n).ok());
-        let frame = length.and_then(|n| cursor.take(n)).ok_or_else(bad)?;
+        let frame = length.and_then(|length| cursor.take(length));
+        let frame = frame.ok_or_else(|| damaged(self.id, "data"))?;
         let content = read_content(self.id, frame, pointer, "data")?;
-        DataPiece::read(content, Some(&bytes[cursor.at..]), series).ok_or_else(bad)
+        let bits = cursor.at;
+        Ok((content, Some(bytes.split_off(bits))))
     }
 }
 
@@ -437,7 +445,10 @@ impl TenantReader {
                 .ok_or_else(|| self.damaged("data"))?;
             let (first, things) = (directory.data.first[piece], directory.data.things(piece));
             let pointer = directory.data.pointers[piece];
-            let read = || self.block.data(pointer, things);
+            let read = || {
+                let (content, bits) = self.block.data(pointer)?;
+                DataPiece::read(content, bits, things).ok_or_else(|| self.damaged("data"))
+            };
             let data = self.kept_or_read(pointer, DataPiece::bytes, read)?;
             while let Some(number) = wanted.next_if(|number| *number < first + things) {
                 let series = data.series(number - first);
@@ -496,7 +507,7 @@ impl TenantReader {
     }
 }
 
-fn row_sections(content: &[u8]) -> Option<RowSections<'_>> {
+pub(super) fn row_sections(content: &[u8]) -> Option<RowSections<'_>> {
     let mut cursor = Cursor::new(content);
     let shapes = usize::try_from(cursor.varint()?).ok()?;
     let values = usize::try_from(cursor.varint()?).ok()?;
