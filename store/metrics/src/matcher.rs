@@ -5,6 +5,7 @@ mod pattern;
 use crate::MetricsError;
 use pattern::{Gapped, Meaning, meaning};
 use regex::bytes::Regex;
+use trefoil_model::write_varint;
 
 /// Compiled size of one regular expression, in bytes. A larger one is refused as too expensive.
 const REGEX_BYTES_MAX: usize = 4 << 20;
@@ -15,6 +16,8 @@ pub struct Matcher {
     name: String,
     negated: bool,
     test: Test,
+    /// The pattern, when the test is none of literals.
+    pattern: Box<str>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ enum Test {
     /// Matches the whole value; every match starts with the prefix.
     Regex { regex: Regex, prefix: Vec<u8> },
 }
+
+/// How the key of a matcher begins.
+const KEY_LITERALS: u8 = 0;
+const KEY_PATTERN: u8 = 2;
 
 /// The values that tell series apart for a matcher: those whose answer is not that of the empty value, which series have that
 /// lack the label.
@@ -79,6 +86,7 @@ impl Matcher {
             name: name.to_owned(),
             negated,
             test: Test::Literals(literals),
+            pattern: "".into(),
         }
     }
 
@@ -99,7 +107,25 @@ impl Matcher {
             name: name.to_owned(),
             negated,
             test,
+            pattern: pattern.into(),
         })
+    }
+
+    /// Appends bytes that are equal only for matchers that ask the same, and do not begin those of others.
+    pub(crate) fn write_key(&self, out: &mut Vec<u8>) {
+        fn write_text(text: &[u8], out: &mut Vec<u8>) {
+            write_varint(out, text.len() as u64);
+            out.extend_from_slice(text);
+        }
+        let (kind, texts) = match &self.test {
+            Test::Literals(literals) => (KEY_LITERALS, &literals[..]),
+            Test::Gapped(_) | Test::Regex { .. } => (KEY_PATTERN, &[][..]),
+        };
+        out.push(kind | u8::from(self.negated));
+        write_text(self.name.as_bytes(), out);
+        write_text(self.pattern.as_bytes(), out);
+        write_varint(out, texts.len() as u64);
+        texts.iter().for_each(|text| write_text(text, out));
     }
 
     /// The label's name.
@@ -191,6 +217,33 @@ fn compile(pattern: &str) -> Result<Regex, MetricsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_equal_matchers_have_equal_keys() {
+        let regex = |name, pattern| Matcher::regex(name, pattern).expect("a sound pattern");
+        let matchers = [
+            Matcher::equal("a", "b"),
+            Matcher::not_equal("a", "b"),
+            Matcher::equal("ab", ""),
+            regex("a", "b|c"),
+            regex("a", "b.*"),
+            regex("a", "b.+"),
+            regex("a", "[0-9]+b"),
+            Matcher::not_regex("a", "[0-9]+b").expect("a sound pattern"),
+        ];
+        let key = |matcher: &Matcher| {
+            let mut key = Vec::new();
+            matcher.write_key(&mut key);
+            key
+        };
+        for (place, one) in matchers.iter().enumerate() {
+            for other in &matchers[place + 1..] {
+                assert!(!key(one).starts_with(&key(other)), "{one:?} {other:?}");
+                assert!(!key(other).starts_with(&key(one)), "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(key(&regex("a", "c|b")), key(&regex("a", "b|c")));
+    }
 
     #[test]
     fn matching() {

@@ -8,6 +8,8 @@
 //! and what the old one had and nobody asked for since is forgotten. Nothing here outlives the process, and a piece's bytes
 //! were checked when they were read.
 //!
+//! What matchers found in a block and the labels of a few series are kept, too: dashboards ask for the same again and again.
+//!
 //! A piece is known by its block's number and its offset, without its checksum: what stands there cannot change. A block's
 //! file is never written again, and a manifest counts its numbers up and gives none twice while it is open. A number that
 //! was given to a block which was never committed comes back after a start, when nothing is kept. Pieces of a block's other
@@ -26,8 +28,19 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 /// Memory of an entry besides its piece, about.
 const ENTRY_BYTES: usize = 96;
 
-/// A block, and where in its file the piece begins.
-type Place = (BlockId, u64);
+/// What is kept of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Spot {
+    /// The piece of its file that begins here.
+    Piece(u64),
+    /// The series that satisfy matchers, by the hash of those.
+    Found(u64),
+    /// The labels of a few series, by the hash of their numbers.
+    Labels(u64),
+}
+
+/// A block, and what of it.
+type Place = (BlockId, Spot);
 
 type Piece = Arc<dyn Any + Send + Sync>;
 
@@ -139,7 +152,7 @@ mod tests {
 
     fn read(kept: &KeptPieces, at: u64) -> bool {
         let mut was_read = false;
-        let piece = kept.get_or_read((BlockId(at % 2), at), Vec::len, || {
+        let piece = kept.get_or_read((BlockId(at % 2), Spot::Piece(at)), Vec::len, || {
             was_read = true;
             Ok(vec![at as u8; PIECE_BYTES - ENTRY_BYTES])
         });

@@ -1,12 +1,13 @@
 //! Reading blocks. Opening reads the trailer and the footer; directories are read at a tenant's first
 //! use and kept; every other piece is read, checked and decoded when a query needs it, and stays for a while (`kept`).
 
+mod remembered;
 mod search;
 
 use super::columns::Columns;
 use super::data::{DataPiece, DataSeries};
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
-use super::kept::KeptPieces;
+use super::kept::{KeptPieces, Spot};
 use super::label_index::read_page;
 use super::{
     BlockVersion, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
@@ -303,7 +304,10 @@ impl TenantReader {
         read: impl FnOnce() -> Result<T, MetricsError>,
     ) -> Result<Arc<T>, MetricsError> {
         match &self.kept {
-            Some(kept) => kept.get_or_read((self.block.id, pointer.offset), bytes, read),
+            Some(kept) => {
+                let place = (self.block.id, Spot::Piece(pointer.offset));
+                kept.get_or_read(place, bytes, read)
+            }
             None => read().map(Arc::new),
         }
     }

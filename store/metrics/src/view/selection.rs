@@ -121,7 +121,7 @@ impl Source {
                 } else {
                     Vec::new()
                 };
-                reader.labels(found.iter(), |number, canonical| {
+                reader.labels_of(found, |number, canonical| {
                     let shard = all.get(number as usize).copied().unwrap_or_default();
                     each(number, canonical, shard);
                 })

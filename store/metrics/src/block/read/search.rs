@@ -14,15 +14,10 @@ use crate::postings::read_runs;
 use roaring::RoaringBitmap;
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
-use trefoil_model::ShardSet;
 
 impl TenantReader {
-    /// The series that satisfy all matchers and lie in `shards`.
-    pub(crate) fn find(
-        &self,
-        matchers: &[Matcher],
-        shards: &ShardSet,
-    ) -> Result<RoaringBitmap, MetricsError> {
+    /// The series that satisfy all matchers.
+    pub(super) fn find_in_all(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, MetricsError> {
         let mut found = RoaringBitmap::new();
         found.insert_range(0..self.entry().series);
         for (matcher, telling) in easiest_first(matchers) {
@@ -35,7 +30,6 @@ impl TenantReader {
                 false => found &= told,
             }
         }
-        self.retain_shards(&mut found, shards)?;
         Ok(found)
     }
 
