@@ -17,7 +17,16 @@ import tempfile
 import time
 import urllib.parse
 
-from systems import SYSTEMS, Prometheus, add_system_options, fetch, free_port, parse
+from systems import SYSTEMS, Prometheus, Trefoil, add_system_options, fetch, free_port, parse
+
+
+class TrefoilWholeWindows(Trefoil):
+    """A node that writes blocks only when it stops: one for each window, as merges leave them once it is closed."""
+
+    settings = "storage:\n  flush_interval_seconds: 86400\n  flush_samples: 1000000000\n"
+
+
+SYSTEMS["trefoil-1-whole"] = TrefoilWholeWindows
 
 
 class Scraper(Prometheus):
@@ -100,7 +109,9 @@ def measure(options, folders):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    add_system_options(parser, "trefoil-1,victoria-metrics", "beside the scraping Prometheus")
+    add_system_options(
+        parser, "trefoil-1,trefoil-1-whole,victoria-metrics", "beside the scraping Prometheus"
+    )
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--interval-ms", type=int, default=1_000, help="between scrapes")
     parser.add_argument("--exporter", default="prometheus-node-exporter")

@@ -191,15 +191,21 @@ class VictoriaMetrics(System):
 
 class Trefoil(System):
     nodes = 1
+    # Of every node's configuration file.
+    settings = ""
 
     def start(self, options):
         http = [free_port() for _ in range(self.nodes)]
         peer = [free_port() for _ in range(self.nodes)]
         seeds = ",".join(f"127.0.0.1:{port}" for port in peer) if self.nodes > 1 else ""
+        configuration = os.path.join(self.folder, "trefoil.yaml")
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(self.settings or "{}\n")
         for number in range(self.nodes):
             command = [
                 options.trefoil,
                 "serve",
+                f"--config={configuration}",
                 f"--data-dir={self.folder}/node-{number + 1}",
                 f"--node-name=node-{number + 1}",
                 f"--http=127.0.0.1:{http[number]}",

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! block     = header | piece* | trailer
-//! header    = magic "TREFOILM" | version u8 (1, or 2 when series may be as drawn in `mixed`) | 7 zero bytes
+//! header    = magic "TREFOILM" | version u8 ([`BlockVersion`]) | 7 zero bytes
 //! piece     = one zstd frame; its pointer carries the checksum
-//! pointer   = varint offset | varint length | varint content length | crc32c of the frame u32 LE
+//!             packed data: varint length of the frame | frame | varint bytes of bits | bits, or if smaller their frame
+//! pointer   = varint offset | varint length | varint content length (of the first frame) | crc32c of the piece u32 LE
 //! trailer   = footer's offset u64 LE, length u32 LE, content length u32 LE, crc32c u32 LE
 //!             | crc32c of these 20 bytes u32 LE | magic "TREFOILM"
 //! footer    = zigzag window start | varint window length | varint tenants | per tenant, ascending:
@@ -21,7 +22,8 @@
 //!             | zigzag varint per further one: difference behind the previous difference (first: behind 0)
 //! data      = varint series | per series: zigzag varint column behind the previous series' (first: behind 0)
 //!             | varint timestamps dropped at the column's front | varint dropped at its back
-//!             | varint length of the values ; then the values of all series, as drawn in `value` and `mixed`
+//!             | varint length of the values | packed: varint length of its bits
+//!             ; then the values of all series, as drawn in `value`, `packed` and `mixed`
 //! rows      = varint length of shapes | varint length of values | shapes | values | rows, as in `rows`
 //! shards    = u16 LE per series
 //! page      = varint values | per value, ascending: varint bytes shared with the previous value

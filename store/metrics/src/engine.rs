@@ -315,7 +315,6 @@ impl MetricsEngine {
         }
     }
 
-    /// The visible metrics blocks in order of time.
     /// All pieces of all blocks, as [`read_block_piece`](crate::read_block_piece) reads them: what fuzzing begins from.
     ///
     /// # Errors
@@ -330,6 +329,7 @@ impl MetricsEngine {
         Ok(pieces)
     }
 
+    /// The visible metrics blocks in order of time.
     fn blocks(&self) -> Vec<VisibleBlock> {
         let pin = self.manifest.pin();
         let everything = TimeRange {

@@ -1,15 +1,16 @@
-//! Columns of floats as small numbers of differing length: of each the number of its bits stands in a column of bytes, which
-//! compresses well, and the bits themselves, which are noise that no compressor makes shorter, stand apart and are not compressed.
+//! Columns of floats as small numbers. One below 128 is a byte, and of a larger one a byte says how many bits it has: these bytes
+//! compress well. The bits of large numbers are mostly noise; they stand apart and are not in the way.
 //!
 //! ```text
 //! packed   = kind u8 (5 values, 6 deltas, 7 differences of deltas) | scale u8 | exceptions, as in `value`
-//!            | zigzag varint base | kind 7: zigzag varint first quotient | varint divisor | class u8 per number
+//!            | zigzag varint base | kind 7: zigzag varint first quotient | varint divisor | head u8 per number
+//!          | kind u8 (8) | varint values, 1 to 64 | bits u64 LE per value | place u8 among these per sample
 //! quotient = (mantissa - first mantissa) / divisor, of every value
 //! number   of kind 5, per value: quotient - the smallest quotient; the base is the mantissa of that one
 //!          of kind 6, per value but the first, whose mantissa is the base: zigzag of the quotient behind the previous one
 //!          of kind 7, per value but the first two: zigzag of that difference behind the previous one
-//! class    = how many bits the number has, 0 to 64
-//! bits     = per number its bits below the highest one, from the lowest bit of the first byte on; filled up to a byte
+//! head     = the number, below 128; else 121 + how many bits it has below the highest one, of which there are at least 7
+//! bits     = per number from 128 on: its bits below the highest one, from the lowest bit of the first byte on; filled up to a byte
 //! ```
 //! What a mantissa stands for is said by the [`Scale`]. Differences go round at 64 bits.
 
@@ -23,7 +24,20 @@ use trefoil_model::{read_varint, write_varint};
 
 pub(crate) const KIND_PACKED: u8 = 5;
 const KIND_DELTA: u8 = 6;
-pub(crate) const KIND_PACKED_DELTA2: u8 = 7;
+const KIND_DELTA2: u8 = 7;
+pub(crate) const KIND_CHOSEN: u8 = 8;
+
+/// Numbers from this one on have bits apart.
+const SMALL: u8 = 128;
+/// What a head is beyond the number of bits that it announces.
+const HEAD_BITS: u8 = 121;
+/// The largest head: 63 bits below the highest one.
+const HEAD_MAX: u8 = HEAD_BITS + 63;
+
+/// A column of fewer values than this that would have large numbers names its values once.
+const CHOSEN_MAX: usize = 64;
+/// From so many bits per number on it is looked for columns of few values.
+const CHOSEN_BITS: u64 = 16;
 
 /// Bytes that must be readable behind a section of bits, so that each number is read at once.
 pub(crate) const BITS_PADDING: usize = 16;
@@ -153,6 +167,10 @@ impl Packer {
     /// Appends the packed column of `values`, which has at least one, to `content`, and its bits to `bits`.
     pub(crate) fn pack(&mut self, values: &[f64], content: &mut Vec<u8>, bits: &mut Vec<u8>) {
         let form = self.find_form(values);
+        if form.bits > CHOSEN_BITS * values.len() as u64 && self.choose_values(values) {
+            self.write_chosen(values, content);
+            return;
+        }
         content.extend_from_slice(&[form.kind, form.scale.byte()]);
         write_exceptions(&self.exceptions, content);
         let base = match form.kind {
@@ -160,13 +178,44 @@ impl Packer {
             _ => 0,
         };
         write_varint(content, zigzag(self.mantissas[0].wrapping_add(base)));
-        if form.kind == KIND_PACKED_DELTA2 {
+        if form.kind == KIND_DELTA2 {
             write_varint(content, zigzag(self.quotients[1]));
         }
         write_varint(content, form.divisor);
         self.number(form.kind);
-        content.extend(self.numbers.iter().map(|number| class(*number) as u8));
+        content.extend(self.numbers.iter().map(|number| head(*number)));
         write_bits(&self.numbers, bits);
+    }
+
+    /// Fills `numbers` with the bits of all values that there are; `false` when there are too many to name them.
+    fn choose_values(&mut self, values: &[f64]) -> bool {
+        self.numbers.clear();
+        for value in values {
+            let bits = value.to_bits();
+            if self.numbers.contains(&bits) {
+                continue;
+            }
+            if self.numbers.len() == CHOSEN_MAX.min(values.len() / 4) {
+                return false;
+            }
+            self.numbers.push(bits);
+        }
+        true
+    }
+
+    fn write_chosen(&self, values: &[f64], content: &mut Vec<u8>) {
+        content.push(KIND_CHOSEN);
+        write_varint(content, self.numbers.len() as u64);
+        for bits in &self.numbers {
+            content.extend_from_slice(&bits.to_le_bytes());
+        }
+        content.extend(values.iter().map(|value| {
+            let place = self
+                .numbers
+                .iter()
+                .position(|bits| *bits == value.to_bits());
+            place.expect("all values were named") as u8
+        }));
     }
 
     /// Fills `mantissas` and `exceptions` for the form that has the fewest bits, of those that were tried.
@@ -276,7 +325,7 @@ impl Packer {
             (previous, previous_delta) = (quotient, delta);
         }
         let (kind, bits) = if self.quotients.len() > 2 && deltas2 < deltas.min(values) {
-            (KIND_PACKED_DELTA2, deltas2)
+            (KIND_DELTA2, deltas2)
         } else if values < deltas {
             (KIND_PACKED, values)
         } else {
@@ -345,10 +394,29 @@ fn class(number: u64) -> u32 {
     u64::BITS - number.leading_zeros()
 }
 
+#[inline]
+fn head(number: u64) -> u8 {
+    if number < u64::from(SMALL) {
+        number as u8
+    } else {
+        HEAD_BITS + class(number) as u8 - 1
+    }
+}
+
+/// How many bits of a number stand apart.
+#[inline]
+fn bits_apart(head: u8) -> u32 {
+    if head < SMALL {
+        0
+    } else {
+        u32::from(head - HEAD_BITS)
+    }
+}
+
 fn write_bits(numbers: &[u64], out: &mut Vec<u8>) {
     let (mut open, mut filled) = (0u64, 0);
     for &number in numbers {
-        let below = class(number).saturating_sub(1);
+        let below = bits_apart(head(number));
         let rest = number & ((1 << below) - 1);
         open |= rest << filled;
         filled += below;
@@ -390,10 +458,9 @@ impl<'a> Bits<'a> {
         self.at == self.end
     }
 
-    /// The bytes from the beginning of numbers of these classes on; `None` when there are not enough.
-    fn take(&mut self, classes: &[u8]) -> Option<&'a [u8]> {
-        let below = |class: &u8| u64::from(class.saturating_sub(1));
-        let length: u64 = classes.iter().map(below).sum();
+    /// The bytes from the beginning of the bits of these numbers on; `None` when there are not enough.
+    fn take(&mut self, heads: &[u8]) -> Option<&'a [u8]> {
+        let length: u64 = heads.iter().map(|head| u64::from(bits_apart(*head))).sum();
         let next = self
             .at
             .checked_add(usize::try_from(length.div_ceil(8)).ok()?)?;
@@ -406,12 +473,15 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Calls `each` for every number of these classes.
+/// Appends what `each` makes of every number with these heads.
 #[inline]
-fn read_bits(classes: &[u8], bytes: &[u8], out: &mut Vec<f64>, mut each: impl FnMut(u64) -> i64) {
+fn read_numbers(heads: &[u8], bytes: &[u8], out: &mut Vec<f64>, mut each: impl FnMut(u64) -> i64) {
     let mut at = 0usize;
-    out.extend(classes.iter().map(|&class| {
-        let below = u32::from(class.saturating_sub(1));
+    out.extend(heads.iter().map(|&head| {
+        if head < SMALL {
+            return f64::from_bits(each(u64::from(head)) as u64);
+        }
+        let below = bits_apart(head);
         let (byte, shift) = (at / 8, at % 8);
         at += below as usize;
         let rest = if below <= 56 {
@@ -421,9 +491,26 @@ fn read_bits(classes: &[u8], bytes: &[u8], out: &mut Vec<f64>, mut each: impl Fn
             let sixteen = bytes[byte..].first_chunk().expect("padding");
             (u128::from_le_bytes(*sixteen) >> shift) as u64
         };
-        let number = (rest & ((1 << below) - 1)) | u64::from(class != 0) << below;
+        let number = (rest & ((1 << below) - 1)) | 1 << below;
         f64::from_bits(each(number) as u64)
     }));
+}
+
+fn read_chosen(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Option<()> {
+    let mut at = 0;
+    let values = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
+    let named = bytes.get(at..at.checked_add(values.checked_mul(8)?)?)?;
+    let places = &bytes[at + named.len()..];
+    if values > CHOSEN_MAX || places.len() != count {
+        return None;
+    }
+    let (named, _) = named.as_chunks();
+    out.reserve(count);
+    for place in places {
+        let bits = named.get(usize::from(*place))?;
+        out.push(f64::from_bits(u64::from_le_bytes(*bits)));
+    }
+    Some(())
 }
 
 /// Appends `count` values of a packed column, whose kind is given and whose other bytes are `bytes`, to `out`; `None` when it is not
@@ -434,32 +521,35 @@ pub(crate) fn unpack(
     bits: &mut Bits<'_>,
     out: &mut Vec<f64>,
 ) -> Option<()> {
+    if kind == KIND_CHOSEN {
+        return read_chosen(bytes, count, out);
+    }
     let scale = Scale::read(*bytes.first()?)?;
     let mut at = 1;
     let exceptions = skip_exceptions(bytes, &mut at)?;
     let mut mantissa = unzigzag(read_varint(bytes, &mut at)?);
     let mut delta = match kind {
-        KIND_PACKED_DELTA2 => unzigzag(read_varint(bytes, &mut at)?),
+        KIND_DELTA2 => unzigzag(read_varint(bytes, &mut at)?),
         _ => 0,
     };
     let divisor = read_varint(bytes, &mut at)? as i64;
-    let classes = &bytes[at..];
+    let heads = &bytes[at..];
     let left_out = usize::from(kind - KIND_PACKED);
-    // Every number has its class: a count that lies costs no memory.
-    if count.checked_sub(left_out)? != classes.len() || classes.iter().any(|c| *c > 64) {
+    // Every number has its head: a count that lies costs no memory.
+    if count.checked_sub(left_out)? != heads.len() || heads.iter().any(|head| *head > HEAD_MAX) {
         return None;
     }
-    let section = bits.take(classes)?;
+    let section = bits.take(heads)?;
     let start = out.len();
     out.reserve(count);
     let as_bits = |mantissa: i64| f64::from_bits(mantissa as u64);
     match kind {
-        KIND_PACKED => read_bits(classes, section, out, |number| {
+        KIND_PACKED => read_numbers(heads, section, out, |number| {
             mantissa.wrapping_add((number as i64).wrapping_mul(divisor))
         }),
         KIND_DELTA => {
             out.push(as_bits(mantissa));
-            read_bits(classes, section, out, |number| {
+            read_numbers(heads, section, out, |number| {
                 mantissa = mantissa.wrapping_add(unzigzag(number).wrapping_mul(divisor));
                 mantissa
             });
@@ -468,7 +558,7 @@ pub(crate) fn unpack(
             out.push(as_bits(mantissa));
             mantissa = mantissa.wrapping_add(delta.wrapping_mul(divisor));
             out.push(as_bits(mantissa));
-            read_bits(classes, section, out, |number| {
+            read_numbers(heads, section, out, |number| {
                 delta = delta.wrapping_add(unzigzag(number));
                 mantissa = mantissa.wrapping_add(delta.wrapping_mul(divisor));
                 mantissa
@@ -539,7 +629,7 @@ mod tests {
         assert_eq!(kind_of(&[5.0]), KIND_DELTA);
         assert_eq!(kind_of(&[5.0, 5.0, -3.0, -3.0]), KIND_DELTA);
         assert_eq!(kind_of(&[7.0, 1.0, 6.0, 2.0, 7.0]), KIND_PACKED);
-        assert_eq!(kind_of(&[0.1, 0.2, 0.3, 0.4, 0.6]), KIND_PACKED_DELTA2);
+        assert_eq!(kind_of(&[0.1, 0.2, 0.3, 0.4, 0.6]), KIND_DELTA2);
     }
 
     #[test]
@@ -571,8 +661,72 @@ mod tests {
     fn what_all_numbers_are_multiples_of_costs_nothing() {
         let pages = |count: u64| (count * 4_096) as f64;
         let (content, bits) = pack(&[pages(700), pages(703), pages(701), pages(700)]);
-        assert_eq!(bits.len() - BITS_PADDING, 1, "of 2 bits one each is left");
-        assert_eq!(&content[content.len() - 4..], [0, 2, 1, 0]);
+        assert_eq!(bits.len(), BITS_PADDING);
+        assert_eq!(&content[content.len() - 4..], [0, 3, 1, 0]);
+    }
+
+    #[test]
+    fn few_values_that_are_no_small_numbers_are_named_once() {
+        let third = |i: u32| f64::from(i % 4) / 3.0;
+        let values: Vec<f64> = (0..40).map(third).collect();
+        let (content, bits) = pack(&values);
+        assert_eq!((content[0], content.len()), (KIND_CHOSEN, 2 + 4 * 8 + 40));
+        assert_eq!(unpack_all(&content, &bits, 40), Some(bits_of(&values)));
+        let many: Vec<f64> = (0..40).map(|i| f64::from(i % 11) / 7.0).collect();
+        assert_ne!(pack(&many).0[0], KIND_CHOSEN);
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let (content, bits) = pack(&[1.0, 2.0, 300.0, 1.0]);
+        // The smallest is 1; of 299 the lowest 8 bits are apart.
+        assert_eq!(content, [5, 0, 0, 2, 1, 0, 1, 121 + 8, 0]);
+        assert_eq!(bits[..bits.len() - BITS_PADDING], [43]);
+        for (values, golden) in golden_columns() {
+            let (content, bits) = pack(&values);
+            let bits = &bits[..bits.len() - BITS_PADDING];
+            let hex =
+                |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+            assert_eq!(format!("{} {}", hex(&content), hex(bits)), golden);
+        }
+    }
+
+    /// Columns of all kinds and families of scales.
+    fn golden_columns() -> Vec<(Vec<f64>, &'static str)> {
+        let stale = f64::from_bits(STALE_MARKER_BITS);
+        vec![
+            (
+                vec![stale, 10.5, 1_010.5, 990.25, 10_990.25],
+                "06020100020000000000f07fb4101900858089 401f02c401",
+            ),
+            (
+                vec![0.1, 300.1, 601.1, 1_202.7, 1_803.9],
+                "07010002b817020a8403 be03",
+            ),
+            (
+                (0..9)
+                    .map(|i| f64::from(1_236_569 + i * i * 1_003) * 0.001)
+                    .collect(),
+                "071300b2f9960102eb0704040404040404 ",
+            ),
+            (
+                (0..9u64)
+                    .map(|i| (3_971_865_848 + 1_000_003 * i + i * i * 79) as f64 / 1e3 / 1e3)
+                    .collect(),
+                "072000f0f3eecb1d92853d0280808080808080 1e8fc7e3f17800",
+            ),
+            (
+                vec![1.0 / 3.0, -1e300, f64::MAX, 5e-324, -0.0],
+                "062101040000000000000080aad5aad5aad5aad57f02b7b1b700 0e35aa226ec6f2c198e2ffddf00676fffffffffffffb0f",
+            ),
+            (
+                vec![1.0 / 3.0; 4]
+                    .into_iter()
+                    .chain([2.0 / 3.0; 4])
+                    .collect(),
+                "062100aad5aad5aad5aad57f808080808080800800000002000000 ",
+            ),
+        ]
     }
 
     #[test]
@@ -612,7 +766,7 @@ mod tests {
                 let at = random.random_range(1..content.len());
                 content[at] = random.random();
             }
-            content[0] = random.random_range(KIND_PACKED..=KIND_PACKED_DELTA2);
+            content[0] = random.random_range(KIND_PACKED..=KIND_CHOSEN);
             if random.random_bool(0.2) && bits.len() > BITS_PADDING {
                 bits.pop();
             }

@@ -17,7 +17,7 @@
 //! Blocks of newer versions have `packed` columns in place of kinds 1 to 3.
 
 use crate::body::{unzigzag, zigzag};
-use crate::packed::{Bits, KIND_PACKED, KIND_PACKED_DELTA2, Packer, unpack};
+use crate::packed::{Bits, KIND_CHOSEN, KIND_PACKED, Packer, unpack};
 use crate::rows::read_short;
 use trefoil_model::{read_varint, write_varint};
 
@@ -251,27 +251,27 @@ pub(crate) fn constant(bytes: &[u8]) -> Option<f64> {
 
 /// Appends `count` values of a column that is not packed to `out`; `None` when `bytes` is not exactly such a column.
 pub(crate) fn decode_values(bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Option<()> {
-    decode_coded(bytes, count, &mut Bits::default(), out)
+    decode_coded(bytes, count, None, out)
 }
 
-/// Appends `count` values of a coded column to `out`; `None` when `bytes`, with what it takes of `bits`, is not exactly such a
-/// column.
+/// Appends `count` values of a coded column to `out`; `None` when `bytes` is not exactly such a column. With `bits`, of which it
+/// takes its part, it is packed or constant, without them never packed.
 pub(crate) fn decode_coded(
     bytes: &[u8],
     count: usize,
-    bits: &mut Bits<'_>,
+    bits: Option<&mut Bits<'_>>,
     out: &mut Vec<f64>,
 ) -> Option<()> {
     let (&kind, rest) = bytes.split_first()?;
-    match kind {
-        KIND_CONSTANT => {
+    match (kind, bits) {
+        (KIND_CONSTANT, _) => {
             out.resize(out.len() + count, constant(bytes)?);
             Some(())
         }
-        KIND_DELTA => decode_mantissas(rest, count, out, false),
-        KIND_DELTA2 => decode_mantissas(rest, count, out, true),
-        KIND_XOR => decode_xor(rest, count, out),
-        KIND_PACKED..=KIND_PACKED_DELTA2 => unpack((kind, rest), count, bits, out),
+        (KIND_DELTA, None) => decode_mantissas(rest, count, out, false),
+        (KIND_DELTA2, None) => decode_mantissas(rest, count, out, true),
+        (KIND_XOR, None) => decode_xor(rest, count, out),
+        (KIND_PACKED..=KIND_CHOSEN, Some(bits)) => unpack((kind, rest), count, bits, out),
         _ => None,
     }
 }
@@ -390,6 +390,19 @@ mod tests {
             if decode_values(&bytes, count, &mut out).is_some() {
                 assert_eq!(out.len(), count);
             }
+        }
+    }
+
+    #[test]
+    fn packed_columns_have_bits_and_others_none() {
+        let (packed, plain) = ([5, 0, 0, 0, 1, 0], [KIND_DELTA, 0, 0, 0]);
+        let padding = [0; crate::packed::BITS_PADDING];
+        for (bytes, is_packed) in [(&packed[..], true), (&plain, false)] {
+            let mut bits = Bits::new(&padding, 0, 0);
+            let with_bits = decode_coded(bytes, 1, Some(&mut bits), &mut Vec::new());
+            assert_eq!(with_bits.is_some(), is_packed);
+            let without = decode_values(bytes, 1, &mut Vec::new());
+            assert_eq!(without.is_some(), !is_packed);
         }
     }
 

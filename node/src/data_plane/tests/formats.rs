@@ -3,6 +3,7 @@
 use super::*;
 use trefoil_model::RequestSequence;
 use trefoil_shard::{Envelope, Parcel, ParcelHeader, Push, RequestNumber};
+use trefoil_store_pages::Disk;
 
 /// Who pushes.
 const PEER: NodeId = NodeId(2);
@@ -54,5 +55,28 @@ async fn a_body_of_an_unknown_version_is_not_journalled() {
     assert_eq!(appended(), before, "nobody here could apply it");
     run.plane.receive(&push(&run, 2, 1));
     assert!(appended() > before, "a version that this program reads");
+    run.kill(&machine);
+}
+
+/// Until the cluster's level says so, blocks are such as older programs open.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_have_packed_values_once_the_metadata_plane_says_so() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    for (at, version) in [(1, 1), (2, 3)] {
+        run.plane.set_policy(StorePolicy {
+            packs_blocks: version == 3,
+            ..StorePolicy::default()
+        });
+        assert_eq!(run.write(0, at, 1.0).await, WriteOutcome::Held);
+        run.plane.flush().expect("a flush");
+        let files = machine.disk.files().into_iter();
+        let blocks = files.filter(|(path, _)| path.to_string_lossy().ends_with("-data"));
+        let (newest, _) = blocks.max().expect("a block");
+        let file = machine.disk.open(&newest).expect("it is there");
+        let mut header = [0; 9];
+        file.read_at(&mut header, 0).expect("a sound disk");
+        assert_eq!(header[8], version);
+    }
     run.kill(&machine);
 }

@@ -123,7 +123,8 @@ impl Columns {
     /// Reads a piece of `columns` columns; `None` when it is malformed.
     pub(super) fn read(bytes: &[u8], start: Millis, columns: u32) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
-        if cursor.varint()? != u64::from(columns) {
+        // Each has two bytes at least, so a number that lies costs no memory.
+        if cursor.varint()? != u64::from(columns) || bytes.len() / 2 < columns as usize {
             return None;
         }
         let mut at = cursor.at;

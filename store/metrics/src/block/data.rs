@@ -13,7 +13,7 @@ use trefoil_model::Millis;
 pub(super) struct DataPiece {
     content: Vec<u8>,
     /// Of packed values, with the padding behind them.
-    bits: Vec<u8>,
+    bits: Option<Vec<u8>>,
     /// Where the values begin in `content`.
     values: u32,
     series: Vec<Entry>,
@@ -38,7 +38,7 @@ pub(super) struct DataSeries<'a> {
     back: usize,
     values: &'a [u8],
     /// All bits of the piece, and where its own begin and end.
-    bits: (&'a [u8], usize, usize),
+    bits: Option<(&'a [u8], usize, usize)>,
 }
 
 impl DataPiece {
@@ -73,12 +73,15 @@ impl DataPiece {
             entry.end = entry.end.checked_add(values)?;
         }
         // What stands behind the last values belongs to nobody.
-        let mut bits = bits.unwrap_or_default();
         let end = entries.last()?.end as usize;
-        if end != content.len() || bits_end as usize != bits.len() {
+        if end != content.len() || bits_end as usize != bits.as_ref().map_or(0, Vec::len) {
             return None;
         }
-        bits.extend([0; BITS_PADDING]);
+        let bits = bits.map(|mut bits| {
+            bits.reserve_exact(BITS_PADDING);
+            bits.extend([0; BITS_PADDING]);
+            bits
+        });
         Some(Self {
             content,
             bits,
@@ -89,7 +92,8 @@ impl DataPiece {
 
     /// Memory held, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.content.capacity() + self.bits.capacity() + self.series.capacity() * size_of::<Entry>()
+        let bits = self.bits.as_ref().map_or(0, Vec::capacity);
+        self.content.capacity() + bits + self.series.capacity() * size_of::<Entry>()
     }
 
     /// The series at this place of the piece.
@@ -108,17 +112,29 @@ impl DataPiece {
             front: entry.front as usize,
             back: entry.back as usize,
             values: &self.content[start as usize..entry.end as usize],
-            bits: (&self.bits, bits_start as usize, entry.bits_end as usize),
+            bits: (self.bits.as_deref())
+                .map(|bits| (bits, bits_start as usize, entry.bits_end as usize)),
         }
     }
 }
 
 impl DataSeries<'_> {
+    /// Its bits, if its values are packed.
+    fn bits(&self) -> Option<Bits<'_>> {
+        self.bits
+            .map(|(bytes, start, end)| Bits::new(bytes, start, end))
+    }
+
+    /// The value that all have, if the column says so.
+    fn constant(&self) -> Option<f64> {
+        let has_bits = self.bits().is_some_and(|bits| !bits.is_empty());
+        constant(self.values).filter(|_| !has_bits)
+    }
+
     fn decode_floats(&self, count: usize, out: &mut Vec<f64>) -> Option<()> {
-        let (bytes, start, end) = self.bits;
-        let mut bits = Bits::new(bytes, start, end);
-        decode_coded(self.values, count, &mut bits, out)?;
-        bits.is_empty().then_some(())
+        let mut bits = self.bits();
+        decode_coded(self.values, count, bits.as_mut(), out)?;
+        bits.is_none_or(|bits| bits.is_empty()).then_some(())
     }
 
     /// Its timestamps among those of its column; `None` when there are none.
@@ -137,7 +153,7 @@ impl DataSeries<'_> {
     ) -> Option<()> {
         let values = &mut column.values;
         let before = values.len();
-        match constant(self.values) {
+        match self.constant() {
             Some(value) => values.resize(before + end - start, value),
             None => {
                 self.decode_floats(timestamps.len(), values)?;
@@ -160,7 +176,7 @@ impl DataSeries<'_> {
         memory: &'c mut Column,
     ) -> Option<SampleSlice<'c>> {
         memory.clear();
-        if let Some(value) = constant(self.values) {
+        if let Some(value) = self.constant() {
             memory.values.resize(end - start, value);
             return Some(SampleSlice {
                 timestamps: &timestamps[start..end],
@@ -171,10 +187,9 @@ impl DataSeries<'_> {
             self.decode_floats(timestamps.len(), &mut memory.values)?;
         } else {
             memory.timestamps.extend_from_slice(timestamps);
-            let (bytes, start, end) = self.bits;
-            let mut bits = Bits::new(bytes, start, end);
-            decode_mixed(self.values, &mut bits, memory)?;
-            bits.is_empty().then_some(())?;
+            let mut bits = self.bits();
+            decode_mixed(self.values, bits.as_mut(), memory)?;
+            bits.is_none_or(|bits| bits.is_empty()).then_some(())?;
         }
         let all = SampleSlice {
             timestamps,

@@ -125,7 +125,11 @@ fn write_kinds(samples: SampleSlice<'_>, out: &mut Vec<u8>) {
 }
 
 /// Reads the mixed column of `into`'s timestamps into its other columns, which are empty. `None` when it is malformed.
-pub(super) fn decode_mixed(bytes: &[u8], bits: &mut Bits<'_>, into: &mut Column) -> Option<()> {
+pub(super) fn decode_mixed(
+    bytes: &[u8],
+    bits: Option<&mut Bits<'_>>,
+    into: &mut Column,
+) -> Option<()> {
     let count = into.timestamps.len();
     let mut at = 1;
     read_starts(bytes, &mut at, into)?;
@@ -193,7 +197,7 @@ fn read_starts(bytes: &[u8], at: &mut usize, into: &mut Column) -> Option<()> {
 struct Place<'p, 'b> {
     bytes: &'p [u8],
     at: usize,
-    bits: &'p mut Bits<'b>,
+    bits: Option<&'p mut Bits<'b>>,
 }
 
 /// Reads a part of `count` values.
@@ -205,7 +209,7 @@ fn read_part(place: &mut Place<'_, '_>, count: usize, out: &mut Vec<f64>) -> Opt
     match (count, length) {
         (0, 0) => Some(()),
         (0, _) | (_, 0) => None,
-        _ => decode_coded(part, count, place.bits, out),
+        _ => decode_coded(part, count, place.bits.as_deref_mut(), out),
     }
 }
 
@@ -299,12 +303,12 @@ mod tests {
     }
 
     fn decode(bytes: &[u8], into: &mut Column) -> Option<()> {
-        decode_mixed(bytes, &mut Bits::default(), into)
+        decode_mixed(bytes, None, into)
     }
 
     fn decode_packed(bytes: &[u8], bits: &[u8], into: &mut Column) -> Option<()> {
         let mut bits = Bits::new(bits, 0, bits.len() - BITS_PADDING);
-        decode_mixed(bytes, &mut bits, into)?;
+        decode_mixed(bytes, Some(&mut bits), into)?;
         bits.is_empty().then_some(())
     }
 
@@ -357,7 +361,11 @@ mod tests {
                 timestamps: column.timestamps.clone(),
                 ..Column::default()
             };
-            if decode_packed(&bytes, &bits, &mut back).is_some() {
+            let decoded = match packed {
+                true => decode_packed(&bytes, &bits, &mut back),
+                false => decode(&bytes, &mut back),
+            };
+            if decoded.is_some() {
                 assert_eq!(back.values.len(), column.values.len());
                 assert_eq!(back.slice().iter().count(), column.values.len());
             }

@@ -20,7 +20,7 @@ use crate::rows::RowReader;
 use roaring::RoaringBitmap;
 use trefoil_model::{Millis, ShardSet, write_varint};
 
-/// Columns of a fuzzed piece of data have at most so many timestamps; others are refused for the memory that they take.
+/// Columns of a fuzzed piece of data have at most so many timestamps, for the memory that they take.
 const TIMESTAMPS_MAX: u32 = 10_000;
 
 /// Series that a label page may speak of.
@@ -85,6 +85,13 @@ fn read_data(
         let cut = series.cut(&column)?;
         let samples = series.decode(cut, (0, cut.len()), version, &mut decoded)?;
         assert_eq!(samples.iter().count(), cut.len());
+        if samples.is_plain() {
+            let (all, inside) = (samples.values.to_vec(), (cut.len() / 3, cut.len() / 2));
+            let mut column = Column::default();
+            series.append(cut, inside, &mut column)?;
+            let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&column.values), bits(&all[inside.0..inside.1]));
+        }
     }
     Some(())
 }

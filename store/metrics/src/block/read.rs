@@ -16,6 +16,7 @@ use super::{
 use crate::MetricsError;
 use crate::body::{MetricMetadata, read_metadata};
 use crate::columns::{Column, SampleSlice};
+use crate::packed::BITS_PADDING;
 use crate::rows::{RowReader, RowSections};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
@@ -131,15 +132,31 @@ impl BlockReader {
         if !self.version.is_packed() {
             return Ok((self.piece(pointer, "data")?, None));
         }
-        let mut bytes = read_bytes(self.id, &self.file, pointer, "data")?;
-        let mut cursor = Cursor::new(&bytes);
-        let length = cursor.varint().and_then(|n| usize::try_from(n).ok());
-        let frame = length.and_then(|length| cursor.take(length));
-        let frame = frame.ok_or_else(|| damaged(self.id, "data"))?;
-        let content = read_content(self.id, frame, pointer, "data")?;
-        let bits = cursor.at;
-        Ok((content, Some(bytes.split_off(bits))))
+        let bytes = read_bytes(self.id, &self.file, pointer, "data")?;
+        let (frame, length, bits) = split_data(&bytes).ok_or_else(|| damaged(self.id, "data"))?;
+        let content = read_content(self.id, frame, pointer.content as usize, "data")?;
+        let bits = match bits.len() == length {
+            true => with_padding(bits),
+            false => read_content(self.id, bits, length, "data")?,
+        };
+        Ok((content, Some(bits)))
     }
+}
+
+/// The frame of a piece of packed data, how many bytes its bits have, and those bytes, compressed if they are fewer.
+fn split_data(bytes: &[u8]) -> Option<(&[u8], usize, &[u8])> {
+    let mut cursor = Cursor::new(bytes);
+    let length = usize::try_from(cursor.varint()?).ok()?;
+    let frame = cursor.take(length)?;
+    let bits = usize::try_from(cursor.varint()?).ok()?;
+    (bits <= PIECE_CONTENT_BYTES_MAX).then(|| (frame, bits, cursor.rest()))
+}
+
+/// A copy with room for what [`DataPiece`] puts behind it.
+fn with_padding(bits: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::with_capacity(bits.len() + BITS_PADDING);
+    copy.extend_from_slice(bits);
+    copy
 }
 
 /// The version of the format, and the footer.
@@ -203,7 +220,7 @@ pub(super) fn read_piece(
     piece: &'static str,
 ) -> Result<Vec<u8>, MetricsError> {
     let frame = read_bytes(id, file, pointer, piece)?;
-    read_content(id, &frame, pointer, piece)
+    read_content(id, &frame, pointer.content as usize, piece)
 }
 
 /// The bytes of a piece as they stand in the file.
@@ -226,14 +243,13 @@ fn read_bytes(
     Ok(bytes)
 }
 
-/// The content of a piece's frame.
+/// What a frame has, which is `content` bytes.
 fn read_content(
     id: BlockId,
     frame: &[u8],
-    pointer: Pointer,
+    content: usize,
     piece: &'static str,
 ) -> Result<Vec<u8>, MetricsError> {
-    let content = pointer.content as usize;
     let bytes = decompress(frame, content).map_err(MetricsError::Compression)?;
     bytes
         .filter(|bytes| bytes.len() == content)

@@ -103,13 +103,16 @@ impl PieceWriter {
         pointer
     }
 
-    /// Writes a piece with bits behind it that are not compressed.
+    /// Writes a piece with bits behind it, which are compressed only when that is worth reading them twice: most are noise.
     fn write_with_bits(&mut self, content: &[u8], bits: &[u8]) -> Result<Pointer, MetricsError> {
         self.compress(content)?;
-        let mut piece = Vec::with_capacity(self.frame.len() + bits.len() + 10);
+        let mut piece = Vec::with_capacity(self.frame.len() + bits.len() + 20);
         write_varint(&mut piece, self.frame.len() as u64);
         piece.extend_from_slice(&self.frame);
-        piece.extend_from_slice(bits);
+        write_varint(&mut piece, bits.len() as u64);
+        self.compress(bits)?;
+        let is_worth_it = self.frame.len() < bits.len() - bits.len() / 8;
+        piece.extend_from_slice(if is_worth_it { &self.frame } else { bits });
         self.put(&piece, content.len())
     }
 
