@@ -54,6 +54,18 @@ impl Annotations {
         }
     }
 
+    /// Whether all of `other` are among them.
+    #[must_use]
+    pub(crate) fn has_all(&self, other: &Annotations) -> bool {
+        other.0.is_subset(&self.0)
+    }
+
+    /// The memory that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = self.0.iter().map(|annotation| annotation.text.len());
+        texts.sum::<usize>() + self.0.len() * size_of::<Annotation>()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

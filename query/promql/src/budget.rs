@@ -26,11 +26,12 @@ pub struct Budget {
     own: Option<Arc<Held>>,
 }
 
-/// What one branch of a budget holds.
+/// What one branch of a budget holds, its own branches included.
 #[derive(Debug, Default)]
 struct Held {
     samples: AtomicU64,
     bytes: AtomicU64,
+    branch_of: Option<Arc<Held>>,
 }
 
 struct Shared {
@@ -99,8 +100,21 @@ impl Budget {
     pub fn branch(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            own: Some(Arc::default()),
+            own: Some(Arc::new(Held {
+                branch_of: self.own.clone(),
+                ..Held::default()
+            })),
         }
+    }
+
+    /// The branch that this is, and those of which it is a branch.
+    fn branches(&self) -> impl Iterator<Item = &Held> {
+        let mut next = self.own.as_deref();
+        std::iter::from_fn(move || {
+            let this = next?;
+            next = this.branch_of.as_deref();
+            Some(this)
+        })
     }
 
     /// The samples and bytes that are held through this [branch](Self::branch).
@@ -144,8 +158,8 @@ impl Budget {
     /// [`QueryError::Execution`] with Prometheus' text when that is above the limit.
     pub fn hold(&self, samples: usize) -> Result<(), QueryError> {
         let samples = samples as u64;
-        if let Some(own) = &self.own {
-            own.samples.fetch_add(samples, Ordering::Relaxed);
+        for held in self.branches() {
+            held.samples.fetch_add(samples, Ordering::Relaxed);
         }
         let held = self.shared.held.fetch_add(samples, Ordering::Relaxed) + samples;
         self.shared.peak.fetch_max(held, Ordering::Relaxed);
@@ -157,8 +171,8 @@ impl Budget {
 
     /// Counts `samples` as no longer held. Never more than were held.
     pub fn release(&self, samples: usize) {
-        if let Some(own) = &self.own {
-            own.samples.fetch_sub(samples as u64, Ordering::Relaxed);
+        for held in self.branches() {
+            held.samples.fetch_sub(samples as u64, Ordering::Relaxed);
         }
         self.shared
             .held
@@ -172,8 +186,8 @@ impl Budget {
     /// [`QueryError::Execution`] in Prometheus' manner when that is above the limit.
     pub fn hold_bytes(&self, bytes: usize) -> Result<(), QueryError> {
         let bytes = bytes as u64;
-        if let Some(own) = &self.own {
-            own.bytes.fetch_add(bytes, Ordering::Relaxed);
+        for held in self.branches() {
+            held.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         let held = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if held > self.shared.bytes_max {
@@ -185,8 +199,8 @@ impl Budget {
     /// Counts `bytes` as no longer held. Never more than were held.
     pub fn release_bytes(&self, bytes: usize) {
         let bytes = bytes as u64;
-        if let Some(own) = &self.own {
-            own.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for held in self.branches() {
+            held.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -249,6 +263,9 @@ mod tests {
         assert!(budget.is_exceeded());
         other.release(8);
         assert_eq!(budget.hold(7), Ok(()));
+        let inner = other.branch();
+        assert_eq!(inner.hold_bytes(2), Ok(()));
+        assert_eq!((inner.held_here(), other.held_here()), ((0, 2), (0, 2)));
     }
 
     #[test]

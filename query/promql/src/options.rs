@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trefoil_model::Millis;
 
 /// How a query is read and evaluated. The defaults are those of Prometheus 3.14.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EvalOptions {
     /// How old a sample may be and still count for an instant selector; left-open. Milliseconds.
     pub look_back_ms: Millis,

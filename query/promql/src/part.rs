@@ -36,7 +36,7 @@ pub struct Part {
 }
 
 /// The form of a part's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PartOutput {
     /// One row for every series of the node.
     Rows,

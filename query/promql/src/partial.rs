@@ -10,6 +10,7 @@ use crate::{
     row::{ABSENT, Cells, is_absent, is_histogram},
 };
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use trefoil_model::{Labels, add_compensated};
 
 /// One group of an aggregation over the times of a grid.
@@ -289,6 +290,68 @@ impl GroupColumn {
                 column
             }
         }
+    }
+
+    /// The state of a group without members at so many times.
+    pub(crate) fn without_members(&self, steps: usize) -> Self {
+        let absent = || vec![ABSENT; steps];
+        match self {
+            Self::Sum(..) => Self::Sum(absent(), vec![0.0; steps]),
+            Self::Avg(_) => Self::Avg(vec![MeanState::default(); steps]),
+            Self::Min(_) => Self::Min(absent()),
+            Self::Max(_) => Self::Max(absent()),
+            Self::Count(_) => Self::Count(absent()),
+            Self::Group(_) => Self::Group(absent()),
+        }
+    }
+
+    /// Whether there is no member at these times.
+    pub(crate) fn has_no_member(&self, steps: Range<usize>) -> bool {
+        match self {
+            Self::Sum(column, _)
+            | Self::Min(column)
+            | Self::Max(column)
+            | Self::Count(column)
+            | Self::Group(column) => column[steps].iter().all(|value| is_absent(*value)),
+            Self::Avg(means) => means[steps].iter().all(|mean| mean.count == 0.0),
+        }
+    }
+
+    /// The column at some of its times.
+    pub(crate) fn slice(&self, steps: Range<usize>) -> Self {
+        match self {
+            Self::Sum(sums, compensations) => {
+                Self::Sum(sums[steps.clone()].to_vec(), compensations[steps].to_vec())
+            }
+            Self::Avg(means) => Self::Avg(means[steps].to_vec()),
+            Self::Min(column) => Self::Min(column[steps].to_vec()),
+            Self::Max(column) => Self::Max(column[steps].to_vec()),
+            Self::Count(column) => Self::Count(column[steps].to_vec()),
+            Self::Group(column) => Self::Group(column[steps].to_vec()),
+        }
+    }
+
+    /// Copies what another column of the same aggregation has at `steps` to the times from `at` on. `false`: it is of another
+    /// one.
+    pub(crate) fn copy(&mut self, at: usize, other: &Self, steps: Range<usize>) -> bool {
+        let to = at..at + steps.len();
+        match (self, other) {
+            (Self::Sum(sums, compensations), Self::Sum(other, other_compensations)) => {
+                sums[to.clone()].copy_from_slice(&other[steps.clone()]);
+                compensations[to].copy_from_slice(&other_compensations[steps]);
+            }
+            (Self::Avg(means), Self::Avg(other)) => {
+                means[to].copy_from_slice(&other[steps]);
+            }
+            (Self::Min(column), Self::Min(other))
+            | (Self::Max(column), Self::Max(other))
+            | (Self::Count(column), Self::Count(other))
+            | (Self::Group(column), Self::Group(other)) => {
+                column[to].copy_from_slice(&other[steps]);
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// How many times of the grid the column covers.

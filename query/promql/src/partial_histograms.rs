@@ -7,6 +7,7 @@ use crate::{
     row::{ABSENT, Cell, Cells, is_absent},
 };
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 use trefoil_model::{
     Histogram, ResetHint,
@@ -62,6 +63,30 @@ impl GroupHistograms {
     pub(crate) fn bytes(&self) -> usize {
         let sums = self.states.iter().filter_map(|state| state.sum.as_ref());
         size_of_val(self.states.as_slice()) + sums.map(HistogramSum::bytes).sum::<usize>()
+    }
+
+    /// The states at some of the times; none when there is no histogram then.
+    pub(crate) fn slice(&self, steps: Range<usize>) -> Self {
+        let states = self.states.get(steps).unwrap_or_default();
+        match states.iter().all(|state| state.count == 0.0) {
+            true => Self::default(),
+            false => Self {
+                states: states.to_vec(),
+                metric: self.metric.clone(),
+            },
+        }
+    }
+
+    /// Copies what another part of the group has at `steps` to the times from `at` on, of `length` in all.
+    pub(crate) fn copy(&mut self, at: usize, other: &Self, steps: Range<usize>, length: usize) {
+        let Some(states) = other.states.get(steps) else {
+            return;
+        };
+        if self.states.is_empty() {
+            self.states.resize(length, State::default());
+            self.metric.clone_from(&other.metric);
+        }
+        self.states[at..at + states.len()].clone_from_slice(states);
     }
 
     /// Adds the histograms of a series; for a mean they are scaled, so that their sum does not overflow.

@@ -8,6 +8,7 @@
 use crate::budget::ITEM_BYTES;
 use crate::storage::{STALE_NAN_BITS, is_stale};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::ops::Range;
 use std::sync::Arc;
 use trefoil_model::{Histogram, Labels};
 
@@ -61,6 +62,25 @@ impl Histograms {
     /// Forgets all and keeps the memory.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Those at some places, the first of which becomes place 0; none of them: no place.
+    pub(crate) fn slice(&self, places: Range<usize>) -> Self {
+        let end = places.end.min(self.0.len());
+        let slice = self.0.get(places.start.min(end)..end).unwrap_or_default();
+        match slice.iter().all(Option::is_none) {
+            true => Self::default(),
+            false => Self(slice.to_vec()),
+        }
+    }
+
+    /// Puts all to their places behind `start`.
+    pub(crate) fn put_all(&mut self, start: usize, others: &Self) {
+        for (at, histogram) in others.0.iter().enumerate() {
+            if let Some(histogram) = histogram {
+                self.put(start + at, Arc::clone(histogram));
+            }
+        }
     }
 
     /// Keeps so many places.

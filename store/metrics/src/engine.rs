@@ -507,6 +507,7 @@ fn apply_body(
         samples.add_metadata(shard, entry);
     }
     let result = add_series(&mut body, &mut index, &mut samples, accepted);
+    samples.note_windows();
     // Also what came before a damage. The index first: a view takes them in the other order.
     head.index.publish(index.len());
     head.samples.publish_weight(samples.weight() as u64);

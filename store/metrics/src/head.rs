@@ -28,7 +28,7 @@ use crate::dense::DenseSet;
 use roaring::RoaringBitmap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange};
+use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
 
 /// Memory of histograms copied out of the head at once; one series may have more.
 const GATHERED_HISTOGRAM_BYTES: usize = 16 << 20;
@@ -84,6 +84,15 @@ impl TenantHead {
             records,
         }
     }
+}
+
+/// What a generation has of a window, told apart from all else that it ever has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadStamp {
+    /// The generation's number, and how many records it had when it last got some of the window.
+    Of(u64, u32),
+    /// More came since the view was made.
+    Unknown,
 }
 
 /// A generation as a view sees it: what was there when the view was made.
@@ -265,6 +274,18 @@ impl HeadPart {
     /// Whether there are samples in a window that shares time with `range`.
     pub(crate) fn overlaps(&self, range: &TimeRange) -> bool {
         self.samples.read().overlaps(range)
+    }
+
+    /// What the part has of a window; `None` when it has nothing of it.
+    pub(crate) fn stamp(&self, window: Window) -> Option<HeadStamp> {
+        let samples = self.samples.read();
+        if !samples.has_window(window) {
+            return None;
+        }
+        Some(match samples.stamp(window, self.records) {
+            Some((generation, records)) => HeadStamp::Of(generation, records),
+            None => HeadStamp::Unknown,
+        })
     }
 
     /// All series with samples here, in block order.

@@ -11,12 +11,14 @@ mod cursor;
 mod digest;
 mod export;
 mod selection;
+mod stamp;
 
 pub(crate) use cursor::extend_without;
 pub use cursor::{SeriesCursor, SeriesSamples};
 pub(crate) use digest::WindowDigests;
 pub use digest::{Digest, DigestKey};
 pub use export::{Export, ExportCursor, ExportedBody};
+pub use stamp::Stamp;
 
 use crate::block::KeptPieces;
 use crate::body::MetricMetadata;

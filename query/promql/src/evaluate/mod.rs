@@ -7,6 +7,7 @@ pub(crate) mod instant;
 pub(crate) mod pipeline;
 mod prepare;
 pub(crate) mod row_op;
+pub(crate) mod said;
 pub(crate) mod select;
 pub(crate) mod windows;
 
@@ -18,13 +19,15 @@ use crate::{
     note::Notes,
     parse::parse,
     partial::{GroupColumn, GroupPartial},
+    piece::Worked,
     reach::Confined,
     row::{ABSENT, Cell, Cells, Row, is_absent, row_bytes},
 };
 use context::Context;
 use grouping::{GroupMap, Grouping};
-use pipeline::{Pipeline, PipelineScratch, selector_span, wants_counts_only};
+use pipeline::{Pipeline, PipelineScratch, selector_of, selector_span, wants_counts_only};
 use prepare::drop_stale;
+use said::Said;
 use select::select_series;
 use std::collections::BTreeMap;
 use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder};
@@ -39,6 +42,20 @@ pub fn evaluate_part(
     storage: &dyn SeriesStorage,
     budget: &Budget,
 ) -> Result<PartResult, QueryError> {
+    evaluate_part_in(part, &[], storage, budget).map(|worked| worked.result)
+}
+
+/// As [`evaluate_part`], for an answer that is to be kept in pieces: `ends` says behind how many times each of them ends, ascending;
+/// none when the answer stays whole.
+///
+/// # Errors
+/// As there.
+pub fn evaluate_part_in(
+    part: &Part,
+    ends: &[usize],
+    storage: &dyn SeriesStorage,
+    budget: &Budget,
+) -> Result<Worked, QueryError> {
     budget.check()?;
     let root = parse(&part.query, &part.options)?;
     let node = node_of(&root, part)?;
@@ -52,13 +69,37 @@ pub fn evaluate_part(
         budget,
         context: context_of(part),
         annotations: Annotations::default(),
-        detects_resets: selector_span(node).is_some_and(|span| wants_counts_only(&root, span)),
+        said: Said::about(ends),
+        detects_resets: detects_resets(&root, node),
     };
     let body = evaluation.body(node)?;
-    Ok(PartResult {
-        body,
-        annotations: evaluation.annotations,
-    })
+    let annotations = evaluation.annotations;
+    let mut said = evaluation.said.finish(&annotations);
+    // Which series names a group's histograms depends on all times.
+    said.is_blurred |= has_histograms(&body) && fixed_name(node).is_none();
+    let result = PartResult { body, annotations };
+    Ok(Worked { result, said })
+}
+
+/// Whether resets between the histograms of a node are looked for even where nothing needs them.
+pub(crate) fn detects_resets(root: &Expr, node: &Expr) -> bool {
+    selector_span(node).is_some_and(|span| wants_counts_only(root, span))
+}
+
+fn has_histograms(body: &PartBody) -> bool {
+    match body {
+        PartBody::Groups(groups) => groups.iter().any(|group| !group.histograms.is_empty()),
+        PartBody::Rows(_) | PartBody::Samples(_) => false,
+    }
+}
+
+/// The metric's name that all series of a node have.
+fn fixed_name(node: &Expr) -> Option<&str> {
+    let operand = match &node.kind {
+        ExprKind::Aggregate(aggregate) => &aggregate.operand,
+        _ => node,
+    };
+    selector_of(operand)?.fixed_name()
 }
 
 /// The selector of which `part` may be evaluated on some of the series at a time, to [merge](crate::merge) the answers; `None`
@@ -68,22 +109,31 @@ pub fn evaluate_part(
 /// As for [`evaluate_part`].
 pub fn part_selector(part: &Part) -> Result<Option<Selector>, QueryError> {
     let root = parse(&part.query, &part.options)?;
-    let (node, context) = (node_of(&root, part)?, context_of(part));
+    selector_at(node_of(&root, part)?, part, part.grid)
+}
+
+/// The same for the part's node at other times.
+pub(crate) fn selector_at(
+    node: &Expr,
+    part: &Part,
+    grid: Grid,
+) -> Result<Option<Selector>, QueryError> {
+    let context = context_of(part);
     let of_pipeline = |pipeline: Option<Pipeline>| pipeline.map(|pipeline| pipeline.selector);
     match (part.output, &node.kind) {
         (PartOutput::Samples, ExprKind::Range(range)) => {
-            samples_selector(range, part.grid, &context).map(Some)
+            samples_selector(range, grid, &context).map(Some)
         }
         (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => {
             // At a single time groups come in the order of their first members, which their winners do not show.
-            if aggregate.op.selects_series() && part.grid.steps() == 1 {
+            if aggregate.op.selects_series() && grid.steps() == 1 {
                 return Ok(None);
             }
-            Pipeline::compile(&aggregate.operand, part.grid, &context).map(of_pipeline)
+            Pipeline::compile(&aggregate.operand, grid, &context).map(of_pipeline)
         }
-        (PartOutput::Rows, _) => Pipeline::compile(node, part.grid, &context).map(of_pipeline),
+        (PartOutput::Rows, _) => Pipeline::compile(node, grid, &context).map(of_pipeline),
         (PartOutput::Presence, _) => {
-            Pipeline::compile_presence(node, part.grid, &context).map(of_pipeline)
+            Pipeline::compile_presence(node, grid, &context).map(of_pipeline)
         }
         _ => Ok(None),
     }
@@ -129,6 +179,7 @@ struct Evaluation<'a> {
     budget: &'a Budget,
     context: Context,
     annotations: Annotations,
+    said: Said,
     detects_resets: bool,
 }
 
@@ -165,6 +216,7 @@ impl Evaluation<'_> {
         pipeline.detects_resets = self.detects_resets;
         let mut scratch = PipelineScratch::default();
         let (budget, annotations) = (self.budget, &mut self.annotations);
+        let said = &mut self.said;
         let inner = pipeline.inner_steps();
         budget.hold(inner)?;
         self.storage
@@ -179,13 +231,16 @@ impl Evaluation<'_> {
                 }
                 let read = scratch.columns.samples() + SAMPLES_PER_BUCKET * scratch.buckets.len();
                 budget.hold(read)?;
+                let is_raw = !scratch.columns.timestamps.is_empty();
                 let any = pipeline.run(&mut scratch, budget)?;
                 budget.release(read);
+                said.see(&pipeline, &scratch, is_raw);
                 if any {
-                    if has_buckets {
-                        pipeline.annotate_resolution(annotations);
+                    let remarks = pipeline.remark(labels, &scratch);
+                    if !remarks.is_empty() {
+                        said.place(&remarks, &scratch.cells);
+                        annotations.merge(remarks);
                     }
-                    pipeline.annotate(labels, &scratch, annotations);
                     let PipelineScratch { cells, notes, .. } = &mut scratch;
                     each(labels, pipeline.drops_name, cells, notes)?;
                 }
@@ -292,7 +347,7 @@ impl Evaluation<'_> {
                     groups.group_of(labels, drops_name, || new_column(aggregate.op, steps))?;
                 if is_new {
                     budget.hold(steps)?;
-                    budget.hold_bytes(group_bytes(labels, steps))?;
+                    budget.hold_bytes(group_bytes(&group.labels, steps))?;
                 }
                 if cells.histograms.is_empty() {
                     group.column.add(&cells.values);
@@ -319,6 +374,7 @@ impl Evaluation<'_> {
             self.budget,
         );
         self.budget.release_bytes(rows.iter().map(Row::bytes).sum());
+        self.budget.release(rows.iter().map(Row::samples).sum());
         groups
     }
 }
@@ -359,8 +415,8 @@ pub(crate) fn without_name(labels: &Labels) -> Labels {
 }
 
 /// The memory that a group takes, about: no state of an aggregation is smaller than two values per time, or much
-/// larger. Its labels are some of a member's.
-fn group_bytes(labels: &Labels, steps: usize) -> usize {
+/// larger.
+pub(crate) fn group_bytes(labels: &Labels, steps: usize) -> usize {
     row_bytes(labels, 2 * steps)
 }
 

@@ -99,7 +99,9 @@ pub(crate) struct PipelineScratch {
     /// What is to be said about the series.
     pub(crate) notes: Notes,
     /// The selected samples led to floats before any operation.
-    has_floats: bool,
+    pub(crate) has_floats: bool,
+    /// They led to histograms.
+    pub(crate) has_histograms: bool,
     ops: Scratch,
 }
 
@@ -240,8 +242,26 @@ impl Pipeline {
         steps
     }
 
+    /// What is to be said about a series that has a result, which is the last one that was run.
+    pub(crate) fn remark(&self, labels: &Labels, scratch: &PipelineScratch) -> Annotations {
+        let mut annotations = Annotations::default();
+        if !scratch.buckets.is_empty() {
+            self.annotate_resolution(&mut annotations);
+        }
+        for remark in &self.remarks {
+            remark.annotate(labels, scratch.has_floats, &mut annotations);
+        }
+        annotations
+    }
+
+    /// Whether something may be said about series that are no counters.
+    pub(crate) fn remarks_on_counters(&self) -> bool {
+        let mut remarks = self.remarks.iter();
+        remarks.any(|remark| matches!(remark, Remark::Counter(_)))
+    }
+
     /// Says that aggregates stood for samples.
-    pub(crate) fn annotate_resolution(&self, annotations: &mut Annotations) {
+    fn annotate_resolution(&self, annotations: &mut Annotations) {
         if let Some(resolution) = self.selector.resolution {
             let length = crate::format::duration(resolution.millis());
             let text = format!("answered from aggregates of {length} instead of samples");
@@ -259,6 +279,7 @@ impl Pipeline {
         scratch: &mut PipelineScratch,
         budget: &Budget,
     ) -> Result<bool, QueryError> {
+        (scratch.has_floats, scratch.has_histograms) = (false, false);
         let (cells, notes) = (&mut scratch.cells, &mut scratch.notes);
         let columns = &mut scratch.columns;
         if self.detects_resets && !columns.histograms.is_empty() {
@@ -282,23 +303,12 @@ impl Pipeline {
             return Ok(false);
         }
         let is_float = |value: &f64| !is_absent(*value) && !is_histogram(*value);
-        scratch.has_floats = cells.histograms.is_empty() || cells.values.iter().any(is_float);
+        scratch.has_histograms = !cells.histograms.is_empty();
+        scratch.has_floats = !scratch.has_histograms || cells.values.iter().any(is_float);
         for (op, grid) in &self.ops {
             op.apply(cells, *grid, &mut scratch.ops, notes, budget)?;
         }
         Ok(!cells.values.iter().all(|value| is_absent(*value)))
-    }
-
-    /// Remarks about a series that has a result, which is the last one that was run.
-    pub(crate) fn annotate(
-        &self,
-        labels: &Labels,
-        scratch: &PipelineScratch,
-        annotations: &mut Annotations,
-    ) {
-        for remark in &self.remarks {
-            remark.annotate(labels, scratch.has_floats, annotations);
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod histograms;
 mod known;
 mod label_questions;
 mod metadata;
+mod stamps;
 mod walks;
 
 use super::*;

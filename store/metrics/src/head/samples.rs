@@ -16,6 +16,7 @@ use crate::columns::Column;
 use crate::value::HISTOGRAM_BITS;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use trefoil_model::{DeletionVersion, Millis, ShardId, TimeRange, Window};
 
 /// Records per chunk: 128 KiB, so that growing never copies more.
@@ -27,6 +28,9 @@ const RECENT_TIMES: usize = 64;
 /// Series per word of `present`.
 const BITS_PER_WORD: usize = u64::BITS as usize;
 
+/// No timestamp was appended.
+const NOTHING_APPENDED: (Millis, Millis) = (Millis::MAX, Millis::MIN);
+
 /// No record.
 const NONE: u32 = u32::MAX;
 
@@ -36,6 +40,16 @@ struct Record {
     time: u32,
     previous: u32,
 }
+
+/// What a generation has of a window.
+#[derive(Default)]
+struct OfWindow {
+    /// Records behind the last body that had some of the window, and maybe behind a later one; none before the first note.
+    noted: Option<u32>,
+}
+
+/// Generations that were begun by this process.
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct Samples {
     /// Series that are looked up one by one; of more, `present` tells faster.
@@ -53,8 +67,12 @@ pub(crate) struct Samples {
     extras: Extras,
     /// The deletion version of the records from a number on; ascending by number.
     versions: Vec<(u32, DeletionVersion)>,
-    /// How many timestamps each window has.
-    windows: BTreeMap<Window, u32>,
+    /// What each window has.
+    windows: BTreeMap<Window, OfWindow>,
+    /// The first and the last timestamp since the last note; the wrong way round without any.
+    appended: (Millis, Millis),
+    /// No other generation of this process has it.
+    number: u64,
     metadata: BTreeSet<(ShardId, MetricMetadata)>,
 }
 
@@ -73,6 +91,8 @@ impl Samples {
             extras: Extras::default(),
             versions: Vec::new(),
             windows: BTreeMap::new(),
+            appended: NOTHING_APPENDED,
+            number: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             metadata: BTreeSet::new(),
         }
     }
@@ -123,6 +143,8 @@ impl Samples {
             self.records < NONE,
             "a generation is flushed before it is full"
         );
+        let (first, last) = self.appended;
+        self.appended = (first.min(time), last.max(time));
         let time = self.time_number(time);
         let series = series as usize;
         if self.tails.len() <= series {
@@ -208,8 +230,29 @@ impl Samples {
         let number = self.times.len() as u32;
         self.times.push(time);
         self.recent[slot] = number;
-        *self.windows.entry(Window::containing(time)).or_default() += 1;
+        self.windows.entry(Window::containing(time)).or_default();
         number
+    }
+
+    /// Notes which windows have got records since the last time: all between the first and the last of them, to be on the
+    /// safe side. To be called behind each body, before its records are published.
+    pub(crate) fn note_windows(&mut self) {
+        let (first, last) = std::mem::replace(&mut self.appended, NOTHING_APPENDED);
+        if first > last {
+            return;
+        }
+        let touched = Window::containing(first)..=Window::containing(last);
+        for (_, of_window) in self.windows.range_mut(touched) {
+            of_window.noted = Some(self.records);
+        }
+    }
+
+    /// What tells the first `limit` records of a window from any others that this process ever sees as a window's: the
+    /// generation's number, and that of the records behind the last that it got. `None`: nobody can tell, because it has got
+    /// more.
+    pub(crate) fn stamp(&self, window: Window, limit: u32) -> Option<(u64, u32)> {
+        let noted = self.windows.get(&window)?.noted?;
+        (noted <= limit).then_some((self.number, noted))
     }
 
     pub(crate) fn add_metadata(&mut self, shard: ShardId, entry: MetricMetadata) {
@@ -223,6 +266,11 @@ impl Samples {
     /// The windows that the samples lie in, ascending.
     pub(crate) fn windows(&self) -> impl Iterator<Item = Window> {
         self.windows.keys().copied()
+    }
+
+    /// Whether there are samples in a window.
+    pub(crate) fn has_window(&self, window: Window) -> bool {
+        self.windows.contains_key(&window)
     }
 
     /// Whether there are samples in a window that shares time with `range`.

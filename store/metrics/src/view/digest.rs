@@ -15,7 +15,7 @@ use crate::histogram::pack;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use trefoil_model::{SeriesHash, ShardId, ShardSet, TenantId, TimeRange, Window};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What a digest is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,41 +145,10 @@ impl View {
     /// What the content of a window depends on, when all of it is in blocks.
     fn identity(&self, tenant: TenantId, window: Window) -> Option<Vec<u64>> {
         for part in self.heads.get(&tenant).into_iter().flatten() {
-            if part.generation().read().windows().any(|w| w == window) {
+            if part.generation().read().has_window(window) {
                 return None;
             }
         }
-        let cut_off = self
-            .policy
-            .cut_off(tenant)
-            .clamp(window.start(), window.range().end);
-        let version = self
-            .policy
-            .deletions(tenant)
-            .iter()
-            .map(|d| d.version.0)
-            .max();
-        let mut identity = vec![
-            u64::from(tenant.0),
-            window.start() as u64,
-            cut_off as u64,
-            version.unwrap_or(0),
-        ];
-        let selected = self.policy.selected(tenant).iter();
-        let selected = selected.filter(|cut_off| cut_off.before > window.start());
-        for cut_off in selected {
-            identity.push(xxh3_64(cut_off.selector.as_bytes()));
-            identity.push(cut_off.before.min(window.range().end) as u64);
-        }
-        for block in self
-            .blocks
-            .iter()
-            .filter(|b| b.meta.window.overlaps(&window.range()))
-        {
-            identity.push(block.meta.id.0);
-            identity.push(block.shards.words().len() as u64);
-            identity.extend_from_slice(block.shards.words());
-        }
-        Some(identity)
+        Some(self.identity_in_blocks(tenant, window))
     }
 }
