@@ -318,6 +318,8 @@ pub struct InstantQuery {
     pub deadline: Instant,
     /// An answer that may lack items, and says so in its warnings, is better than none.
     pub partial: bool,
+    /// No earlier answer may be used.
+    pub anew: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
 }
@@ -341,6 +343,8 @@ pub struct RangeQuery {
     pub deadline: Instant,
     /// An answer that may lack items, and says so in its warnings, is better than none.
     pub partial: bool,
+    /// No earlier answer may be used.
+    pub anew: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
 }

@@ -104,6 +104,7 @@ impl NodeBackend {
                 coordinator: self.cluster.identity.incarnation,
                 number: self.queries.fetch_add(1, Ordering::Relaxed),
             },
+            reuse: Arc::clone(&self.cluster.evaluator.reuse),
         };
         ClusterSource::new(reach, tenant, deadline, budget)
     }
@@ -127,6 +128,11 @@ impl NodeBackend {
         let is_told = formats::asks_within(&self.cluster.metadata.state());
         let allowance = Allowance::of(&limits, self.cluster.now());
         Ok(source.within(allowance.filter(|_| is_told)))
+    }
+
+    /// Whether all evaluators understand that earlier answers are not to be used.
+    fn tells_anew(&self) -> bool {
+        formats::asks_anew(&self.cluster.metadata.state())
     }
 
     fn acceptance(&self, tenant: Option<TenantId>, limits: &TenantLimits) -> Acceptance {
@@ -413,7 +419,9 @@ impl Backend for NodeBackend {
         );
         let result = async {
             let source = self.source_of(tenant, query.deadline).await?;
-            let source = source.partial(query.partial);
+            let source = source
+                .partial(query.partial)
+                .anew(query.anew, self.tells_anew());
             let answer = query_instant(&source, &query.query, query.time, &options).await?;
             Ok(with_warnings(answer, &source))
         };
@@ -438,7 +446,9 @@ impl Backend for NodeBackend {
         let result = async {
             let grid = Grid::range(query.start, query.end, query.step)?;
             let source = self.source_of(tenant, query.deadline).await?;
-            let source = source.partial(query.partial);
+            let source = source
+                .partial(query.partial)
+                .anew(query.anew, self.tells_anew());
             let answer = query_range(&source, &query.query, grid, &options).await?;
             Ok(with_warnings(answer, &source))
         };

@@ -97,7 +97,8 @@ impl Cluster {
     ) -> Arc<Self> {
         let clock = plane.clock.clone();
         Arc::new(Self {
-            evaluator: Evaluator::new(settings.part_concurrency),
+            evaluator: Evaluator::new(settings.part_concurrency)
+                .keeping(usize::try_from(settings.answers_kept_bytes).unwrap_or(usize::MAX)),
             settings,
             identity,
             metadata,

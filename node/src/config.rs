@@ -144,6 +144,7 @@ struct LimitsSection {
     query_samples: Option<u64>,
     query_bytes: Option<u64>,
     part_concurrency: Option<usize>,
+    answers_kept_bytes: Option<u64>,
     out_of_order_window_hours: Option<u64>,
     accept_ha_samples: Option<bool>,
     ha_cluster_label: Option<String>,
@@ -272,6 +273,9 @@ pub(crate) struct Settings {
     /// Parts of queries that this node evaluates for its peers at once; more wait for half of their time, then
     /// another owner is asked. Default 40, twice `query_concurrency`.
     pub(crate) part_concurrency: usize,
+    /// Memory for answers of range queries about past times, which are not worked out again while nothing of them has changed; what
+    /// was used longest ago goes first. 0 keeps none. Default 64 MiB.
+    pub(crate) answers_kept_bytes: u64,
     /// Samples older than this are refused; `None`, the default: only those older than the retention.
     pub(crate) out_of_order_window: Option<Duration>,
     /// Pairs of senders that measure the same.
@@ -575,6 +579,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         query_samples: file.limits.query_samples.unwrap_or(50_000_000),
         query_bytes: file.limits.query_bytes.unwrap_or(1 << 30),
         part_concurrency: file.limits.part_concurrency.unwrap_or(40),
+        answers_kept_bytes: file.limits.answers_kept_bytes.unwrap_or(64 << 20),
         out_of_order_window: file.limits.out_of_order_window_hours.and_then(hours),
         pairs: file.limits.pairs(),
     })

@@ -6,7 +6,8 @@
 //!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
 //!   3    limits that change under a condition; questions within a tenant's limits
 //!   4    retention of single tenants and of selectors
-//!   5    blocks of packed values, which are no message, but which an older program could not open after a way back
+//!   5    questions that are to be answered anew; blocks of packed values, which are no message, but which an older program
+//!        could not open after a way back
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -34,6 +35,8 @@ const LEVEL_QUESTIONS_WITHIN: u32 = 3;
 const LEVEL_OWN_RETENTIONS: u32 = 4;
 /// The level from which on there is no way back to a program that does not read blocks of packed values.
 const LEVEL_PACKED_BLOCKS: u32 = 5;
+/// The level from which on evaluators can be told to use no earlier answers. Older ones would not know the kind of question.
+const LEVEL_QUESTIONS_ANEW: u32 = 5;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -58,6 +61,11 @@ pub(crate) fn changes_limits(state: &State) -> bool {
 /// Whether evaluators can be told what a tenant's limits leave of a question.
 pub(crate) fn asks_within(state: &State) -> bool {
     state.format_level() >= LEVEL_QUESTIONS_WITHIN
+}
+
+/// Whether evaluators can be told to use no earlier answers.
+pub(crate) fn asks_anew(state: &State) -> bool {
+    state.format_level() >= LEVEL_QUESTIONS_ANEW
 }
 
 /// Why a request cannot be taken yet, if it has what some member cannot read. It can be sent again.
@@ -187,7 +195,7 @@ mod tests {
         let pushed = request.push_samples(labels, plain, &limits);
         pushed.expect("a small request");
         assert_eq!(refusal(&state, &request), None);
-        assert!(!changes_limits(&state) && !asks_within(&state));
+        assert!(!changes_limits(&state) && !asks_within(&state) && !asks_anew(&state));
         let started = Sample {
             start: 1,
             ..Sample::float(2, 1.0)

@@ -7,7 +7,7 @@ use crate::{
     deltas::message::KIND_DELTAS,
     query::{
         answering,
-        question::{Ask, KIND_ASK, KIND_ASK_WITHIN},
+        question::{Ask, KIND_ASK, KIND_ASK_ANEW, KIND_ASK_WITHIN},
     },
     transport::server::PeerHandler,
 };
@@ -60,7 +60,7 @@ impl PeerHandler for Handlers {
             if kind == KIND_DELTAS {
                 return backend.ok_or_else(not_yet)?.answer_deltas(&body).await;
             }
-            if ![KIND_ASK, KIND_ASK_WITHIN].contains(&kind) {
+            if ![KIND_ASK, KIND_ASK_WITHIN, KIND_ASK_ANEW].contains(&kind) {
                 return cluster.answer_peer(kind, &body).await;
             }
             // Its state may be older than a deletion that the asker knows to have been made.

@@ -10,6 +10,7 @@ pub(crate) mod evaluator;
 mod parallel;
 pub(crate) mod pins;
 pub(crate) mod question;
+pub(crate) mod reuse;
 pub(crate) mod select;
 pub(crate) mod source;
 pub(crate) mod standalone;

@@ -148,6 +148,7 @@ mod tests {
             source_resolution_max_ms: 0,
             deadline: Instant::now(),
             partial: false,
+            anew: false,
             limit: 0,
         }
     }

@@ -187,6 +187,12 @@ impl Parameters {
         }
     }
 
+    /// Whether no earlier answer may be used; named and read as VictoriaMetrics does.
+    pub(super) fn anew(&self) -> bool {
+        let text = self.get("nocache").unwrap_or("").to_ascii_lowercase();
+        !matches!(text.as_str(), "" | "0" | "f" | "false" | "no")
+    }
+
     /// How a question about series or labels is to be answered.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             source_resolution_max_ms: parameters.source_resolution_max_ms()?,
             deadline,
             partial: parameters.partial()?,
+            anew: parameters.anew(),
             limit,
         };
         let stats = Stats::begin(&parameters, &app, deadline);
@@ -74,6 +75,7 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             source_resolution_max_ms: parameters.source_resolution_max_ms()?,
             deadline,
             partial: parameters.partial()?,
+            anew: parameters.anew(),
             limit,
         };
         let stats = Stats::begin(&parameters, &app, deadline);

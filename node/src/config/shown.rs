@@ -58,6 +58,7 @@ impl Settings {
         yaml.number("  query_samples", self.query_samples);
         yaml.number("  query_bytes", self.query_bytes);
         yaml.number("  part_concurrency", self.part_concurrency as u64);
+        yaml.number("  answers_kept_bytes", self.answers_kept_bytes);
         yaml.hours("  out_of_order_window_hours", self.out_of_order_window);
         let pairs = &self.pairs;
         yaml.line("  accept_ha_samples", &pairs.accepted.to_string());

@@ -421,6 +421,7 @@ fn question(query: &str, at: i64, bytes_max: u64) -> Ask {
         query: None,
         unproven: false,
         allowance: None,
+        anew: false,
         question: Question::Part(Box::new(part)),
     }
 }

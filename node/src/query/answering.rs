@@ -5,17 +5,18 @@ use super::{
     evaluator::Evaluator,
     parallel,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
+    reuse::{Asked, Reuse, Worked},
     storage::ViewStorage,
 };
 use crate::data_plane::{DataPlane, ReadyPart};
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tonic::Status;
 use trefoil_model::{Labels, ShardSet, TenantId};
-use trefoil_query_promql::{Budget, QueryError};
+use trefoil_query_promql::{Budget, Part, PartResult, QueryError};
 
 /// Answers a peer's question for those of its shards that this node can promise.
 ///
@@ -60,17 +61,19 @@ async fn answer_now(
     };
     let is_late = move || Instant::now() >= deadline;
     let budget = Budget::with_deadline(ask.samples_max, ask.bytes_max, is_late);
-    let asked = (ask.question, ask.allowance);
+    let reuse = (!ask.unproven && !ask.anew).then(|| Arc::clone(&evaluator.reuse));
+    let asked = (ask.question, ask.allowance, reuse);
     answer_on(plane, &ready, ask.shards, ask.tenant, asked, budget).await
 }
 
-/// Answers a question on a view that was pinned already, for the times that it asks about.
+/// Answers a question on a view that was pinned already, for the times that it asks about. `reuse`: earlier answers may be used, if
+/// the view is proven to be complete.
 pub(crate) async fn answer_on(
     plane: &Arc<DataPlane>,
     ready: &Arc<ReadyPart>,
     shards: ShardSet,
     tenant: TenantId,
-    (question, allowance): (Question, Option<Allowance>),
+    (question, allowance, reuse): (Question, Option<Allowance>, Option<Arc<Reuse>>),
     budget: Budget,
 ) -> Answered {
     match question.reach() {
@@ -85,6 +88,8 @@ pub(crate) async fn answer_on(
         return refuse(refused);
     }
     let gaps = ready.gaps.intersection(&complete);
+    // What limits leave depends on the time, and what is fetched counts.
+    let reuse = reuse.filter(|_| allowance.is_none() && gaps.is_empty());
     let mut guard = CancelOnDrop(Some(budget.clone()));
     let (pinned, evaluated) = (ready.clone(), complete.clone());
     let work = tokio::task::spawn_blocking(move || {
@@ -97,7 +102,7 @@ pub(crate) async fn answer_on(
             budget: &budget,
             meter: Arc::new(Meter::new(allowance)),
         };
-        let answer = evaluate(&storage, question, &budget);
+        let answer = evaluate(&storage, question, &budget, reuse.as_deref());
         (answer, storage.meter.fetched(), storage.damaged.get())
     });
     let outcome = work.await;
@@ -163,13 +168,17 @@ pub(super) fn evaluate(
     storage: &ViewStorage<'_>,
     question: Question,
     budget: &Budget,
+    reuse: Option<&Reuse>,
 ) -> Result<Answer, QueryError> {
     let question = match storage.meter.confine(question) {
         Ok(question) => question,
         Err(nothing) => return Ok(nothing),
     };
     match question {
-        Question::Part(part) => parallel::evaluate(&part, storage, budget).map(Answer::Part),
+        Question::Part(part) => match reuse {
+            Some(reuse) => part_with(reuse, &part, storage, budget).map(Answer::Part),
+            None => parallel::evaluate(&part, storage, budget).map(Answer::Part),
+        },
         Question::Series(filter) => {
             let series = storage.series(&filter)?;
             let series = limited(series, &filter);
@@ -197,6 +206,33 @@ pub(super) fn evaluate(
         Question::Select(select) => storage.page(&select).map(Answer::Page),
         Question::Counts(counts) => storage.count(&counts).map(Answer::Counts),
     }
+}
+
+/// Works out a part with the help of earlier answers.
+fn part_with(
+    reuse: &Reuse,
+    part: &Part,
+    storage: &ViewStorage<'_>,
+    budget: &Budget,
+) -> Result<PartResult, QueryError> {
+    let stamps = OnceCell::new();
+    let stamp = |window| {
+        let stamps = stamps.get_or_init(|| storage.view.stamps(storage.tenant));
+        stamps.of(window)
+    };
+    let asked = Asked {
+        tenant: storage.tenant,
+        shards: storage.shards,
+        stamp: &stamp,
+    };
+    reuse.evaluate(part, &asked, budget, &|part, ends, budget| {
+        let (answer, work) = parallel::evaluate_in(part, ends, storage, budget)?;
+        Ok(Worked {
+            answer,
+            work,
+            is_sound: storage.damaged.get().is_none(),
+        })
+    })
 }
 
 /// One more than the limit, so that the coordinator sees that there is more.

@@ -1,7 +1,7 @@
 //! What a node takes on for its peers: a bounded number of parts at once, those of one query on one view. More wait for their turn, but not longer
 //! than leaves the coordinator time to ask another owner; a refusal changes nothing.
 
-use super::pins::Pins;
+use super::{pins::Pins, reuse::Reuse};
 use crate::data_plane::ReadyPart;
 use std::{
     sync::{
@@ -24,6 +24,8 @@ pub(crate) struct Evaluator {
     refused: AtomicU64,
     /// Views for the further parts of queries.
     pub(super) pins: Arc<Pins<ReadyPart>>,
+    /// Earlier answers, to this node's own queries too.
+    pub(crate) reuse: Arc<Reuse>,
 }
 
 /// The numbers of an [`Evaluator`].
@@ -49,6 +51,15 @@ impl Evaluator {
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             pins: Pins::new(),
+            reuse: Arc::new(Reuse::new(0)),
+        }
+    }
+
+    /// The same, which keeps so many bytes of answers.
+    pub(crate) fn keeping(self, answers: usize) -> Self {
+        Self {
+            reuse: Arc::new(Reuse::new(answers)),
+            ..self
         }
     }
 

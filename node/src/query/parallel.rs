@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 use trefoil_query_promql::{
-    Budget, Part, PartBody, PartResult, QueryError, evaluate_part, merge, part_selector,
+    Budget, Part, PartBody, PartResult, QueryError, Worked, evaluate_part_in, part_selector,
 };
 
 /// What a thread is worth, in samples read and values made: a millisecond or two. Starting one takes some ten microseconds.
@@ -61,22 +61,39 @@ pub(super) fn evaluate(
     storage: &ViewStorage<'_>,
     budget: &Budget,
 ) -> Result<PartResult, QueryError> {
-    let mut taken = None;
-    evaluate_in_pieces(part, storage, budget, |work| {
+    evaluate_in(part, &[], storage, budget).map(|(worked, _)| worked.result)
+}
+
+/// The same for an answer that is to be kept in stretches of its times, which end at `ends`, and about how much work it was: samples
+/// read and values made.
+///
+/// # Errors
+/// As for [`evaluate_part_in`].
+pub(super) fn evaluate_in(
+    part: &Part,
+    ends: &[usize],
+    storage: &ViewStorage<'_>,
+    budget: &Budget,
+) -> Result<(Worked, u64), QueryError> {
+    let (mut taken, mut all) = (None, 0);
+    let worked = evaluate_in_pieces(part, ends, storage, budget, |work| {
+        all = work;
         taken.insert(Threads::take(work)).0
-    })
+    })?;
+    Ok((worked, all))
 }
 
 /// The same, where `pieces` says by the work how many threads there are.
 pub(super) fn evaluate_in_pieces(
     part: &Part,
+    ends: &[usize],
     storage: &ViewStorage<'_>,
     budget: &Budget,
     pieces: impl FnOnce(u64) -> usize,
-) -> Result<PartResult, QueryError> {
+) -> Result<Worked, QueryError> {
     budget.check()?;
     let Some(selector) = part_selector(part)? else {
-        return evaluate_part(part, storage, budget);
+        return evaluate_part_in(part, ends, storage, budget);
     };
     let steps = part.grid.steps() as u64;
     let stretches = storage.stretches(&selector, |series, samples| {
@@ -85,7 +102,7 @@ pub(super) fn evaluate_in_pieces(
     let fetched = storage.meter.fetched();
     let pieces = on_threads(stretches, |stretch| {
         let branch = budget.branch();
-        let result = evaluate_part(part, stretch, &branch);
+        let result = evaluate_part_in(part, ends, stretch, &branch);
         if result.is_err() {
             stretch.give_up();
         }
@@ -99,13 +116,13 @@ pub(super) fn evaluate_in_pieces(
         storage.damaged.set(Some(damaged));
     }
     let is_whole = pieces.len() == 1;
-    let in_vain = |piece: &Piece| piece.result == Err(QueryError::Canceled);
+    let in_vain = |piece: &Piece| matches!(piece.result, Err(QueryError::Canceled));
     if let Some(failed) = pieces.iter().position(|p| p.result.is_err() && !in_vain(p)) {
         // Groups that several pieces have took memory several times: in one piece they may fit.
         if !is_whole && budget.is_exceeded() && storage.damaged.get().is_none() {
             release(budget, pieces.iter().map(|piece| &piece.branch), (1, 1));
             storage.meter.go_back(fetched);
-            return evaluate_part(part, storage, budget);
+            return evaluate_part_in(part, ends, storage, budget);
         }
         return pieces
             .into_iter()
@@ -117,29 +134,29 @@ pub(super) fn evaluate_in_pieces(
 
 /// What came of one stretch.
 struct Piece {
-    result: Result<PartResult, QueryError>,
+    result: Result<Worked, QueryError>,
     damaged: Option<Damaged>,
     /// Through which the result holds what it takes.
     branch: Budget,
 }
 
 /// The whole of all pieces, which holds what one piece would.
-fn join(pieces: Vec<Piece>, budget: &Budget) -> Result<PartResult, QueryError> {
+fn join(pieces: Vec<Piece>, budget: &Budget) -> Result<Worked, QueryError> {
     let (mut results, mut branches) = (Vec::new(), Vec::new());
     for piece in pieces {
         results.push(piece.result?);
         branches.push(piece.branch);
     }
     let before: usize = results.iter().map(groups_of).sum();
-    let merged = merge(results)?;
+    let merged = Worked::merge(results)?;
     let surplus = before - groups_of(&merged);
     release(budget, &branches, (surplus, before.max(1)));
     Ok(merged)
 }
 
 /// How many groups an answer has; one that is no list of groups has none.
-fn groups_of(result: &PartResult) -> usize {
-    match &result.body {
+fn groups_of(worked: &Worked) -> usize {
+    match &worked.result.body {
         PartBody::Groups(groups) => groups.len(),
         PartBody::Rows(_) | PartBody::Samples(_) => 0,
     }

@@ -22,6 +22,8 @@ const BYTES_MAX: u64 = 1 << 30;
 pub(crate) const KIND_ASK: u32 = 1;
 /// The kind of an [`Allowance`] with an [`Ask`]; asked when all members read it.
 pub(crate) const KIND_ASK_WITHIN: u32 = 8;
+/// The kind of an [`Ask`] that is to be answered anew, with an [`Allowance`] if there is one; asked when all members read it.
+pub(crate) const KIND_ASK_ANEW: u32 = 10;
 
 /// A question about some shards of a tenant.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ pub(crate) struct Ask {
     /// What the tenant's limits leave of the question, when it has some. Travels beside it, as [`KIND_ASK_WITHIN`].
     #[serde(skip)]
     pub(crate) allowance: Option<Allowance>,
+    /// No earlier answer may be used. Travels as [`KIND_ASK_ANEW`].
+    #[serde(skip)]
+    pub(crate) anew: bool,
     pub(crate) question: Question,
 }
 
@@ -52,6 +57,7 @@ impl Ask {
     /// When it is larger than the limit.
     pub(crate) fn to_bytes(&self) -> Result<(u32, Bytes), Status> {
         match self.allowance {
+            allowance if self.anew => Ok((KIND_ASK_ANEW, encode(&(allowance, self))?)),
             None => Ok((KIND_ASK, encode(self)?)),
             Some(allowance) => Ok((KIND_ASK_WITHIN, encode(&(allowance, self))?)),
         }
@@ -64,6 +70,14 @@ impl Ask {
     pub(crate) fn from_bytes(kind: u32, bytes: &[u8]) -> Result<Self, Status> {
         if kind == KIND_ASK {
             return decode(bytes);
+        }
+        if kind == KIND_ASK_ANEW {
+            let (allowance, ask): (Option<Allowance>, Self) = decode(bytes)?;
+            return Ok(Self {
+                allowance,
+                anew: true,
+                ..ask
+            });
         }
         let (allowance, ask): (Allowance, Self) = decode(bytes)?;
         Ok(Self {
@@ -264,6 +278,7 @@ mod tests {
             }),
             unproven: true,
             allowance: None,
+            anew: false,
             question: Question::LabelValues(
                 "a".into(),
                 Filter {
@@ -313,6 +328,7 @@ mod tests {
             query: None,
             unproven: false,
             allowance: Some(allowance),
+            anew: false,
             question: Question::Metadata(None),
         };
         let (kind, bytes) = ask.to_bytes().expect("small");
@@ -328,6 +344,24 @@ mod tests {
             ..ask
         };
         assert_eq!(bare.to_bytes().expect("small").0, KIND_ASK);
+        let anew = Ask { anew: true, ..bare };
+        let (kind, bytes) = anew.to_bytes().expect("small");
+        assert_eq!(kind, KIND_ASK_ANEW);
+        let pieces = ["04", "00", "07", "0101", "010203", "00", "00", "04", "00"];
+        assert_eq!(hex(&bytes), pieces.concat());
+        let back = Ask::from_bytes(kind, &bytes).expect("it was written just now");
+        assert_eq!(format!("{back:?}"), format!("{anew:?}"));
+        let limited = Ask {
+            allowance: Some(allowance),
+            ..anew
+        };
+        let (kind, bytes) = limited.to_bytes().expect("small");
+        assert_eq!(
+            (kind, hex(&bytes[..5])),
+            (KIND_ASK_ANEW, "0401030b0c".into())
+        );
+        let back = Ask::from_bytes(kind, &bytes).expect("it was written just now");
+        assert_eq!((back.allowance, back.anew), (Some(allowance), true));
 
         let answered = Answered {
             refused: ShardSet::new(),

@@ -6,6 +6,7 @@ use super::{
     counts::{Counted, Counts},
     pins::QueryKey,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
+    reuse::Reuse,
     select::{PAGE_BYTES, Page, Select, histogram_bytes, merge_pages},
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Reach {
     pub(crate) directory: Arc<Directory>,
     /// The query's name at the evaluators.
     pub(crate) query: QueryKey,
+    /// This node's earlier answers.
+    pub(crate) reuse: Arc<Reuse>,
 }
 
 /// One tenant's data for the life of one query: the local view is pinned once.
@@ -53,6 +56,10 @@ pub(crate) struct ClusterSource {
     accepts_loss: bool,
     /// The tenant's limits, when it has some.
     allowance: Option<Allowance>,
+    /// No earlier answer may be used.
+    anew: bool,
+    /// The other evaluators understand that.
+    tells_anew: bool,
     fetched: parking_lot::Mutex<Fetched>,
     lacking: parking_lot::Mutex<Lacking>,
 }
@@ -88,6 +95,8 @@ impl ClusterSource {
             partial: false,
             accepts_loss: false,
             allowance: None,
+            anew: false,
+            tells_anew: false,
             fetched: parking_lot::Mutex::default(),
             lacking: parking_lot::Mutex::default(),
         }
@@ -125,6 +134,15 @@ impl ClusterSource {
     /// The same source, which asks and fetches within a tenant's limits.
     pub(crate) fn within(self, allowance: Option<Allowance>) -> Self {
         Self { allowance, ..self }
+    }
+
+    /// The same source, which with `anew` uses no earlier answers. `is_told`: all evaluators know that question.
+    pub(crate) fn anew(self, anew: bool, is_told: bool) -> Self {
+        Self {
+            anew,
+            tells_anew: anew && is_told,
+            ..self
+        }
     }
 
     /// Counts what was fetched for an answer.
@@ -381,6 +399,7 @@ impl ClusterSource {
             query: question.is_one_of_several().then_some(self.reach.query),
             unproven,
             allowance: self.allowance,
+            anew: self.tells_anew,
             question: question.clone(),
         };
         let (kind, body) = ask
@@ -427,6 +446,7 @@ impl ClusterSource {
             let ready = plane.query(all, reach, local_patience(left)).await;
             ready.map(Arc::new)
         };
+        let reuse = (!unproven && !self.anew).then(|| Arc::clone(&self.reach.reuse));
         let unproven = unproven.then(|| Arc::new(plane.unproven(&shards, reach)));
         let ready = match &unproven {
             Some(ready) => Some(ready),
@@ -435,7 +455,7 @@ impl ClusterSource {
         let Some(ready) = ready else {
             return answering::refuse(shards);
         };
-        let asked = (question.clone(), self.allowance);
+        let asked = (question.clone(), self.allowance, reuse);
         let budget = self.budget.clone();
         answering::answer_on(plane, ready, shards, self.tenant, asked, budget).await
     }

@@ -214,7 +214,7 @@ impl StandaloneSource {
             budget: &budget,
             meter: Arc::default(),
         };
-        let answer = evaluate(&storage, question, &budget)?;
+        let answer = evaluate(&storage, question, &budget, None)?;
         question::decode(&question::encode(&answer).map_err(broken)?).map_err(broken)
     }
 
@@ -336,7 +336,8 @@ mod tests {
                     budget: &budget,
                     meter: Arc::default(),
                 };
-                parallel::evaluate_in_pieces(&part, &storage, &budget, |_| pieces).expect("room");
+                parallel::evaluate_in_pieces(&part, &[], &storage, &budget, |_| pieces)
+                    .expect("room");
                 let left = (samples_max - of_groups) as usize;
                 assert_eq!(budget.hold(left), Ok(()), "{pieces} pieces");
                 assert!(budget.hold(1).is_err(), "{pieces} pieces");
@@ -367,7 +368,9 @@ mod tests {
         ] {
             let part = part(query, output);
             let in_pieces = |pieces| {
-                parallel::evaluate_in_pieces(&part, &storage, &budget, |_| pieces).expect(query)
+                parallel::evaluate_in_pieces(&part, &[], &storage, &budget, |_| pieces)
+                    .expect(query)
+                    .result
             };
             let whole = in_pieces(1);
             let length = match &whole.body {

@@ -195,7 +195,16 @@ impl NodeCollector {
         let help = "Views kept for the further parts of peers' queries";
         writer.gauge("trefoil_peer_views", help, parts.views as f64)?;
         let help = "Parts of peers' queries refused because too many were in work";
-        writer.counter("trefoil_peer_parts_refused", help, parts.refused as f64)
+        writer.counter("trefoil_peer_parts_refused", help, parts.refused as f64)?;
+        let kept = self.cluster.evaluator.reuse.statistics();
+        let help = "Parts of queries that were answered with the help of earlier answers";
+        writer.counter("trefoil_kept_answers_hits", help, kept.hits as f64)?;
+        let help = "Parts of queries that might have been, and were worked out";
+        writer.counter("trefoil_kept_answers_misses", help, kept.misses as f64)?;
+        let help = "Pieces of earlier answers that are kept";
+        writer.gauge("trefoil_kept_answers_pieces", help, kept.pieces as f64)?;
+        let help = "Memory of the pieces of earlier answers";
+        writer.gauge("trefoil_kept_answers_bytes", help, kept.bytes as f64)
     }
 
     fn membership(&self, writer: &mut Writer<'_>) -> Result<(), Error> {

@@ -26,6 +26,7 @@ use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::dense::DenseSet;
 use roaring::RoaringBitmap;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TenantId, TimeRange, Window};
@@ -86,13 +87,32 @@ impl TenantHead {
     }
 }
 
-/// What a generation has of a window, told apart from all else that it ever has of it.
+/// What a view sees of the windows of a generation.
+pub(crate) struct HeadWindows {
+    /// No other generation of this process has it.
+    pub(crate) generation: u64,
+    /// What the view sees of the generation.
+    records: u32,
+    /// By window, how many records the generation had when it was noted that it had got some.
+    noted: BTreeMap<Window, Option<u32>>,
+}
+
+/// What a generation has of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeadStamp {
-    /// The generation's number, and how many records it had when it last got some of the window.
-    Of(u64, u32),
+pub(crate) enum InHead {
+    /// How many records the generation had when it last got some of the window: with that number, no other ones are meant.
+    Records(u32),
     /// More came since the view was made.
     Unknown,
+}
+
+impl HeadWindows {
+    /// What the generation has of a window, if it has some of it.
+    pub(crate) fn of(&self, window: Window) -> Option<InHead> {
+        let noted = self.noted.get(&window)?;
+        let seen = noted.filter(|noted| *noted <= self.records);
+        Some(seen.map_or(InHead::Unknown, InHead::Records))
+    }
 }
 
 /// A generation as a view sees it: what was there when the view was made.
@@ -276,16 +296,14 @@ impl HeadPart {
         self.samples.read().overlaps(range)
     }
 
-    /// What the part has of a window; `None` when it has nothing of it.
-    pub(crate) fn stamp(&self, window: Window) -> Option<HeadStamp> {
+    /// What the part has of each window.
+    pub(crate) fn noted_windows(&self) -> HeadWindows {
         let samples = self.samples.read();
-        if !samples.has_window(window) {
-            return None;
+        HeadWindows {
+            generation: samples.number(),
+            records: self.records,
+            noted: samples.noted_windows().collect(),
         }
-        Some(match samples.stamp(window, self.records) {
-            Some((generation, records)) => HeadStamp::Of(generation, records),
-            None => HeadStamp::Unknown,
-        })
     }
 
     /// All series with samples here, in block order.

@@ -18,7 +18,7 @@ pub use cursor::{SeriesCursor, SeriesSamples};
 pub(crate) use digest::WindowDigests;
 pub use digest::{Digest, DigestKey};
 pub use export::{Export, ExportCursor, ExportedBody};
-pub use stamp::Stamp;
+pub use stamp::{Stamp, Stamps};
 
 use crate::block::KeptPieces;
 use crate::body::MetricMetadata;

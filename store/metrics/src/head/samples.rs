@@ -247,12 +247,15 @@ impl Samples {
         }
     }
 
-    /// What tells the first `limit` records of a window from any others that this process ever sees as a window's: the
-    /// generation's number, and that of the records behind the last that it got. `None`: nobody can tell, because it has got
-    /// more.
-    pub(crate) fn stamp(&self, window: Window, limit: u32) -> Option<(u64, u32)> {
-        let noted = self.windows.get(&window)?.noted?;
-        (noted <= limit).then_some((self.number, noted))
+    /// No other generation of this process has it.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Each window, and how many records there were when it was noted last: a window has got none since.
+    pub(crate) fn noted_windows(&self) -> impl Iterator<Item = (Window, Option<u32>)> {
+        let windows = self.windows.iter();
+        windows.map(|(window, of_window)| (*window, of_window.noted))
     }
 
     pub(crate) fn add_metadata(&mut self, shard: ShardId, entry: MetricMetadata) {

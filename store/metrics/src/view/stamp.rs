@@ -7,7 +7,7 @@
 //! another process.
 
 use super::View;
-use crate::head::HeadStamp;
+use crate::head::{HeadPart, HeadWindows, InHead};
 use trefoil_model::{TenantId, Window};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -41,23 +41,30 @@ impl Stamp {
     }
 }
 
-impl View {
-    /// The stamp of what the view has of a tenant in a window. `None` when the window has got more since the view was made, so
-    /// that what it had then cannot be told from what it has now.
+/// The stamps of a tenant's windows in one view.
+pub struct Stamps<'a> {
+    view: &'a View,
+    tenant: TenantId,
+    heads: Vec<HeadWindows>,
+}
+
+impl Stamps<'_> {
+    /// The stamp of what the view has in a window. `None` when the window had got more than that when these stamps were begun, so
+    /// that what the view has cannot be told from it.
     #[must_use]
-    pub fn stamp(&self, tenant: TenantId, window: Window) -> Option<Stamp> {
-        let mut identity = self.identity_in_blocks(tenant, window);
+    pub fn of(&self, window: Window) -> Option<Stamp> {
+        let mut identity = self.view.identity_in_blocks(self.tenant, window);
         let mut is_in_blocks = true;
         // Behind all else of the identity, whose length says where they begin.
         identity.push(identity.len() as u64);
-        for part in self.heads.get(&tenant).into_iter().flatten() {
-            match part.stamp(window) {
+        for head in &self.heads {
+            match head.of(window) {
                 None => {}
-                Some(HeadStamp::Of(generation, records)) => {
+                Some(InHead::Records(records)) => {
                     is_in_blocks = false;
-                    identity.extend([generation, u64::from(records)]);
+                    identity.extend([head.generation, u64::from(records)]);
                 }
-                Some(HeadStamp::Unknown) => return None,
+                Some(InHead::Unknown) => return None,
             }
         }
         let bytes: Vec<u8> = identity.into_iter().flat_map(u64::to_le_bytes).collect();
@@ -65,6 +72,19 @@ impl View {
             identity: xxh3_128(&bytes),
             is_in_blocks,
         })
+    }
+}
+
+impl View {
+    /// The stamps of a tenant's windows. Waits for the head once, and for each window no more.
+    #[must_use]
+    pub fn stamps(&self, tenant: TenantId) -> Stamps<'_> {
+        let heads = self.heads.get(&tenant).into_iter().flatten();
+        Stamps {
+            view: self,
+            tenant,
+            heads: heads.map(HeadPart::noted_windows).collect(),
+        }
     }
 
     /// What the content of a window depends on beside the head.

@@ -12,7 +12,8 @@ fn window(number: i64) -> Window {
 }
 
 fn stamps(view: &View) -> [Option<Stamp>; 3] {
-    [0, 1, 2].map(|number| view.stamp(TENANT, window(number)))
+    let stamps = view.stamps(TENANT);
+    [0, 1, 2].map(|number| stamps.of(window(number)))
 }
 
 /// Writes one sample each to these windows.
@@ -81,7 +82,7 @@ fn equal_stamps_are_of_equal_content() {
             // Of the view from before the step too: it was made of what the engine then had.
             for view in [view, pair.engine.view()] {
                 for (tenant, number) in (0..3).flat_map(|t| (0..3).map(move |w| (TenantId(t), w))) {
-                    let Some(stamp) = view.stamp(tenant, window(number)) else {
+                    let Some(stamp) = view.stamps(tenant).of(window(number)) else {
                         unknown += 1;
                         continue;
                     };
