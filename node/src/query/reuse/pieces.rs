@@ -53,6 +53,12 @@ impl Pieces {
         (self.order.len(), self.bytes)
     }
 
+    /// All questions of which something is kept.
+    #[cfg(test)]
+    pub(super) fn questions(&self) -> impl Iterator<Item = &Arc<Question>> {
+        self.of_questions.keys()
+    }
+
     /// The pieces of these stretches, which are the ones used last from now on.
     pub(super) fn take_up(
         &mut self,
