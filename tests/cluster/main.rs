@@ -18,6 +18,7 @@ mod faults;
 mod full_disk;
 mod histograms;
 mod imports;
+mod kept_answers;
 mod large_request;
 mod membership;
 mod pairs;

@@ -15,7 +15,10 @@ use crate::{
     partial::{GroupColumn, GroupPartial},
     row::{ABSENT, Histograms, Row},
 };
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 use trefoil_model::Labels;
 
 /// An answer to a part, with what was said about stretches of its times.
@@ -60,10 +63,7 @@ impl Worked {
     #[must_use]
     pub fn is_divisible(&self) -> bool {
         let is_unique = match &self.result.body {
-            PartBody::Rows(rows) => {
-                let mut pairs = rows.windows(2);
-                pairs.all(|pair| pair[0].labels != pair[1].labels)
-            }
+            PartBody::Rows(rows) => are_unique(rows),
             PartBody::Groups(_) => true,
             PartBody::Samples(_) => false,
         };
@@ -147,6 +147,15 @@ impl PartResult {
     }
 }
 
+/// Whether no two rows have the same labels.
+fn are_unique(rows: &[Row]) -> bool {
+    // What was selected at a single time is not in order.
+    rows.is_sorted_by(|a, b| a.labels < b.labels) || {
+        let mut seen = HashSet::with_capacity(rows.len());
+        rows.iter().all(|row| seen.insert(&row.labels))
+    }
+}
+
 fn body_bytes(body: &PartBody) -> usize {
     match body {
         PartBody::Rows(rows) => rows.iter().map(Row::bytes).sum(),
@@ -214,7 +223,9 @@ pub fn join(
             return None;
         }
         kinds = kinds.union(piece.kinds);
-        annotations.merge(piece.annotations.clone());
+        if !annotations.has_all(&piece.annotations) {
+            annotations.merge(piece.annotations.clone());
+        }
         let place = (start, wanted.clone(), steps);
         match &piece.body {
             PartBody::Rows(list) => {

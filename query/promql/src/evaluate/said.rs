@@ -85,8 +85,11 @@ impl Said {
             return self;
         }
         let mut placed = Annotations::default();
-        let of_stretches = self.of_stretches.iter();
-        of_stretches.for_each(|said| placed.merge(said.clone()));
+        for said in &self.of_stretches {
+            if !placed.has_all(said) {
+                placed.merge(said.clone());
+            }
+        }
         self.is_blurred |= placed != *all;
         self
     }
