@@ -331,10 +331,13 @@ impl Turn<'_> {
                 _ => runs.push(at..at + 1),
             }
         }
-        match (runs.first(), runs.last()) {
-            (Some(first), Some(last)) if runs.len() > RUNS_MAX => vec![first.start..last.end],
-            _ => runs,
+        if runs.len() > RUNS_MAX
+            && let Some(last) = runs.pop()
+        {
+            runs.truncate(1);
+            runs.iter_mut().for_each(|first| first.end = last.end);
         }
+        runs
     }
 
     /// Works out what is missing and puts everything together. `None`: the pieces do not make an answer. Holds as much of the
