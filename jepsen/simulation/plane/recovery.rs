@@ -24,7 +24,7 @@ use trefoil_store_journal::{
     CommitMode, DamagedRange, DurableEvent, Journal, JournalError, JournalFaults, JournalOptions,
     OnDurable,
 };
-use trefoil_store_metrics::{MetricsEngine, MetricsOptions};
+use trefoil_store_metrics::{DERIVED_FILES, MetricsEngine, MetricsOptions};
 use trefoil_store_pages::Disk;
 
 /// Bytes of records that are read from the journal at once.
@@ -79,6 +79,7 @@ impl Plane {
         let options = ManifestOptions {
             lineage_if_new: parts.who.lineage,
             rewrite_above_bytes: 64 << 10,
+            derived_files: DERIVED_FILES,
         };
         let (manifest, blocks) =
             Manifest::open(parts.disk.clone(), &directory.join("blocks"), options)
@@ -203,6 +204,9 @@ impl Plane {
         plane.durable(plane.journal.durable_end());
         plane.feed(Event::Tick);
         plane.recall_damages(&blocks.damaged);
+        for (block, why) in blocks.derived_lost {
+            plane.engine.lose_aggregates(block, &why);
+        }
         Ok(plane)
     }
 }

@@ -176,6 +176,9 @@ pub(super) fn end_with_the_manifest(error: &MetricsError) {
 
 fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> {
     plane.settle_damages();
+    for (block, why) in plane.engine.lost_aggregates() {
+        tracing::warn!(%block, why, "aggregates cannot be read; samples answer until they are made anew");
+    }
     plane
         .engine
         .enforce_retention()

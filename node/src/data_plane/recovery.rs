@@ -26,7 +26,9 @@ use trefoil_store_blocks::{Manifest, ManifestOptions};
 use trefoil_store_journal::{
     DamagedRange, DurableEvent, Journal, JournalError, JournalOptions, OnDurable,
 };
-use trefoil_store_metrics::{Deletion, MetricsEngine, MetricsOptions, SelectedCutOff};
+use trefoil_store_metrics::{
+    DERIVED_FILES, Deletion, MetricsEngine, MetricsOptions, SelectedCutOff,
+};
 use trefoil_store_pages::Disk;
 
 /// Bytes of records that are read from the journal at once.
@@ -112,6 +114,7 @@ impl DataPlane {
         let begun = clock::boot();
         let options = ManifestOptions {
             lineage_if_new: parts.lineage,
+            derived_files: DERIVED_FILES,
             ..ManifestOptions::default()
         };
         let (manifest, blocks) =
@@ -244,6 +247,9 @@ impl DataPlane {
         plane.durable(plane.journal.durable_end());
         plane.feed(Event::Tick);
         plane.recall_damages(blocks.damaged);
+        for (block, why) in blocks.derived_lost {
+            plane.engine.lose_aggregates(block, &why);
+        }
         tracing::info!(
             seconds = (clock::boot() - begun).as_secs_f64(),
             ?loss,

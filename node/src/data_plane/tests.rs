@@ -1,6 +1,7 @@
 //! One data plane on a simulated disk: the only owner of its shards, so that nothing needs a peer.
 
 mod admission;
+mod aggregates;
 mod allowance;
 mod copies;
 mod deletions;
@@ -141,6 +142,7 @@ impl Machine {
             clock: Arc::default(),
             settings: Settings {
                 journal_bytes_max: self.journal_bytes_max,
+                down_sampling: true,
                 ..Settings::load(&args).expect("the defaults are possible")
             },
             journal: JournalOptions {

@@ -1,6 +1,8 @@
 //! Reads every block now and then, so that damage is found while other owners still have the items, and not when
 //! somebody asks for them.
 //!
+//! A file that is made from the samples of its block is made again; all others take their block out of use.
+//!
 //! One block at a time, new ones first, at a pace that leaves the disk to queries. What was verified is known in
 //! memory only: a restart begins anew, because a disk is most likely to have changed while nobody looked.
 
@@ -8,7 +10,7 @@ use super::{DataPlane, damaged_block};
 use crate::clock;
 use std::{collections::BTreeMap, time::Duration};
 use trefoil_store_blocks::{BlockId, VisibleBlock};
-use trefoil_store_metrics::MetricsError;
+use trefoil_store_metrics::{DERIVED_FILES, MetricsError};
 
 /// A block is read again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -51,18 +53,20 @@ impl Verifier {
 impl DataPlane {
     /// Reads all files of a block against their checksums.
     fn verify(&self, block: &VisibleBlock) {
-        let mut files = block.meta.files.iter();
-        let read = files.try_for_each(|file| {
-            let file = self.manifest.open_file(&block.meta, &file.name)?;
-            file.verify()
-        });
-        let Err(error) = read.map_err(MetricsError::from) else {
-            return;
-        };
-        // A block that was merged away meanwhile takes its files along.
-        match damaged_block(&error) {
-            Some((block, piece)) => self.damaged(block, piece),
-            None => tracing::warn!(%error, "verify a block"),
+        for file in &block.meta.files {
+            let opened = self.manifest.open_file(&block.meta, &file.name);
+            let read = opened.and_then(|file| file.verify());
+            let Err(error) = read.map_err(MetricsError::from) else {
+                continue;
+            };
+            match damaged_block(&error) {
+                Some((block, _)) if DERIVED_FILES.contains(&file.name.as_str()) => {
+                    self.engine.lose_aggregates(block, &error.to_string());
+                }
+                // A block that was merged away meanwhile takes its files along.
+                Some((block, piece)) => return self.damaged(block, piece),
+                None => tracing::warn!(%error, "verify a block"),
+            }
         }
     }
 }

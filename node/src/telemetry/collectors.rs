@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 use trefoil_raft::Role;
+use trefoil_store_metrics::MetricsStatistics;
 
 /// Reads journal, store, replication, metadata plane and gossip.
 pub(crate) struct NodeCollector {
@@ -142,6 +143,20 @@ impl NodeCollector {
             "trefoil_blocks_repaired",
             "Damaged blocks whose items are here again since the start",
             repaired,
+        )?;
+        Self::aggregates(writer, &stats)
+    }
+
+    fn aggregates(writer: &mut Writer<'_>, stats: &MetricsStatistics) -> Result<(), Error> {
+        writer.counter(
+            "trefoil_aggregates_damaged",
+            "Files of aggregates found unreadable since the start",
+            stats.aggregates_damaged as f64,
+        )?;
+        writer.counter(
+            "trefoil_aggregates_repaired",
+            "Unreadable files of aggregates in whose place others have come since the start",
+            stats.aggregates_repaired as f64,
         )
     }
 

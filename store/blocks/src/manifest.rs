@@ -46,6 +46,9 @@ pub struct ManifestOptions {
     /// The log is rewritten as a snapshot when it is larger than this and than four snapshots. Small
     /// values write more, large ones read more at a start. Default 4 MiB.
     pub rewrite_above_bytes: u64,
+    /// Names of files that are made from other files of their block: without them a block is whole, and can have them made
+    /// again. Default none.
+    pub derived_files: &'static [&'static str],
 }
 
 impl Default for ManifestOptions {
@@ -53,6 +56,7 @@ impl Default for ManifestOptions {
         Self {
             lineage_if_new: LineageId(0),
             rewrite_above_bytes: 4 << 20,
+            derived_files: &[],
         }
     }
 }
@@ -68,6 +72,9 @@ pub struct ManifestRecovery {
     pub orphans_removed: u64,
     /// Blocks found missing or cut short now; they have been marked damaged.
     pub damaged: Vec<DamagedBlock>,
+    /// Blocks with a derived file that is missing, cut short or cannot be opened, and what is wrong with it. They are in use, and
+    /// whoever derives the file replaces the block.
+    pub derived_lost: Vec<(BlockId, String)>,
 }
 
 /// A change of the manifest: all of it becomes durable together, or none.
@@ -135,7 +142,8 @@ struct Log {
 
 impl Manifest {
     /// Opens the manifest in `dir`, or makes an empty one in an empty directory. Removes orphans,
-    /// checks that every block's files are there in full length, and marks the others damaged.
+    /// checks that every block's files are there in full length, and marks the others damaged, unless only derived files are
+    /// lost.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -182,7 +190,7 @@ impl Manifest {
             retired: Mutex::new(Vec::new()),
             counters: Mutex::new(counters),
         };
-        recovery.damaged = manifest.mark_incomplete_blocks()?;
+        manifest.find_incomplete_blocks(&mut recovery)?;
         Ok((manifest, recovery))
     }
 
@@ -376,22 +384,26 @@ impl Manifest {
         }
     }
 
-    fn mark_incomplete_blocks(&self) -> Result<Vec<DamagedBlock>, BlocksError> {
-        let mut damaged = Vec::new();
+    fn find_incomplete_blocks(&self, recovery: &mut ManifestRecovery) -> Result<(), BlocksError> {
         for block in self.pin().all_blocks() {
-            let opened = block
-                .meta
-                .files
-                .iter()
-                .try_for_each(|file| self.open_file(&block.meta, &file.name).map(drop));
-            match opened {
+            let meta = &block.meta;
+            let is_derived =
+                |file: &&BlockFileEntry| self.options.derived_files.contains(&file.name.as_str());
+            let (derived, own): (Vec<_>, Vec<_>) = meta.files.iter().partition(is_derived);
+            let open = |file: &BlockFileEntry| self.open_file(meta, &file.name).map(drop);
+            match own.into_iter().try_for_each(open) {
                 Err(error @ BlocksError::DamagedFile { .. }) => {
-                    damaged.extend(self.mark_damaged(block.meta.id, &error.to_string())?);
+                    let marked = self.mark_damaged(meta.id, &error.to_string())?;
+                    recovery.damaged.extend(marked);
+                    continue;
                 }
                 other => other?,
             }
+            if let Err(error) = derived.into_iter().try_for_each(open) {
+                recovery.derived_lost.push((meta.id, error.to_string()));
+            }
         }
-        Ok(damaged)
+        Ok(())
     }
 
     /// Says whether all files of the block are gone.

@@ -20,6 +20,7 @@ mod merge;
 mod policy;
 mod readers;
 mod scan;
+mod spoilt;
 #[cfg(test)]
 mod tests;
 mod unselected;
@@ -29,6 +30,7 @@ pub use flush::FlushOutcome;
 pub use merge::MergeOutcome;
 pub(crate) use policy::Policy;
 pub(crate) use readers::BlockReaders;
+pub use readers::DERIVED_FILES;
 pub(crate) use unselected::Unselected;
 
 use crate::MetricsError;
@@ -110,6 +112,10 @@ pub struct MetricsStatistics {
     pub exemplars: u64,
     /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
     pub block_samples: u64,
+    /// Files of aggregates found unreadable since the engine was opened.
+    pub aggregates_damaged: u64,
+    /// Those of them in whose place others have come since, or which went with their blocks.
+    pub aggregates_repaired: u64,
 }
 
 /// The head's structure. Its contents have locks of their own.
@@ -421,6 +427,20 @@ impl MetricsEngine {
         Ok(())
     }
 
+    /// Says that a block's file of aggregates is lost or not as it was written. Its samples answer, and when its window is closed
+    /// the block is rewritten with others.
+    pub fn lose_aggregates(&self, block: BlockId, why: &str) {
+        if self.manifest.pin().block(block).is_some() {
+            self.readers.spoilt().note(block, why);
+        }
+    }
+
+    /// The blocks whose aggregates were found unreadable since the last call, each once, with what is wrong.
+    #[must_use]
+    pub fn lost_aggregates(&self) -> Vec<(BlockId, String)> {
+        self.readers.spoilt().take_news()
+    }
+
     /// The windows that the head has samples in, ascending: what the next flush makes blocks of.
     #[must_use]
     pub fn head_windows(&self) -> BTreeSet<Window> {
@@ -477,6 +497,10 @@ impl MetricsEngine {
         statistics.exemplars = exemplars as u64;
         statistics.kept_bytes = self.readers.kept().bytes() as u64;
         statistics.head_bytes += bytes as u64;
+        (
+            statistics.aggregates_damaged,
+            statistics.aggregates_repaired,
+        ) = self.readers.spoilt().counts();
         for block in self.blocks() {
             statistics.blocks += 1;
             statistics.block_bytes += block.meta.bytes();

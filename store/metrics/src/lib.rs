@@ -42,7 +42,8 @@ pub use body::{
 pub use columns::{SampleRef, SampleSlice};
 pub use deletion::{Deletion, SelectedCutOff};
 pub use engine::{
-    Applied, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
+    Applied, DERIVED_FILES, FlushOutcome, MergeOutcome, MetricsEngine, MetricsOptions,
+    MetricsStatistics,
 };
 pub use error::MetricsError;
 pub use exemplars::Exemplar;

@@ -227,7 +227,7 @@ impl View {
         resolution: Resolution,
     ) -> Result<SeriesCursor, MetricsError> {
         let retained = self.retained(tenant, range);
-        let mut aggregated = Some(Aggregated::new(resolution, retained));
+        let mut aggregated = Some(Aggregated::new(&self.readers, resolution, retained));
         let kept = Some(self.readers.kept());
         let sources = self.sources_with(tenant, range, shards, kept, &mut aggregated)?;
         let cursor = SeriesCursor::new(sources, matchers, retained, false, SeriesOrder::Block)?;

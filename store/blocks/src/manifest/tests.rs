@@ -16,6 +16,7 @@ fn options() -> ManifestOptions {
     ManifestOptions {
         lineage_if_new: LINEAGE,
         rewrite_above_bytes: 64 << 10,
+        ..ManifestOptions::default()
     }
 }
 
@@ -212,6 +213,43 @@ fn damage_is_recorded_until_it_is_resolved() {
     manifest.commit(edit).unwrap();
     drop(manifest);
     assert_eq!(open(&disk).0.pin().damaged().count(), 1);
+}
+
+#[test]
+fn a_block_outlives_its_derived_files() {
+    let disk = SimulatedDisk::new(1);
+    let (manifest, _) = open(&disk);
+    let (first, second) = (block(&manifest, &[1]), block(&manifest, &[2]));
+    let both = vec![first.clone(), second.clone()];
+    manifest.commit(add(both)).unwrap();
+    drop(manifest);
+    let open = || {
+        let options = ManifestOptions {
+            derived_files: &["index"],
+            ..options()
+        };
+        Manifest::open(Arc::new(disk.clone()), dir(), options).unwrap()
+    };
+    let remove = |meta: &BlockMeta, name| {
+        disk.remove(&dir().join(file_name(meta.id, name))).unwrap();
+    };
+    remove(&first, "index");
+    for _ in 0..2 {
+        let (manifest, recovery) = open();
+        assert_eq!(recovery.damaged, Vec::new());
+        let [(lost, why)] = &recovery.derived_lost[..] else {
+            panic!("{recovery:?}");
+        };
+        assert!(*lost == first.id && why.contains("missing"), "{why}");
+        assert_eq!(manifest.pin().all_blocks().count(), 2);
+    }
+    // Without its own file it is lost whatever else it has.
+    remove(&first, "samples");
+    let (manifest, recovery) = open();
+    assert_eq!(*recovery.damaged[0].meta, first);
+    assert_eq!(recovery.derived_lost, Vec::new());
+    let left: Vec<BlockId> = manifest.pin().all_blocks().map(|b| b.meta.id).collect();
+    assert_eq!(left, [second.id]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! be done. A window in which a series has more histograms than a block takes keeps its blocks; a start tries once more.
 //!
 //! The one block of a closed window gets the aggregates of its samples as its second file, where the options want it; one that has
-//! none is rewritten. So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
+//! none, or whose aggregates cannot be read, is rewritten. So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
 
 use super::flush::block_meta;
 use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
@@ -169,9 +169,9 @@ impl MetricsEngine {
         let is_stale =
             |block: &VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
         let lacks_aggregates = |block: &VisibleBlock| {
-            self.options.down_sampling
-                && block.meta.items > 0
-                && block.meta.file(AGGREGATES_FILE).is_none()
+            let is_wanted = self.options.down_sampling && block.meta.items > 0;
+            let is_named = block.meta.file(AGGREGATES_FILE).is_some();
+            (is_wanted || is_named) && !self.readers.has_aggregates(&block.meta)
         };
         let completes = |window: &(Millis, Millis), blocks: &[VisibleBlock]| {
             blocks.len() == 1 && window.1 <= closed_before && !unmerged.contains(window)

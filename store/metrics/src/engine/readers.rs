@@ -1,5 +1,6 @@
 //! The open blocks: footers and directories are read once and shared by all views, and so is what queries keep.
 
+use super::spoilt::Spoilt;
 use crate::MetricsError;
 use crate::block::{AggregatesReader, BlockReader, KeptPieces};
 use parking_lot::Mutex;
@@ -13,12 +14,16 @@ pub(super) const BLOCK_FILE: &str = "data";
 /// The name of the file with the aggregates of a merged block of a closed window.
 pub(super) const AGGREGATES_FILE: &str = "aggregates";
 
+/// Files of blocks that are made from the samples: a block without them is whole.
+pub const DERIVED_FILES: &[&str] = &[AGGREGATES_FILE];
+
 /// Bounded by the blocks that the manifest names and views hold.
 pub(crate) struct BlockReaders {
     manifest: Arc<Manifest>,
     open: Mutex<BTreeMap<BlockId, Arc<BlockReader>>>,
     kept: Arc<KeptPieces>,
     aggregates: Mutex<BTreeMap<BlockId, Arc<AggregatesReader>>>,
+    spoilt: Spoilt,
 }
 
 impl BlockReaders {
@@ -28,6 +33,7 @@ impl BlockReaders {
             open: Mutex::default(),
             kept: Arc::default(),
             aggregates: Mutex::default(),
+            spoilt: Spoilt::default(),
         }
     }
 
@@ -47,12 +53,17 @@ impl BlockReaders {
         &self.kept
     }
 
-    /// The aggregates of such a block, if it has them.
+    /// The blocks whose aggregates cannot be read.
+    pub(super) fn spoilt(&self) -> &Spoilt {
+        &self.spoilt
+    }
+
+    /// The aggregates of such a block, if it has them and nobody found them unreadable yet.
     pub(crate) fn aggregates(
         &self,
         meta: &BlockMeta,
     ) -> Result<Option<Arc<AggregatesReader>>, MetricsError> {
-        if meta.file(AGGREGATES_FILE).is_none() {
+        if !self.has_aggregates(meta) {
             return Ok(None);
         }
         if let Some(reader) = self.aggregates.lock().get(&meta.id) {
@@ -64,9 +75,15 @@ impl BlockReaders {
         Ok(Some(reader))
     }
 
+    /// Whether a block has aggregates that nobody found unreadable yet.
+    pub(super) fn has_aggregates(&self, meta: &BlockMeta) -> bool {
+        meta.file(AGGREGATES_FILE).is_some() && !self.spoilt.has(meta.id)
+    }
+
     /// Closes the blocks that are not in `ids`.
     pub(super) fn retain(&self, ids: &BTreeSet<BlockId>) {
         self.kept.retain(ids);
+        self.spoilt.retain(ids);
         self.aggregates.lock().retain(|id, _| ids.contains(id));
         self.open.lock().retain(|id, _| ids.contains(id));
     }

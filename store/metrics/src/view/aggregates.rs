@@ -4,12 +4,17 @@
 //! head, no deletion that the block has not applied, no cut-off inside of it. Otherwise the samples are read and merged as ever, and
 //! aggregated then. A bucket at the edge of two windows has a part in each, which are joined. A series with histograms or start
 //! timestamps is given as samples.
+//!
+//! Aggregates that turn out to be unreadable, before or on the way, are as if they were not there: the samples answer, and the
+//! engine makes them anew.
 
 use super::View;
 use super::selection::{Part, Source};
 use crate::MetricsError;
 use crate::block::TenantAggregates;
 use crate::columns::Column;
+use crate::engine::BlockReaders;
+use std::sync::Arc;
 use trefoil_model::{Aggregate, Resolution, TenantId, TimeRange};
 use trefoil_store_blocks::VisibleBlock;
 
@@ -18,6 +23,7 @@ use trefoil_store_blocks::VisibleBlock;
 pub(super) struct Aggregated {
     pub(super) resolution: Resolution,
     pub(super) range: TimeRange,
+    blocks: Arc<BlockReaders>,
     /// For each source its aggregates, if they may be taken.
     pub(super) readers: Vec<Option<TenantAggregates>>,
     /// For each series of the batch: its buckets, in order of time.
@@ -27,10 +33,15 @@ pub(super) struct Aggregated {
 }
 
 impl Aggregated {
-    pub(super) fn new(resolution: Resolution, range: TimeRange) -> Self {
+    pub(super) fn new(
+        blocks: &Arc<BlockReaders>,
+        resolution: Resolution,
+        range: TimeRange,
+    ) -> Self {
         Self {
             resolution,
             range,
+            blocks: Arc::clone(blocks),
             readers: Vec::new(),
             rows: Vec::new(),
             is_raw: Vec::new(),
@@ -50,8 +61,22 @@ impl Aggregated {
         self.readers[source as usize].is_some()
     }
 
-    /// Reads what one source, whose aggregates are taken, has of the batch that begins at rank `start`.
-    pub(super) fn read(&mut self, parts: &[Part], start: usize) -> Result<(), MetricsError> {
+    /// Reads what one source, whose aggregates are taken, has of the batch that begins at rank `start`. `false`: they cannot be
+    /// read, and are no longer taken; the batch has to be begun again.
+    pub(super) fn read(&mut self, parts: &[Part], start: usize) -> Result<bool, MetricsError> {
+        let source = parts[0].source as usize;
+        let Some(block) = self.readers[source].as_ref().map(TenantAggregates::block) else {
+            return Ok(true);
+        };
+        let read = self.read_source(parts, start).map(Some);
+        let is_read = self.blocks.or_samples(block, read)?.is_some();
+        if !is_read {
+            self.readers[source] = None;
+        }
+        Ok(is_read)
+    }
+
+    fn read_source(&mut self, parts: &[Part], start: usize) -> Result<(), MetricsError> {
         let Some(reader) = &mut self.readers[parts[0].source as usize] else {
             return Ok(());
         };
@@ -131,9 +156,11 @@ impl View {
         {
             return Ok(None);
         }
-        let Some(aggregates) = self.readers.aggregates(&block.meta)? else {
-            return Ok(None);
-        };
-        aggregates.tenant(tenant, reader.entry().series, resolution)
+        let opened = self.readers.aggregates(&block.meta);
+        let found = opened.and_then(|aggregates| match aggregates {
+            Some(aggregates) => aggregates.tenant(tenant, reader.entry().series, resolution),
+            None => Ok(None),
+        });
+        self.readers.or_samples(block.meta.id, found)
     }
 }

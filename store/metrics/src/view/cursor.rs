@@ -59,6 +59,15 @@ impl<'a> SeriesSamples<'a> {
     }
 }
 
+/// What came of an attempt to read a batch.
+enum Batch {
+    Read,
+    /// It takes too much memory; a smaller one may fit.
+    TooLarge,
+    /// A source's aggregates turned out to be unreadable: its samples are read next time.
+    FewerAggregates,
+}
+
 /// A cursor over series in ascending order. Holds its view's blocks and heads.
 pub struct SeriesCursor {
     sources: Vec<Source>,
@@ -255,16 +264,20 @@ impl SeriesCursor {
     /// Reads as many series as fit: what histograms take is known only when they are read.
     fn read_batch(&mut self) -> Result<(), MetricsError> {
         let parts_at = self.parts_at;
-        while !self.try_batch()? {
+        loop {
+            match self.try_batch()? {
+                Batch::Read => break,
+                Batch::TooLarge => self.batch_series = (self.batch.len() / 2).max(1),
+                Batch::FewerAggregates => {}
+            }
             self.parts_at = parts_at;
-            self.batch_series = (self.batch.len() / 2).max(1);
         }
         self.batch_series = (2 * self.batch_series).min(self.batch_series_max);
         Ok(())
     }
 
-    /// Reads a batch, or says that its histograms take too much memory.
-    fn try_batch(&mut self) -> Result<bool, MetricsError> {
+    /// Tries to read a batch.
+    fn try_batch(&mut self) -> Result<Batch, MetricsError> {
         let end = self.end.min(self.next + self.batch_series);
         self.batch_start = self.next;
         for column in &mut self.batch {
@@ -288,16 +301,18 @@ impl SeriesCursor {
             if let Some(aggregated) = &mut self.aggregated
                 && aggregated.has(of_source[0].source)
             {
-                aggregated.read(of_source, self.batch_start)?;
+                if !aggregated.read(of_source, self.batch_start)? {
+                    return Ok(Batch::FewerAggregates);
+                }
                 continue;
             }
             room = room.saturating_sub(self.read_source(of_source, room)?);
             if room == 0 {
-                return Ok(false);
+                return Ok(Batch::TooLarge);
             }
         }
         if !self.read_what_has_no_aggregates(&parts, &mut room)? {
-            return Ok(false);
+            return Ok(Batch::TooLarge);
         }
         for column in &mut self.batch {
             column.normalize();
@@ -305,7 +320,7 @@ impl SeriesCursor {
         if let Some(aggregated) = &mut self.aggregated {
             aggregated.fold(&mut self.batch);
         }
-        Ok(true)
+        Ok(Batch::Read)
     }
 
     /// Reads the samples of series that cannot be aggregated from the sources whose aggregates were taken; says whether they fit.

@@ -124,6 +124,11 @@ pub(crate) struct TenantAggregates {
 }
 
 impl TenantAggregates {
+    /// Whose aggregates they are.
+    pub(crate) fn block(&self) -> BlockId {
+        self.reader.id
+    }
+
     fn damaged(&self) -> MetricsError {
         damaged(self.reader.id, "aggregates")
     }

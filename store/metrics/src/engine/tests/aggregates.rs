@@ -158,3 +158,109 @@ fn only_closed_windows_are_aggregated() {
     pair.engine.flush(pair.end(), None).unwrap();
     check(&pair.engine.view(), all());
 }
+
+/// The paths of all files of aggregates.
+fn files(pair: &Pair) -> Vec<(std::path::PathBuf, u64)> {
+    let files = pair.disk.files().into_iter();
+    let is_wanted = |path: &Path| path.to_string_lossy().ends_with("-aggregates");
+    files.filter(|(path, _)| is_wanted(path)).collect()
+}
+
+/// Closed windows, all in blocks with aggregates.
+fn aggregated(seed: u64) -> Pair {
+    let mut pair = Pair::new(seed);
+    for _ in 0..12 {
+        pair.write_integers();
+        pair.engine.flush(pair.end(), None).unwrap();
+    }
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    assert!(has_aggregates(&pair.engine).iter().all(|has| *has));
+    pair
+}
+
+/// Merges until nothing is to be done, and says which blocks have been rewritten.
+fn rewritten(pair: &Pair) -> BTreeSet<BlockId> {
+    let ids = || -> BTreeSet<BlockId> {
+        let blocks = pair.engine.blocks().into_iter();
+        blocks.map(|block| block.meta.id).collect()
+    };
+    let before = ids();
+    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    before.difference(&ids()).copied().collect()
+}
+
+#[test]
+fn samples_answer_for_damaged_aggregates_until_they_are_made_anew() {
+    for seed in 0..40 {
+        println!("seed {seed}");
+        let mut pair = aggregated(seed);
+        let files = files(&pair);
+        let (path, length) = &files[pair.random.random_range(0..files.len())];
+        let view = pair.engine.view();
+        let byte = pair.random.random_range(0..*length);
+        match seed % 3 {
+            0 => assert!(pair.disk.flip_bit(path, byte, 3)),
+            1 => pair.disk.make_unreadable(path, byte),
+            _ => pair.disk.remove(path).unwrap(),
+        }
+        check(&view, all());
+        check(&pair.engine.view(), all());
+        let statistics = pair.engine.statistics();
+        let counts = (
+            statistics.aggregates_damaged,
+            statistics.aggregates_repaired,
+        );
+        // Tenants without anything in the piece never read it.
+        let [(block, why)] = &pair.engine.lost_aggregates()[..] else {
+            panic!("{counts:?}");
+        };
+        println!("{why}");
+        assert_eq!(counts, (1, 0));
+        assert!(path.to_string_lossy().contains(&block.to_string()));
+        assert!(pair.engine.lost_aggregates().is_empty(), "told once");
+        assert_eq!(rewritten(&pair), BTreeSet::from([*block]));
+        let statistics = pair.engine.statistics();
+        assert_eq!(statistics.aggregates_repaired, 1);
+        check(&pair.engine.view(), all());
+        assert_eq!(pair.engine.statistics().aggregates_damaged, 1);
+        assert!(has_aggregates(&pair.engine).iter().all(|has| *has));
+    }
+}
+
+#[test]
+fn aggregates_that_are_gone_at_a_start_are_made_anew() {
+    for (seed, is_wanted) in [(1, true), (2, false)] {
+        let mut pair = aggregated(seed);
+        let [(path, _), ..] = &files(&pair)[..] else {
+            panic!("there are aggregates");
+        };
+        pair.disk.remove(path).unwrap();
+        let disk = Arc::clone(&pair.disk) as Arc<dyn Disk>;
+        let options = ManifestOptions {
+            derived_files: DERIVED_FILES,
+            ..ManifestOptions::default()
+        };
+        let (manifest, recovery) = Manifest::open(disk, Path::new("blocks"), options).unwrap();
+        assert!(recovery.damaged.is_empty() && recovery.derived_lost.len() == 1);
+        let options = MetricsOptions {
+            down_sampling: is_wanted,
+            ..MetricsOptions::default()
+        };
+        pair.engine = MetricsEngine::open(Arc::new(manifest), options).unwrap();
+        for (block, why) in recovery.derived_lost {
+            pair.engine.lose_aggregates(block, &why);
+            pair.engine.lose_aggregates(block, &why);
+        }
+        check(&pair.engine.view(), all());
+        assert_eq!(pair.engine.lost_aggregates().len(), 1);
+        assert_eq!(rewritten(&pair).len(), 1);
+        // What the manifest names is there in either case.
+        let lacking = has_aggregates(&pair.engine)
+            .iter()
+            .filter(|has| !**has)
+            .count();
+        assert_eq!(lacking, usize::from(!is_wanted));
+        check(&pair.engine.view(), all());
+        assert_eq!(pair.engine.statistics().aggregates_damaged, 1);
+    }
+}
