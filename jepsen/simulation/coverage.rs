@@ -44,6 +44,7 @@ seen!(
     JournalDamaged,
     MetadataDamaged,
     BlockDamaged,
+    AggregatesDamaged,
     OldCopyRestored,
     ClockJumped,
     // The cluster.
@@ -57,6 +58,8 @@ seen!(
     Commit,
     Flush,
     Merge,
+    AggregatesMade,
+    AggregatesLost,
     Trim,
     WindowScrubbed,
     LossNoticed,

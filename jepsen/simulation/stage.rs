@@ -316,13 +316,13 @@ impl Stage {
         crate::trouble::wipe(&self.world, self.cast[role]);
     }
 
-    /// A bit of a role's only block is flipped.
+    /// A bit of a role's only block is flipped, where the samples are.
     ///
     /// # Errors
     /// When it has no block.
     pub(crate) fn damage_block(&self, role: Role) -> Told {
         let index = self.cast[role];
-        let block = |path: &str| !path.contains("manifest");
+        let block = |path: &str| path.ends_with("-data");
         let directory = Path::new(DIRECTORY).join("blocks");
         let file = crate::trouble::flip(&self.world, index, &directory, block);
         let file = file.ok_or("there is no block yet")?;

@@ -378,7 +378,10 @@ impl Troubles {
             Kind::DamageBlock => {
                 let block = |path: &str| !path.contains("manifest");
                 let found = flip(world, index, &directory.join("blocks"), block);
-                found.map(|name| (name, Seen::BlockDamaged))
+                found.map(|name| match name.ends_with("-aggregates") {
+                    true => (name, Seen::AggregatesDamaged),
+                    false => (name, Seen::BlockDamaged),
+                })
             }
             Kind::DamageJournal => {
                 world.crash(index, CrashLoss::Nothing);
@@ -398,6 +401,10 @@ impl Troubles {
         if let Some((file, seen)) = damaged {
             world.tell(format_args!("a bit of {name}'s {file} is flipped"));
             world.saw(seen);
+            if seen == Seen::AggregatesDamaged {
+                // They are made again from the samples, which are whole.
+                return;
+            }
             world.machine(index).damaged = true;
             // A start reads the whole journal and all metadata; a block is found when it is read.
             let unnoticed = u64::from(seen == Seen::BlockDamaged);

@@ -12,6 +12,7 @@
 //! All actions of a step are carried out, or at least begun, before the next step: that is what the core
 //! asks for. Nothing under the mutex waits for a disk or a peer.
 
+mod aggregator;
 mod applier;
 mod damage;
 mod deletions;

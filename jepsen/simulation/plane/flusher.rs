@@ -4,13 +4,14 @@ use super::Plane;
 use crate::coverage::Seen;
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use trefoil_model::{Millis, Window};
 use trefoil_shard::{Event, Offset};
 use trefoil_store_blocks::VisibleBlock;
-use trefoil_store_metrics::{DERIVED_FILES, MetricsError};
+use trefoil_store_metrics::{AggregateOutcome, DERIVED_FILES, MetricsError};
 
 /// How long after its end a window counts as closed.
 const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
@@ -110,7 +111,24 @@ impl Plane {
                     }
                 }
             }
+            self.make_aggregates(closed_before);
             self.feed(Event::Windows(self.quiet_windows(closed_before)));
+        }
+    }
+
+    /// Makes the aggregates of a block that lacks them, at once: simulated time does not pass meanwhile.
+    fn make_aggregates(&self, closed_before: Millis) {
+        let world = &self.process.world;
+        for (block, why) in self.engine.lost_aggregates() {
+            let name = self.process.name();
+            world.tell(format_args!("{name} has lost aggregates of {block}: {why}"));
+            world.saw(Seen::AggregatesLost);
+        }
+        let go_on = &mut |_| ControlFlow::Continue(());
+        match self.engine.aggregate_once(closed_before, go_on) {
+            Ok(AggregateOutcome::Made) => world.saw(Seen::AggregatesMade),
+            Ok(_) => {}
+            Err(error) => self.store_failed(&error, "make aggregates"),
         }
     }
 

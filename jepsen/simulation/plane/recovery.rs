@@ -87,8 +87,12 @@ impl Plane {
         let manifest = Arc::new(manifest);
         let pin = manifest.pin();
         let flushed_to = pin.flushed_to();
-        let engine = MetricsEngine::open(manifest.clone(), MetricsOptions::default())
-            .context("open the metrics engine")?;
+        let options = MetricsOptions {
+            down_sampling: true,
+            ..MetricsOptions::default()
+        };
+        let engine =
+            MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
         // As if the level had been raised between two starts.
         if parts.who.incarnation.0 % 2 == 1 {
             engine.pack_blocks();

@@ -1,6 +1,8 @@
 //! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
 
-use super::{DataPlane, applier, panics::EndsWithProcess, ticker, verifier::Verifier};
+use super::{
+    DataPlane, aggregator::Aggregator, applier, panics::EndsWithProcess, ticker, verifier::Verifier,
+};
 use crate::clock;
 use anyhow::{Context, bail};
 use std::{
@@ -54,6 +56,13 @@ impl DataPlane {
         let verified = plane.clone();
         spawn("verifier", move || {
             every(MAINTENANCE_INTERVAL, &verified, |plane| verifier.run(plane));
+        });
+        let mut aggregator = Aggregator::default();
+        let aggregated = plane.clone();
+        spawn("aggregator", move || {
+            every(MAINTENANCE_INTERVAL, &aggregated, |plane| {
+                aggregator.run(plane)
+            });
         });
         spawn("merger", move || {
             every(MAINTENANCE_INTERVAL, &plane, |plane| {
@@ -117,6 +126,13 @@ impl DataPlane {
 }
 
 impl DataPlane {
+    /// Windows that end at or before this are closed. By a clock of its own that is ahead this node would rewrite windows that are
+    /// still written to. None is closed while the cluster's time is not known.
+    pub(super) fn closed_before(&self) -> Millis {
+        let now = self.clock.now();
+        now.map_or(Millis::MIN, |now| now - CLOSED_AFTER.as_millis() as Millis)
+    }
+
     /// Whether another start would take damage of the journal that was found for a new loss: what is in blocks and in
     /// the checkpoint is not lost with its page.
     pub(super) fn would_lose_again(&self) -> bool {
@@ -184,12 +200,7 @@ fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> 
         .enforce_retention()
         .inspect_err(end_with_the_manifest)
         .context("drop what is too old")?;
-    // By a clock of its own that is ahead it would rewrite windows that are still written to. None is closed
-    // while the cluster's time is not known.
-    let closed_before = plane
-        .clock
-        .now()
-        .map_or(Millis::MIN, |now| now - CLOSED_AFTER.as_millis() as Millis);
+    let closed_before = plane.closed_before();
     loop {
         match plane.engine.merge_once(closed_before) {
             Ok(Some(_)) if !plane.is_closed() => {}

@@ -157,6 +157,22 @@ impl NodeCollector {
             "trefoil_aggregates_repaired",
             "Unreadable files of aggregates in whose place others have come since the start",
             stats.aggregates_repaired as f64,
+        )?;
+        writer.counter(
+            "trefoil_aggregates_made_blocks",
+            "Blocks rewritten for their aggregates alone since the start",
+            stats.aggregates_made as f64,
+        )?;
+        let backlog = stats.aggregates_backlog;
+        writer.gauge(
+            "trefoil_aggregates_lacking_blocks",
+            "Blocks of closed windows that wait for aggregates",
+            backlog.blocks as f64,
+        )?;
+        writer.gauge(
+            "trefoil_aggregates_lacking_size_bytes",
+            "Bytes of the blocks that wait for aggregates",
+            backlog.bytes as f64,
         )
     }
 

@@ -13,6 +13,7 @@
 //! * Deletions and retention cut-offs come from the metadata plane and are given again at every start. A view applies
 //!   them to what it reads; flushes and merges apply them to what they write.
 
+mod backfill;
 mod digest_cache;
 mod flush;
 mod limited;
@@ -25,6 +26,7 @@ mod spoilt;
 mod tests;
 mod unselected;
 
+pub use backfill::{AggregateOutcome, AggregatesBacklog};
 pub(crate) use digest_cache::DigestCache;
 pub use flush::FlushOutcome;
 pub use merge::MergeOutcome;
@@ -116,6 +118,10 @@ pub struct MetricsStatistics {
     pub aggregates_damaged: u64,
     /// Those of them in whose place others have come since, or which went with their blocks.
     pub aggregates_repaired: u64,
+    /// Blocks that have been rewritten for their aggregates since the engine was opened.
+    pub aggregates_made: u64,
+    /// Blocks of closed windows that wait for it.
+    pub aggregates_backlog: AggregatesBacklog,
 }
 
 /// The head's structure. Its contents have locks of their own.
@@ -139,10 +145,13 @@ pub struct MetricsEngine {
     limited: Limited,
     /// Held by a flush, which is alone.
     flushing: Mutex<()>,
-    /// Held by whatever replaces or removes blocks.
+    /// Held by whatever replaces or removes blocks; by what only adds aggregates, for its record alone.
     merging: Mutex<()>,
     /// Windows with a series that is too large for one block: not merged any more.
     unmerged: Mutex<BTreeSet<(Millis, Millis)>>,
+    /// As the last look at all blocks found it.
+    backlog: Mutex<AggregatesBacklog>,
+    aggregates_made: AtomicU64,
     readers: Arc<BlockReaders>,
     digests: Arc<DigestCache>,
     unselected: Arc<Unselected>,
@@ -173,6 +182,8 @@ impl MetricsEngine {
             flushing: Mutex::new(()),
             merging: Mutex::new(()),
             unmerged: Mutex::default(),
+            backlog: Mutex::default(),
+            aggregates_made: AtomicU64::new(0),
             digests: Arc::default(),
             unselected: Arc::default(),
         })
@@ -501,6 +512,8 @@ impl MetricsEngine {
             statistics.aggregates_damaged,
             statistics.aggregates_repaired,
         ) = self.readers.spoilt().counts();
+        statistics.aggregates_made = self.aggregates_made.load(Ordering::Relaxed);
+        statistics.aggregates_backlog = *self.backlog.lock();
         for block in self.blocks() {
             statistics.blocks += 1;
             statistics.block_bytes += block.meta.bytes();

@@ -2,6 +2,7 @@
 
 use super::*;
 use trefoil_model::Millis;
+use trefoil_store_metrics::AggregateOutcome;
 
 /// The path of the aggregates of the only block.
 fn file(machine: &Machine, run: &Run) -> std::path::PathBuf {
@@ -31,7 +32,11 @@ async fn lost_aggregates_take_no_block_along() {
         assert_eq!(run.write(shard, 1_000, 1.0).await, WriteOutcome::Held);
     }
     run.plane.flush().expect("a flush");
-    let merge = |run: &Run| while run.plane.engine.merge_once(Millis::MAX).unwrap().is_some() {};
+    let merge = |run: &Run| {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let made = run.plane.engine.aggregate_once(Millis::MAX, go_on);
+        assert_eq!(made.expect("sound samples"), AggregateOutcome::Made);
+    };
     merge(&run);
     assert!(machine.disk.flip_bit(&file(&machine, &run), 20, 1));
     verifier::Verifier::default().run(&run.plane);

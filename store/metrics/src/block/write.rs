@@ -94,6 +94,11 @@ impl PieceWriter {
         })
     }
 
+    /// Bytes written so far.
+    pub(super) fn position(&self) -> u64 {
+        self.file.position()
+    }
+
     /// Writes a piece.
     pub(super) fn write(&mut self, content: &[u8]) -> Result<Pointer, MetricsError> {
         self.compress(content)?;
@@ -188,6 +193,11 @@ impl BlockWriter {
             time_min: Millis::MAX,
             time_max: Millis::MIN,
         })
+    }
+
+    /// Bytes of the pieces that are written.
+    pub(crate) fn position(&self) -> u64 {
+        self.pieces.position()
     }
 
     /// Ends the tenant before and begins another one; tenants ascend.

@@ -6,7 +6,7 @@
 //! be done. A window in which a series has more histograms than a block takes keeps its blocks; a start tries once more.
 //!
 //! The one block of a closed window gets the aggregates of its samples as its second file, where the options want it; one that has
-//! none, or whose aggregates cannot be read, is rewritten. So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
+//! none, or whose aggregates cannot be read, is rewritten apart from all this (`backfill`). So late samples, deletions and tombstones, all of which make a new block, make new aggregates, too.
 
 use super::flush::block_meta;
 use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
@@ -19,6 +19,7 @@ use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::view::extend_without;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, Signal, TenantId, TimeRange};
 use trefoil_store_blocks::{
@@ -54,22 +55,51 @@ impl MetricsEngine {
         let Some(chosen) = self.choose(&pin, &policy, closed_before)? else {
             return Ok(None);
         };
-        let inputs = &chosen.inputs;
-        let window = inputs[0].meta.window;
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let written = self.write_replacement(&chosen, &policy, go_on)?;
+        let merged = match written {
+            Some(written) => self.put_in_place(&pin, &chosen, written)?,
+            None => None,
+        };
+        // Without one, the next call sees what has changed.
+        Ok(Some(merged.unwrap_or_default()))
+    }
+
+    /// Writes the block that is to come in place of others; `None` when there is none, for now or for ever.
+    pub(super) fn write_replacement(
+        &self,
+        chosen: &Chosen,
+        policy: &Policy,
+        go_on: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Option<Replacement>, MetricsError> {
+        let window = chosen.inputs[0].meta.window;
         let id = self.manifest.reserve_block();
-        let (summary, aggregates) = match self.write_merged(id, window, &chosen, &policy) {
-            Ok(written) => written,
+        let written = self.write_merged(id, window, chosen, policy, go_on);
+        if !matches!(written, Ok(Some(_))) {
+            self.abandon(std::iter::once(id));
+        }
+        match written {
+            Ok(files) => Ok(files.map(|files| Replacement { id, files })),
             Err(MetricsError::SeriesTooLarge) => {
-                self.abandon(std::iter::once(id));
                 let mut unmerged = self.unmerged.lock();
                 unmerged.insert((window.start, window.end));
-                return Ok(Some(MergeOutcome::default()));
+                Ok(None)
             }
-            Err(error) => {
-                self.abandon(std::iter::once(id));
-                return Err(error);
-            }
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits a replacement that was made on this pin; `None` when one of the blocks has changed since. The caller holds the lock
+    /// of those who replace blocks.
+    pub(super) fn put_in_place(
+        &self,
+        pin: &PinnedVersion,
+        chosen: &Chosen,
+        Replacement { id, files }: Replacement,
+    ) -> Result<Option<MergeOutcome>, MetricsError> {
+        let inputs = &chosen.inputs;
+        let window = inputs[0].meta.window;
+        let (summary, aggregates) = files;
         let level = inputs
             .iter()
             .map(|block| block.meta.level)
@@ -95,10 +125,8 @@ impl MetricsEngine {
             ..ManifestEdit::default()
         };
         match self.commit(edit) {
-            Err(MetricsError::Blocks(BlocksError::StaleEdit { .. })) => {
-                // A block got tombstones or was marked damaged meanwhile; the next call sees that.
-                Ok(Some(MergeOutcome::default()))
-            }
+            // A block got tombstones, was marked damaged or is gone.
+            Err(MetricsError::Blocks(BlocksError::StaleEdit { .. })) => Ok(None),
             other => other.map(|()| Some(outcome)),
         }
     }
@@ -109,17 +137,7 @@ impl MetricsEngine {
         policy: &Policy,
         closed_before: Millis,
     ) -> Result<Option<Chosen>, MetricsError> {
-        let mut windows: BTreeMap<(Millis, Millis), Vec<VisibleBlock>> = BTreeMap::new();
-        for block in pin
-            .all_blocks()
-            .filter(|b| b.meta.signal == Signal::Metrics)
-        {
-            let window = block.meta.window;
-            windows
-                .entry((window.start, window.end))
-                .or_default()
-                .push(block);
-        }
+        let windows = windows_of(pin);
         let closed = |blocks: &[VisibleBlock]| blocks[0].meta.window.end <= closed_before;
         let mut unmerged = self.unmerged.lock();
         unmerged.retain(|window| windows.contains_key(window));
@@ -161,18 +179,13 @@ impl MetricsEngine {
     /// A block that is to be rewritten by itself.
     fn choose_stale(
         &self,
-        windows: &BTreeMap<(Millis, Millis), Vec<VisibleBlock>>,
+        windows: &Windows,
         unmerged: &BTreeSet<(Millis, Millis)>,
         policy: &Policy,
         closed_before: Millis,
     ) -> Result<Option<Chosen>, MetricsError> {
         let is_stale =
             |block: &VisibleBlock| block.shards != block.meta.shards || has_pending(block, policy);
-        let lacks_aggregates = |block: &VisibleBlock| {
-            let is_wanted = self.options.down_sampling && block.meta.items > 0;
-            let is_named = block.meta.file(AGGREGATES_FILE).is_some();
-            (is_wanted || is_named) && !self.readers.has_aggregates(&block.meta)
-        };
         let completes = |window: &(Millis, Millis), blocks: &[VisibleBlock]| {
             blocks.len() == 1 && window.1 <= closed_before && !unmerged.contains(window)
         };
@@ -187,13 +200,7 @@ impl MetricsEngine {
                 }
             }
         }
-        let mut newest_first = windows.iter().rev();
-        let lacking = newest_first.find_map(|(window, blocks)| {
-            let block = blocks.first()?;
-            let wanted = completes(window, blocks) && lacks_aggregates(block);
-            wanted.then(|| chosen(window, blocks, block))
-        });
-        Ok(lacking)
+        Ok(None)
     }
 
     fn write_merged(
@@ -202,7 +209,8 @@ impl MetricsEngine {
         window: TimeRange,
         chosen: &Chosen,
         policy: &Policy,
-    ) -> Result<(BlockSummary, Option<BlockFileEntry>), MetricsError> {
+        go_on: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Option<Files>, MetricsError> {
         let inputs = &chosen.inputs;
         let mut readers = Vec::with_capacity(inputs.len());
         for input in inputs {
@@ -219,32 +227,86 @@ impl MetricsEngine {
         let mut writer = MergedWriter {
             block: BlockWriter::new(file, window, level, version)?,
             aggregates: None,
+            go_on,
+            asked_at: 0,
         };
         if chosen.completes && self.options.down_sampling {
             let file = self.manifest.create_file(id, AGGREGATES_FILE)?;
             writer.aggregates = Some(AggregatesWriter::new(file, window.start, level)?);
         }
         for tenant in tenants {
-            merge_tenant(&mut writer, tenant, window, &readers, policy)?;
+            if merge_tenant(&mut writer, tenant, window, &readers, policy)?.is_break() {
+                return Ok(None);
+            }
         }
-        writer.finish()
+        if writer.ask().is_break() {
+            return Ok(None);
+        }
+        writer.finish().map(Some)
     }
 }
 
-/// The blocks of a merge.
-struct Chosen {
-    inputs: Vec<VisibleBlock>,
-    /// They are all that their closed window has.
-    completes: bool,
+/// Blocks by the start and end of their window.
+pub(super) type Windows = BTreeMap<(Millis, Millis), Vec<VisibleBlock>>;
+
+pub(super) fn windows_of(pin: &PinnedVersion) -> Windows {
+    let mut windows = Windows::new();
+    let of_metrics = |block: &VisibleBlock| block.meta.signal == Signal::Metrics;
+    for block in pin.all_blocks().filter(of_metrics) {
+        let window = block.meta.window;
+        let blocks = windows.entry((window.start, window.end)).or_default();
+        blocks.push(block);
+    }
+    windows
 }
+
+/// The blocks of a merge, of one window.
+pub(super) struct Chosen {
+    pub(super) inputs: Vec<VisibleBlock>,
+    /// They are all that their closed window has.
+    pub(super) completes: bool,
+}
+
+/// What was written of a block.
+type Files = (BlockSummary, Option<BlockFileEntry>);
+
+/// A block whose files are written, and which no record names yet.
+pub(super) struct Replacement {
+    id: BlockId,
+    files: Files,
+}
+
+/// Bytes written after which whoever wants the merge is asked whether it may go on.
+const ASK_BYTES: u64 = 64 << 10;
 
 /// Writes the files of a merged block side by side.
-struct MergedWriter {
+struct MergedWriter<'a> {
     block: BlockWriter,
     aggregates: Option<AggregatesWriter>,
+    go_on: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    /// How many bytes there were when it was asked last.
+    asked_at: u64,
 }
 
-impl MergedWriter {
+impl MergedWriter<'_> {
+    /// Asks whether to go on, if enough has been written since the last time.
+    fn go_on(&mut self) -> ControlFlow<()> {
+        match self.position() < self.asked_at + ASK_BYTES {
+            true => ControlFlow::Continue(()),
+            false => self.ask(),
+        }
+    }
+
+    fn ask(&mut self) -> ControlFlow<()> {
+        self.asked_at = self.position();
+        (self.go_on)(self.asked_at)
+    }
+
+    fn position(&self) -> u64 {
+        let aggregates = self.aggregates.as_ref();
+        self.block.position() + aggregates.map_or(0, AggregatesWriter::position)
+    }
+
     fn begin_tenant(
         &mut self,
         tenant: TenantId,
@@ -266,7 +328,7 @@ impl MergedWriter {
         aggregates.map_or(Ok(()), |aggregates| aggregates.add_series(samples))
     }
 
-    fn finish(self) -> Result<(BlockSummary, Option<BlockFileEntry>), MetricsError> {
+    fn finish(self) -> Result<Files, MetricsError> {
         let aggregates = self.aggregates.map(AggregatesWriter::finish).transpose()?;
         Ok((self.block.finish()?, aggregates))
     }
@@ -281,12 +343,12 @@ fn has_pending(block: &VisibleBlock, policy: &Policy) -> bool {
 }
 
 fn merge_tenant(
-    writer: &mut MergedWriter,
+    writer: &mut MergedWriter<'_>,
     tenant: TenantId,
     window: TimeRange,
     readers: &[(Arc<BlockReader>, ShardSet)],
     policy: &Policy,
-) -> Result<(), MetricsError> {
+) -> Result<ControlFlow<()>, MetricsError> {
     let range = TimeRange {
         start: window.start.max(policy.cut_off(tenant)),
         end: window.end,
@@ -309,18 +371,20 @@ fn merge_tenant(
         scans.push((Scan::new(reader, shards.clone(), range)?, pending));
     }
     writer.begin_tenant(tenant, policy.claim(tenant, presupposed)?)?;
-    merge_series(writer, &mut scans)?;
+    if merge_series(writer, &mut scans)?.is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
     if !metadata.is_empty() {
         let entries: Vec<_> = metadata.into_iter().collect();
         writer.block.add_metadata(&entries)?;
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 fn merge_series(
-    writer: &mut MergedWriter,
+    writer: &mut MergedWriter<'_>,
     scans: &mut [(Scan, Vec<Deletion>)],
-) -> Result<(), MetricsError> {
+) -> Result<ControlFlow<()>, MetricsError> {
     loop {
         let mut smallest: Option<Vec<u8>> = None;
         for (scan, _) in scans.iter_mut() {
@@ -331,7 +395,7 @@ fn merge_series(
             }
         }
         let Some(key) = smallest else {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         };
         let mut column = Column::default();
         let mut labels = (Vec::new(), ShardId::default());
@@ -347,6 +411,9 @@ fn merge_series(
         column.normalize();
         if !column.is_empty() {
             writer.add_series(&labels.0, labels.1, column.slice())?;
+            if writer.go_on().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
     }
 }

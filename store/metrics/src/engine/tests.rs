@@ -240,6 +240,12 @@ impl Pair {
         (self.engine).set_selected_cut_offs(tenant, selected.clone());
     }
 
+    /// Merges, and makes aggregates, until there is nothing to do.
+    fn merge_all(&self, closed_before: Millis) {
+        while self.engine.merge_once(closed_before).unwrap().is_some() {}
+        while aggregate(&self.engine, closed_before) != AggregateOutcome::Nothing {}
+    }
+
     fn step(&mut self) {
         match self.random.random_range(0..100) {
             0..50 => self.write(),
@@ -247,6 +253,7 @@ impl Pair {
             70..85 => {
                 let closed = START + self.random.random_range(0..4) * WINDOW_MILLIS;
                 self.engine.merge_once(closed).unwrap();
+                aggregate(&self.engine, closed);
             }
             85..90 => self.crash(),
             90..93 => self.drop_shards(),
@@ -316,6 +323,11 @@ impl Pair {
             &self.expected(wanted, range),
         );
     }
+}
+
+fn aggregate(engine: &MetricsEngine, closed_before: Millis) -> AggregateOutcome {
+    let go_on = &mut |_| ControlFlow::Continue(());
+    engine.aggregate_once(closed_before, go_on).unwrap()
 }
 
 fn shown(view: &View, matchers: &[Matcher], range: TimeRange, shards: &ShardSet) -> Shown {

@@ -49,6 +49,11 @@ impl AggregatesWriter {
         })
     }
 
+    /// Bytes of the pieces that are written.
+    pub(crate) fn position(&self) -> u64 {
+        self.pieces.position()
+    }
+
     /// Ends the tenant before and begins another one; tenants ascend.
     pub(crate) fn begin_tenant(&mut self, tenant: TenantId) -> Result<(), MetricsError> {
         self.end_tenant()?;

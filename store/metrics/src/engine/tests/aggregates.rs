@@ -3,6 +3,8 @@
 use super::*;
 use trefoil_model::{Aggregate, Resolution, aggregate};
 
+mod backfill;
+
 /// Per tenant and series, the buckets.
 type Buckets = BTreeMap<(TenantId, Labels), Vec<Aggregate>>;
 
@@ -111,6 +113,9 @@ fn aggregates_are_those_of_the_samples() {
                 60..85 => {
                     let closed = START + pair.random.random_range(0..6) * WINDOW_MILLIS;
                     pair.engine.merge_once(closed).unwrap();
+                    if pair.random.random_bool(0.5) {
+                        super::aggregate(&pair.engine, closed);
+                    }
                 }
                 85..88 => pair.crash(),
                 88..91 => pair.drop_shards(),
@@ -133,7 +138,7 @@ fn aggregates_are_those_of_the_samples() {
             }
         }
         pair.engine.flush(pair.end(), None).unwrap();
-        while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+        pair.merge_all(Millis::MAX);
         assert!(has_aggregates(&pair.engine).iter().all(|has| *has));
         check(&pair.engine.view(), all());
     }
@@ -146,10 +151,10 @@ fn only_closed_windows_are_aggregated() {
         pair.write();
         pair.engine.flush(pair.end(), None).unwrap();
     }
-    while pair.engine.merge_once(START).unwrap().is_some() {}
+    pair.merge_all(START);
     assert!(!has_aggregates(&pair.engine).contains(&true));
     let closed = START + WINDOW_MILLIS;
-    while pair.engine.merge_once(closed).unwrap().is_some() {}
+    pair.merge_all(closed);
     let has = has_aggregates(&pair.engine);
     assert!(has[0] && !has[1..].contains(&true));
     check(&pair.engine.view(), all());
@@ -173,7 +178,7 @@ fn aggregated(seed: u64) -> Pair {
         pair.write_integers();
         pair.engine.flush(pair.end(), None).unwrap();
     }
-    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    pair.merge_all(Millis::MAX);
     assert!(has_aggregates(&pair.engine).iter().all(|has| *has));
     pair
 }
@@ -185,7 +190,7 @@ fn rewritten(pair: &Pair) -> BTreeSet<BlockId> {
         blocks.map(|block| block.meta.id).collect()
     };
     let before = ids();
-    while pair.engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    pair.merge_all(Millis::MAX);
     before.difference(&ids()).copied().collect()
 }
 

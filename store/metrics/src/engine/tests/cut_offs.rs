@@ -48,6 +48,9 @@ fn merge_all(engine: &MetricsEngine) -> usize {
     while engine.merge_once(Millis::MAX).unwrap().is_some() {
         merges += 1;
     }
+    while aggregate(engine, Millis::MAX) == AggregateOutcome::Made {
+        merges += 1;
+    }
     merges
 }
 
