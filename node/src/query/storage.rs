@@ -31,6 +31,13 @@ use trefoil_store_metrics::{
 /// Both sides mark the place of a histogram among the values in the same way, so values are copied as they are.
 const _: () = assert!(HISTOGRAM.to_bits() == HISTOGRAM_BITS);
 
+/// Bytes that a sample stands for in the budget of samples.
+const SAMPLE_BYTES: usize = 16;
+
+/// The aggregates that are read at once take about this share of the samples that a query may hold at most: those of one series are
+/// refused for their size, those of many are read in smaller batches.
+const AGGREGATES_SHARE: u64 = 4;
+
 /// One tenant's samples of some shards, on one view.
 pub(super) struct ViewStorage<'a> {
     pub(super) view: &'a View,
@@ -59,7 +66,7 @@ impl SampleSource for Columns<'_> {
     }
 
     fn aggregates(&mut self, into: &mut Vec<Aggregate>) -> Result<bool, QueryError> {
-        into.extend_from_slice(self.0.current().aggregates);
+        self.0.swap_aggregates(into);
         Ok(!into.is_empty())
     }
 }
@@ -78,6 +85,7 @@ pub(super) struct Stretch<'a> {
     cursor: Cell<Option<SeriesCursor>>,
     damaged: Cell<Option<Damaged>>,
     meter: Arc<Meter>,
+    budget: Budget,
     /// Another stretch has failed, so that nobody wants this one.
     is_vain: Arc<AtomicBool>,
 }
@@ -103,7 +111,7 @@ impl SeriesStorage for Stretch<'_> {
             Some(cursor) if selector == self.selector => walk(
                 cursor,
                 &self.damaged,
-                &self.meter,
+                (&self.meter, &self.budget),
                 &mut |labels, samples| match self.is_vain.load(Ordering::Relaxed) {
                     true => Err(QueryError::Canceled),
                     false => each(labels, samples),
@@ -116,14 +124,45 @@ impl SeriesStorage for Stretch<'_> {
     }
 }
 
+/// What is held of a budget for the aggregates that a cursor has in memory; nothing any more when it is dropped.
+struct Held<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+    samples: usize,
+}
+
+impl Held<'_> {
+    /// Holds as many samples as take so many bytes.
+    fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        self.budget.release(self.samples);
+        (self.bytes, self.samples) = (bytes, bytes.div_ceil(SAMPLE_BYTES));
+        self.budget.hold(self.samples)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.release(self.samples);
+    }
+}
+
 /// Gives all series of a cursor to `each`.
 fn walk(
     mut cursor: SeriesCursor,
     damaged: &Cell<Option<Damaged>>,
-    meter: &Meter,
+    (meter, budget): (&Meter, &Budget),
     each: &mut SeriesVisitor<'_>,
 ) -> Result<(), QueryError> {
+    let mut held = Held {
+        budget,
+        bytes: 0,
+        samples: 0,
+    };
     while cursor.advance().map_err(|e| query_error(damaged, &e))? {
+        held.hold(cursor.aggregates_bytes())?;
         let series = cursor.current();
         meter.count(series.timestamps.len(), || memory_beside(&series))?;
         let labels = labels(cursor.current().canonical)?;
@@ -151,7 +190,8 @@ fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryEr
 
 impl SeriesStorage for ViewStorage<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
-        walk(self.cursor(selector)?, &self.damaged, &self.meter, each)
+        let counted = (&*self.meter, self.budget);
+        walk(self.cursor(selector)?, &self.damaged, counted, each)
     }
 }
 
@@ -164,11 +204,15 @@ impl ViewStorage<'_> {
             range.end = range.start;
         }
         let (view, tenant, shards) = (self.view, self.tenant, self.shards);
-        let cursor = match selector.resolution {
-            None => view.cursor_in_block_order(tenant, &matchers, range, shards),
-            Some(resolution) => view.aggregates(tenant, &matchers, range, shards, resolution),
+        let Some(resolution) = selector.resolution else {
+            let cursor = view.cursor_in_block_order(tenant, &matchers, range, shards);
+            return cursor.map_err(|error| self.query_error(&error));
         };
-        cursor.map_err(|error| self.query_error(&error))
+        let cursor = view.aggregates(tenant, &matchers, range, shards, resolution);
+        let mut cursor = cursor.map_err(|error| self.query_error(&error))?;
+        let share = self.budget.samples_max() / AGGREGATES_SHARE;
+        cursor.hold_at_most(share);
+        Ok(cursor)
     }
 
     /// The series of a selector in stretches. `pieces` says how many, by the number of series and about how many samples are read.
@@ -190,6 +234,7 @@ impl ViewStorage<'_> {
             cursor: Cell::new(Some(cursor)),
             damaged: Cell::new(None),
             meter: self.meter.clone(),
+            budget: self.budget.clone(),
         };
         Ok(cursors.into_iter().map(stretch).collect())
     }
@@ -516,3 +561,6 @@ pub(crate) fn engine_matchers(wanted: &[Matcher]) -> Result<Vec<EngineMatcher>, 
 fn matcher_error(error: MetricsError) -> QueryError {
     QueryError::BadData(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

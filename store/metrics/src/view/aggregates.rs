@@ -15,8 +15,15 @@ use crate::block::TenantAggregates;
 use crate::columns::Column;
 use crate::engine::BlockReaders;
 use std::sync::Arc;
-use trefoil_model::{Aggregate, Resolution, TenantId, TimeRange};
+use trefoil_model::{Aggregate, Resolution, TenantId, TimeRange, WINDOW_MILLIS};
 use trefoil_store_blocks::VisibleBlock;
+
+/// Memory of shapes of buckets that a cursor keeps from batch to batch, as a share of what a batch may take. Those of a source beyond
+/// it are read again with every batch.
+const SHAPES_SHARE: usize = 4;
+
+/// Memory of an aggregate in samples.
+const SAMPLES_PER_ROW: u64 = 6;
 
 /// What a cursor needs besides to give aggregates.
 #[derive(Clone)]
@@ -30,6 +37,8 @@ pub(super) struct Aggregated {
     pub(super) rows: Vec<Vec<Aggregate>>,
     /// For each series of the batch: only its samples will do.
     pub(super) is_raw: Vec<bool>,
+    /// Memory of the shapes that the readers keep.
+    shape_bytes: usize,
 }
 
 impl Aggregated {
@@ -45,7 +54,27 @@ impl Aggregated {
             readers: Vec::new(),
             rows: Vec::new(),
             is_raw: Vec::new(),
+            shape_bytes: 0,
         }
+    }
+
+    /// About what a series of a source with so many samples takes at once, in samples.
+    pub(super) fn weight(&self, source: usize, samples: u64) -> u64 {
+        let buckets = (WINDOW_MILLIS / self.resolution.millis()) as u64 + 1;
+        match &self.readers[source] {
+            Some(_) => SAMPLES_PER_ROW * buckets,
+            None => samples + SAMPLES_PER_ROW * samples.min(buckets),
+        }
+    }
+
+    /// Memory of the batch's aggregates and of what is kept for the next batch, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.shape_bytes
+            + self
+                .rows
+                .iter()
+                .map(|rows| size_of_val(&**rows))
+                .sum::<usize>()
     }
 
     /// Forgets the batch before; `series`: how many the next one has.
@@ -61,25 +90,39 @@ impl Aggregated {
         self.readers[source as usize].is_some()
     }
 
-    /// Reads what one source, whose aggregates are taken, has of the batch that begins at rank `start`. `false`: they cannot be
-    /// read, and are no longer taken; the batch has to be begun again.
-    pub(super) fn read(&mut self, parts: &[Part], start: usize) -> Result<bool, MetricsError> {
+    /// Reads what one source, whose aggregates are taken, has of the batch that begins at rank `start`, and says how many bytes that
+    /// takes. `None`: they cannot be read, and are no longer taken; the batch has to be begun again. `batch_bytes`: what a batch may
+    /// take.
+    pub(super) fn read(
+        &mut self,
+        parts: &[Part],
+        start: usize,
+        batch_bytes: usize,
+    ) -> Result<Option<usize>, MetricsError> {
         let source = parts[0].source as usize;
-        let Some(block) = self.readers[source].as_ref().map(TenantAggregates::block) else {
-            return Ok(true);
+        let Some(mut reader) = self.readers[source].take() else {
+            return Ok(Some(0));
         };
-        let read = self.read_source(parts, start).map(Some);
-        let is_read = self.blocks.or_samples(block, read)?.is_some();
-        if !is_read {
-            self.readers[source] = None;
+        self.shape_bytes -= reader.kept_bytes();
+        let read = self.read_source(&mut reader, parts, start).map(Some);
+        let read = self.blocks.or_samples(reader.block(), read)?;
+        if read.is_some() {
+            if self.shape_bytes + reader.kept_bytes() > batch_bytes / SHAPES_SHARE {
+                reader.forget();
+            }
+            self.shape_bytes += reader.kept_bytes();
+            self.readers[source] = Some(reader);
         }
-        Ok(is_read)
+        Ok(read)
     }
 
-    fn read_source(&mut self, parts: &[Part], start: usize) -> Result<(), MetricsError> {
-        let Some(reader) = &mut self.readers[parts[0].source as usize] else {
-            return Ok(());
-        };
+    fn read_source(
+        &mut self,
+        reader: &mut TenantAggregates,
+        parts: &[Part],
+        start: usize,
+    ) -> Result<usize, MetricsError> {
+        let mut taken = 0;
         let (range, length) = (self.range, self.resolution.millis());
         let (rows, is_raw) = (&mut self.rows, &mut self.is_raw);
         let mut at = parts.iter();
@@ -91,11 +134,15 @@ impl Aggregated {
             is_raw[slot] |= found.is_empty();
             let overlaps =
                 |row: &&Aggregate| row.end >= range.start && row.end - length < range.end - 1;
+            let rows = &mut rows[slot];
+            let before = rows.len();
             found
                 .iter()
                 .filter(overlaps)
-                .for_each(|row| push(&mut rows[slot], *row));
-        })
+                .for_each(|row| push(rows, *row));
+            taken += size_of::<Aggregate>() * (rows.len() - before);
+        })?;
+        Ok(taken)
     }
 
     /// Puts the samples of the batch, which are in order, where aggregates are. Those of series that only their samples will do for

@@ -22,7 +22,7 @@ const LABEL_BATCH_SERIES: u64 = 16;
 /// Samples in memory at once, about, on a walk in block order: 2 MiB, or one series.
 const BLOCK_BATCH_SAMPLES: u64 = 128 << 10;
 
-/// Memory that the histograms of a batch may take.
+/// Memory that the histograms, and that the aggregates of a batch may take.
 const BATCH_BYTES: usize = 64 << 20;
 
 /// Memory of a plain sample.
@@ -78,7 +78,7 @@ pub struct SeriesCursor {
     batch_series: usize,
     /// Series in a batch at most, by the samples that a series has on average.
     batch_series_max: usize,
-    /// Memory that histograms of a batch may take; one series may have more.
+    /// Memory that histograms and aggregates of a batch may take; one series may have more.
     batch_bytes: usize,
     /// Samples of the series `batch_start..`.
     batch: Vec<Column>,
@@ -87,6 +87,7 @@ pub struct SeriesCursor {
     parts_at: usize,
     next: usize,
     aggregated: Option<Aggregated>,
+    aggregates_bytes: usize,
 }
 
 impl SeriesCursor {
@@ -102,7 +103,8 @@ impl SeriesCursor {
             SeriesOrder::Label => (LABEL_BATCH_SAMPLES, LABEL_BATCH_SERIES),
             SeriesOrder::Block => (BLOCK_BATCH_SAMPLES, 1),
         };
-        let batch_series = Selection::batch_series(&sources, batch_samples, least);
+        let batch_series =
+            Selection::batch_series(samples_per_series(&sources), batch_samples, least);
         Ok(Self {
             batch_series,
             batch_series_max: batch_series,
@@ -116,17 +118,33 @@ impl SeriesCursor {
             parts_at: 0,
             next: 0,
             aggregated: None,
+            aggregates_bytes: 0,
         })
     }
 
     /// The same with aggregates in place of samples; they have a reader, or none, for each source.
     pub(super) fn aggregated(mut self, aggregated: Option<Aggregated>) -> Self {
         self.aggregated = aggregated;
-        // Aggregates are far fewer than samples, and the pieces that they are in are not kept from batch to batch.
-        let (samples, least) = (LABEL_BATCH_SAMPLES, LABEL_BATCH_SERIES);
-        self.batch_series = Selection::batch_series(&self.sources, samples, least);
-        self.batch_series_max = self.batch_series;
+        // The pieces that they are in are not kept from batch to batch, so there are few batches.
+        self.read_in_batches_of(LABEL_BATCH_SAMPLES);
         self
+    }
+
+    /// About how many samples a series takes at once, an aggregate counted as several.
+    fn weight_of_series(&self) -> u64 {
+        let Some(aggregated) = &self.aggregated else {
+            return samples_per_series(&self.sources);
+        };
+        let sources = self.sources.iter().enumerate();
+        let weight =
+            |(at, source): (usize, &Source)| aggregated.weight(at, source.samples_per_series());
+        sources.map(weight).sum()
+    }
+
+    /// Memory of the aggregates that it holds, in bytes. Changes only with [`SeriesCursor::advance`].
+    #[must_use]
+    pub fn aggregates_bytes(&self) -> usize {
+        self.aggregates_bytes
     }
 
     /// How many series satisfy the matchers, with or without samples in the range.
@@ -166,11 +184,22 @@ impl SeriesCursor {
         (self.next..self.end).map(|rank| self.selection.canonical(rank))
     }
 
-    /// Has about so many samples in memory at once, instead of what suits a query.
+    /// Has about so many samples in memory at once, or aggregates that take as much, instead of what suits a query. One series may
+    /// take more.
     pub fn read_in_batches_of(&mut self, samples: u64) {
-        self.batch_series = Selection::batch_series(&self.sources, samples, LABEL_BATCH_SERIES);
+        let least = match &self.aggregated {
+            Some(_) => 1,
+            None => LABEL_BATCH_SERIES,
+        };
+        self.batch_series = Selection::batch_series(self.weight_of_series(), samples, least);
         self.batch_series_max = self.batch_series;
         self.batch_bytes = (samples * SAMPLE_BYTES) as usize;
+    }
+
+    /// Has no more samples in memory at once, or aggregates that take as much, than about so many. One series may take more.
+    pub fn hold_at_most(&mut self, samples: u64) {
+        let usual = self.batch_bytes as u64 / SAMPLE_BYTES;
+        self.read_in_batches_of(samples.clamp(1, usual));
     }
 
     /// Skips the series in front of the first whose labels `reached` accepts, as it does all behind it.
@@ -243,6 +272,17 @@ impl SeriesCursor {
         std::mem::swap(&mut column.starts, starts);
     }
 
+    /// Exchanges that series' aggregates for the memory of others, which must be none.
+    ///
+    /// # Panics
+    /// When [`SeriesCursor::advance`] did not move to a series.
+    pub fn swap_aggregates(&mut self, aggregates: &mut Vec<Aggregate>) {
+        let slot = self.next - 1 - self.batch_start;
+        if let Some(aggregated) = &mut self.aggregated {
+            std::mem::swap(&mut aggregated.rows[slot], aggregates);
+        }
+    }
+
     fn rows_at(&self, slot: usize) -> &[Aggregate] {
         let aggregated = self.aggregated.as_ref();
         aggregated.map_or(&[], |aggregated| &aggregated.rows[slot])
@@ -261,7 +301,7 @@ impl SeriesCursor {
         }
     }
 
-    /// Reads as many series as fit: what histograms take is known only when they are read.
+    /// Reads as many series as fit: what histograms and aggregates take is known only when they are read.
     fn read_batch(&mut self) -> Result<(), MetricsError> {
         let parts_at = self.parts_at;
         loop {
@@ -301,8 +341,13 @@ impl SeriesCursor {
             if let Some(aggregated) = &mut self.aggregated
                 && aggregated.has(of_source[0].source)
             {
-                if !aggregated.read(of_source, self.batch_start)? {
+                let read = aggregated.read(of_source, self.batch_start, self.batch_bytes)?;
+                let Some(bytes) = read else {
                     return Ok(Batch::FewerAggregates);
+                };
+                room = room.saturating_sub(bytes);
+                if room == 0 {
+                    return Ok(Batch::TooLarge);
                 }
                 continue;
             }
@@ -319,6 +364,7 @@ impl SeriesCursor {
         }
         if let Some(aggregated) = &mut self.aggregated {
             aggregated.fold(&mut self.batch);
+            self.aggregates_bytes = aggregated.bytes();
         }
         Ok(Batch::Read)
     }

@@ -92,7 +92,7 @@ impl Source {
     }
 
     /// About how many samples a series has here, a histogram counted as several.
-    fn samples_per_series(&self) -> u64 {
+    pub(super) fn samples_per_series(&self) -> u64 {
         let (samples, is_plain) = match self {
             Self::Block { reader, .. } => {
                 let entry = reader.entry();
@@ -248,8 +248,9 @@ impl Selection {
         self.series[rank].shard
     }
 
-    /// How many series, `least` of them at least, to decode at once so that about `samples` samples are in memory.
-    pub(super) fn batch_series(sources: &[Source], samples: u64, least: u64) -> usize {
-        (samples / samples_per_series(sources)).clamp(least, 8_192) as usize
+    /// How many series, `least` of them at least, to decode at once so that about `samples` samples are in memory, of which each
+    /// series takes so many.
+    pub(super) fn batch_series(samples_per_series: u64, samples: u64, least: u64) -> usize {
+        (samples / samples_per_series.max(1)).clamp(least, 8_192) as usize
     }
 }

@@ -11,9 +11,6 @@ use std::sync::Arc;
 use trefoil_model::{Aggregate, Millis, Resolution, TenantId};
 use trefoil_store_blocks::{BlockFile, BlockId};
 
-/// Buckets of decoded shapes that one reader of a tenant keeps. When they are more all are dropped.
-const SHAPE_BUCKETS_MAX: usize = 1 << 16;
-
 /// The open aggregates of a block. Shared by all queries that see it.
 pub(crate) struct AggregatesReader {
     id: BlockId,
@@ -77,7 +74,7 @@ impl AggregatesReader {
             index: (index, at),
             resolution,
             shapes: Vec::new(),
-            shape_buckets: 0,
+            shape_bytes: 0,
         }))
     }
 }
@@ -109,8 +106,21 @@ fn read_footer(content: &[u8]) -> Option<Vec<TenantEntry>> {
     (sorted && cursor.is_at_end()).then_some(tenants)
 }
 
-/// Shapes of a piece, decoded: buckets without values.
-type Shapes = Vec<Vec<Aggregate>>;
+/// Shapes of a piece, decoded.
+type Shapes = Vec<Box<[Bucket]>>;
+
+/// A bucket without values. Small, because a query over a long time keeps those of many blocks.
+#[derive(Clone, Copy)]
+struct Bucket {
+    /// Lengths from the start of the window to its end.
+    place: u32,
+    /// Samples, and in the lowest bit whether a stale marker stands behind them.
+    samples: u32,
+    /// Milliseconds from the left end to the first sample.
+    first: u32,
+    /// Milliseconds from there to the last sample.
+    last: u32,
+}
 
 /// One query's access to a tenant's aggregates at one resolution.
 #[derive(Clone)]
@@ -120,7 +130,8 @@ pub(crate) struct TenantAggregates {
     index: (usize, usize),
     resolution: Resolution,
     shapes: Vec<(usize, Arc<Shapes>)>,
-    shape_buckets: usize,
+    /// Memory of those.
+    shape_bytes: usize,
 }
 
 impl TenantAggregates {
@@ -159,7 +170,8 @@ impl TenantAggregates {
                 rows.clear();
                 if !values.is_empty() {
                     let (shapes, index) = self.shapes(shape)?;
-                    rows.extend_from_slice(&shapes[index]);
+                    let buckets = shapes[index].iter();
+                    rows.extend(buckets.map(|bucket| bucket.row(reader.start, self.resolution)));
                     decode(values, &mut rows).ok_or_else(|| self.damaged())?;
                 }
                 each(number, &rows);
@@ -187,14 +199,46 @@ impl TenantAggregates {
             .filter(|shapes| shapes.len() == list.things(piece) as usize)
             .ok_or_else(|| self.damaged())?;
         let shapes = Arc::new(shapes);
-        let buckets: usize = shapes.iter().map(Vec::len).sum();
-        if self.shape_buckets + buckets > SHAPE_BUCKETS_MAX {
-            self.shapes.clear();
-            self.shape_buckets = 0;
-        }
-        self.shape_buckets += buckets;
+        let bytes = |one: &Box<[Bucket]>| size_of_val(one) + size_of_val(&**one);
+        self.shape_bytes += shapes.iter().map(bytes).sum::<usize>();
         self.shapes.push((piece, Arc::clone(&shapes)));
         Ok((shapes, index))
+    }
+
+    /// Memory of the shapes that it keeps for the next series, in bytes.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.shape_bytes
+    }
+
+    /// Forgets them.
+    pub(crate) fn forget(&mut self) {
+        self.shapes = Vec::new();
+        self.shape_bytes = 0;
+    }
+}
+
+impl Bucket {
+    fn row(&self, start: Millis, resolution: Resolution) -> Aggregate {
+        let length = resolution.millis();
+        let end = start + i64::from(self.place) * length;
+        let count = u64::from(self.samples >> 1);
+        let first_time = match count {
+            0 => end,
+            _ => end - length + i64::from(self.first),
+        };
+        Aggregate {
+            end,
+            count,
+            first_time,
+            last_time: first_time + i64::from(self.last),
+            first: 0.0,
+            last: 0.0,
+            min: 0.0,
+            max: 0.0,
+            sum: 0.0,
+            dropped: 0.0,
+            ends_stale: self.samples & 1 == 1,
+        }
     }
 }
 
@@ -203,11 +247,11 @@ fn read_shapes(content: &[u8], start: Millis, resolution: Resolution) -> Option<
     let mut shapes = Vec::new();
     for _ in 0..cursor.count()? {
         let buckets = cursor.count()?;
-        let mut rows: Vec<Aggregate> = Vec::with_capacity(buckets);
+        let mut rows: Vec<Bucket> = Vec::with_capacity(buckets);
         for _ in 0..buckets {
             rows.push(read_bucket(&mut cursor, start, rows.last(), resolution)?);
         }
-        shapes.push(rows);
+        shapes.push(rows.into_boxed_slice());
     }
     cursor.is_at_end().then_some(shapes)
 }
@@ -215,37 +259,32 @@ fn read_shapes(content: &[u8], start: Millis, resolution: Resolution) -> Option<
 fn read_bucket(
     cursor: &mut Cursor<'_>,
     start: Millis,
-    before: Option<&Aggregate>,
+    before: Option<&Bucket>,
     resolution: Resolution,
-) -> Option<Aggregate> {
+) -> Option<Bucket> {
     let length = resolution.millis();
-    let behind = i64::from(cursor.small()?).checked_mul(length)?;
-    let end = before.map_or(start, |row| row.end).checked_add(behind)?;
+    let behind = cursor.small()?;
     // Buckets ascend; queries walk along them.
     (before.is_none() || behind > 0).then_some(())?;
+    let place = before
+        .map_or(0, |bucket| bucket.place)
+        .checked_add(behind)?;
+    start.checked_add(i64::from(place).checked_mul(length)?)?;
     let samples = cursor.small()?;
-    let count = u64::from(samples >> 1);
-    let mut first_time = end;
-    if count > 0 {
-        first_time = (end - length).checked_add(i64::from(cursor.small()?))?;
-    }
-    let mut last_time = first_time;
-    if count > 1 {
-        last_time = first_time.checked_add(i64::from(cursor.small()?))?;
-    }
-    let inside = first_time > end - length && last_time <= end;
-    inside.then_some(Aggregate {
-        end,
-        count,
-        first_time,
-        last_time,
-        first: 0.0,
-        last: 0.0,
-        min: 0.0,
-        max: 0.0,
-        sum: 0.0,
-        dropped: 0.0,
-        ends_stale: samples & 1 == 1,
+    let first = match samples >> 1 {
+        0 => 0,
+        _ => cursor.small()?,
+    };
+    let last = match samples >> 1 {
+        0 | 1 => 0,
+        _ => cursor.small()?,
+    };
+    let inside = samples >> 1 == 0 || first > 0 && i64::from(first) + i64::from(last) <= length;
+    inside.then_some(Bucket {
+        place,
+        samples,
+        first,
+        last,
     })
 }
 
