@@ -148,6 +148,16 @@ impl NodeCollector {
     }
 
     fn aggregates(writer: &mut Writer<'_>, stats: &MetricsStatistics) -> Result<(), Error> {
+        writer.gauge(
+            "trefoil_aggregates_size_bytes",
+            "Bytes of all files of aggregates; part of those of blocks",
+            stats.aggregates_bytes as f64,
+        )?;
+        writer.counter(
+            "trefoil_aggregates_selectors",
+            "Selectors for which aggregates of a block were read instead of its samples",
+            stats.aggregates_selectors as f64,
+        )?;
         writer.counter(
             "trefoil_aggregates_damaged",
             "Files of aggregates found unreadable since the start",

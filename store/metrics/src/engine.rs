@@ -114,6 +114,10 @@ pub struct MetricsStatistics {
     pub exemplars: u64,
     /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
     pub block_samples: u64,
+    /// Bytes of the files of aggregates, which are part of `block_bytes`.
+    pub aggregates_bytes: u64,
+    /// Selectors for which aggregates of at least one block were taken instead of its samples, since the engine was opened.
+    pub aggregates_selectors: u64,
     /// Files of aggregates found unreadable since the engine was opened.
     pub aggregates_damaged: u64,
     /// Those of them in whose place others have come since, or which went with their blocks.
@@ -512,12 +516,15 @@ impl MetricsEngine {
             statistics.aggregates_damaged,
             statistics.aggregates_repaired,
         ) = self.readers.spoilt().counts();
+        statistics.aggregates_selectors = self.readers.aggregated();
         statistics.aggregates_made = self.aggregates_made.load(Ordering::Relaxed);
         statistics.aggregates_backlog = *self.backlog.lock();
         for block in self.blocks() {
             statistics.blocks += 1;
             statistics.block_bytes += block.meta.bytes();
             statistics.block_samples += block.meta.items;
+            let aggregates = block.meta.file(readers::AGGREGATES_FILE);
+            statistics.aggregates_bytes += aggregates.map_or(0, |file| file.length);
         }
         statistics
     }

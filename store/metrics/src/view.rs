@@ -230,6 +230,11 @@ impl View {
         let mut aggregated = Some(Aggregated::new(&self.readers, resolution, retained));
         let kept = Some(self.readers.kept());
         let sources = self.sources_with(tenant, range, shards, kept, &mut aggregated)?;
+        if let Some(aggregated) = &aggregated
+            && aggregated.readers.iter().any(Option::is_some)
+        {
+            self.readers.count_aggregated();
+        }
         let cursor = SeriesCursor::new(sources, matchers, retained, false, SeriesOrder::Block)?;
         Ok(cursor.aggregated(aggregated))
     }

@@ -6,6 +6,7 @@ use crate::block::{AggregatesReader, BlockReader, KeptPieces};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use trefoil_store_blocks::{BlockId, BlockMeta, Manifest};
 
 /// The name of the file that every metrics block has.
@@ -24,6 +25,7 @@ pub(crate) struct BlockReaders {
     kept: Arc<KeptPieces>,
     aggregates: Mutex<BTreeMap<BlockId, Arc<AggregatesReader>>>,
     spoilt: Spoilt,
+    aggregated: AtomicU64,
 }
 
 impl BlockReaders {
@@ -34,7 +36,18 @@ impl BlockReaders {
             kept: Arc::default(),
             aggregates: Mutex::default(),
             spoilt: Spoilt::default(),
+            aggregated: AtomicU64::new(0),
         }
+    }
+
+    /// Counts a selector that aggregates of blocks answer.
+    pub(crate) fn count_aggregated(&self) {
+        self.aggregated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub(super) fn aggregated(&self) -> u64 {
+        self.aggregated.load(Ordering::Relaxed)
     }
 
     /// The reader of a block whose metadata the caller holds, and with it the files.

@@ -269,3 +269,40 @@ fn aggregates_that_are_gone_at_a_start_are_made_anew() {
         assert_eq!(pair.engine.statistics().aggregates_damaged, 1);
     }
 }
+
+/// Batches of any size give the same, and hold no more than they are told to, one series' aggregates apart.
+#[test]
+fn batches_are_bounded() {
+    let pair = aggregated(3);
+    let view = pair.engine.view();
+    let shards = ShardSet::all(SHARDS);
+    let count = pair.engine.statistics().aggregates_selectors;
+    let walk = |samples: u64| {
+        let (mut rows, mut peak, mut largest) = (Vec::new(), 0, 0);
+        let tenant = TenantId(1);
+        let cursor = view.aggregates(tenant, &[], all(), &shards, Resolution::FiveMinutes);
+        let mut cursor = cursor.unwrap();
+        cursor.hold_at_most(samples);
+        while cursor.advance().unwrap() {
+            peak = peak.max(cursor.aggregates_bytes());
+            let mut own = Vec::new();
+            cursor.swap_aggregates(&mut own);
+            largest = largest.max(size_of_val(&own[..]));
+            rows.push(format!("{own:?}"));
+        }
+        (rows, peak, largest)
+    };
+    let (expected, all_at_once, largest) = walk(u64::MAX);
+    for samples in [1, 100, 1_000, 10_000] {
+        let (rows, peak, _) = walk(samples);
+        assert_eq!(rows, expected);
+        let bound = (samples as usize * 16).max(largest);
+        // What is kept of shapes is a quarter more.
+        assert!(peak <= bound * 5 / 4, "{samples}: {peak}, {largest}");
+        assert!(samples > 100 || peak < all_at_once);
+    }
+    let statistics = pair.engine.statistics();
+    assert_eq!(statistics.aggregates_selectors, count + 5);
+    let bytes: u64 = files(&pair).iter().map(|(_, length)| length).sum();
+    assert_eq!(statistics.aggregates_bytes, bytes);
+}
