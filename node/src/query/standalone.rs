@@ -280,6 +280,9 @@ impl Source for StandaloneSource {
 }
 
 #[cfg(test)]
+mod aggregated;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::query::parallel;
