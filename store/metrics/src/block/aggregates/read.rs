@@ -199,8 +199,9 @@ impl TenantAggregates {
             .filter(|shapes| shapes.len() == list.things(piece) as usize)
             .ok_or_else(|| self.damaged())?;
         let shapes = Arc::new(shapes);
-        let bytes = |one: &Box<[Bucket]>| size_of_val(one) + size_of_val(&**one);
-        self.shape_bytes += shapes.iter().map(bytes).sum::<usize>();
+        let bytes = shapes.iter();
+        let bytes = bytes.map(|buckets| size_of_val(buckets) + size_of_val(&**buckets));
+        self.shape_bytes += bytes.sum::<usize>();
         self.shapes.push((piece, Arc::clone(&shapes)));
         Ok((shapes, index))
     }
