@@ -173,6 +173,11 @@ impl SeriesCursor {
                 aggregated: self.aggregated.clone(),
                 ..*self
             };
+            if cursor.aggregated.is_some() {
+                // Their batches fill the memory; larger ones would be read in vain.
+                cursor.batch_series_max = (self.batch_series_max / pieces).max(1);
+                cursor.batch_series = cursor.batch_series_max;
+            }
             cursor.begin_at(rank(piece));
             cursor
         };
