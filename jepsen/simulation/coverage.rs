@@ -59,7 +59,6 @@ seen!(
     Flush,
     Merge,
     AggregatesMade,
-    AggregatesLost,
     Trim,
     WindowScrubbed,
     LossNoticed,

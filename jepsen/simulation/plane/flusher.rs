@@ -122,7 +122,6 @@ impl Plane {
         for (block, why) in self.engine.lost_aggregates() {
             let name = self.process.name();
             world.tell(format_args!("{name} has lost aggregates of {block}: {why}"));
-            world.saw(Seen::AggregatesLost);
         }
         let go_on = &mut |_| ControlFlow::Continue(());
         match self.engine.aggregate_once(closed_before, go_on) {
