@@ -144,6 +144,18 @@ impl Histogram {
         }
     }
 
+    /// Whether this goes on counting where `previous` was: both are counters of one layout, and nothing is lower.
+    #[must_use]
+    pub fn continues(&self, previous: &Self) -> bool {
+        use super::ResetHint::{Gauge, Reset};
+        previous.reset_hint != Gauge
+            && !matches!(self.reset_hint, Gauge | Reset)
+            && previous.schema == self.schema
+            && previous.zero_threshold == self.zero_threshold
+            && previous.custom_bounds == self.custom_bounds
+            && !self.is_below(previous)
+    }
+
     /// Whether some count is lower than in `previous`, whatever the hints say. A finer schema or a narrower zero bucket
     /// means that the counter began anew.
     #[must_use]

@@ -1,7 +1,7 @@
 //! Queries over one metrics engine without a cluster around it, for `trefoil test promql`.
 //!
-//! The engine is a real one: samples come in bodies of parcels, some are flushed to blocks and merged there, others stay in
-//! the head. Its shards are spread over several evaluators, whose questions and answers take the form in which they travel
+//! The engine is a real one: samples, histograms and start timestamps come in bodies of parcels, some are flushed to blocks
+//! and merged there, others stay in the head. Its shards are spread over several evaluators, whose questions and answers take the form in which they travel
 //! between nodes. What is missing is the cluster: no journal, no barrier, no other owner. A process that dies leaves its
 //! directory behind, which nothing reads again.
 
@@ -14,7 +14,6 @@ use super::{
 use async_trait::async_trait;
 use std::{
     cell::Cell,
-    collections::HashSet,
     fs,
     path::PathBuf,
     sync::{
@@ -23,14 +22,15 @@ use std::{
     },
 };
 use trefoil_model::{
-    DeletionVersion, Labels, Millis, ShardId, ShardSet, TenantId, key_hash, shard_of,
+    DeletionVersion, Histogram, Labels, Millis, ResetHint, ShardId, ShardSet, TenantId, key_hash,
+    shard_of,
 };
 use trefoil_query_promql::{
-    Budget, Listing, MemorySource, Part, PartResult, QueryError, SAMPLES_MAX_DEFAULT, Sample,
-    SeriesFilter, Source, Value, merge, promqltest::Target,
+    Budget, Listing, Part, PartResult, QueryError, SAMPLES_MAX_DEFAULT, Sample, SeriesFilter,
+    Source, Value, merge, promqltest::Target,
 };
 use trefoil_store_blocks::{Manifest, ManifestOptions};
-use trefoil_store_metrics::{BodyWriter, MetricsEngine, MetricsOptions, View};
+use trefoil_store_metrics::{BodyWriter, MetricsEngine, MetricsOptions, SampleRef, View};
 use trefoil_store_pages::RealDisk;
 
 /// Slices of the hash space.
@@ -40,6 +40,8 @@ const EVALUATORS: u16 = 3;
 /// Series after which the head is flushed: those between two flushes are in blocks with one half, and so is what was
 /// written before them.
 const SERIES_PER_FLUSH: u64 = 12;
+/// Every so many-th series is written with its newer half first.
+const LATE_EVERY: u64 = 3;
 /// Flushes after which blocks are merged.
 const FLUSHES_PER_MERGE: u64 = 4;
 /// A head over more windows is not flushed: each would be a block, and every block costs an fsync.
@@ -52,8 +54,6 @@ pub(crate) struct Standalone {
     /// Series that were written.
     series: u64,
     flushes: u64,
-    /// Series that the engine cannot keep: some of their samples are histograms, or know when their counters began.
-    elsewhere: HashSet<Labels>,
     _folder: Folder,
 }
 
@@ -61,8 +61,6 @@ struct StandaloneSource {
     engine: MetricsEngine,
     /// Whose samples are meant: what others wrote is forgotten.
     tenant: TenantId,
-    /// One more evaluator, over the series that the engine cannot keep.
-    rest: MemorySource,
 }
 
 /// A name in this process that was not given before.
@@ -99,24 +97,21 @@ impl Standalone {
             source: StandaloneSource {
                 engine,
                 tenant: TenantId(0),
-                rest: MemorySource::new(1),
             },
             series: 0,
             flushes: 0,
-            elsewhere: HashSet::new(),
             _folder: folder,
         })
     }
 
-    /// Writes float samples of a series as a parcel of its own.
-    fn write(
-        &mut self,
-        labels: &Labels,
-        samples: impl IntoIterator<Item = (Millis, f64)>,
-    ) -> anyhow::Result<()> {
+    /// Writes samples of a series as a parcel of its own.
+    fn write(&mut self, labels: &Labels, samples: &[Sample]) -> anyhow::Result<()> {
         let tenant = self.source.tenant;
         let shard = shard_of(key_hash(tenant, labels.canonical()), SHARDS);
-        self.writer.add_series(shard, labels.canonical(), samples)?;
+        let stored: Vec<Stored> = samples.iter().map(Stored::of).collect();
+        let samples = stored.iter().map(Stored::sample);
+        self.writer
+            .add_samples(shard, labels.canonical(), samples)?;
         if self.writer.is_empty() {
             return Ok(());
         }
@@ -143,30 +138,25 @@ impl Standalone {
     }
 
     fn take(&mut self, labels: &Labels, samples: &[Sample]) -> anyhow::Result<()> {
-        let float = |sample: &Sample| match sample.value {
-            Value::Float(value) if sample.start == 0 => Some((sample.time, value)),
-            _ => None,
+        let (first, second) = samples.split_at(samples.len() / 2);
+        // Of some series the older half is what comes late.
+        let (first, second) = match self.series.is_multiple_of(LATE_EVERY) {
+            true => (second, first),
+            false => (first, second),
         };
-        let floats: Option<Vec<_>> = samples.iter().map(float).collect();
-        let Some(floats) = floats.filter(|_| !self.elsewhere.contains(labels)) else {
-            self.elsewhere.insert(labels.clone());
-            return Ok(self.source.rest.load(labels, samples)?);
-        };
-        let (first, second) = floats.split_at(floats.len() / 2);
-        self.write(labels, first.iter().copied())?;
+        self.write(labels, first)?;
         self.series += 1;
         if self.series.is_multiple_of(SERIES_PER_FLUSH) {
             self.flush()?;
         }
-        self.write(labels, second.iter().copied())
+        self.write(labels, second)
     }
 }
 
 impl Target for Standalone {
     fn clear(&mut self) -> Result<(), QueryError> {
         self.source.tenant.0 += 1;
-        self.elsewhere.clear();
-        Target::clear(&mut self.source.rest)
+        Ok(())
     }
 
     fn load(&mut self, labels: &Labels, samples: &[Sample]) -> Result<(), QueryError> {
@@ -177,6 +167,47 @@ impl Target for Standalone {
     fn source(&self) -> &dyn Source {
         &self.source
     }
+}
+
+/// A sample as protocols give it to the store.
+struct Stored {
+    time: Millis,
+    start: Millis,
+    value: f64,
+    histogram: Option<Arc<Histogram>>,
+}
+
+impl Stored {
+    fn of(sample: &Sample) -> Self {
+        let (value, histogram) = match &sample.value {
+            Value::Float(value) => (*value, None),
+            Value::Histogram(histogram) => (0.0, Some(as_taken_in(histogram))),
+        };
+        Self {
+            time: sample.time,
+            start: sample.start,
+            value,
+            histogram,
+        }
+    }
+
+    fn sample(&self) -> SampleRef<'_> {
+        SampleRef {
+            time: self.time,
+            value: self.value,
+            histogram: self.histogram.as_ref(),
+            start: self.start,
+        }
+    }
+}
+
+/// As all protocols do: that there was no reset is not taken from clients, because another sample may come in between.
+fn as_taken_in(histogram: &Arc<Histogram>) -> Arc<Histogram> {
+    let mut histogram = histogram.clone();
+    if histogram.reset_hint == ResetHint::NotReset {
+        Arc::make_mut(&mut histogram).reset_hint = ResetHint::Unknown;
+    }
+    histogram
 }
 
 /// The shards of each evaluator.
@@ -218,13 +249,8 @@ impl StandaloneSource {
         question::decode(&question::encode(&answer).map_err(broken)?).map_err(broken)
     }
 
-    fn texts(
-        &self,
-        question: &Question,
-        rest: Listing<String>,
-        limit: usize,
-    ) -> Result<Listing<String>, QueryError> {
-        let mut texts = rest.items;
+    fn texts(&self, question: &Question, limit: usize) -> Result<Listing<String>, QueryError> {
+        let mut texts = Vec::new();
         for answer in self.ask_all(question, SAMPLES_MAX_DEFAULT)? {
             match answer {
                 Answer::Texts(part) => texts.extend(part),
@@ -239,7 +265,7 @@ impl StandaloneSource {
 impl Source for StandaloneSource {
     async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
         let samples_max = part.samples_max;
-        let mut results = vec![self.rest.evaluate(part.clone()).await?];
+        let mut results = Vec::new();
         for answer in self.ask_all(&Question::Part(Box::new(part)), samples_max)? {
             match answer {
                 Answer::Part(result) => results.push(result),
@@ -251,7 +277,7 @@ impl Source for StandaloneSource {
 
     async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
         let limit = wanted.limit;
-        let mut series = self.rest.series(wanted.clone()).await?.items;
+        let mut series = Vec::new();
         for answer in self.ask_all(&Question::Series(filter(wanted)), SAMPLES_MAX_DEFAULT)? {
             match answer {
                 Answer::Series(canonical) => series.extend(read_labels(canonical)?),
@@ -263,8 +289,7 @@ impl Source for StandaloneSource {
 
     async fn label_names(&self, wanted: SeriesFilter) -> Result<Listing<String>, QueryError> {
         let limit = wanted.limit;
-        let rest = self.rest.label_names(wanted.clone()).await?;
-        self.texts(&Question::LabelNames(filter(wanted)), rest, limit)
+        self.texts(&Question::LabelNames(filter(wanted)), limit)
     }
 
     async fn label_values(
@@ -273,9 +298,8 @@ impl Source for StandaloneSource {
         wanted: SeriesFilter,
     ) -> Result<Listing<String>, QueryError> {
         let limit = wanted.limit;
-        let rest = self.rest.label_values(name, wanted.clone()).await?;
         let question = Question::LabelValues(name.to_owned(), filter(wanted));
-        self.texts(&question, rest, limit)
+        self.texts(&question, limit)
     }
 }
 
@@ -403,6 +427,25 @@ mod tests {
             all = all.union(&shards);
         }
         assert_eq!(all, ShardSet::all(SHARDS));
+    }
+
+    #[tokio::test]
+    async fn histograms_and_start_timestamps_are_in_the_engine() {
+        let mut target = Standalone::new().expect("a directory");
+        let mut cases = "load 1m\n".to_owned();
+        for series in 0..SERIES_PER_FLUSH {
+            cases += &format!("  h{{i=\"{series}\"}} {{{{count:1 sum:2 buckets:[1]}}}}x10\n");
+            cases += &format!("  c{{i=\"{series}\"}} 0+1x10\n  c{{i=\"{series}\"}}@st -1mx10\n");
+        }
+        cases += "\neval instant at 10m count(histogram_count(h) == 1)\n  {} 12\n\n\
+                  eval instant at 10m sum(count_over_time(h[11m])) + sum(count_over_time(c[11m]))\n  {} 264\n";
+        let report = trefoil_query_promql::promqltest::run(&cases, &mut target).await;
+        let report = report.expect("a readable file");
+        assert_eq!((report.passed, report.failures), (2, vec![]));
+        let statistics = target.source.engine.statistics();
+        assert!(statistics.head_samples > 0 && statistics.block_samples > 0);
+        let stored = statistics.head_samples + statistics.block_samples;
+        assert_eq!(stored, 264, "nothing is beside the engine");
     }
 
     #[tokio::test]

@@ -90,14 +90,7 @@ fn hinted(before: Option<&Arc<Histogram>>, histogram: &Arc<Histogram>) -> Arc<Hi
     if histogram.reset_hint == ResetHint::Gauge {
         return histogram.clone();
     }
-    let continues = before.is_some_and(|before| {
-        before.reset_hint != ResetHint::Gauge
-            && before.schema == histogram.schema
-            && before.zero_threshold == histogram.zero_threshold
-            && before.custom_bounds == histogram.custom_bounds
-            && histogram.reset_hint != ResetHint::Reset
-            && !histogram.is_below(before)
-    });
+    let continues = before.is_some_and(|before| histogram.continues(before));
     let mut hinted = Histogram::clone(histogram);
     hinted.reset_hint = match continues {
         true => ResetHint::NotReset,

@@ -5,7 +5,7 @@ use crate::histogram::pack;
 use crate::value::{HISTOGRAM_BITS, prefer, preference};
 use std::cmp::Ordering;
 use std::sync::Arc;
-use trefoil_model::{Histogram, Millis};
+use trefoil_model::{Histogram, Millis, ResetHint};
 
 /// The samples of a series, borrowed. Timestamps and values have equal length.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -194,6 +194,31 @@ impl Column {
         self.pad();
     }
 
+    /// Notes in the hints which histograms go on from the sample in front of them, and cuts off what is before `start`. For
+    /// answers only: what is stored and compared between owners has the hints that came with it.
+    pub(crate) fn compare_and_cut(&mut self, start: Millis) {
+        for at in 1..self.histograms.len() {
+            let (before, behind) = self.histograms.split_at_mut(at);
+            if let (Some(Some(before)), Some(Some(histogram))) = (before.last(), behind.first_mut())
+                && histogram.reset_hint == ResetHint::Unknown
+                && histogram.continues(before)
+            {
+                Arc::make_mut(histogram).reset_hint = ResetHint::NotReset;
+            }
+        }
+        if self.timestamps.first().is_none_or(|first| *first >= start) {
+            return;
+        }
+        let cut = self.timestamps.partition_point(|time| *time < start);
+        self.timestamps.drain(..cut);
+        self.values.drain(..cut);
+        self.histograms.drain(..cut.min(self.histograms.len()));
+        self.starts.drain(..cut.min(self.starts.len()));
+        if self.histograms.iter().all(Option::is_none) {
+            self.histograms.clear();
+        }
+    }
+
     /// Brings samples into order of time, with one value, the preferred one, per timestamp.
     pub(crate) fn normalize(&mut self) {
         // Looks at all of them without a branch at each: nearly always they are in order.
@@ -245,6 +270,49 @@ mod tests {
     use crate::histogram::tests::random_histogram;
     use rand::seq::SliceRandom;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    fn counting(count: f64, reset_hint: ResetHint) -> Histogram {
+        Histogram {
+            count,
+            zero_count: count,
+            reset_hint,
+            ..Histogram::default()
+        }
+    }
+
+    #[test]
+    fn histograms_are_compared_with_what_is_in_front_of_the_range() {
+        use ResetHint::{Gauge, NotReset, Reset, Unknown};
+        let mut column = Column::default();
+        let mut push = |time, count, hint| {
+            column.push(time, 0.0);
+            column.set_last_histogram(Arc::new(counting(count, hint)));
+        };
+        push(1, 5.0, Unknown);
+        push(2, 6.0, Unknown);
+        push(3, 6.0, Reset);
+        push(4, 7.0, Unknown);
+        push(5, 2.0, Unknown);
+        push(6, 3.0, Gauge);
+        push(7, 4.0, Unknown);
+        column.push(8, 1.0);
+        column.push(9, 1.0);
+        column.set_last_histogram(Arc::new(counting(9.0, Unknown)));
+        let shared: Vec<_> = column.histograms.clone();
+        column.compare_and_cut(2);
+        let hints = column
+            .histograms
+            .iter()
+            .map(|h| h.as_ref().map(|h| h.reset_hint));
+        let expected = [NotReset, Reset, NotReset, Unknown, Gauge, Unknown].map(Some);
+        let expected = expected.into_iter().chain([None, Some(Unknown)]);
+        assert!(hints.eq(expected), "{:?}", column.histograms);
+        assert_eq!((column.timestamps[0], column.values.len()), (2, 8));
+        let stored = shared[1].as_ref().map(|h| h.reset_hint);
+        assert_eq!(stored, Some(Unknown), "what others hold stays as it is");
+        column.compare_and_cut(10);
+        assert_eq!(column, Column::default());
+    }
 
     #[test]
     fn what_stays_does_not_depend_on_the_order_of_arrival() {

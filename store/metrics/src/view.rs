@@ -29,6 +29,7 @@ use crate::head::HeadPart;
 use crate::order::SeriesOrder;
 use crate::{Matcher, MetricsError};
 use aggregates::Aggregated;
+use cursor::reaching_back;
 use roaring::RoaringBitmap;
 use selection::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,27 +123,33 @@ impl View {
         shards: &ShardSet,
     ) -> Result<Vec<Source>, MetricsError> {
         let kept = Some(self.readers.kept());
-        self.sources_with(tenant, range, shards, kept, &mut None)
+        self.sources_with(tenant, (range, range), shards, kept, &mut None)
     }
 
-    /// The sources; their aggregates go where they are wanted. `kept`: where pieces are kept for other queries.
+    /// The sources of a range, and those of a wider one that have histograms; their aggregates go where they are wanted.
+    /// `kept`: where pieces are kept for other queries.
     fn sources_with(
         &self,
         tenant: TenantId,
-        range: TimeRange,
+        (range, wider): (TimeRange, TimeRange),
         shards: &ShardSet,
         kept: Option<&Arc<KeptPieces>>,
         aggregated: &mut Option<Aggregated>,
     ) -> Result<Vec<Source>, MetricsError> {
         let mut sources = Vec::new();
-        let range = self.retained(tenant, range);
+        let (range, wider) = (self.retained(tenant, range), self.retained(tenant, wider));
         for block in &self.blocks {
-            let overlaps = block.meta.time_min < range.end && block.meta.time_max >= range.start;
-            if !overlaps || block.meta.tenant(tenant).is_none() {
+            let overlaps = |range: TimeRange| {
+                block.meta.time_min < range.end && block.meta.time_max >= range.start
+            };
+            if !overlaps(wider) || block.meta.tenant(tenant).is_none() {
                 continue;
             }
             let visible = block.shards.intersection(shards);
             let reader = self.readers.get(&block.meta)?;
+            if reader.version().is_plain() && !overlaps(range) {
+                continue;
+            }
             let times = (block.meta.time_min, block.meta.time_max);
             let erasing = self.erasing(tenant, block);
             let source = Source::block(&reader, tenant, &visible, times, erasing, kept)?;
@@ -158,7 +165,11 @@ impl View {
         }
         // In order of time, so that samples mostly arrive sorted.
         let parts = self.heads.get(&tenant).into_iter().flatten();
-        for part in parts.filter(|part| part.overlaps(&range)) {
+        let reached = |part: &&HeadPart| match part.is_plain() {
+            true => part.overlaps(&range),
+            false => part.overlaps(&wider),
+        };
+        for part in parts.filter(reached) {
             sources.push(Source::Head {
                 part: part.clone(),
                 shards: shards.clone(),
@@ -182,11 +193,34 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        self.cursor_in(SeriesOrder::Label, tenant, matchers, range, shards)
+        let sources = self.sources(tenant, range, shards)?;
+        let range = self.retained(tenant, range);
+        SeriesCursor::new(sources, matchers, range, false, SeriesOrder::Label)
     }
 
-    /// The same cursor in the order in which blocks store series: by metric name, job, instance, then all labels. It takes
-    /// least memory and time.
+    /// A cursor over what several views have of their shards together, in ascending label order, each sample once: views of
+    /// replicas. What one of them hides by its retention is in none.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`].
+    pub fn cursor_over(
+        views: &[(&Self, ShardSet)],
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<SeriesCursor, MetricsError> {
+        let retained = views
+            .iter()
+            .fold(range, |range, (view, _)| view.retained(tenant, range));
+        let mut sources = Vec::new();
+        for (view, shards) in views {
+            sources.extend(view.sources(tenant, retained, shards)?);
+        }
+        SeriesCursor::new(sources, matchers, retained, false, SeriesOrder::Label)
+    }
+
+    /// The same cursor for evaluations: in the order in which blocks store series (by metric name, job, instance, then all
+    /// labels), which takes least memory and time, and with hints in histograms that continue the one before them.
     ///
     /// # Errors
     /// [`MetricsError::DamagedBlock`].
@@ -197,20 +231,11 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        self.cursor_in(SeriesOrder::Block, tenant, matchers, range, shards)
-    }
-
-    fn cursor_in(
-        &self,
-        order: SeriesOrder,
-        tenant: TenantId,
-        matchers: &[Matcher],
-        range: TimeRange,
-        shards: &ShardSet,
-    ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources(tenant, range, shards)?;
-        let range = self.retained(tenant, range);
-        SeriesCursor::new(sources, matchers, range, false, order)
+        let retained = self.retained(tenant, range);
+        let (kept, wider) = (Some(self.readers.kept()), reaching_back(range));
+        let sources = self.sources_with(tenant, (range, wider), shards, kept, &mut None)?;
+        let cursor = SeriesCursor::new(sources, matchers, retained, false, SeriesOrder::Block)?;
+        Ok(cursor.comparing())
     }
 
     /// A cursor over the same series, in block order too, that gives aggregates of the buckets which have a part in
@@ -229,7 +254,7 @@ impl View {
         let retained = self.retained(tenant, range);
         let mut aggregated = Some(Aggregated::new(&self.readers, resolution, retained));
         let kept = Some(self.readers.kept());
-        let sources = self.sources_with(tenant, range, shards, kept, &mut aggregated)?;
+        let sources = self.sources_with(tenant, (range, range), shards, kept, &mut aggregated)?;
         if let Some(aggregated) = &aggregated
             && aggregated.readers.iter().any(Option::is_some)
         {
@@ -246,7 +271,7 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources_with(tenant, range, shards, None, &mut None)?;
+        let sources = self.sources_with(tenant, (range, range), shards, None, &mut None)?;
         let range = self.retained(tenant, range);
         SeriesCursor::new(sources, &[], range, true, SeriesOrder::Label)
     }
@@ -308,7 +333,7 @@ impl View {
         shards: &ShardSet,
         mut each: impl FnMut(&[u8], ShardId),
     ) -> Result<(), MetricsError> {
-        for source in self.sources_with(tenant, range, shards, None, &mut None)? {
+        for source in self.sources_with(tenant, (range, range), shards, None, &mut None)? {
             if matches!(source, Source::Block { .. }) {
                 let found = self.found(&source, tenant, &[], range)?;
                 source.labels(&found, true, |_, canonical, shard| each(canonical, shard))?;

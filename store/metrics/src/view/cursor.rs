@@ -28,6 +28,10 @@ const BATCH_BYTES: usize = 64 << 20;
 /// Memory of a plain sample.
 const SAMPLE_BYTES: u64 = 16;
 
+/// How far in front of a range a histogram is compared with the one before it. Beyond it a series counts as interrupted,
+/// and what is known of a reset is nothing, which is always right.
+pub(super) const COMPARED_WITHIN: Millis = 5 * 60 * 1000;
+
 /// A series with samples.
 pub struct SeriesSamples<'a> {
     /// Canonical label bytes.
@@ -88,6 +92,8 @@ pub struct SeriesCursor {
     next: usize,
     aggregated: Option<Aggregated>,
     aggregates_bytes: usize,
+    /// Whether hints say which histograms continue the one before them.
+    compares: bool,
 }
 
 impl SeriesCursor {
@@ -119,7 +125,15 @@ impl SeriesCursor {
             next: 0,
             aggregated: None,
             aggregates_bytes: 0,
+            compares: false,
         })
+    }
+
+    /// The same with hints in histograms that continue the one before them; its sources reach [`COMPARED_WITHIN`] further back
+    /// where they have histograms.
+    pub(super) fn comparing(mut self) -> Self {
+        self.compares = true;
+        self
     }
 
     /// The same with aggregates in place of samples; they have a reader, or none, for each source.
@@ -366,6 +380,9 @@ impl SeriesCursor {
         }
         for column in &mut self.batch {
             column.normalize();
+            if self.compares {
+                column.compare_and_cut(self.range.start);
+            }
         }
         if let Some(aggregated) = &mut self.aggregated {
             aggregated.fold(&mut self.batch);
@@ -404,6 +421,10 @@ impl SeriesCursor {
     /// ascend by number.
     fn read_source(&mut self, parts: &[Part], room: usize) -> Result<usize, MetricsError> {
         let mut taken = 0;
+        let compared = match self.compares {
+            true => reaching_back(self.range),
+            false => self.range,
+        };
         let (batch, start, selection) = (&mut self.batch, self.batch_start, &self.selection);
         let mut at = parts.iter();
         // Sources leave out series without samples, so the walk along the parts skips some.
@@ -417,7 +438,12 @@ impl SeriesCursor {
             Source::Head {
                 part, deletions, ..
             } => {
-                part.samples(numbers, self.range, deletions, |number, column| {
+                let range = if part.is_plain() {
+                    self.range
+                } else {
+                    compared
+                };
+                part.samples(numbers, range, deletions, |number, column| {
                     if taken < room {
                         taken += histogram_bytes(column.slice());
                         batch[slot_of(number) - start].extend(column.slice());
@@ -433,7 +459,7 @@ impl SeriesCursor {
             }
             Source::Block {
                 reader, deletions, ..
-            } => reader.samples(numbers, self.range, |number, samples| {
+            } => reader.samples(numbers, compared, |number, samples| {
                 if taken >= room {
                     return;
                 }
@@ -445,6 +471,14 @@ impl SeriesCursor {
             })?,
         }
         Ok(taken)
+    }
+}
+
+/// A range with what its first histograms are compared with.
+pub(super) fn reaching_back(range: TimeRange) -> TimeRange {
+    TimeRange {
+        start: range.start.saturating_sub(COMPARED_WITHIN),
+        ..range
     }
 }
 

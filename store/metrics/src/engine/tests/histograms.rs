@@ -6,7 +6,7 @@ use crate::block::BlockVersion;
 use crate::columns::{Column, SampleRef};
 use crate::histogram::{pack, tests::random_histogram};
 use rand::seq::SliceRandom;
-use trefoil_model::{Histogram, histogram::Buckets};
+use trefoil_model::{Histogram, ResetHint, histogram::Buckets};
 
 const TENANT: TenantId = TenantId(1);
 
@@ -342,4 +342,86 @@ fn histograms_of_many_series_are_exported_whole() {
     assert_eq!(digests(&copy), digests(&engine));
     engine.flush(1, None).unwrap();
     assert_eq!(found(&engine), found(&copy));
+}
+
+/// The hints of the histograms that an evaluation sees from a time on.
+fn hints_from(engine: &MetricsEngine, start: Millis) -> Vec<(Millis, ResetHint)> {
+    let range = TimeRange { start, ..all() };
+    let shards = ShardSet::all(SHARDS);
+    let view = engine.view();
+    let mut cursor = view
+        .cursor_in_block_order(TENANT, &[], range, &shards)
+        .unwrap();
+    let mut hints = Vec::new();
+    while let Some(series) = cursor.next_series().unwrap() {
+        let of_series = series.samples().iter();
+        hints.extend(of_series.filter_map(|s| Some((s.time, s.histogram?.reset_hint))));
+    }
+    hints
+}
+
+#[test]
+fn evaluations_are_told_what_continues_and_nobody_else_is() {
+    use ResetHint::{NotReset, Unknown};
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let labels = series_labels(1);
+    let mut writer = BodyWriter::new().unwrap();
+    let minute = |at: Millis| START + at * 60_000;
+    let mut write = |position, times: &[Millis]| {
+        let mut column = Column::default();
+        for at in times {
+            // The counter begins anew at the fourth minute; the tenth is far behind.
+            let count = if *at < 4 { 10 + at } else { *at } as f64;
+            column.push(minute(*at), 0.0);
+            column.set_last_histogram(Arc::new(Histogram {
+                count,
+                zero_count: count,
+                ..Histogram::default()
+            }));
+        }
+        let shard = shard_of_series(&labels);
+        let samples = column.slice().iter();
+        writer
+            .add_samples(shard, labels.canonical(), samples)
+            .unwrap();
+        apply(&engine, position, &writer.finish().unwrap());
+    };
+    // What comes first is in a block that ends before the range, what comes late in the head.
+    write(1, &[0, 1, 2, 4]);
+    engine.flush(1, None).unwrap();
+    write(2, &[3, 5, 11]);
+    let all_hints = [
+        (minute(0), Unknown),
+        (minute(1), NotReset),
+        (minute(2), NotReset),
+        (minute(3), NotReset),
+        (minute(4), Unknown),
+        (minute(5), NotReset),
+        (minute(11), NotReset),
+    ];
+    for from in 0..7 {
+        let start = all_hints[from].0;
+        let mut expected = all_hints[from..].to_vec();
+        if from == 6 {
+            // Nothing within five minutes in front of it.
+            expected[0].1 = Unknown;
+        }
+        assert_eq!(hints_from(&engine, start), expected, "from {from}");
+    }
+    engine.flush(2, None).unwrap();
+    while engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    assert_eq!(hints_from(&engine, minute(1)), all_hints[1..]);
+    // Owners compare and copy what came in.
+    let mut stored = found(&engine).into_values().flatten();
+    let mut unknown = Vec::new();
+    pack(
+        &Histogram {
+            count: 11.0,
+            zero_count: 11.0,
+            ..Histogram::default()
+        },
+        &mut unknown,
+    );
+    let bits = stored.find(|(time, _)| *time == minute(1));
+    assert_eq!(bits.map(|(_, bits)| bits.1), Some(unknown));
 }
