@@ -197,6 +197,14 @@ pub trait Backend: Send + Sync + 'static {
     /// [`ApiError::Unavailable`] when it is not allowed here or a live node cannot do it now. It happens by itself later.
     async fn clean_tombstones(&self) -> Result<(), ApiError>;
 
+    /// Has the nodes put what they have into a snapshot in their data directories, which together has everything that was
+    /// acknowledged before; with `skip_head`, only what they had in blocks already. Goes on when the client goes away.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when it is not allowed here, or nodes that are needed could not make their part; what was
+    /// made is removed again where it can be.
+    async fn snapshot(&self, skip_head: bool) -> Result<Snapshot, ApiError>;
+
     /// What program this is.
     fn build_info(&self) -> BuildInfo;
 
@@ -279,6 +287,15 @@ pub struct SeriesDeletion {
     pub selectors: Vec<String>,
     /// Samples inside go; `end` is exclusive.
     pub range: TimeRange,
+}
+
+/// A snapshot that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The name of its folder in the data directory of each node.
+    pub name: String,
+    /// Which nodes have no part of it, and why. It is whole without them.
+    pub warnings: Vec<String>,
 }
 
 /// What became of a write.

@@ -32,6 +32,7 @@ mod parameters;
 mod prometheus;
 mod pumped;
 mod read;
+mod snapshot;
 mod starting;
 mod status;
 mod write;
@@ -161,6 +162,10 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route(
             "/api/v1/admin/tsdb/clean_tombstones",
             post(deletion::clean_tombstones).put(deletion::clean_tombstones),
+        )
+        .route(
+            "/api/v1/admin/tsdb/snapshot",
+            post(snapshot::snapshot).put(snapshot::snapshot),
         )
         .merge(queries());
     let own = Router::new()

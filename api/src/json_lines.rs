@@ -19,7 +19,7 @@ use crate::{
     recycle,
     remote_write::{Sample, SampleValue, WriteRequest},
 };
-pub(crate) use export::Lines;
+pub use export::{Lines, ROWS_MAX};
 use std::{borrow::Cow, sync::Arc};
 use trefoil_model::{Histogram, Millis};
 use value::Value;

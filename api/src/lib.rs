@@ -30,7 +30,7 @@ mod wire;
 pub use backend::{
     Backend, BuildInfo, CountQuery, InstantQuery, ListingOptions, MetadataQuery, MetricMetadata,
     NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion, SeriesExemplars, SeriesPages,
-    WriteOutcome,
+    Snapshot, WriteOutcome,
 };
 pub use error::ApiError;
 pub use http::{
@@ -38,6 +38,7 @@ pub use http::{
     starting_router,
 };
 pub use limits::{ApiLimits, WriteLimits};
+pub use number::format_rfc3339;
 pub use tenant::{TENANT_DEFAULT, TenantName};
 pub use tenant_limits::{LimitValues, Span, TenantLimits};
 

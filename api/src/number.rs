@@ -79,7 +79,8 @@ pub(crate) fn write_time(out: &mut Vec<u8>, time: Millis) {
 }
 
 /// A time as RFC 3339 in UTC, in whole milliseconds where they are not zero.
-pub(crate) fn format_rfc3339(time: Millis) -> String {
+#[must_use]
+pub fn format_rfc3339(time: Millis) -> String {
     const DAY: i64 = 24 * 60 * 60 * 1000;
     let (days, in_day) = (time.div_euclid(DAY), time.rem_euclid(DAY));
     // Days of a calendar that begins on the first of March of year 0, in which leap days end years.

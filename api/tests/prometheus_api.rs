@@ -499,6 +499,38 @@ async fn tombstones_are_cleaned() {
 }
 
 #[tokio::test]
+async fn snapshots_are_named() {
+    let node = FakeNode::new();
+    let send = async |method: &str, query: &str| {
+        let request = Request::builder().method(method);
+        let request = request.uri(format!("/prometheus/api/v1/admin/tsdb/snapshot{query}"));
+        let (status, _, body) = ask(&node, request.body(Body::empty()).unwrap()).await;
+        (status, String::from_utf8(body).unwrap())
+    };
+    let named = r#""data":{"name":"20261122T051500Z-0123456789abcdef"}"#;
+    for (method, query) in [
+        ("POST", ""),
+        ("PUT", "?skip_head=false"),
+        ("PUT", "?skip_head="),
+    ] {
+        let (status, answer) = send(method, query).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer, format!("{{{named},\"status\":\"success\"}}"));
+    }
+    let (_, answer) = send("POST", "?skip_head=true").await;
+    assert!(answer.contains(named), "{answer}");
+    assert!(
+        answer.contains(r#""warnings":["n2 has no part of it"]"#),
+        "{answer}"
+    );
+    let (status, answer) = send("POST", "?skip_head=maybe").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(answer.contains("skip_head"), "{answer}");
+    let (status, _) = send("GET", "").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
 async fn retention_is_read_and_set_for_all_for_tenants_and_for_selectors() {
     let node = FakeNode::new();
     let (_, answer) = get(&node, "/trefoil/api/v1/retention").await;

@@ -41,6 +41,10 @@ impl Disk for DiskOfRun {
         self.check()?.rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check()?.link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.check()?.remove(path)
     }

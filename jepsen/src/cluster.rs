@@ -84,6 +84,8 @@ pub struct Cluster {
     expect: usize,
     quota: Option<f64>,
     config: Option<PathBuf>,
+    /// Deleting and snapshots are allowed, unless the configuration says something about it.
+    enables_admin_api: bool,
     folder: TempDir,
     client: HttpClient,
 }
@@ -121,6 +123,7 @@ impl Cluster {
             expect: count,
             quota,
             config: None,
+            enables_admin_api: !config.is_some_and(|text| text.contains("enable_admin_api")),
             folder: tempfile::Builder::new().prefix("trefoil-test-").tempdir()?,
             client: HttpClient::new(ANSWER_WAIT_MAX),
         };
@@ -194,7 +197,7 @@ impl Cluster {
     /// When the process cannot be made.
     pub fn start_node(&mut self, node: usize) -> anyhow::Result<()> {
         let seeds: Vec<String> = self.seeds.iter().map(SocketAddr::to_string).collect();
-        let (expect, quota) = (self.expect, self.quota);
+        let (expect, quota, enables_admin_api) = (self.expect, self.quota, self.enables_admin_api);
         let node = &mut self.nodes[node];
         let mut command = Command::new(trefoil_binary()?);
         command
@@ -206,8 +209,10 @@ impl Cluster {
             .args(["--peer", &node.peer.to_string()])
             .args(["--otlp-grpc", &node.otlp_grpc.to_string()])
             .args(["--otlp-http", "off"])
-            .args(["--bootstrap-expect", &expect.to_string()])
-            .arg("--enable-admin-api");
+            .args(["--bootstrap-expect", &expect.to_string()]);
+        if enables_admin_api {
+            command.arg("--enable-admin-api");
+        }
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }

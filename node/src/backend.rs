@@ -41,7 +41,8 @@ use tokio::sync::Semaphore;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
     MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
-    SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin, limit_refusals,
+    SeriesExemplars, SeriesPages, Snapshot, TenantLimits, TenantName, WriteOutcome, admin,
+    limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
 use trefoil_model::{Labels, Millis, ShardId, Signal, TenantId};
@@ -611,6 +612,13 @@ impl Backend for NodeBackend {
 
     async fn clean_tombstones(&self) -> Result<(), ApiError> {
         self.cluster.clean_tombstones().await
+    }
+
+    async fn snapshot(&self, skip_head: bool) -> Result<Snapshot, ApiError> {
+        // A task of its own: a client that goes away leaves no parts behind that nobody knows of.
+        let made = tokio::spawn(self.cluster.clone().snapshot(skip_head));
+        made.await
+            .map_err(|error| ApiError::Internal(error.to_string()))?
     }
 
     fn build_info(&self) -> BuildInfo {

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod node;
 pub(crate) mod query;
 pub(crate) mod retention;
+pub(crate) mod snapshot;
 pub(crate) mod table;
 pub(crate) mod tenant;
 pub(crate) mod test;
@@ -52,6 +53,9 @@ pub(crate) enum Command {
     /// Run a cluster on Kubernetes
     #[command(subcommand)]
     K8s(KubernetesCommand),
+    /// Read snapshots of a cluster, without the cluster
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Run files of test cases
     #[command(subcommand)]
     Test(test::TestCommand),

@@ -15,6 +15,7 @@ mod lead;
 mod readiness;
 pub(crate) mod replicas;
 mod retention;
+mod snapshots;
 mod space;
 mod stopping;
 mod tenant_retention;

@@ -71,8 +71,8 @@ pub(crate) struct ServeArgs {
     /// File with the cluster's key (64 hexadecimal digits) that authenticates gossip
     #[arg(long, value_name = "FILE", env = "TREFOIL_CLUSTER_KEY_FILE")]
     pub(crate) cluster_key_file: Option<PathBuf>,
-    /// Allow deleting series (POST /api/v1/admin/tsdb/delete_series) through this node. Whoever may query through a
-    /// data source of Grafana can then delete
+    /// Allow deleting series and making snapshots (POST /api/v1/admin/tsdb/...) through this node. Whoever may query
+    /// through a data source of Grafana can then do so
     #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) enable_admin_api: Option<bool>,
     /// Log format: text or json

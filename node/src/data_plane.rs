@@ -21,6 +21,7 @@ mod flusher;
 mod panics;
 mod port;
 mod recovery;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod ticker;
@@ -152,6 +153,8 @@ pub(crate) struct DataPlane {
     ticker: Arc<ticker::Ticker>,
     /// Held by a flush, from its checkpoint to its end.
     flushing: Mutex<()>,
+    /// Held by who changes a folder of a snapshot.
+    snapshots: Mutex<()>,
     this: Weak<DataPlane>,
 }
 

@@ -6,8 +6,8 @@
 //!   2    bodies of metrics of version 2: native histograms, start timestamps, exemplars
 //!   3    limits that change under a condition; questions within a tenant's limits
 //!   4    retention of single tenants and of selectors
-//!   5    questions that are to be answered anew; blocks of packed values, which are no message, but which an older program
-//!        could not open after a way back
+//!   5    questions that are to be answered anew; snapshots; blocks of packed values, which are no message, but which an
+//!        older program could not open after a way back
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -37,6 +37,8 @@ const LEVEL_OWN_RETENTIONS: u32 = 4;
 const LEVEL_PACKED_BLOCKS: u32 = 5;
 /// The level from which on evaluators can be told to use no earlier answers. Older ones would not know the kind of question.
 const LEVEL_QUESTIONS_ANEW: u32 = 5;
+/// The level from which on all members can make their part of a snapshot.
+const LEVEL_SNAPSHOTS: u32 = 5;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -90,6 +92,16 @@ pub(crate) fn own_retention_refusal(state: &State) -> Option<String> {
             "single tenants and selectors have retentions of their own when all nodes run a program that knows them; \
              waiting for {}",
             waited_for(state, LEVEL_OWN_RETENTIONS)
+        )
+    })
+}
+
+/// Why there can be no snapshot yet, if there cannot. It can be asked again.
+pub(crate) fn snapshot_refusal(state: &State) -> Option<String> {
+    (state.format_level() < LEVEL_SNAPSHOTS).then(|| {
+        format!(
+            "snapshots are made when all nodes run a program that knows them; waiting for {}",
+            waited_for(state, LEVEL_SNAPSHOTS)
         )
     })
 }
@@ -215,6 +227,8 @@ mod tests {
         assert_eq!(refusal(&state, &request), None, "its samples can be stored");
         assert!(!takes_exemplars(&state) && !packs_blocks(&state));
         let refused = own_retention_refusal(&state).expect("no member knows them");
+        assert!(refused.contains("the cluster"), "{refused}");
+        let refused = snapshot_refusal(&state).expect("no member knows them");
         assert!(refused.contains("the cluster"), "{refused}");
     }
 }

@@ -24,6 +24,7 @@ mod query;
 mod recover;
 mod seeds;
 mod serve;
+mod snapshot;
 mod stop_signal;
 mod telemetry;
 mod transport;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             block_on(async { cli::query::run(command).await.map(|()| ExitCode::SUCCESS) })
         }
         Command::K8s(command) => kubernetes::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Snapshot(command) => cli::snapshot::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Test(command) => block_on(cli::test::run(command)),
         Command::Bench(command) => block_on(cli::bench(command)),
     };

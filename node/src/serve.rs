@@ -19,7 +19,7 @@ use crate::{
     gossip_driver::Gossip,
     logging, open_files,
     peer_handler::Handlers,
-    seeds,
+    seeds, snapshot,
     stop_signal::StopSignal,
     telemetry::{Telemetry, collectors::NodeCollector},
     transport::{
@@ -84,6 +84,11 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
     let mut stop_signal = StopSignal::listen()?;
     let directory = DataDir::open(&settings.data_dir)?;
+    let unfinished = snapshot::folder::clean(directory.path())
+        .context("remove what is left of unfinished snapshots")?;
+    if unfinished > 0 {
+        tracing::warn!(unfinished, "removed what was left of snapshots");
+    }
     let journal = JournalOptions::default();
     settings.journal_bytes_max = open_files::journal_bytes_within(
         open_files::raise_limit(),

@@ -28,6 +28,7 @@ mod query_api;
 mod recovery;
 mod relay;
 mod retention;
+mod snapshots;
 mod start;
 mod tenant_limits;
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ApiError, SelectQuery, SeriesPages,
-    json_lines::Lines,
+    json_lines::{Lines, ROWS_MAX},
     number::{TIME_MAX, TIME_MIN},
 };
 use axum::{
@@ -25,8 +25,6 @@ use axum::{
 use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 
-/// Samples of a line, where the client does not say: a line of them is some 300 KiB, which every importer takes.
-const ROWS_MAX: usize = 10_000;
 const JSON_LINES: &str = "application/stream+json; charset=utf-8";
 
 /// `GET|POST export`.

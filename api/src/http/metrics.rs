@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 57] = [
+const HANDLERS: [&str; 58] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -38,6 +38,7 @@ const HANDLERS: [&str; 57] = [
     "/api/v1/metadata",
     "/api/v1/admin/tsdb/delete_series",
     "/api/v1/admin/tsdb/clean_tombstones",
+    "/api/v1/admin/tsdb/snapshot",
     "/api/v1/status/buildinfo",
     "/api/v1/read",
     "/federate",

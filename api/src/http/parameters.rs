@@ -176,7 +176,14 @@ impl Parameters {
     /// # Errors
     /// [`ApiError::BadData`] when it is not a truth value.
     pub(super) fn partial(&self) -> Result<bool, ApiError> {
-        let name = "partial_response";
+        self.truth("partial_response")
+    }
+
+    /// A truth value, spelled as Go does; absent is false.
+    ///
+    /// # Errors
+    /// [`ApiError::BadData`] when it is none.
+    pub(super) fn truth(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),

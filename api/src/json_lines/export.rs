@@ -12,8 +12,11 @@ const PIECE_BYTES: usize = 64 << 10;
 /// histograms would be longer than a body that the import takes.
 const VALUES_BYTES: usize = 4 << 20;
 
+/// Samples of a line, where nobody says: a line of them is some 300 KiB, which every importer takes.
+pub const ROWS_MAX: usize = 10_000;
+
 /// The lines of some series, each series whole before the next one.
-pub(crate) struct Lines {
+pub struct Lines {
     series: std::vec::IntoIter<RawSeries>,
     /// The series that is being written, and how many of its samples were.
     current: Option<(RawSeries, usize)>,
@@ -22,7 +25,8 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Lines of at most `rows_max` samples, which is not 0.
-    pub(crate) fn of(series: Vec<RawSeries>, rows_max: usize) -> Self {
+    #[must_use]
+    pub fn of(series: Vec<RawSeries>, rows_max: usize) -> Self {
         Self {
             series: series.into_iter(),
             current: None,

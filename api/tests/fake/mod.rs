@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
     MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
-    SeriesExemplars, SeriesPages, TenantLimits, TenantName, WriteOutcome, admin,
+    SeriesExemplars, SeriesPages, Snapshot, TenantLimits, TenantName, WriteOutcome, admin,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Histogram, Labels, Millis};
@@ -527,6 +527,17 @@ impl Backend for FakeNode {
     async fn clean_tombstones(&self) -> Result<(), ApiError> {
         self.note("blocks are rewritten".to_owned());
         Ok(())
+    }
+
+    async fn snapshot(&self, skip_head: bool) -> Result<Snapshot, ApiError> {
+        let warnings = match skip_head {
+            true => vec!["n2 has no part of it".to_owned()],
+            false => Vec::new(),
+        };
+        Ok(Snapshot {
+            name: "20261122T051500Z-0123456789abcdef".to_owned(),
+            warnings,
+        })
     }
 
     async fn value(&self, key: &str) -> Result<admin::KeyValue, ApiError> {

@@ -4,6 +4,7 @@ use super::{
     Cluster,
     known_series::{KIND_KNOWN_SERIES, KnownAsk},
     retention::Retention,
+    snapshots::KIND_SNAPSHOT,
 };
 use crate::{clock, query::question};
 use bytes::Bytes;
@@ -279,6 +280,7 @@ impl Cluster {
                 let ask: KnownAsk = question::decode(body)?;
                 question::encode(&self.answer_known(&ask).await?)
             }
+            KIND_SNAPSHOT => self.answer_snapshot(body).await,
             other => Err(Status::unimplemented(format!(
                 "unknown question of kind {other}"
             ))),
@@ -496,7 +498,8 @@ fn progress(
     }
 }
 
-fn shard_ranges(shards: &ShardSet) -> Vec<(u16, u16)> {
+/// Shards as ranges with both ends, ascending.
+pub(crate) fn shard_ranges(shards: &ShardSet) -> Vec<(u16, u16)> {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for shard in shards.iter() {
         match ranges.last_mut() {

@@ -138,7 +138,7 @@ impl Cluster {
         }
     }
 
-    fn check_enabled(&self) -> Result<(), ApiError> {
+    pub(super) fn check_enabled(&self) -> Result<(), ApiError> {
         match self.settings.enable_admin_api {
             true => Ok(()),
             false => Err(ApiError::Unavailable {
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// The other members that may take writes. A suspect is one: it is often only slow, and it is down soon if it is not.
-    fn others_active(&self) -> Vec<NodeId> {
+    pub(super) fn others_active(&self) -> Vec<NodeId> {
         let state = self.metadata.state();
         let view = self.gossip.watch().borrow().clone();
         let seen = view.members.iter();

@@ -70,7 +70,7 @@ fn compile_fact(selector: &str) -> Option<Vec<Matcher>> {
 /// # Errors
 /// [`QueryError::BadData`] and the parser's, when it is malformed, too long for the metadata plane, or too expensive for the
 /// store.
-pub(super) fn compile(selector: &str) -> Result<Vec<Matcher>, QueryError> {
+pub(crate) fn compile(selector: &str) -> Result<Vec<Matcher>, QueryError> {
     if selector.len() > SELECTOR_BYTES_MAX {
         return Err(QueryError::BadData(format!(
             "the selector of a deletion has {} bytes, more than {SELECTOR_BYTES_MAX}",

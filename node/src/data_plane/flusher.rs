@@ -94,7 +94,7 @@ impl DataPlane {
         self.flush_within(FLUSH_PATIENCE)
     }
 
-    fn flush_within(&self, patience: Duration) -> anyhow::Result<()> {
+    pub(super) fn flush_within(&self, patience: Duration) -> anyhow::Result<()> {
         let until = clock::boot() + patience;
         // Alone, so that no older checkpoint comes behind a newer one whose records may be trimmed already.
         let Some(_flushing) = self.flushing.try_lock_for(patience) else {

@@ -237,6 +237,7 @@ impl DataPlane {
             policy_epoch: Mutex::new(epoch),
             ticker: Arc::default(),
             flushing: Mutex::new(()),
+            snapshots: Mutex::new(()),
             this: this.clone(),
         });
         target.set(Arc::downgrade(&plane)).ok();

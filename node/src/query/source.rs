@@ -10,6 +10,7 @@ use super::{
     select::{PAGE_BYTES, Page, Select, histogram_bytes, merge_pages},
 };
 use crate::{
+    cluster::admin::shard_ranges,
     data_plane::{DataPlane, ReadyPart},
     transport::{client::Connections, directory::Directory},
 };
@@ -512,15 +513,9 @@ fn local_patience(left: Duration) -> Duration {
 }
 
 /// Shards as people read them: `0-3, 7`, cut after some.
-fn listed(shards: &ShardSet) -> String {
+pub(crate) fn listed(shards: &ShardSet) -> String {
     const RANGES_MAX: usize = 8;
-    let mut ranges: Vec<(u16, u16)> = Vec::new();
-    for shard in shards.iter() {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == shard.0 => *last = shard.0,
-            _ => ranges.push((shard.0, shard.0)),
-        }
-    }
+    let ranges = shard_ranges(shards);
     let text = |(first, last): &(u16, u16)| match first == last {
         true => first.to_string(),
         false => format!("{first}-{last}"),

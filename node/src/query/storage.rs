@@ -475,7 +475,14 @@ impl ViewStorage<'_> {
     }
 }
 
-fn raw_series(series: SeriesSamples<'_>, newest_only: bool) -> Result<RawSeries, QueryError> {
+/// A series as exports have it.
+///
+/// # Errors
+/// [`QueryError::Damaged`] when its labels cannot be read.
+pub(crate) fn raw_series(
+    series: SeriesSamples<'_>,
+    newest_only: bool,
+) -> Result<RawSeries, QueryError> {
     let labels = labels(series.canonical)?;
     let mut columns = SampleColumns {
         timestamps: series.timestamps.to_vec(),

@@ -24,5 +24,7 @@ mod state;
 pub use block::{BlockFileEntry, BlockId, BlockMeta, DamagedBlock, TenantSummary};
 pub use error::BlocksError;
 pub use files::{BlockFile, BlockFileWriter};
-pub use manifest::{Manifest, ManifestEdit, ManifestOptions, ManifestRecovery, ManifestStatistics};
+pub use manifest::{
+    LinkedBlocks, Manifest, ManifestEdit, ManifestOptions, ManifestRecovery, ManifestStatistics,
+};
 pub use state::{PinnedVersion, VisibleBlock};

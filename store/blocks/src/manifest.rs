@@ -14,6 +14,10 @@
 //! The state is then the one before; the node notices when the journal's floor is above
 //! `flushed_to`.
 
+mod links;
+
+pub use links::LinkedBlocks;
+
 use crate::codec::{Operation, decode_record, encode_record};
 use crate::files::{block_of, file_name};
 use crate::state::ManifestState;
@@ -126,7 +130,8 @@ pub struct Manifest {
     dir: PathBuf,
     options: ManifestOptions,
     published: RwLock<Arc<ManifestState>>,
-    log: Mutex<Log>,
+    /// None: opened to read only, every change is refused.
+    log: Mutex<Option<Log>>,
     /// Removed blocks; their files go when nothing but this list holds them.
     retired: Mutex<Vec<Arc<BlockMeta>>>,
     next_block: AtomicU64,
@@ -186,12 +191,32 @@ impl Manifest {
             options,
             next_block: AtomicU64::new(state.next_block),
             published: RwLock::new(Arc::new(state)),
-            log: Mutex::new(log),
+            log: Mutex::new(Some(log)),
             retired: Mutex::new(Vec::new()),
             counters: Mutex::new(counters),
         };
         manifest.find_incomplete_blocks(&mut recovery)?;
         Ok((manifest, recovery))
+    }
+
+    /// Opens a manifest to read only, as it lies there: nothing is rewritten, removed or marked. Every change is
+    /// [`BlocksError::Ended`]. Blocks are as they were when their files were there; reading finds what is missing.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read or understood.
+    pub fn open_read_only(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, BlocksError> {
+        let mut recovery = ManifestRecovery::default();
+        let (state, _) = read_log(&*disk, &dir.join(MANIFEST_NAME), &mut recovery)?;
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            options: ManifestOptions::default(),
+            next_block: AtomicU64::new(state.next_block),
+            published: RwLock::new(Arc::new(state)),
+            log: Mutex::new(None),
+            retired: Mutex::default(),
+            counters: Mutex::default(),
+        })
     }
 
     /// The present view.
@@ -259,6 +284,7 @@ impl Manifest {
     /// edit adds and removes without a basis.
     pub fn commit(&self, edit: ManifestEdit) -> Result<PinnedVersion, BlocksError> {
         let mut log = self.log.lock();
+        let log = log.as_mut().ok_or(BlocksError::Ended)?;
         let before = self.published.read().clone();
         check_edit(&before, &edit)?;
         if !edit.add.is_empty() {
@@ -266,7 +292,7 @@ impl Manifest {
                 .sync_dir(&self.dir)
                 .map_err(BlocksError::io("sync directory", &self.dir))?;
         }
-        self.write(&mut log, &before, operations(edit))
+        self.write(log, &before, operations(edit))
     }
 
     /// Takes a block out of the visible set because it cannot be read, durably, and says what is lost.
@@ -277,6 +303,7 @@ impl Manifest {
         why: &str,
     ) -> Result<Option<DamagedBlock>, BlocksError> {
         let mut log = self.log.lock();
+        let log = log.as_mut().ok_or(BlocksError::Ended)?;
         let before = self.published.read().clone();
         let Some(meta) = before.blocks.get(&block).cloned() else {
             return Ok(None);
@@ -286,7 +313,7 @@ impl Manifest {
             meta,
             why: why.chars().take(WHY_BYTES_MAX / 4).collect(),
         };
-        self.write(&mut log, &before, vec![Operation::Damaged(damaged.clone())])?;
+        self.write(log, &before, vec![Operation::Damaged(damaged.clone())])?;
         self.counters.lock().blocks_damaged += 1;
         Ok(Some(damaged))
     }
@@ -301,6 +328,16 @@ impl Manifest {
         let removed = before - retired.len();
         self.retired.lock().append(&mut retired);
         removed
+    }
+
+    /// Puts the blocks of a view into an empty directory: a second name for each file, a copy where that cannot be had, and a
+    /// manifest of them without checkpoint. Durable when it returns, but for the directory's own name. After an error the
+    /// directory is worthless.
+    ///
+    /// # Errors
+    /// [`BlocksError::Io`], [`BlocksError::Pages`] and, for a file that is copied, [`BlocksError::DamagedFile`].
+    pub fn link_into(&self, view: &PinnedVersion, dir: &Path) -> Result<LinkedBlocks, BlocksError> {
+        links::link_into(&self.disk, &self.dir, view, dir)
     }
 
     /// Counters and sizes. Never waits for the disk.

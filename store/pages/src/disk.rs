@@ -1,6 +1,6 @@
 //! The disk as a seam: what the storage crates ask of a file system, and nothing more.
 //!
-//! Two implementations exist: [`crate::RealDisk`] and [`crate::SimulatedDisk`], which loses unsynced
+//! Implementations: [`crate::RealDisk`], [`crate::ReadOnlyDisk`], and [`crate::SimulatedDisk`], which loses unsynced
 //! work at a crash. The contract is the weaker one, so that code that survives the simulation needs
 //! no luck from a real file system:
 //! * bytes written are durable only after `sync_data` of that file has succeeded;
@@ -23,6 +23,10 @@ pub trait Disk: Send + Sync {
 
     /// Gives a file a new name in place of whatever had it, atomically. Open handles stay valid.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Gives a file a second name beside the one that it has. Fails with `AlreadyExists` if the name is taken, and where the
+    /// two directories or the file system do not allow it.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file's name. Open handles stay valid.
     fn remove(&self, path: &Path) -> io::Result<()>;

@@ -31,6 +31,10 @@ impl Disk for RealDisk {
         std::fs::rename(from, to)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }
@@ -141,7 +145,13 @@ mod tests {
         RealDisk.rename(&dir.join("x"), &dir.join("y")).unwrap();
         RealDisk.sync_dir(&dir).unwrap();
         assert_eq!(RealDisk.list(&dir).unwrap(), ["y"]);
+        RealDisk.link(&dir.join("y"), &dir.join("z")).unwrap();
+        let taken = RealDisk.link(&dir.join("y"), &dir.join("z")).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
         RealDisk.remove(&dir.join("y")).unwrap();
+        let second = RealDisk.open(&dir.join("z")).unwrap();
+        assert_eq!(second.length().unwrap(), 8192);
+        RealDisk.remove(&dir.join("z")).unwrap();
         assert!(RealDisk.list(&dir).unwrap().is_empty());
         assert_eq!(file.length().unwrap(), 8192, "open handles stay valid");
     }

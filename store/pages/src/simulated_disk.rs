@@ -52,6 +52,7 @@ struct State {
     writes: u64,
     fail_write_at: Option<u64>,
     unreadable: BTreeSet<(usize, u64)>,
+    refuses_links: bool,
 }
 
 #[derive(Default)]
@@ -94,6 +95,7 @@ impl SimulatedDisk {
             writes: 0,
             fail_write_at: None,
             unreadable: BTreeSet::new(),
+            refuses_links: false,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -110,6 +112,11 @@ impl SimulatedDisk {
     pub fn fail_sync(&self, nth: u64) {
         let mut state = self.state.lock();
         state.fail_sync_at = Some(state.syncs + nth);
+    }
+
+    /// From now on no file gets a second name, as between two file systems.
+    pub fn refuse_links(&self) {
+        self.state.lock().refuses_links = true;
     }
 
     /// Lets one `sync_dir` fail with `EIO`: the `nth` from now on (1: the next). The names stay unsynced.
@@ -369,6 +376,19 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         state.change_names(to, vec![(from.to_owned(), None), (to.to_owned(), Some(id))]);
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.refuses_links {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        if state.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change_names(to, vec![(to.to_owned(), Some(id))]);
         Ok(())
     }
 

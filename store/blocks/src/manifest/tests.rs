@@ -479,3 +479,80 @@ fn crashes_leave_the_state_before_or_after_a_commit() {
         }
     }
 }
+
+#[test]
+fn a_view_is_put_into_another_directory_as_it_is() {
+    for refuses_links in [false, true] {
+        let disk = SimulatedDisk::new(3);
+        let (manifest, _) = open(&disk);
+        let (first, second) = (block(&manifest, &[1, 2]), block(&manifest, &[3]));
+        manifest
+            .commit(ManifestEdit {
+                flushed_to: Some(9),
+                checkpoint: Some(b"positions".to_vec()),
+                ..add(vec![first.clone(), second.clone()])
+            })
+            .unwrap();
+        let tombstones = vec![(first.id, shards(&[2])), (second.id, shards(&[3]))];
+        let edit = ManifestEdit {
+            tombstones,
+            ..ManifestEdit::default()
+        };
+        let view = manifest.commit(edit).unwrap();
+        let copy = Path::new("node/copy");
+        disk.create_dir_all(copy).unwrap();
+        if refuses_links {
+            disk.refuse_links();
+        }
+        let linked = manifest.link_into(&view, copy).unwrap();
+        let expected = LinkedBlocks {
+            blocks: 1,
+            bytes: first.bytes(),
+            files_copied: if refuses_links { 2 } else { 0 },
+        };
+        assert_eq!(linked, expected);
+        // The node goes on without the block, and the power goes.
+        let edit = ManifestEdit {
+            remove: vec![first.id],
+            ..ManifestEdit::default()
+        };
+        manifest.commit(edit).unwrap();
+        drop(view);
+        manifest.collect_garbage();
+        disk.crash(CrashLoss::Everything);
+
+        let read: Arc<dyn Disk> = Arc::new(disk.clone());
+        let copied = Manifest::open_read_only(read, copy).unwrap();
+        let view = copied.pin();
+        let blocks: Vec<_> = view.all_blocks().collect();
+        assert_eq!(blocks.len(), 1);
+        assert_eq!(
+            (&*blocks[0].meta, &blocks[0].shards),
+            (&first, &shards(&[1]))
+        );
+        assert_eq!((view.checkpoint(), view.flushed_to()), (&[][..], 0));
+        let file = copied.open_file(&first, "samples").unwrap();
+        assert_eq!(file.read_verified().unwrap(), content(first.id));
+        let changed = copied.commit(ManifestEdit::default());
+        assert!(matches!(changed, Err(BlocksError::Ended)));
+        let marked = copied.mark_damaged(first.id, "no");
+        assert!(matches!(marked, Err(BlocksError::Ended)));
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_no_manifest_in_the_other_directory() {
+    let disk = SimulatedDisk::new(4);
+    let (manifest, _) = open(&disk);
+    let first = block(&manifest, &[1]);
+    let view = manifest.commit(add(vec![first])).unwrap();
+    let copy = Path::new("node/copy");
+    disk.create_dir_all(copy).unwrap();
+    disk.refuse_links();
+    let used: u64 = disk.files().iter().map(|(_, length)| *length).sum();
+    disk.set_capacity(used + 100);
+    let full = manifest.link_into(&view, copy).unwrap_err();
+    assert!(full.to_string().contains("copy block file"), "{full}");
+    let read: Arc<dyn Disk> = Arc::new(disk.clone());
+    assert!(Manifest::open_read_only(read, copy).is_err());
+}
