@@ -270,9 +270,20 @@ async fn a_snapshot_is_the_cluster_without_it() -> anyhow::Result<()> {
 async fn a_snapshot_says_who_has_no_part_and_is_whole_or_none() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
     let mut cluster = filled(3).await?;
+    let expected = exported(&cluster, 0, "one").await?;
+    // Who answers nothing is waited for until gossip holds it for down.
+    cluster.pause(2)?;
+    let paused = snapshot(&cluster, 0).await;
+    cluster.resume(2)?;
+    let (name, warnings) = paused?;
+    ensure!(
+        warnings.len() == 1 && warnings[0].contains("node-3"),
+        "{warnings:?}"
+    );
+    same(&export(&folders(&cluster, &name), "one")?, &expected)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
     let before = found(&cluster, 0)?;
     cluster.kill(2)?;
-    let expected = exported(&cluster, 0, "one").await?;
     let (name, warnings) = snapshot(&cluster, 1).await?;
     ensure!(
         warnings.len() == 1 && warnings[0].contains("node-3"),

@@ -3,6 +3,7 @@
 use super::{Output, print, print_json, table::Table};
 use crate::{
     cluster::admin::shard_ranges,
+    open_files,
     query::source::listed,
     snapshot::reading::{Part, Parts, check_whole},
 };
@@ -68,6 +69,8 @@ pub(crate) struct ListArgs {
 /// # Errors
 /// When a folder cannot be read, or shards are missing from an export.
 pub(crate) fn run(command: &SnapshotCommand) -> anyhow::Result<()> {
+    // Every block that is read keeps a file open.
+    open_files::raise_limit();
     match command {
         SnapshotCommand::Export(args) => export(args),
         SnapshotCommand::List(args) => list(args),

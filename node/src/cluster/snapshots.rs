@@ -322,6 +322,7 @@ impl Cluster {
             skips_head,
             shards: Vec::new(),
             lost: Vec::new(),
+            blocks: 0,
             tenants: About::tenants_of(&before),
         };
         self.expire(about.name.clone());
@@ -338,9 +339,10 @@ impl Cluster {
             let lost = lost.intersection(&shards);
             about.shards = shard_ranges(&shards);
             about.lost = shard_ranges(&lost);
-            let linked = plane.prepare_snapshot(&pin, &about, node, left())?;
+            let name = about.name.clone();
+            let linked = plane.prepare_snapshot(&pin, about, node, left())?;
             tracing::info!(
-                name = about.name,
+                name,
                 blocks = linked.blocks,
                 bytes = linked.bytes,
                 files_copied = linked.files_copied,

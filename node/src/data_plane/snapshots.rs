@@ -36,7 +36,7 @@ impl DataPlane {
     pub(crate) fn prepare_snapshot(
         &self,
         pin: &PinnedVersion,
-        about: &About,
+        about: About,
         node: NodeId,
         patience: Duration,
     ) -> anyhow::Result<LinkedBlocks> {

@@ -39,6 +39,8 @@ pub(crate) struct About {
     pub(crate) shards: Vec<(u16, u16)>,
     /// Those of them of which data was lost for good before.
     pub(crate) lost: Vec<(u16, u16)>,
+    /// How many blocks are in the folder's manifest.
+    pub(crate) blocks: u64,
     /// All tenants of the cluster, ascending by id.
     pub(crate) tenants: Vec<Tenant>,
 }
@@ -196,6 +198,7 @@ pub(crate) mod tests {
             skips_head: false,
             shards: vec![(0, 1), (3, 3)],
             lost: vec![(3, 3)],
+            blocks: 0,
             tenants: vec![Tenant {
                 id: 1,
                 name: "a".to_owned(),
@@ -229,7 +232,7 @@ pub(crate) mod tests {
             "\u{1}{\"name\":\"20261122T051500Z-0123456789abcdef\",\"taken_at\":1795324500000,",
             "\"cluster\":\"00000000000000000000000000000007\",\"node\":\"0000000000000009\",",
             "\"node_name\":\"n1\",\"program\":\"1\",\"shards_all\":4,\"skips_head\":false,",
-            "\"shards\":[[0,1],[3,3]],\"lost\":[[3,3]],\"tenants\":[{\"id\":1,\"name\":\"a\",",
+            "\"shards\":[[0,1],[3,3]],\"lost\":[[3,3]],\"blocks\":0,\"tenants\":[{\"id\":1,\"name\":\"a\",",
             "\"deletions_newest\":2,\"deletions\":[{\"version\":2,\"selector\":\"{a=\\\"b\\\"}\",",
             "\"start\":-9223372036854775808,\"end\":10}],\"cut_offs\":[{\"selector\":\"\",\"before\":-5}]}]}"
         );

@@ -25,7 +25,7 @@ fn part(directory: &Path, name: &str) -> PathBuf {
     directory.join(FOLDER).join(format!("{name}{PART}"))
 }
 
-/// Makes this node's part of a snapshot under its temporary name, durably. What was begun is removed after an error.
+/// Makes this node's part of a snapshot under its temporary name, durably; `about` is told how many blocks there are. What was begun is removed after an error.
 ///
 /// # Errors
 /// When the disk refuses.
@@ -33,15 +33,16 @@ pub(crate) fn prepare(
     directory: &Path,
     manifest: &Manifest,
     view: &PinnedVersion,
-    about: &About,
+    mut about: About,
     node: NodeId,
 ) -> anyhow::Result<LinkedBlocks> {
     let folder = part(directory, &about.name);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let made = || {
+    let mut made = || {
         disk.create_dir_all(&folder)
             .with_context(|| format!("make {}", folder.display()))?;
         let linked = manifest.link_into(view, &folder)?;
+        about.blocks = linked.blocks;
         about.write(&*disk, &folder, node)?;
         disk.sync_dir(&folder)?;
         anyhow::Ok(linked)
@@ -128,7 +129,7 @@ mod tests {
         let about = about();
         let prepare = || {
             let pin = manifest.pin();
-            prepare(path, &manifest, &pin, &about, NodeId(9)).map(drop)
+            prepare(path, &manifest, &pin, about.clone(), NodeId(9)).map(drop)
         };
         prepare().expect("space");
         let again = prepare().expect_err("its name is taken").to_string();

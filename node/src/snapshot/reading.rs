@@ -175,10 +175,17 @@ impl Parts {
             .map(|part| (&part.view, part.assigned.intersection(shards)))
             .filter(|(_, shards)| !shards.is_empty())
             .collect();
-        let mut cursor = View::cursor_over(&views, tenant, matchers, ALL_TIME)?;
+        let reading = || {
+            let of_group = |part: &&Part| !part.assigned.intersection(shards).is_empty();
+            let parts = self.parts.iter().filter(of_group);
+            let paths: Vec<String> = parts.map(|p| p.path.display().to_string()).collect();
+            format!("read {}", paths.join(" or "))
+        };
+        let cursor = View::cursor_over(&views, tenant, matchers, ALL_TIME);
+        let mut cursor = cursor.with_context(reading)?;
         cursor.read_in_batches_of(SAMPLES_AT_ONCE);
         let all = cursor.series();
-        while let Some(series) = cursor.next_series()? {
+        while let Some(series) = cursor.next_series().with_context(reading)? {
             each(raw_series(series, false)?)?;
         }
         Ok(all)
@@ -204,6 +211,12 @@ fn open(path: &Path) -> anyhow::Result<Part> {
     let about = About::read(&*disk, path)?;
     let manifest = Manifest::open_read_only(disk, path)?;
     let numbers = manifest.statistics();
+    ensure!(
+        numbers.blocks == about.blocks,
+        "its manifest has {} blocks, not {}: it is damaged",
+        numbers.blocks,
+        about.blocks
+    );
     let engine = MetricsEngine::open(Arc::new(manifest), MetricsOptions::default())?;
     for tenant in &about.tenants {
         hide(&engine, tenant)
@@ -324,34 +337,4 @@ pub(crate) fn check_whole(parts: &Parts) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(shards: &[u16]) -> ShardSet {
-        shards.iter().copied().map(ShardId).collect()
-    }
-
-    #[test]
-    fn a_shard_is_read_once_where_that_is_enough() {
-        let has = [
-            (set(&[0, 1, 2]), set(&[2])),
-            (set(&[0, 1, 2]), set(&[])),
-            (set(&[1, 3]), set(&[3])),
-        ];
-        let of = |shard, skips_head| sources(&has, ShardId(shard), skips_head);
-        assert_eq!(of(0, false), [0]);
-        assert_eq!(of(1, false), [1]);
-        assert_eq!(of(2, false), [1], "the other one lost something");
-        assert_eq!(of(3, false), [2], "there is no better one");
-        assert_eq!(of(4, false), [0; 0]);
-        assert_eq!(of(1, true), [0, 1, 2]);
-    }
-
-    #[test]
-    fn groups_of_shards_follow_what_they_hold() {
-        assert_eq!(next_group(1, 0), u16::MAX);
-        assert_eq!(next_group(1, SERIES_AT_ONCE / 10), 10);
-        assert_eq!(next_group(4, SERIES_AT_ONCE * 2), 2);
-        assert_eq!(next_group(1, SERIES_AT_ONCE * 3), 1);
-    }
-}
+mod tests;
