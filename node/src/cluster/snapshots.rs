@@ -35,7 +35,7 @@ use trefoil_model::{NodeId, ShardId, ShardSet, TimeRange};
 use trefoil_raft::State;
 
 /// The kind of a [`Step`] among the calls of the `Queries` service.
-pub(super) const KIND_SNAPSHOT: u32 = 10;
+pub(super) const KIND_SNAPSHOT: u32 = 11;
 /// How long a node may take to make its part: mostly the flush of its head.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long of that it may take to prove that it is complete.

@@ -38,7 +38,7 @@ use trefoil_model::{ShardSet, TenantId, TimeRange, Window};
 use trefoil_query_promql::{
     Budget, Divided, Part, PartResult, Piece, QueryError, Worked as PartWorked, join,
 };
-use trefoil_store_metrics::Stamp;
+use trefoil_store_metrics::{COMPARED_WITHIN, Stamp};
 
 /// The least work for which an answer is kept, in samples read and values made: a millisecond or two, some ten times what it takes
 /// to look for pieces and to put them together.
@@ -301,7 +301,8 @@ impl Turn<'_> {
                 continue;
             };
             let touched = (
-                Window::containing(reach.start),
+                // Histograms are compared with what is before them.
+                Window::containing(reach.start.saturating_sub(COMPARED_WITHIN)),
                 Window::containing(reach.end.saturating_sub(1)),
             );
             let Some(stamp) = self.stamp_of(touched) else {
@@ -350,9 +351,7 @@ impl Turn<'_> {
     ) -> Result<Option<PartResult>, QueryError> {
         let branch = budget.branch();
         let result = self.join(found, &branch, work);
-        let (samples, bytes) = branch.held_here();
-        branch.release(samples);
-        branch.release_bytes(bytes);
+        release_all(&branch);
         let Some(result) = result? else {
             self.reuse.pieces.lock().forget(&self.question);
             return Ok(None);
@@ -361,9 +360,7 @@ impl Turn<'_> {
         match result.hold(self.part.output, &branch) {
             Ok(()) => Ok(Some(result)),
             Err(error) => {
-                let (samples, bytes) = branch.held_here();
-                branch.release(samples);
-                branch.release_bytes(bytes);
+                release_all(&branch);
                 Err(error)
             }
         }
@@ -405,8 +402,17 @@ impl Turn<'_> {
                 }
             }
         }
-        Ok(join(&pieces, self.part.grid.steps(), self.part.output))
+        // What was worked out goes into the answer, which holds what it takes itself.
+        release_all(budget);
+        join(&pieces, self.part.grid.steps(), self.part.output, budget)
     }
+}
+
+/// Gives back all that is held through a branch.
+fn release_all(branch: &Budget) {
+    let (samples, bytes) = branch.held_here();
+    branch.release(samples);
+    branch.release_bytes(bytes);
 }
 
 /// All windows from the first to the last.

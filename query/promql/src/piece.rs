@@ -161,7 +161,11 @@ fn body_bytes(body: &PartBody) -> usize {
         PartBody::Rows(rows) => rows.iter().map(Row::bytes).sum(),
         PartBody::Groups(groups) => {
             let bytes = |group: &GroupPartial| {
-                group_bytes(&group.labels, group.column.len()) + group.histograms.bytes()
+                let states = match &group.column {
+                    GroupColumn::Avg(states) => size_of_val(&states[..]),
+                    _ => 0,
+                };
+                group_bytes(&group.labels, group.column.len()) + states + group.histograms.bytes()
             };
             groups.iter().map(bytes).sum()
         }
@@ -206,43 +210,50 @@ fn slice(body: &PartBody, steps: Range<usize>) -> PartBody {
 
 /// Puts pieces together that follow each other: of each the times that are wanted, which make `steps` together. `None`: they do not
 /// make an answer, though each of them is one, or only some times of one are wanted [about which something is
-/// said](Piece::is_remarked_upon).
-#[must_use]
+/// said](Piece::is_remarked_upon). What is made holds its bytes of the budget while it grows: many small pieces may come to one
+/// large answer.
+///
+/// # Errors
+/// When the budget is exceeded, the query is late or canceled; what was held is then the caller's to release.
 pub fn join(
     pieces: &[(&Piece, Range<usize>)],
     steps: usize,
     output: PartOutput,
-) -> Option<PartResult> {
+    budget: &Budget,
+) -> Result<Option<PartResult>, QueryError> {
     let mut annotations = Annotations::default();
     let mut kinds = Kinds::default();
     let (mut rows, mut groups) = (Joined::default(), Joined::default());
     let (mut has_rows, mut has_groups) = (false, false);
     let mut start = 0;
     for (piece, wanted) in pieces {
+        budget.check()?;
         if piece.is_remarked_upon() && wanted.len() < piece.steps {
-            return None;
+            return Ok(None);
         }
         kinds = kinds.union(piece.kinds);
         if !annotations.has_all(&piece.annotations) {
             annotations.merge(piece.annotations.clone());
         }
         let place = (start, wanted.clone(), steps);
-        match &piece.body {
+        let are_one = match &piece.body {
             PartBody::Rows(list) => {
                 has_rows = true;
-                list.iter().try_for_each(|row| rows.add(row, &place))?;
+                rows.add_all(list, &place, budget)?
             }
             PartBody::Groups(list) => {
                 has_groups = true;
-                list.iter().try_for_each(|one| groups.add(one, &place))?;
+                groups.add_all(list, &place, budget)?
             }
-            PartBody::Samples(_) => return None,
+            PartBody::Samples(_) => false,
+        };
+        if !are_one {
+            return Ok(None);
         }
-        (rows.next, groups.next) = (0, 0);
         start += wanted.len();
     }
     if kinds.are_mixed() || (has_rows && has_groups) || start != steps {
-        return None;
+        return Ok(None);
     }
     let mut body = match has_groups {
         true => PartBody::Groups(groups.in_order()),
@@ -255,7 +266,7 @@ pub fn join(
         let column = GroupColumn::Group(vec![ABSENT; steps]);
         groups.push(GroupPartial::new(Labels::empty(), column));
     }
-    Some(PartResult { body, annotations })
+    Ok(Some(PartResult { body, annotations }))
 }
 
 /// Where a piece goes: behind so many times, the wanted ones of its times, of how many in all.
@@ -270,6 +281,9 @@ trait Column: Sized {
 
     /// The same, at so many times at which there is nothing.
     fn emptied(&self, steps: usize) -> Self;
+
+    /// Memory, in bytes.
+    fn bytes(&self) -> usize;
 
     /// Takes what another one has. `false`: it cannot be of the same answer.
     fn take(&mut self, other: &Self, place: &Place) -> bool;
@@ -293,22 +307,37 @@ impl<T> Default for Joined<T> {
 }
 
 impl<T: Column> Joined<T> {
-    fn add(&mut self, column: &T, place: &Place) -> Option<()> {
+    /// Takes the columns of one piece. `false`: they cannot be of the same answer.
+    fn add_all(&mut self, list: &[T], place: &Place, budget: &Budget) -> Result<bool, QueryError> {
+        self.next = 0;
+        for column in list {
+            if !self.add(column, place, budget)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, column: &T, place: &Place, budget: &Budget) -> Result<bool, QueryError> {
         let (_, wanted, steps) = place;
         if !column.has(wanted.clone()) {
-            return Some(());
+            return Ok(true);
         }
         let labels = column.labels();
         let is_next = |column: &T| column.labels() == labels;
-        let at = match self.columns.get(self.next).is_some_and(is_next) {
-            true => self.next,
-            false => *self.indexes.entry(labels.clone()).or_insert_with(|| {
-                self.columns.push(column.emptied(*steps));
-                self.columns.len() - 1
-            }),
-        };
+        let mut at = self.next;
+        if !self.columns.get(at).is_some_and(is_next) {
+            let known = self.indexes.get(labels).copied();
+            at = known.unwrap_or(self.columns.len());
+            if known.is_none() {
+                let emptied = column.emptied(*steps);
+                budget.hold_bytes(emptied.bytes())?;
+                self.columns.push(emptied);
+                self.indexes.insert(labels.clone(), at);
+            }
+        }
         self.next = at + 1;
-        self.columns[at].take(column, place).then_some(())
+        Ok(self.columns[at].take(column, place))
     }
 
     fn in_order(mut self) -> Vec<T> {
@@ -337,6 +366,10 @@ impl Column for Row {
         }
     }
 
+    fn bytes(&self) -> usize {
+        Row::bytes(self)
+    }
+
     fn take(&mut self, other: &Self, (start, wanted, _): &Place) -> bool {
         let to = *start..*start + wanted.len();
         self.values[to].copy_from_slice(&other.values[wanted.clone()]);
@@ -362,6 +395,10 @@ impl Column for GroupPartial {
             drop_name: self.drop_name,
             ..Self::new(self.labels.clone(), self.column.without_members(steps))
         }
+    }
+
+    fn bytes(&self) -> usize {
+        group_bytes(&self.labels, self.column.len()) + self.histograms.bytes()
     }
 
     fn take(&mut self, other: &Self, (start, wanted, steps): &Place) -> bool {

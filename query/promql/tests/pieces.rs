@@ -155,7 +155,18 @@ fn whole<'a>(
     output: PartOutput,
 ) -> Option<PartResult> {
     let pieces = pieces.into_iter().map(|piece| (piece, 0..piece.steps()));
-    join(&pieces.collect::<Vec<_>>(), STEPS, output)
+    let pieces: Vec<_> = pieces.collect();
+    let joined = join(&pieces, STEPS, output, &Budget::default()).expect("no limit");
+    // What grows holds its bytes before it has them all.
+    let little = Budget::with_deadline(u64::MAX, 1, || false);
+    let bytes = Budget::default().branch();
+    if let Some(joined) = &joined {
+        joined.hold(output, &bytes).expect("no limit");
+    }
+    if bytes.held_here().1 > 1 && output != PartOutput::Presence {
+        assert!(join(&pieces, STEPS, output, &little).is_err());
+    }
+    joined
 }
 
 #[test]
@@ -199,7 +210,8 @@ fn pieces_of_an_answer_are_the_answer() {
             let from = random.random_range(0..STEPS - 1);
             let to = random.random_range(from + 1..=STEPS);
             let one = worked.into_piece(STEPS);
-            let some = join(&[(&one, from..to)], to - from, *output);
+            let pieces = [(&one, from..to)];
+            let some = join(&pieces, to - from, *output, &Budget::default()).expect(query);
             let is_whole_only = one.is_remarked_upon() && to - from < STEPS;
             assert_eq!(some.is_none(), is_whole_only, "{query}");
             if let Some(some) = some {

@@ -3,6 +3,7 @@
 
 use crate::histogram::pack;
 use crate::value::{HISTOGRAM_BITS, prefer, preference};
+use crate::view::COMPARED_WITHIN;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use trefoil_model::{Histogram, Millis, ResetHint};
@@ -194,13 +195,14 @@ impl Column {
         self.pad();
     }
 
-    /// Notes in the hints which histograms go on from the sample in front of them, and cuts off what is before `start`. For
-    /// answers only: what is stored and compared between owners has the hints that came with it.
+    /// Notes in the hints which histograms go on from the sample in front of them, if that is [near](COMPARED_WITHIN), so that it does
+    /// not matter where a column begins, and cuts off what is before `start`. For answers only: what is stored and compared between owners has the hints that came with it.
     pub(crate) fn compare_and_cut(&mut self, start: Millis) {
         for at in 1..self.histograms.len() {
             let (before, behind) = self.histograms.split_at_mut(at);
             if let (Some(Some(before)), Some(Some(histogram))) = (before.last(), behind.first_mut())
                 && histogram.reset_hint == ResetHint::Unknown
+                && self.timestamps[at] - self.timestamps[at - 1] <= COMPARED_WITHIN
                 && histogram.continues(before)
             {
                 Arc::make_mut(histogram).reset_hint = ResetHint::NotReset;

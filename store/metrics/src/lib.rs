@@ -52,6 +52,6 @@ pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};
 pub use value::{HISTOGRAM_BITS, STALE_MARKER_BITS, prefer};
 pub use view::{
-    Digest, DigestKey, Export, ExportCursor, ExportedBody, SeriesCursor, SeriesSamples, Stamp,
-    Stamps, View,
+    COMPARED_WITHIN, Digest, DigestKey, Export, ExportCursor, ExportedBody, SeriesCursor,
+    SeriesSamples, Stamp, Stamps, View,
 };

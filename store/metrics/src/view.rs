@@ -14,7 +14,7 @@ mod selection;
 mod stamp;
 
 pub(crate) use cursor::extend_without;
-pub use cursor::{SeriesCursor, SeriesSamples};
+pub use cursor::{COMPARED_WITHIN, SeriesCursor, SeriesSamples};
 pub(crate) use digest::WindowDigests;
 pub use digest::{Digest, DigestKey};
 pub use export::{Export, ExportCursor, ExportedBody};

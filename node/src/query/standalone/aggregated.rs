@@ -72,7 +72,6 @@ impl World {
             source: StandaloneSource {
                 engine,
                 tenant: TenantId(1),
-                rest: MemorySource::new(1),
             },
             deletions: Vec::new(),
         }

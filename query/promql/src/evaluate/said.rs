@@ -9,6 +9,10 @@ use crate::{
     row::{Cells, is_absent},
 };
 
+/// When more series than this say something new of each stretch, nothing is told apart any more: it would take more time and memory
+/// than the answer is worth.
+const MERGES_PER_STRETCH_MAX: usize = 64;
+
 /// What was said about each stretch of a grid.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
@@ -18,6 +22,8 @@ pub(crate) struct Said {
     pub(crate) kinds: Kinds,
     /// Something was said that belongs to no stretch.
     pub(crate) is_blurred: bool,
+    /// How often something was added to what was said.
+    merges: usize,
 }
 
 /// Kinds of series on which it depends what is said about other times.
@@ -69,13 +75,23 @@ impl Said {
 
     /// Says of a series with this result what is said wherever it has one.
     pub(super) fn place(&mut self, remarks: &Annotations, cells: &Cells) {
+        if self.is_blurred {
+            return;
+        }
         let mut start = 0;
         for (end, said) in self.ends.iter().zip(&mut self.of_stretches) {
             let stretch = &cells.values[start..*end];
             start = *end;
             if !said.has_all(remarks) && stretch.iter().any(|value| !is_absent(*value)) {
                 said.merge(remarks.clone());
+                self.merges += 1;
             }
+        }
+        if self.merges > MERGES_PER_STRETCH_MAX * self.ends.len() {
+            self.is_blurred = true;
+            self.of_stretches
+                .iter_mut()
+                .for_each(|said| *said = Annotations::default());
         }
     }
 

@@ -28,9 +28,16 @@ const BATCH_BYTES: usize = 64 << 20;
 /// Memory of a plain sample.
 const SAMPLE_BYTES: u64 = 16;
 
+/// Memory of a sample with a start timestamp, in bytes.
+const STARTED_SAMPLE_BYTES: usize = 24;
+
+/// By how much a batch of samples has fewer series than one of aggregates: an hour of samples every 15 s makes 240 of them, which take
+/// as much memory as forty aggregates.
+const SAMPLES_PER_AGGREGATE: usize = 32;
+
 /// How far in front of a range a histogram is compared with the one before it. Beyond it a series counts as interrupted,
 /// and what is known of a reset is nothing, which is always right.
-pub(super) const COMPARED_WITHIN: Millis = 5 * 60 * 1000;
+pub const COMPARED_WITHIN: Millis = 5 * 60 * 1000;
 
 /// A series with samples.
 pub struct SeriesSamples<'a> {
@@ -327,12 +334,19 @@ impl SeriesCursor {
             match self.try_batch()? {
                 Batch::Read => break,
                 Batch::TooLarge => self.batch_series = (self.batch.len() / 2).max(1),
-                Batch::FewerAggregates => {}
+                Batch::FewerAggregates => self.expect_samples(),
             }
             self.parts_at = parts_at;
         }
         self.batch_series = (2 * self.batch_series).min(self.batch_series_max);
         Ok(())
+    }
+
+    /// A source's samples are read in place of its aggregates: batches were made for the latter, of which there are fewer.
+    fn expect_samples(&mut self) {
+        let fewer = |series: usize| (series / SAMPLES_PER_AGGREGATE).max(1);
+        self.batch_series_max = fewer(self.batch_series_max);
+        self.batch_series = fewer(self.batch_series);
     }
 
     /// Tries to read a batch.
@@ -409,6 +423,17 @@ impl SeriesCursor {
         };
         let lacking: Vec<Part> = parts.iter().filter(is_lacking).copied().collect();
         for of_source in lacking.chunk_by(|a, b| a.source == b.source) {
+            // The batch was made for aggregates, which are fewer than samples.
+            let each = self.sources[of_source[0].source as usize].stored_per_series();
+            let samples = (of_source.len() as u64).saturating_mul(each);
+            let samples = usize::try_from(samples).unwrap_or(usize::MAX);
+            let bytes = samples.saturating_mul(STARTED_SAMPLE_BYTES);
+            if self.batch.len() > 1 {
+                *room = room.saturating_sub(bytes);
+            }
+            if *room == 0 {
+                return Ok(false);
+            }
             *room = room.saturating_sub(self.read_source(of_source, *room)?);
             if *room == 0 {
                 return Ok(false);

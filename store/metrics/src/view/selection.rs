@@ -91,19 +91,26 @@ impl Source {
         }
     }
 
-    /// About how many samples a series has here, a histogram counted as several.
-    pub(super) fn samples_per_series(&self) -> u64 {
-        let (samples, is_plain) = match self {
+    /// About how many samples a series has here.
+    pub(super) fn stored_per_series(&self) -> u64 {
+        match self {
             Self::Block { reader, .. } => {
                 let entry = reader.entry();
-                let samples = entry.samples / u64::from(entry.series.max(1)) + 1;
-                (samples, reader.is_plain())
+                entry.samples / u64::from(entry.series.max(1)) + 1
             }
-            Self::Head { part, .. } => (32, part.is_plain()),
+            Self::Head { .. } => 32,
+        }
+    }
+
+    /// The same, a histogram counted as several.
+    pub(super) fn samples_per_series(&self) -> u64 {
+        let is_plain = match self {
+            Self::Block { reader, .. } => reader.is_plain(),
+            Self::Head { part, .. } => part.is_plain(),
         };
         match is_plain {
-            true => samples,
-            false => samples * SAMPLES_PER_HISTOGRAM,
+            true => self.stored_per_series(),
+            false => self.stored_per_series() * SAMPLES_PER_HISTOGRAM,
         }
     }
 
