@@ -118,12 +118,13 @@ fn storage(random: &mut StdRng) -> MemoryStorage {
 }
 
 fn histogram(value: f64) -> Histogram {
-    let mut histogram = Histogram::default();
-    histogram.count = value;
-    histogram.sum = value * 2.0;
-    histogram.zero_count = value;
-    histogram.reset_hint = ResetHint::Unknown;
-    histogram
+    Histogram {
+        count: value,
+        sum: value * 2.0,
+        zero_count: value,
+        reset_hint: ResetHint::Unknown,
+        ..Histogram::default()
+    }
 }
 
 fn work(part: &Part, ends: &[usize], storage: &MemoryStorage) -> Worked {
