@@ -2,12 +2,14 @@
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
 mod deltas;
+mod held;
 
 use crate::{
     cluster::{Cluster, known_series::RECALL_PATIENCE, replicas::Verdict},
     data_plane::NewWrite,
     deltas::totals::Totals,
     formats,
+    held::Held,
     ingest::{
         Acceptance, Admission, Encoder,
         pairs::{Filter, Sender, senders_of},
@@ -45,7 +47,7 @@ use trefoil_api::{
     limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
-use trefoil_model::{Labels, Millis, ShardId, Signal, TenantId};
+use trefoil_model::{DeletionVersion, Labels, Millis, ShardId, Signal, TenantId};
 use trefoil_query_promql::{
     Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
     Source, query_instant, query_range,
@@ -58,6 +60,8 @@ pub(crate) struct NodeBackend {
     encoder: Encoder,
     gates: TenantGates,
     known_elsewhere: KnownElsewhere,
+    /// What senders of pairs sent that do not count.
+    held: Mutex<Held<held::Content>>,
     telemetry: Arc<Telemetry>,
     /// What this node remembers while it adds deltas up.
     totals: Mutex<Totals>,
@@ -68,14 +72,26 @@ pub(crate) struct NodeBackend {
     begun: Instant,
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    Client,
+    /// Deltas, whose samples were taken out of the tenant's rate as they came.
+    Deltas,
+    /// It was held back, was taken out of the rate by who stores it now, and is not older than this deletion.
+    Held(DeletionVersion),
+}
+
 impl NodeBackend {
     pub(crate) fn new(cluster: Arc<Cluster>, telemetry: Arc<Telemetry>) -> Self {
         let totals = Totals::new(cluster.settings.delta_series_max);
+        let held = Held::new(held::rules(&cluster.settings));
         Self {
             cluster,
             encoder: Encoder::default(),
             gates: TenantGates::default(),
             known_elsewhere: KnownElsewhere::default(),
+            held: Mutex::new(held),
             telemetry,
             totals: Mutex::new(totals),
             delta_turns: Semaphore::new(deltas::IN_WORK_KIB_MAX),
@@ -179,15 +195,16 @@ impl NodeBackend {
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
         self.cluster.check_clock().map_err(unavailable)?;
-        self.store(tenant, request, false, deadline).await
+        self.store(tenant, request, Origin::Client, deadline).await
     }
 
-    /// Stores a request, and takes its samples out of the tenant's rate if that was not done for what they are made of.
+    /// Stores a request, and takes its samples out of the tenant's rate if that was not done before. What it holds back is held
+    /// when all else is stored: a request that fails is sent again, and judged again as a whole.
     async fn store(
         &self,
         name: &TenantName,
         request: &WriteRequest,
-        is_admitted: bool,
+        origin: Origin,
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
         let limits = self.limits(name);
@@ -206,11 +223,14 @@ impl NodeBackend {
             return Err(unavailable(reason));
         }
         let takes_exemplars = formats::takes_exemplars(&state);
-        let deletion = self.cluster.newest_deletion(tenant);
+        let deletion = match origin {
+            Origin::Client | Origin::Deltas => self.cluster.newest_deletion(tenant),
+            Origin::Held(deletion) => deletion,
+        };
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
         let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
-        if !is_admitted {
+        if let Origin::Client = origin {
             self.admit(name, &limits, request, filter.as_ref())?;
         }
         let mut series = self
@@ -244,6 +264,9 @@ impl NodeBackend {
                     "no majority of the owners has the samples on disk; send them again".to_owned(),
                 ));
             }
+        }
+        if let Some(filter) = filter.as_ref().filter(|filter| filter.holds()) {
+            self.hold((name, tenant), request, filter, (origin, deletion));
         }
         self.known_elsewhere
             .keep(series.admitted_elsewhere(), Instant::now());

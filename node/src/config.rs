@@ -152,6 +152,7 @@ struct LimitsSection {
     ha_max_clusters: Option<usize>,
     ha_tracker_update_timeout_seconds: Option<u64>,
     ha_tracker_failover_timeout_seconds: Option<u64>,
+    ha_held_bytes_max: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@
 //! to all of them. A request that is too large for one message and one journal record is cut into several *rounds*,
 //! each a write of its own; the client gets its success when all of them are held.
 
+pub(crate) mod held;
 pub(crate) mod pairs;
 
 use crate::limits::series::RefusedSeries;
@@ -80,7 +81,7 @@ pub(crate) struct Encoded {
     pub(crate) samples: u64,
     /// Samples left out because of their time, and the first of them in words.
     pub(crate) out_of_bounds: u64,
-    /// Samples left out because another sender of their pair counts.
+    /// Samples left out, or held back, because another sender of their pair counts.
     pub(crate) deduplicated: u64,
     pub(crate) first_out_of_bounds: Option<String>,
     /// Series left out because there are too many, or because nobody can tell which sender of their pair counts.
@@ -170,7 +171,7 @@ impl Encoder {
         for series in request.series() {
             let labels = match admission.keep(series.canonical(), &mut memory) {
                 Kept::Stored(labels) => labels,
-                Kept::Dropped => {
+                Kept::Held => {
                     encoded.deduplicated += series.samples().len() as u64;
                     continue;
                 }
@@ -338,10 +339,7 @@ impl Encoder {
             };
             let body = group.writer.finish()?;
             parcels.push((group.shards, Bytes::from(body)));
-            let mut kept = self.writers.lock();
-            if kept.len() < WRITERS_KEPT_MAX {
-                kept.push(group.writer);
-            }
+            self.keep_writer(group.writer);
         }
         round.content_bytes = 0;
         if !parcels.is_empty() {
@@ -359,15 +357,25 @@ impl Encoder {
         if let Some(group) = slot {
             return Ok(group);
         }
-        let kept = self.writers.lock().pop();
-        let writer = match kept {
-            Some(writer) => writer,
-            None => BodyWriter::new()?,
-        };
+        let writer = self.take_writer()?;
         Ok(slot.insert(Group {
             writer,
             shards: ShardSet::new(),
         }))
+    }
+
+    /// A writer without a body, with the memory of an earlier request if there is one.
+    fn take_writer(&self) -> Result<BodyWriter, MetricsError> {
+        let kept = self.writers.lock().pop();
+        kept.map_or_else(BodyWriter::new, Ok)
+    }
+
+    /// Keeps a writer whose body is finished.
+    fn keep_writer(&self, writer: BodyWriter) {
+        let mut kept = self.writers.lock();
+        if kept.len() < WRITERS_KEPT_MAX {
+            kept.push(writer);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod demo;
 mod formats;
 mod front;
 mod gossip_driver;
+mod held;
 mod http_client;
 mod ingest;
 mod kubernetes;

@@ -30,6 +30,9 @@ pub(crate) struct Telemetry {
     registry: Registry,
     pub(crate) samples: Counter,
     pub(crate) deduplicated_samples: Counter,
+    pub(crate) held_bytes: Gauge,
+    pub(crate) stored_held_samples: Counter,
+    pub(crate) dropped_held_samples: Counter,
     pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
@@ -50,9 +53,19 @@ impl Telemetry {
         let duration = || Histogram::new(DURATION_BOUNDS);
         let help = "Samples taken from clients";
         let samples = add(all, "trefoil_ingested_samples", help, Counter::default());
-        let help = "Samples dropped because another sender of their pair is elected";
+        let help =
+            "Samples not stored as they came because another sender of their pair is elected";
         let name = "trefoil_deduplicated_samples";
         let deduplicated_samples = add(all, name, help, Counter::default());
+        let help =
+            "Bytes of requests that are held back because another sender of their pair is elected";
+        let held_bytes = add(all, "trefoil_held_bytes", help, Gauge::default());
+        let help = "Samples that were held back and stored when their sender was elected";
+        let name = "trefoil_stored_held_samples";
+        let stored_held_samples = add(all, name, help, Counter::default());
+        let help = "Samples that were held back and dropped for want of memory, or because they may be deleted";
+        let name = "trefoil_dropped_held_samples";
+        let dropped_held_samples = add(all, name, help, Counter::default());
         let help =
             "Exemplars left out for their time or series, or because a member cannot read them yet";
         let name = "trefoil_left_out_exemplars";
@@ -76,6 +89,9 @@ impl Telemetry {
             registry,
             samples,
             deduplicated_samples,
+            held_bytes,
+            stored_held_samples,
+            dropped_held_samples,
             left_out_exemplars,
             refused_deltas,
             delta_series,

@@ -1,14 +1,29 @@
-//! Pairs of senders: one of them counts at all nodes, and the other one when it is silent.
+//! Pairs of senders: one of them counts at all nodes, and the other one when it is silent, without a gap.
 
 use anyhow::{Context, ensure};
-use std::time::Duration;
-use trefoil_jepsen::{Cluster, Exclusive, ready_seconds_max, wait_until};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use trefoil_jepsen::{Clock, Cluster, Exclusive, HttpClient, ready_seconds_max, wait_until};
 
 const SETTINGS: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
                         ha_tracker_failover_timeout_seconds: 5\n  ha_max_clusters: 1\n";
 
 /// How long another sender may take to be elected: the settings' 5 s and as much again for a slow machine.
 const FAILOVER_MAX: Duration = Duration::from_secs(10);
+
+/// The same, and requests of clients end within 2 s, so that a change has settled 3 s after it.
+const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
+                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n";
+
+/// How long what was held may take into the store behind an election: it has settled after 3 s and is stored after 10 s
+/// more; the rest is for a slow machine.
+const RELEASED_MAX: Duration = Duration::from_secs(45);
+
+/// How long a request may be sent again and again, in milliseconds.
+const TAKEN_WITHIN: i64 = 20_000;
+
+/// Between two scrapes of a sender, in milliseconds.
+const SCRAPE_INTERVAL: i64 = 500;
 
 /// How far the clocks of nodes of one machine may be apart.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
@@ -81,5 +96,174 @@ async fn stored(cluster: &Cluster, node: usize, expected: &str) -> anyhow::Resul
         "{found}"
     );
     ensure!(series[0]["value"][1] == expected, "{found}, not {expected}");
+    Ok(())
+}
+
+/// What two senders have sent.
+struct Senders {
+    urls: Vec<String>,
+    client: HttpClient,
+    /// When the next scrape is due, by the clock.
+    next: i64,
+    requests: usize,
+    /// The node that took each scrape of the second sender.
+    taken: BTreeMap<i64, usize>,
+}
+
+impl Senders {
+    fn new(cluster: &Cluster) -> Self {
+        Self {
+            urls: (0..3).map(|node| cluster.url(node)).collect(),
+            client: HttpClient::new(Duration::from_secs(2)),
+            next: Clock::now_millis(),
+            requests: 0,
+            taken: BTreeMap::new(),
+        }
+    }
+
+    /// Waits for the next scrape and sends it, `a` half an interval before `b`, each to the next node in turn. A node that does
+    /// not answer is passed over.
+    async fn scrape(&mut self, senders: &[&str], metrics: &[&str]) -> anyhow::Result<()> {
+        let left = (self.next - Clock::now_millis()).max(0);
+        tokio::time::sleep(Duration::from_millis(left as u64)).await;
+        let time = self.next;
+        self.next += SCRAPE_INTERVAL;
+        for sender in senders {
+            let (time, value) = match *sender {
+                "a" => (time, 1),
+                _ => (time + SCRAPE_INTERVAL / 2, 2),
+            };
+            let text: String = metrics
+                .iter()
+                .map(|name| {
+                    format!("{name}{{cluster=\"c\",__replica__=\"{sender}\"}} {value} {time}\n")
+                })
+                .collect();
+            let node = self.send(&text).await?;
+            if *sender == "b" {
+                self.taken.insert(time, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The node that took a text. While the metadata plane has no leader there may be none.
+    async fn send(&mut self, text: &str) -> anyhow::Result<usize> {
+        let begun = Clock::now_millis();
+        let mut last = String::new();
+        while Clock::now_millis() - begun < TAKEN_WITHIN {
+            let node = self.requests % self.urls.len();
+            self.requests += 1;
+            let url = format!("{}/api/v1/import/prometheus", self.urls[node]);
+            match self.client.post(&url, &[], text.to_owned()).await {
+                Ok(answer) if answer.status == 204 => return Ok(node),
+                Ok(answer) => last = answer.text(),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        anyhow::bail!("no node took {text}: {last}")
+    }
+}
+
+/// The samples of the only series of a metric: when, and the number of the sender.
+async fn samples(cluster: &Cluster, metric: &str) -> anyhow::Result<Vec<(i64, i64)>> {
+    let found = cluster.instant(0, &format!("{metric}[5m]")).await?;
+    let series = found.as_array().context("a list")?;
+    ensure!(series.len() <= 1, "{found}");
+    let Some(series) = series.first() else {
+        return Ok(Vec::new());
+    };
+    let values = series["values"].as_array().context("values")?;
+    let read = |pair: &Value| {
+        let time = (pair[0].as_f64().context("a time")? * 1000.0).round() as i64;
+        let sender = pair[1].as_str().context("a value")?.parse()?;
+        anyhow::Ok((time, sender))
+    };
+    values.iter().map(read).collect()
+}
+
+/// Sends both, then `b` alone until it counts; a node dies meanwhile.
+async fn fail_over(
+    cluster: &mut Cluster,
+    senders: &mut Senders,
+    metrics: &[&str],
+    killed: Option<usize>,
+) -> anyhow::Result<()> {
+    for _ in 0..12 {
+        senders.scrape(&["a", "b"], metrics).await?;
+    }
+    for scrapes in 0.. {
+        if let Some(node) = killed.filter(|_| scrapes == 6) {
+            cluster.kill(node)?;
+        }
+        senders.scrape(&["b"], &metrics[..1]).await?;
+        // Elected after 5 s; then it is stored as it comes.
+        let newest = samples(cluster, metrics[0]).await?.last().copied();
+        if newest.is_some_and(|(_, sender)| sender == 2) && scrapes > 12 {
+            return Ok(());
+        }
+        ensure!(scrapes < 60, "the other sender is not elected");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fail_over_leaves_no_gap() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    let metrics = ["scraped", "deleted"];
+    fail_over(&mut cluster, &mut senders, &metrics, None).await?;
+    // What is held comes from before the deletion, so it is deleted, too.
+    let url = format!("{}/api/v1/admin/tsdb/delete_series", senders.urls[0]);
+    let deleted = cluster.client().post_form(&url, &[("match[]", "deleted")]);
+    ensure!(deleted.await?.is_success(), "the deletion failed");
+    let told = wait_until("what was held is stored", RELEASED_MAX, || async {
+        let samples = samples(&cluster, "scraped").await?;
+        let last_of_a = samples.iter().rfind(|(_, sender)| *sender == 1);
+        let last_of_a = last_of_a.context("samples of the first")?.0;
+        let expected = senders.taken.keys().filter(|time| **time > last_of_a);
+        let of_b = samples.iter().filter(|(_, sender)| *sender == 2);
+        ensure!(of_b.map(|(time, _)| time).eq(expected), "{samples:?}");
+        Ok(samples)
+    });
+    let (samples_of, _) = told.await?;
+    let runs = samples_of.chunk_by(|one, next| one.1 == next.1).count();
+    ensure!(runs == 2, "{samples_of:?}");
+    let mut gaps = samples_of.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    ensure!(gaps.all(|gap| gap <= SCRAPE_INTERVAL), "{samples_of:?}");
+    let deleted = samples(&cluster, "deleted").await?;
+    ensure!(deleted.is_empty(), "it came back: {deleted:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_takes_only_what_it_held() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    let killed = 2;
+    fail_over(&mut cluster, &mut senders, &["scraped"], Some(killed)).await?;
+    let told = wait_until("what was held is stored", RELEASED_MAX, || async {
+        let samples = samples(&cluster, "scraped").await?;
+        let last_of_a = samples.iter().rfind(|(_, sender)| *sender == 1);
+        let last_of_a = last_of_a.context("samples of the first")?.0;
+        let kept = |(time, node): &(&i64, &usize)| **time > last_of_a && **node != killed;
+        let expected = senders.taken.iter().filter(kept).map(|(time, _)| time);
+        let of_b = samples.iter().filter(|(_, sender)| *sender == 2);
+        ensure!(of_b.map(|(time, _)| time).eq(expected), "{samples:?}");
+        Ok(samples)
+    });
+    let (samples, _) = told.await?;
+    let lost = senders
+        .taken
+        .values()
+        .filter(|node| **node == killed)
+        .count();
+    ensure!(lost > 1, "the node held nothing");
+    let runs = samples.chunk_by(|one, next| one.1 == next.1).count();
+    ensure!(runs == 2, "{samples:?}");
     Ok(())
 }

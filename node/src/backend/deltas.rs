@@ -1,6 +1,6 @@
 //! The way of deltas: to the node that adds them up, and there to what is stored.
 
-use super::{NodeBackend, unavailable};
+use super::{NodeBackend, Origin, unavailable};
 use crate::{
     clock,
     cluster::delta_lease::Holder,
@@ -175,7 +175,9 @@ impl NodeBackend {
         if !self.cluster.holds_deltas(fencing) {
             return Err(moving(Duration::ZERO));
         }
-        let stored = self.store(&name, &request, true, deadline).await?;
+        let stored = self
+            .store(&name, &request, Origin::Deltas, deadline)
+            .await?;
         let mut refused = Refused {
             series: left.refusals.series + stored.refusals.series,
             deltas: left.refusals.samples + stored.refusals.samples,
@@ -341,7 +343,7 @@ impl LeftOut {
 }
 
 /// Labels were checked by the node that took them from the client, by the tenant's limits.
-fn checked_limits() -> WriteLimits {
+pub(super) fn checked_limits() -> WriteLimits {
     WriteLimits {
         samples_max: usize::MAX,
         label_names_max: usize::MAX,

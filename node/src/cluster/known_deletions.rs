@@ -4,6 +4,7 @@
 //! A deletion that this program cannot read ends what it knows of the tenant. It claims none from there on and stamps none
 //! on writes, so that they stay acceptable to owners that cannot read it either.
 
+use super::Cluster;
 use crate::query::storage::engine_matchers;
 use std::{collections::BTreeMap, sync::Arc};
 use trefoil_model::{DeletionVersion, Signal, TenantId};
@@ -13,6 +14,54 @@ use trefoil_store_metrics::{Deletion, Matcher};
 
 /// By tenant: the newest deletion up to which this program can apply all, and those that are not forgotten.
 pub(crate) type Known = Vec<(TenantId, DeletionVersion, Vec<Deletion>)>;
+
+/// What deletions that came after an item was taken from its client say of it.
+pub(crate) enum Since {
+    /// Stamped with this version, what these do not erase may be stored.
+    Known(DeletionVersion, Vec<Deletion>),
+    /// One is forgotten already, so nobody can tell what it erases.
+    Forgotten,
+}
+
+impl Cluster {
+    /// The deletions of a tenant behind a version that this node knows.
+    pub(crate) fn deletions_since(&self, tenant: TenantId, version: DeletionVersion) -> Since {
+        // The state is as new as what the store knows, or newer: what is forgotten in between is told by it.
+        let newest = self.newest_deletion(tenant);
+        let state = self.metadata.state();
+        let forgotten = state.tenant(tenant).map(|fact| fact.deletions_forgotten);
+        let facts = state.deletions(tenant);
+        since(version, newest, forgotten.unwrap_or_default(), facts)
+    }
+}
+
+fn since<'a>(
+    version: DeletionVersion,
+    newest: DeletionVersion,
+    forgotten: DeletionVersion,
+    facts: impl Iterator<Item = &'a Arc<Fact>>,
+) -> Since {
+    if newest <= version {
+        return Since::Known(version, Vec::new());
+    }
+    if forgotten > version {
+        return Since::Forgotten;
+    }
+    let mut erasing = Vec::new();
+    let behind = |fact: &&Arc<Fact>| fact.version > version && fact.version <= newest;
+    for fact in facts.filter(behind) {
+        // The newest one is known to the store, so all can be read.
+        let Some(matchers) = compile_fact(&fact.selector) else {
+            return Since::Forgotten;
+        };
+        erasing.push(Deletion {
+            version: fact.version,
+            matchers,
+            range: fact.range,
+        });
+    }
+    Since::Known(newest, erasing)
+}
 
 /// The compiled selectors of pending deletions; as many as the metadata plane has. None: it cannot be read.
 #[derive(Default)]
@@ -122,6 +171,25 @@ mod tests {
                 assert_eq!((newest, pending.len()), (DeletionVersion(1), 1));
             }
         }
+    }
+
+    #[test]
+    fn what_erases_an_item_that_waited_is_known_or_forgotten() {
+        let facts = facts(&["a", "b", "{a="]);
+        let since = |version, newest, forgotten| {
+            let [version, newest, forgotten] = [version, newest, forgotten].map(DeletionVersion);
+            match since(version, newest, forgotten, facts.iter()) {
+                Since::Known(stamp, erasing) => {
+                    Some((stamp.0, erasing.iter().map(|one| one.version.0).collect()))
+                }
+                Since::Forgotten => None,
+            }
+        };
+        assert_eq!(since(0, 2, 0), Some((2, vec![1, 2])));
+        assert_eq!(since(1, 2, 1), Some((2, vec![2])));
+        assert_eq!(since(2, 2, 2), Some((2, vec![])));
+        assert_eq!(since(0, 2, 1), None);
+        assert_eq!(since(1, 3, 0), None, "one cannot be read");
     }
 
     #[test]

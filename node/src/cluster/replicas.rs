@@ -2,8 +2,8 @@
 //!
 //! Two Prometheus servers that scrape the same targets send every sample twice, with other times, so both cannot be
 //! kept. Their series have a label that names the pair and one that names the sender. One sender of a pair is
-//! *elected*: what it sends is stored without the sender's label, what the other sends is dropped with success. When
-//! nothing came from the elected one for a while, the next sender that comes is elected.
+//! *elected*: what it sends is stored without the sender's label, what the other sends is held back with success
+//! (`held.rs`). When nothing came from the elected one for a while, the next sender that comes is elected.
 //!
 //! ```text
 //! key    ha//TENANT//PAIR
@@ -14,9 +14,9 @@
 //! the plane nothing that depends on the load.
 //!
 //! Without the plane a node accepts what the elected sender sends until the time at which other nodes may elect another
-//! one: a node that the plane does not hear must not store one sender while the rest of the cluster stores the other. From then
-//! on it is 503, and the sender sends it again. Nothing is recorded nor elected twice at once, and for a second after a
-//! failure the plane is not asked.
+//! one, less the difference of clocks: a node that the plane does not hear must not store one sender while the rest of the
+//! cluster stores the other. From then on it is 503, and the sender sends it again. Nothing is recorded nor elected twice at
+//! once, and for a second after a failure the plane is not asked.
 //!
 //! Source: the tracker of pairs in Mimir, by its documentation.
 
@@ -43,15 +43,17 @@ const FORGOTTEN_AFTER: Millis = 30 * 60 * 1000;
 /// request of a pair waits as long as the metadata plane may take.
 const ELECTION_WAIT_MAX: Duration = Duration::from_secs(2);
 const NO_ANSWER: &str = "the metadata plane does not answer";
+/// How far the cluster's time may differ between two nodes.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
 /// Longest name of a pair or a sender, bytes: each is kept by all nodes.
 const NAME_BYTES_MAX: usize = 256;
 
 /// Who is elected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Elected {
-    replica: String,
+pub(crate) struct Elected {
+    pub(crate) replica: String,
     /// When something came from it, by the cluster's clock.
-    heard: Millis,
+    pub(crate) heard: Millis,
 }
 
 /// What becomes of samples of a sender.
@@ -59,21 +61,22 @@ struct Elected {
 pub(crate) enum Verdict {
     /// They are stored.
     Stored,
-    /// Another sender counts.
-    Dropped,
+    /// Another sender counts: they are held back in case that it falls silent.
+    Held,
     /// They cannot be stored, because of this.
     Refused(String),
 }
 
 /// What to do with samples of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
+pub(crate) enum Decision {
     Accept,
     /// Accept them, and record that they came.
     AcceptAndRecord,
     /// Accept them if that can be recorded first: another node may elect another sender.
     Elect,
-    Drop,
+    /// Another sender counts.
+    Hold,
 }
 
 impl Cluster {
@@ -101,7 +104,7 @@ impl Cluster {
             let decision = decide(present.as_ref(), replica, now, settings);
             match decision {
                 Decision::Accept => return Ok(Verdict::Stored),
-                Decision::Drop => return Ok(Verdict::Dropped),
+                Decision::Hold => return Ok(Verdict::Held),
                 Decision::AcceptAndRecord | Decision::Elect => {}
             }
             let forgotten = match version {
@@ -143,6 +146,11 @@ impl Cluster {
         Err(unavailable(format!(
             "the sender of the pair {pair:?} that counts changes too fast"
         )))
+    }
+
+    /// Who is elected of a pair, as far as this node knows.
+    pub(crate) fn elected(&self, tenant: TenantId, pair: &str) -> Option<Elected> {
+        read(&self.metadata.state(), &key_of(tenant, pair)).0
     }
 }
 
@@ -241,7 +249,15 @@ fn write(
     }
 }
 
-fn decide(
+/// How long the elected sender is accepted without asking, since it was heard. Clocks differ, and another node may elect
+/// another sender when the time-out has passed by its own.
+fn accepted_for(settings: &PairSettings) -> Duration {
+    let (timeout, update) = (settings.failover_timeout, settings.update_interval);
+    timeout - CLOCKS_APART_MAX.min(timeout.saturating_sub(update) / 2)
+}
+
+/// What to do with samples of a sender, by who is elected.
+pub(crate) fn decide(
     present: Option<&Elected>,
     replica: &str,
     now: Millis,
@@ -253,8 +269,8 @@ fn decide(
     let silent = Duration::from_millis(now.saturating_sub(present.heard).max(0) as u64);
     match present.replica == replica {
         true if silent < settings.update_interval => Decision::Accept,
-        true if silent < settings.failover_timeout => Decision::AcceptAndRecord,
-        false if silent < settings.failover_timeout => Decision::Drop,
+        true if silent < accepted_for(settings) => Decision::AcceptAndRecord,
+        false if silent < settings.failover_timeout => Decision::Hold,
         _ => Decision::Elect,
     }
 }
@@ -301,14 +317,14 @@ mod tests {
         check("a", 1_000_000, Decision::Accept);
         check("a", 1_014_999, Decision::Accept);
         check("a", 1_015_000, Decision::AcceptAndRecord);
-        check("a", 1_029_999, Decision::AcceptAndRecord);
-        // From here on another node may have elected the other one.
-        check("a", 1_030_000, Decision::Elect);
+        check("a", 1_028_999, Decision::AcceptAndRecord);
+        // From here on another node, whose clock is ahead, may have elected the other one.
+        check("a", 1_029_000, Decision::Elect);
         check("a", 9_000_000, Decision::Elect);
         // The cluster's clock may have gone back.
         check("a", 900_000, Decision::Accept);
-        check("b", 900_000, Decision::Drop);
-        check("b", 1_029_999, Decision::Drop);
+        check("b", 900_000, Decision::Hold);
+        check("b", 1_029_999, Decision::Hold);
         check("b", 1_030_000, Decision::Elect);
     }
 

@@ -20,7 +20,13 @@ pub(crate) struct PairSettings {
     /// When nothing was heard of the elected sender for so long, another one takes its place; longer than the
     /// update interval and the distance of the senders' requests together, or senders that are well take turns.
     pub(crate) failover_timeout: Duration,
+    /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
+    /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change.
+    pub(crate) held_bytes_max: usize,
 }
+
+/// Some 30 million samples, as senders repeat their labels: those of 45 s of 600,000 samples/s.
+const HELD_BYTES_MAX: usize = 256 << 20;
 
 impl Default for PairSettings {
     fn default() -> Self {
@@ -31,6 +37,7 @@ impl Default for PairSettings {
             clusters_max: 100,
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
+            held_bytes_max: HELD_BYTES_MAX,
         }
     }
 }
@@ -53,6 +60,7 @@ impl LimitsSection {
                 self.ha_tracker_failover_timeout_seconds,
                 usual.failover_timeout,
             ),
+            held_bytes_max: self.ha_held_bytes_max.unwrap_or(usual.held_bytes_max),
         }
     }
 }

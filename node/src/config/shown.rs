@@ -68,6 +68,7 @@ impl Settings {
         yaml.seconds("  ha_tracker_update_timeout_seconds", pairs.update_interval);
         let failover = pairs.failover_timeout;
         yaml.seconds("  ha_tracker_failover_timeout_seconds", failover);
+        yaml.number("  ha_held_bytes_max", pairs.held_bytes_max as u64);
     }
 
     fn add_otlp(&self, yaml: &mut Yaml) {

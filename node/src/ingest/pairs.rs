@@ -1,4 +1,4 @@
-//! Leaving out what the sender that does not count has sent, and the label that tells senders apart.
+//! Telling what the sender that does not count has sent, and leaving out the label that tells senders apart.
 
 use crate::{cluster::replicas::Verdict, config::PairSettings};
 use std::collections::BTreeSet;
@@ -23,8 +23,8 @@ pub(crate) struct Filter<'a> {
 pub(crate) enum Kept<'b> {
     /// It is stored under these labels.
     Stored(&'b [u8]),
-    /// Another sender of its pair counts.
-    Dropped,
+    /// Another sender of its pair counts; [`Filter::held`] says of what.
+    Held,
     /// It cannot be stored, because of this.
     Refused(String),
 }
@@ -70,21 +70,52 @@ impl<'a> Filter<'a> {
 
     /// What becomes of a series. `memory` may hold the labels under which it is stored.
     pub(crate) fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
-        let Some((pair, replica)) = sender_of(canonical, self.settings) else {
+        let Some(sender) = sender_of(canonical, self.settings) else {
             return Kept::Stored(canonical);
         };
-        let mut verdicts = self.verdicts.iter();
-        let is_sender = |(p, r): &Sender| p.as_bytes() == pair && r.as_bytes() == replica;
-        match verdicts.find(|(sender, _)| is_sender(sender)) {
-            Some((_, Verdict::Stored)) => {}
-            Some((_, Verdict::Dropped)) => return Kept::Dropped,
-            Some((_, Verdict::Refused(reason))) => return Kept::Refused(reason.clone()),
-            None => {
-                return Kept::Refused(format!(
-                    "the series of the request come from more than {SENDERS_MAX} senders of pairs"
-                ));
+        match self.place_of(sender).map(|place| &self.verdicts[place].1) {
+            Some(Verdict::Stored) => {
+                self.stored_labels(canonical, memory);
+                Kept::Stored(memory)
             }
+            Some(Verdict::Held) => Kept::Held,
+            Some(Verdict::Refused(reason)) => Kept::Refused(reason.clone()),
+            None => Kept::Refused(format!(
+                "the series of the request come from more than {SENDERS_MAX} senders of pairs"
+            )),
         }
+    }
+
+    /// Whether anything of the request is held back.
+    pub(crate) fn holds(&self) -> bool {
+        let mut verdicts = self.verdicts.iter();
+        verdicts.any(|(_, verdict)| *verdict == Verdict::Held)
+    }
+
+    /// The place of the verdict by which a series is held back, if it is; `labels` are then those under which it may be
+    /// stored later.
+    pub(crate) fn held(&self, canonical: &[u8], labels: &mut Vec<u8>) -> Option<usize> {
+        let place = self.place_of(sender_of(canonical, self.settings)?)?;
+        if self.verdicts[place].1 != Verdict::Held {
+            return None;
+        }
+        self.stored_labels(canonical, labels);
+        Some(place)
+    }
+
+    /// The sender of the verdict at a place.
+    pub(crate) fn sender(&self, place: usize) -> &Sender {
+        &self.verdicts[place].0
+    }
+
+    fn place_of(&self, (pair, replica): LabelRef<'_>) -> Option<usize> {
+        let is_sender =
+            |((p, r), _): &(Sender, Verdict)| (p.as_bytes(), r.as_bytes()) == (pair, replica);
+        self.verdicts.iter().position(is_sender)
+    }
+
+    /// Writes the labels without that of the sender.
+    fn stored_labels(&self, canonical: &[u8], memory: &mut Vec<u8>) {
         memory.clear();
         let label = self.settings.replica_label.as_bytes();
         for (name, value) in labels_of(canonical).filter(|(name, _)| *name != label) {
@@ -93,7 +124,6 @@ impl<'a> Filter<'a> {
                 memory.extend_from_slice(text);
             }
         }
-        Kept::Stored(memory)
     }
 }
 
@@ -140,7 +170,7 @@ mod tests {
         let mut memory = Vec::new();
         match Filter::new(&settings, &verdicts).keep(labels.canonical(), &mut memory) {
             Kept::Stored(kept) => Ok(Labels::from_canonical(kept).ok()),
-            Kept::Dropped => Ok(None),
+            Kept::Held => Ok(None),
             Kept::Refused(reason) => Err(reason),
         }
     }
@@ -154,9 +184,20 @@ mod tests {
             ("job", "x"),
         ];
         let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "c"), ("job", "x")]);
-        let verdicts = [("d", "a", Verdict::Dropped), ("c", "a", Verdict::Stored)];
-        assert_eq!(kept(&series, &verdicts), Ok(Some(stored)));
-        assert_eq!(kept(&series, &[("c", "a", Verdict::Dropped)]), Ok(None));
+        let verdicts = [("d", "a", Verdict::Held), ("c", "a", Verdict::Stored)];
+        assert_eq!(kept(&series, &verdicts), Ok(Some(stored.clone())));
+        assert_eq!(kept(&series, &[("c", "a", Verdict::Held)]), Ok(None));
+        let (settings, labels) = (PairSettings::default(), Labels::from_pairs(series));
+        let sender = |pair: &str| (pair.to_owned(), "a".to_owned());
+        let verdicts = [(sender("d"), Verdict::Stored), (sender("c"), Verdict::Held)];
+        let (filter, mut memory) = (Filter::new(&settings, &verdicts), Vec::new());
+        assert!(filter.holds());
+        assert_eq!(filter.held(labels.canonical(), &mut memory), Some(1));
+        assert_eq!(memory, stored.canonical());
+        assert_eq!(filter.held(stored.canonical(), &mut memory), None);
+        let filter = Filter::new(&settings, &verdicts[..1]);
+        assert!(!filter.holds());
+        assert_eq!(filter.held(labels.canonical(), &mut memory), None);
     }
 
     #[test]

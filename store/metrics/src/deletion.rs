@@ -21,8 +21,9 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// Whether the deletion selects a series.
-    pub(crate) fn selects(&self, canonical: &[u8]) -> bool {
+    /// Whether the deletion selects the series with these canonical labels.
+    #[must_use]
+    pub fn selects(&self, canonical: &[u8]) -> bool {
         selects(&self.matchers, canonical)
     }
 }

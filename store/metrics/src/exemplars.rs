@@ -257,12 +257,17 @@ pub(crate) struct WantedExemplars<'w> {
 
 /// An exemplar in a body.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct FoundExemplar {
-    pub(crate) shard: ShardId,
-    pub(crate) series: Vec<u8>,
-    pub(crate) labels: Vec<u8>,
-    pub(crate) time: Millis,
-    pub(crate) value: f64,
+pub struct FoundExemplar {
+    /// The shard that the coordinator gave its series.
+    pub shard: ShardId,
+    /// Canonical labels of its series, checked.
+    pub series: Vec<u8>,
+    /// Its own canonical labels, checked.
+    pub labels: Vec<u8>,
+    /// Milliseconds.
+    pub time: Millis,
+    /// What was observed.
+    pub value: f64,
 }
 
 /// Appends an entry.

@@ -46,7 +46,7 @@ pub use engine::{
     MetricsEngine, MetricsOptions, MetricsStatistics,
 };
 pub use error::MetricsError;
-pub use exemplars::Exemplar;
+pub use exemplars::{Exemplar, FoundExemplar};
 pub use known::{KnownSeries, metric_of};
 pub use matcher::Matcher;
 pub use rows::{LABEL_BYTES_PER_SERIES_MAX, LABELS_PER_SERIES_MAX};

@@ -243,10 +243,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// [`MetricsError::MalformedBody`].
-    pub(crate) fn exemplars(
-        &self,
-        accepted: &ShardSet,
-    ) -> Result<Vec<FoundExemplar>, MetricsError> {
+    pub fn exemplars(&self, accepted: &ShardSet) -> Result<Vec<FoundExemplar>, MetricsError> {
         if self.exemplars.is_empty() {
             return Ok(Vec::new());
         }
