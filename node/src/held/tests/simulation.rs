@@ -137,7 +137,7 @@ impl World {
             in_flight: Vec::new(),
             stored: BTreeMap::new(),
             store_away: (from, from + length),
-            may_lose: seed % 4 == 0,
+            may_lose: seed.is_multiple_of(4),
             has_lost: false,
             released: 0,
         }
