@@ -62,8 +62,9 @@ pub(crate) struct Request<T> {
 /// What is held for how long, and how much.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// How often it is recorded that the sender that counts was heard.
-    pub(crate) update_interval: Duration,
+    /// What the sender that counted has sent is older than this before the election of another one; what the other one has sent
+    /// directly since is younger.
+    pub(crate) apart: Duration,
     /// How long the sender that counts may be silent.
     pub(crate) failover_timeout: Duration,
     /// How long a request of the sender that counted may be on its way when another one was elected.
@@ -123,14 +124,6 @@ struct Change<T> {
 enum Step {
     Compare,
     Store,
-}
-
-impl Rules {
-    /// What the sender that counted has sent was all older than this before the election, or that would have been recorded later. What
-    /// came directly since the election is younger, from a sender that sends within that time: half of the time between the two.
-    fn apart(&self) -> Millis {
-        millis(self.failover_timeout.saturating_sub(self.update_interval)) / 2
-    }
 }
 
 impl<T> Request<T> {
@@ -205,7 +198,7 @@ impl<T: Clone> Held<T> {
                         step: Step::Compare,
                         is_busy: false,
                         not_before: since + millis(self.rules.settle),
-                        others_until: since - self.rules.apart(),
+                        others_until: since - millis(self.rules.apart),
                         requests: VecDeque::new(),
                     });
                     continue;

@@ -54,7 +54,7 @@ type Charged = HashMap<JobKey, u64>;
 
 pub(super) fn rules(settings: &Settings) -> Rules {
     Rules {
-        update_interval: settings.pairs.update_interval,
+        apart: settings.pairs.apart(),
         failover_timeout: settings.pairs.failover_timeout,
         settle: settings.write_timeout + SETTLE_MARGIN,
         bytes_max: settings.pairs.held_bytes_max,

@@ -13,10 +13,10 @@
 //! as it was read. Hearing from it is recorded at most once per interval and pair, behind the answer, so elections cost
 //! the plane nothing that depends on the load.
 //!
-//! Without the plane a node accepts what the elected sender sends until the time at which other nodes may elect another
-//! one, less the difference of clocks: a node that the plane does not hear must not store one sender while the rest of the
-//! cluster stores the other. From then on it is 503, and the sender sends it again. Nothing is recorded nor elected twice at
-//! once, and for a second after a failure the plane is not asked.
+//! Without the plane a node accepts what the elected sender sends until half of the time between the interval and the
+//! time at which other nodes may elect another one: a node that the plane does not hear must not store one sender while the
+//! rest of the cluster stores the other, and what both sent is told apart by that time. From then on it is 503, and the sender
+//! sends it again. Nothing is recorded nor elected twice at once, and for a second after a failure the plane is not asked.
 //!
 //! Source: the tracker of pairs in Mimir, by its documentation.
 
@@ -249,11 +249,10 @@ fn write(
     }
 }
 
-/// How long the elected sender is accepted without asking, since it was heard. Clocks differ, and another node may elect
-/// another sender when the time-out has passed by its own.
+/// How long the elected sender is accepted though that is not recorded, since it was heard. Clocks differ.
 fn accepted_for(settings: &PairSettings) -> Duration {
-    let (timeout, update) = (settings.failover_timeout, settings.update_interval);
-    timeout - CLOCKS_APART_MAX.min(timeout.saturating_sub(update) / 2)
+    let apart = settings.apart();
+    settings.failover_timeout - apart - CLOCKS_APART_MAX.min(apart / 2)
 }
 
 /// What to do with samples of a sender, by who is elected.
@@ -317,9 +316,10 @@ mod tests {
         check("a", 1_000_000, Decision::Accept);
         check("a", 1_014_999, Decision::Accept);
         check("a", 1_015_000, Decision::AcceptAndRecord);
-        check("a", 1_028_999, Decision::AcceptAndRecord);
-        // From here on another node, whose clock is ahead, may have elected the other one.
-        check("a", 1_029_000, Decision::Elect);
+        check("a", 1_021_499, Decision::AcceptAndRecord);
+        // From here on nothing that is not recorded may be accepted: another node may elect the other one.
+        check("a", 1_021_500, Decision::Elect);
+        check("a", 1_030_000, Decision::Elect);
         check("a", 9_000_000, Decision::Elect);
         // The cluster's clock may have gone back.
         check("a", 900_000, Decision::Accept);

@@ -42,6 +42,14 @@ impl Default for PairSettings {
     }
 }
 
+impl PairSettings {
+    /// Half of the time between update interval and time-out. A sender is not accepted any more, unless that is recorded, for so long
+    /// before another one can be elected; so what was accepted of it is told from what the other one sends then.
+    pub(crate) fn apart(&self) -> Duration {
+        self.failover_timeout.saturating_sub(self.update_interval) / 2
+    }
+}
+
 impl LimitsSection {
     /// What the section says of them.
     pub(super) fn pairs(&self) -> PairSettings {

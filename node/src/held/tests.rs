@@ -26,7 +26,7 @@ fn request(arrived: Millis, bytes: usize) -> Request<Millis> {
 
 fn held(bytes_max: usize) -> Held<Millis> {
     Held::new(Rules {
-        update_interval: Duration::from_secs(15),
+        apart: Duration::from_millis(7500),
         failover_timeout: Duration::from_secs(30),
         settle: Duration::from_secs(11),
         bytes_max,

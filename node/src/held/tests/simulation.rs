@@ -40,6 +40,8 @@ struct Node {
     /// Elections that it has heard of.
     heard: usize,
     away_until: Millis,
+    /// Until when it does not reach the metadata plane.
+    cut_until: Millis,
     comparing: Vec<(Millis, JobKey, Vec<Request<Batch>>, Millis)>,
     storing: Option<(Millis, JobKey, Request<Batch>)>,
 }
@@ -82,7 +84,7 @@ struct World {
 impl Node {
     fn new(settings: &PairSettings, random: &mut StdRng) -> Self {
         let rules = Rules {
-            update_interval: settings.update_interval,
+            apart: settings.apart(),
             failover_timeout: settings.failover_timeout,
             settle: Duration::from_millis(WRITE_TIMEOUT as u64 + 1000),
             bytes_max: 1 << 20,
@@ -93,6 +95,7 @@ impl Node {
             lag: random.random_range(0..2_000),
             heard: 0,
             away_until: 0,
+            cut_until: 0,
             comparing: Vec::new(),
             storing: None,
         }
@@ -233,7 +236,11 @@ impl World {
                 self.hold(node, source, batch);
                 return Some(self.now);
             }
-            let is_newest = known == self.elections.len();
+            let is_cut = self.now < self.nodes[node].cut_until;
+            if is_cut && decision == Decision::Elect {
+                return None;
+            }
+            let is_newest = !is_cut && known == self.elections.len();
             if is_newest && decision != Decision::Accept {
                 let replica = NAMES[source].to_owned();
                 let heard = by_clock;
@@ -273,7 +280,7 @@ impl World {
             return;
         }
         while let Some((written, _)) = self.elections.get(own.heard) {
-            if *written + own.lag > now {
+            if *written + own.lag > now || now < own.cut_until {
                 break;
             }
             own.heard += 1;
@@ -323,6 +330,15 @@ impl World {
 
     /// Pauses or restarts a node now and then.
     fn disturb(&mut self, node: usize) {
+        let is_cut = self.now < self.nodes[node].cut_until;
+        if !is_cut && self.random.random_bool(STEP as f64 / 200_000.0) {
+            self.has_lost |= self.may_lose;
+            let length = match self.may_lose {
+                true => self.random.random_range(4_000..40_000),
+                false => self.random.random_range(500..4_000),
+            };
+            self.nodes[node].cut_until = self.now + length;
+        }
         if self.now < self.nodes[node].away_until
             || !self.random.random_bool(STEP as f64 / 150_000.0)
         {
