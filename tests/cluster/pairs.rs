@@ -13,7 +13,8 @@ const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
 /// The same, and requests of clients end within 2 s, so that a change has settled 3 s after it.
 const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
-                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n";
+                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n  \
+                           ha_held_bytes_max: 268435456\n";
 
 /// How long what was held may take into the store behind an election: it has settled after 3 s and is stored after 10 s
 /// more; the rest is for a slow machine.

@@ -25,9 +25,6 @@ pub(crate) struct PairSettings {
     pub(crate) held_bytes_max: usize,
 }
 
-/// Some 30 million samples, as senders repeat their labels: those of 45 s of 600,000 samples/s.
-const HELD_BYTES_MAX: usize = 256 << 20;
-
 impl Default for PairSettings {
     fn default() -> Self {
         Self {
@@ -37,7 +34,7 @@ impl Default for PairSettings {
             clusters_max: 100,
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
-            held_bytes_max: HELD_BYTES_MAX,
+            held_bytes_max: 0,
         }
     }
 }

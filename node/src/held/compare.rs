@@ -45,13 +45,16 @@ impl Comparison {
 
     /// Takes what is stored of a series, if it is one of these. Times ascend.
     ///
-    /// What is held is the sender's own, too, when it is stored: it had not heard an answer, and sent it again.
+    /// What is held is the sender's own, too, when it is stored since it counts: it had not heard an answer, and sent it again.
     pub(crate) fn found(&mut self, series: SeriesHash, stored: &[Millis]) {
         let Some(series) = self.series.get_mut(&series) else {
             return;
         };
         let newest = series.own.iter().fold(self.others_until, |a, b| a.max(*b));
-        let is_other = |time: &&Millis| **time <= newest && !series.own.contains(time);
+        let until = self.others_until;
+        // Until then the sender did not count. Both senders may have samples of equal times: rules are evaluated at the same ones.
+        let is_other =
+            |time: &&Millis| **time <= until || (**time <= newest && !series.own.contains(time));
         let other = stored.iter().rev().find(is_other).copied();
         series.other = series.other.max(other);
     }
@@ -88,7 +91,9 @@ mod tests {
         assert_eq!(left(&[10, 20, 30], &[13, 40, 50]), [20, 30]);
         // Its own, sent again because it heard no answer.
         assert_eq!(left(&[10, 20, 30], &[13, 30, 40]), [20, 30]);
-        assert_eq!(left(&[10, 20], &[13, 20]), [20]);
+        // Both have samples of the same times.
+        assert_eq!(left(&[10, 20, 30], &[10, 20]), [30]);
+        assert!(left(&[10, 20], &[13, 20]).is_empty());
         assert_eq!(left(&[30, 10, 20], &[13]), [30, 20]);
         // Other nodes hold what is newer, and the other sender has sent more than that.
         assert!(left(&[10], &[3, 23]).is_empty());
