@@ -65,6 +65,7 @@ use waits::Waits;
 
 pub(crate) use damage::damaged_block;
 pub(crate) use recovery::{Parts, StorePolicy};
+pub(crate) use snapshots::Pinned;
 
 /// The key of the digests that nodes compare. Part of the protocol: all nodes use the same.
 const DIGEST_KEY: u64 = 0x7472_6566_6f69_6c31;

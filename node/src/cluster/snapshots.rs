@@ -15,7 +15,9 @@ use super::{
     admin::{is_present, refused, shard_ranges},
 };
 use crate::{
-    clock, formats,
+    clock,
+    data_plane::Pinned,
+    formats,
     query::{
         question,
         source::{listed, owned_by},
@@ -33,6 +35,7 @@ use tonic::Status;
 use trefoil_api::{ApiError, Snapshot};
 use trefoil_model::{NodeId, ShardId, ShardSet, TimeRange};
 use trefoil_raft::State;
+use trefoil_store_blocks::PinnedVersion;
 
 /// The kind of a [`Step`] among the calls of the `Queries` service.
 pub(super) const KIND_SNAPSHOT: u32 = 11;
@@ -40,6 +43,8 @@ pub(super) const KIND_SNAPSHOT: u32 = 11;
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long of that it may take to prove that it is complete.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it proves and pins at most, as long as damage is found in between.
+const PIN_TRIES: u32 = 3;
 /// How long a node may take to rename or to remove a folder.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a part waits for being kept. Far longer than the slowest other part takes.
@@ -107,6 +112,17 @@ impl Parts {
             lost.difference(&part.shards.difference(&part.lost))
         })
     }
+}
+
+/// Blocks, and what they prove.
+struct Proven {
+    /// What is decided, from before the blocks.
+    facts: Arc<State>,
+    pin: PinnedVersion,
+    /// The shards of which all that was acknowledged is in the blocks.
+    shards: ShardSet,
+    /// Of those, what lost data for good before.
+    lost: ShardSet,
 }
 
 impl Cluster {
@@ -308,39 +324,31 @@ impl Cluster {
         let until = Instant::now() + PREPARE_TIMEOUT;
         let followed = self.has_followed(index).await;
         followed.map_err(|error| Status::unavailable(error.to_string()))?;
-        // Before the blocks are pinned: what is forgotten by now has left them.
-        let before = self.metadata.state();
-        let (complete, lost) = self.provable(skips_head).await?;
-        let mut about = About {
+        let Proven {
+            facts,
+            pin,
+            shards,
+            lost,
+        } = self.pin_proven(skips_head, until).await?;
+        let about = About {
             name,
             taken_at,
             cluster: (self.identity.cluster()).map_or_else(String::new, |c| c.to_string()),
             node: self.identity.node.to_string(),
             node_name: self.settings.node_name.clone(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            shards_all: before.placement().shards.len() as u16,
+            shards_all: facts.placement().shards.len() as u16,
             skips_head,
-            shards: Vec::new(),
-            lost: Vec::new(),
+            shards: shard_ranges(&shards),
+            lost: shard_ranges(&lost),
             blocks: 0,
-            tenants: About::tenants_of(&before),
+            tenants: About::tenants_of(&facts),
         };
         self.expire(about.name.clone());
-        let (plane, node, metadata) = (
-            self.plane.clone(),
-            self.identity.node,
-            self.metadata.clone(),
-        );
-        let left = move || until.saturating_duration_since(Instant::now());
+        let (plane, node) = (self.plane.clone(), self.identity.node);
         let prepared = blocking(move || {
-            let (pin, stored) = plane.pin_for_snapshot(!skips_head, left())?;
-            let same = unchanged(&before, &metadata.state());
-            let shards = complete.intersection(&stored).intersection(&same);
-            let lost = lost.intersection(&shards);
-            about.shards = shard_ranges(&shards);
-            about.lost = shard_ranges(&lost);
             let name = about.name.clone();
-            let linked = plane.prepare_snapshot(&pin, about, node, left())?;
+            let linked = plane.prepare_snapshot(&pin, about, node, left(until))?;
             tracing::info!(
                 name,
                 blocks = linked.blocks,
@@ -351,6 +359,36 @@ impl Cluster {
             Ok(Prepared { shards, lost })
         });
         prepared.await
+    }
+
+    /// Proves what is complete, and pins blocks that have it. All of it again where damage was found meanwhile: what was
+    /// repaired since may be in the head alone. The last try goes without the shards that were hit.
+    async fn pin_proven(&self, skips_head: bool, until: Instant) -> Result<Proven, Status> {
+        let mut tries = PIN_TRIES;
+        loop {
+            tries -= 1;
+            let generation = self.plane.damage_generation();
+            // Before the blocks are pinned: what is forgotten by now has left them.
+            let facts = self.metadata.state();
+            let (complete, lost) = self.provable(skips_head, left(until)).await?;
+            let plane = self.plane.clone();
+            let pinned =
+                blocking(move || plane.pin_for_snapshot(!skips_head, generation, left(until)));
+            let Pinned { pin, shards, hit } = pinned.await?;
+            if tries > 0 && !complete.intersection(&hit).is_empty() {
+                tracing::warn!(shards = listed(&hit), "damage was found during a snapshot");
+                continue;
+            }
+            let same = unchanged(&facts, &self.metadata.state());
+            let shards = complete.intersection(&shards).intersection(&same);
+            let lost = lost.intersection(&shards);
+            return Ok(Proven {
+                facts,
+                pin,
+                shards,
+                lost,
+            });
+        }
     }
 
     /// Removes a part that nobody keeps; also one that is only finished when its coordinator has gone away.
@@ -370,7 +408,11 @@ impl Cluster {
 
     /// The shards of which this node has everything that was acknowledged by now, and those of them that lost data for good.
     /// Without the head nothing is proved: those that it serves.
-    async fn provable(&self, skips_head: bool) -> Result<(ShardSet, ShardSet), Status> {
+    async fn provable(
+        &self,
+        skips_head: bool,
+        patience: Duration,
+    ) -> Result<(ShardSet, ShardSet), Status> {
         if skips_head {
             return Ok((self.plane.status().serving, ShardSet::new()));
         }
@@ -378,10 +420,17 @@ impl Cluster {
         if own.is_empty() {
             return Ok((own.clone(), own));
         }
-        let ready = self.plane.query(own, ALL_TIME, BARRIER_TIMEOUT).await;
+        let ready = self
+            .plane
+            .query(own, ALL_TIME, BARRIER_TIMEOUT.min(patience))
+            .await;
         let ready = ready.ok_or_else(|| Status::unavailable("it stops"))?;
         Ok((ready.complete.clone(), ready.gaps.clone()))
     }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 /// The shards whose rows are the same: a replica that was dropped and filled again meanwhile has other ones.

@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::atomic::{AtomicU64, Ordering},
 };
+use trefoil_model::{ShardId, ShardSet};
 use trefoil_shard::Event;
 use trefoil_store_blocks::{BlockId, BlocksError, DamagedBlock, ManifestEdit};
 use trefoil_store_metrics::MetricsError;
@@ -27,9 +28,45 @@ pub(super) struct Damages {
     /// Bounded by the blocks of the manifest.
     leaving: Mutex<BTreeMap<BlockId, Leaving>>,
     repaired: AtomicU64,
+    found: Mutex<Found>,
+}
+
+/// Which damage was found when, in an order.
+#[derive(Default)]
+struct Found {
+    generation: u64,
+    /// The generation at which a shard was last hit. Bounded by the shards.
+    last: BTreeMap<ShardId, u64>,
+}
+
+impl Found {
+    fn add(&mut self, shards: &ShardSet) {
+        self.generation += 1;
+        let generation = self.generation;
+        self.last
+            .extend(shards.iter().map(|shard| (shard, generation)));
+    }
+
+    fn since(&self, generation: u64) -> ShardSet {
+        let last = self.last.iter();
+        let later = last.filter(|(_, found)| **found > generation);
+        later.map(|(shard, _)| *shard).collect()
+    }
 }
 
 impl Damages {
+    /// Counts the damages found since the start.
+    pub(super) fn generation(&self) -> u64 {
+        self.found.lock().generation
+    }
+
+    /// The shards that damage hit after a generation. A block leaves the views only after its damage is counted, and who asks
+    /// the core after that hears of the loss; so blocks that are pinned have whatever was here at a proof that began after the
+    /// generation, but for these shards, repaired or not.
+    pub(super) fn since(&self, generation: u64) -> ShardSet {
+        self.found.lock().since(generation)
+    }
+
     /// Blocks whose content is here again since the start.
     pub(super) fn repaired(&self) -> u64 {
         self.repaired.load(Ordering::Relaxed)
@@ -66,7 +103,12 @@ impl DataPlane {
         }
         let (shards, range) = (visible.shards, visible.meta.window);
         tracing::error!(%block, piece, shards = shards.len(), "a block is damaged");
-        self.feed(Event::Damaged { shards, range });
+        self.feed(Event::Damaged {
+            shards: shards.clone(),
+            range,
+        });
+        // Behind the core: a proof that began after this count knows of the loss. Before the mark can be set.
+        self.damages.found.lock().add(&shards);
         let end = self.applier.appended();
         if let Some(leaving) = self.damages.leaving.lock().get_mut(&block) {
             leaving.recorded_to = Some(end);

@@ -7,26 +7,48 @@ use std::{io, time::Duration};
 use trefoil_model::{NodeId, ShardSet};
 use trefoil_store_blocks::{LinkedBlocks, PinnedVersion};
 
+/// Blocks for a snapshot.
+pub(crate) struct Pinned {
+    pub(crate) pin: PinnedVersion,
+    /// The shards of which all that was applied before is in them.
+    pub(crate) shards: ShardSet,
+    /// Others, that damage hit since the generation: what was fetched again meanwhile may be in the head alone.
+    pub(crate) hit: ShardSet,
+}
+
 impl DataPlane {
-    /// The blocks as they are now, and the shards of which all that was applied before is in them: with `with_head` the head
-    /// becomes blocks first. Waits for a disk.
+    /// What [`Self::pin_for_snapshot`] is told: taken before the proof of what is complete.
+    pub(crate) fn damage_generation(&self) -> u64 {
+        self.damages.generation()
+    }
+
+    /// The blocks as they are now; with `with_head` the head becomes blocks first. `generation`: from before the proof of what
+    /// is complete. Waits for a disk.
     ///
     /// # Errors
     /// When the flush does not end in time, or the disk refuses.
     pub(crate) fn pin_for_snapshot(
         &self,
         with_head: bool,
+        generation: u64,
         patience: Duration,
-    ) -> anyhow::Result<(PinnedVersion, ShardSet)> {
+    ) -> anyhow::Result<Pinned> {
         if with_head {
             self.flush_within(patience)?;
         }
+        // A block that cannot be read and is repaired already would only make the part unreadable.
+        self.settle_damages();
         let pin = self.manifest.pin();
         let lost = pin
             .damaged()
             .fold(ShardSet::new(), |all, block| all.union(&block.shards));
         let serving = self.core.lock().replication.status().serving;
-        Ok((pin, serving.difference(&lost)))
+        let hit = self.damages.since(generation);
+        Ok(Pinned {
+            pin,
+            shards: serving.difference(&lost).difference(&hit),
+            hit,
+        })
     }
 
     /// Makes the folder of a snapshot under its temporary name.

@@ -762,3 +762,34 @@ async fn a_large_request_is_cut_into_rounds() {
     assert_eq!(found, samples[10..]);
     run.kill(&machine);
 }
+
+/// What a repair has fetched again is in no block: a proof from before the damage says nothing of what is pinned then.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_is_repaired_before_the_pin_is_not_in_a_snapshot() {
+    let mut machine = Machine::new();
+    let mut run = machine.start();
+    assert_eq!(run.write(0, 1_000, 1.0).await, WriteOutcome::Held);
+    let before = run.plane.damage_generation();
+    let pin = |plane: &DataPlane, generation| {
+        let pinned = plane.pin_for_snapshot(true, generation, DEADLINE);
+        pinned.expect("a disk")
+    };
+    let pinned = pin(&run.plane, before);
+    assert_eq!((pinned.shards, pinned.hit), (everything(), ShardSet::new()));
+    let block = damage_the_block(&machine, &run);
+    run.plane.damaged(block, "a test");
+    let repaired = |plane: &DataPlane| {
+        plane.settle_damages();
+        plane.blocks_repaired() == 1 && plane.status().serving == everything()
+    };
+    run.until(&mut machine, "the damage is repaired", repaired)
+        .await;
+
+    let pinned = pin(&run.plane, before);
+    assert_eq!(pinned.pin.damaged().count(), 0, "its mark is gone");
+    assert_eq!(pinned.hit, [ShardId(0)].into_iter().collect());
+    assert_eq!(pinned.shards, everything().difference(&pinned.hit));
+    let again = pin(&run.plane, run.plane.damage_generation());
+    assert_eq!((again.shards, again.hit), (everything(), ShardSet::new()));
+    run.kill(&machine);
+}
