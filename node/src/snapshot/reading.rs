@@ -151,14 +151,17 @@ impl Parts {
         matchers: &[EngineMatcher],
         each: &mut dyn FnMut(RawSeries) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let shards = self.about().shards_all;
-        let (mut first, mut at_once) = (0, 1);
-        while first < shards {
-            let behind = first.saturating_add(at_once).min(shards);
-            let group = (first..behind).map(ShardId).collect();
-            let series = self.walk_shards(tenant, matchers, &group, each)?;
-            at_once = next_group(behind - first, series);
-            first = behind;
+        // Shards that are nowhere would say that there is little to read.
+        let parts = self.parts.iter();
+        let here = parts.fold(ShardSet::new(), |all, part| all.union(&part.assigned));
+        let here: Vec<ShardId> = here.iter().collect();
+        let (mut left, mut at_once) = (&here[..], 1);
+        while !left.is_empty() {
+            let (group, behind) = left.split_at(at_once.min(left.len()));
+            let shards = group.iter().copied().collect();
+            let series = self.walk_shards(tenant, matchers, &shards, each)?;
+            at_once = next_group(group.len(), series);
+            left = behind;
         }
         Ok(())
     }
@@ -192,12 +195,10 @@ impl Parts {
     }
 }
 
-/// How many shards to read at once after so many that had so many series.
-fn next_group(shards: u16, series: usize) -> u16 {
-    let each = series.div_ceil(usize::from(shards.max(1))).max(1);
-    u16::try_from(SERIES_AT_ONCE / each)
-        .unwrap_or(u16::MAX)
-        .max(1)
+/// How many shards to read at once after so many that had so many series: at most twice as many, for the next ones may have more.
+fn next_group(shards: usize, series: usize) -> usize {
+    let each = series.div_ceil(shards.max(1)).max(1);
+    (SERIES_AT_ONCE / each).clamp(1, 2 * shards.max(1))
 }
 
 fn fits(selector: &[Matcher], labels: &Labels) -> bool {
