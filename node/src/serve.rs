@@ -84,8 +84,7 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
     let mut stop_signal = StopSignal::listen()?;
     let directory = DataDir::open(&settings.data_dir)?;
-    let unfinished = snapshot::folder::clean(directory.path())
-        .context("remove what is left of unfinished snapshots")?;
+    let unfinished = snapshot::folder::clean(directory.path());
     if unfinished > 0 {
         tracing::warn!(unfinished, "removed what was left of snapshots");
     }

@@ -1,6 +1,6 @@
 //! The folders of snapshots in a node's data directory: made, given their names, and removed when they have come to nothing.
 
-use super::about::About;
+use super::{about::About, is_name};
 use anyhow::Context;
 use std::{
     fs::{self, File},
@@ -92,24 +92,34 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what a crash has left of snapshots that were being made; says how many.
-///
-/// # Errors
-/// When the disk refuses.
-pub(crate) fn clean(directory: &Path) -> io::Result<usize> {
-    let entries = match fs::read_dir(directory.join(FOLDER)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
-        entries => entries?,
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(PART) {
-            remove(&entry.path())?;
-            removed += 1;
+/// Removes what a crash has left of snapshots that were being made; says how many. What cannot be removed takes space, and is
+/// no reason not to start.
+pub(crate) fn clean(directory: &Path) -> usize {
+    let folder = directory.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return 0,
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "look for unfinished snapshots");
+            return 0;
         }
-    }
-    Ok(removed)
+        Ok(entries) => entries,
+    };
+    // An entry that cannot be read is there at the next start, too.
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let unfinished = names.filter(|name| is_part(&name.to_string_lossy()));
+    let removed = unfinished.filter(|name| {
+        let outcome = remove(&folder.join(name));
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, ?name, "remove what is left of a snapshot");
+        }
+        outcome.is_ok()
+    });
+    removed.count()
+}
+
+/// Whether an entry is one that [`prepare`] could have made; others are somebody else's.
+fn is_part(entry: &str) -> bool {
+    entry.strip_suffix(PART).is_some_and(is_name)
 }
 
 #[cfg(test)]
@@ -122,7 +132,7 @@ mod tests {
     fn what_is_not_kept_is_gone_after_a_start() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
-        assert_eq!(clean(path).expect("nothing there"), 0);
+        assert_eq!(clean(path), 0);
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let blocks = path.join("blocks");
         let (manifest, _) = Manifest::open(disk, &blocks, ManifestOptions::default()).expect("new");
@@ -146,10 +156,35 @@ mod tests {
         let folder = whole(path, &about.name);
         assert_eq!(About::read(&RealDisk, &folder).expect("whole"), about);
         prepare().expect("space");
-        assert_eq!(clean(path).expect("one part"), 1);
+        assert_eq!(clean(path), 1);
         assert!(folder.exists() && !part(path, &about.name).exists());
         discard(path, &about.name).expect("it is there");
         assert!(!folder.exists());
         discard(path, &about.name).expect("nothing is no error");
+    }
+
+    #[test]
+    fn a_leftover_that_cannot_be_removed_stops_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let folder = path.join(FOLDER);
+        let name = |digit: char| {
+            let number = String::from(digit).repeat(16);
+            format!("20261122T051500Z-{number}{PART}")
+        };
+        // No folder, which nobody, not even root, can remove as one.
+        let (stuck, foreign) = (folder.join(name('a')), folder.join(format!("mine{PART}")));
+        for left in [name('0'), name('f')] {
+            fs::create_dir_all(folder.join(left)).expect("space");
+        }
+        fs::create_dir_all(&foreign).expect("space");
+        fs::write(&stuck, "").expect("space");
+        assert_eq!(clean(path), 2);
+        assert!(stuck.exists() && foreign.exists());
+        assert_eq!(fs::read_dir(&folder).expect("readable").count(), 2);
+
+        let other = tempfile::tempdir().expect("a directory");
+        fs::write(other.path().join(FOLDER), "").expect("space");
+        assert_eq!(clean(other.path()), 0, "no folder at all");
     }
 }
