@@ -2,12 +2,14 @@
 //!
 //! Drawn in docs/formats/snapshot.md. Written once, as the last file of a part.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use trefoil_model::{Millis, NodeId, ShardId, ShardSet, Signal};
 use trefoil_raft::State;
-use trefoil_store_pages::{Disk, FileHeader, PAGE_BYTES, PageReader, PageWriter, RecordGroup};
+use trefoil_store_pages::{
+    Disk, FileHeader, PAGE_BYTES, PageReader, PageWriter, RECORD_BYTES_MAX, RecordGroup,
+};
 
 /// The file's name.
 pub(crate) const FILE: &str = "about";
@@ -128,10 +130,9 @@ impl About {
     /// Puts it into a folder, durably but for the file's name.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses, or all that is to be said is more than one record can hold.
     pub(crate) fn write(&self, disk: &dyn Disk, folder: &Path, node: NodeId) -> anyhow::Result<()> {
-        let mut record = vec![VERSION];
-        serde_json::to_writer(&mut record, self)?;
+        let record = self.record(RECORD_BYTES_MAX)?;
         let header = FileHeader {
             purpose: PURPOSE,
             lineage: 0,
@@ -147,6 +148,17 @@ impl About {
         // The mark makes damage of the record provable.
         writer.append(&mut RecordGroup::new(group.end()))?;
         Ok(())
+    }
+
+    fn record(&self, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+        let mut record = vec![VERSION];
+        serde_json::to_writer(&mut record, self)?;
+        ensure!(
+            record.len() <= bytes_max,
+            "what is known of the tenants takes {} bytes, and a snapshot has room for {bytes_max}",
+            record.len()
+        );
+        Ok(record)
     }
 
     /// Reads it from a folder.
@@ -237,6 +249,9 @@ pub(crate) mod tests {
             "\"start\":-9223372036854775808,\"end\":10}],\"cut_offs\":[{\"selector\":\"\",\"before\":-5}]}]}"
         );
         assert_eq!(records, [expected.as_bytes()]);
+        assert!(about.record(expected.len()).is_ok());
+        let refused = about.record(expected.len() - 1).expect_err("a byte more");
+        assert!(refused.to_string().contains("room for"), "{refused}");
         assert_eq!(About::read(&disk, folder).expect("whole"), about);
         assert_eq!(
             crate::cluster::admin::shard_ranges(&about.shards()),
