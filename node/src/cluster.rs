@@ -69,6 +69,8 @@ pub(crate) struct Cluster {
     stopping: Mutex<Option<stopping::Stop>>,
     /// Held by who waits for this node's turn to stop.
     preparing_stop: tokio::sync::Mutex<()>,
+    /// The snapshot that is made through this node.
+    snapshot: Mutex<Option<String>>,
     /// Who writes about pairs of senders.
     pair_turns: Arc<replicas::Turns>,
     /// Tenants for whose series limits can speak.
@@ -113,6 +115,7 @@ impl Cluster {
             was_ready: AtomicBool::new(false),
             stopping: Mutex::default(),
             preparing_stop: tokio::sync::Mutex::default(),
+            snapshot: Mutex::default(),
             pair_turns: Arc::default(),
             recalled: known_series::Recalled::default(),
             delta_lease: delta_lease::DeltaLease::default(),

@@ -516,6 +516,11 @@ impl DataPlane {
         self.core.lock().replication.status()
     }
 
+    /// The shards here that lost data for good.
+    pub(crate) fn gaps(&self) -> ShardSet {
+        self.core.lock().replication.gaps()
+    }
+
     /// The storage engine, for questions that need no barrier.
     pub(crate) fn engine(&self) -> &Arc<MetricsEngine> {
         &self.engine

@@ -299,6 +299,12 @@ impl Replication {
         parts
     }
 
+    /// Shards whose replica here lacks something that is lost for good.
+    #[must_use]
+    pub fn gaps(&self) -> ShardSet {
+        self.replicas.gaps()
+    }
+
     /// How far this node's replicas are, for people.
     #[must_use]
     pub fn status(&self) -> ReplicationStatus {

@@ -26,6 +26,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::Arc,
@@ -33,7 +34,7 @@ use std::{
 };
 use tonic::Status;
 use trefoil_api::{ApiError, Snapshot};
-use trefoil_model::{NodeId, ShardId, ShardSet, TimeRange};
+use trefoil_model::{NodeId, PlacementTable, ShardId, ShardSet, TimeRange};
 use trefoil_raft::State;
 use trefoil_store_blocks::PinnedVersion;
 
@@ -114,6 +115,28 @@ impl Parts {
     }
 }
 
+/// Held while a snapshot is made: each one flushes all heads.
+struct Turn<'a>(&'a Mutex<Option<String>>);
+
+impl<'a> Turn<'a> {
+    fn take(running: &'a Mutex<Option<String>>, name: &str) -> Result<Self, ApiError> {
+        let mut present = running.lock();
+        if let Some(other) = &*present {
+            return Err(unavailable(format!(
+                "no snapshot was made: this node is busy with snapshot {other}; try again when that is done"
+            )));
+        }
+        *present = Some(name.to_owned());
+        Ok(Self(running))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
+
 /// Blocks, and what they prove.
 struct Proven {
     /// What is decided, from before the blocks.
@@ -132,6 +155,9 @@ impl Cluster {
     /// As `Backend::snapshot`.
     pub(crate) async fn snapshot(self: Arc<Self>, skips_head: bool) -> Result<Snapshot, ApiError> {
         self.check_enabled()?;
+        let now = self.clock.now().unwrap_or_else(clock::wall);
+        let name = snapshot::new_name(now);
+        let _alone = Turn::take(&self.snapshot, &name)?;
         let state = match self.metadata.read_linearizable().await {
             Ok(state) => state,
             Err(error) => return Err(self.without_majority(&refused(error))),
@@ -139,8 +165,6 @@ impl Cluster {
         if let Some(refusal) = formats::snapshot_refusal(&state) {
             return Err(unavailable(refusal));
         }
-        let now = self.clock.now().unwrap_or_else(clock::wall);
-        let name = snapshot::new_name(now);
         let prepare = Action::Prepare {
             index: state.applied().index,
             taken_at: now,
@@ -171,7 +195,7 @@ impl Cluster {
         self.tell_all(&members, &name, Action::Discard, FINISH_TIMEOUT)
             .await;
         Err(unavailable(format!(
-            "no snapshot was made: {} of {shards} shards are in no part ({})",
+            "no snapshot was made: {} of {shards} shards are in no part of {name} ({})",
             missing.len(),
             self.reasons(&parts.failed, &parts.made, &missing),
         )))
@@ -379,7 +403,11 @@ impl Cluster {
                 tracing::warn!(shards = listed(&hit), "damage was found during a snapshot");
                 continue;
             }
-            let same = unchanged(&facts, &self.metadata.state());
+            let same = unchanged(
+                self.identity.node,
+                facts.placement(),
+                self.metadata.state().placement(),
+            );
             let shards = complete.intersection(&shards).intersection(&same);
             let lost = lost.intersection(&shards);
             return Ok(Proven {
@@ -407,14 +435,14 @@ impl Cluster {
     }
 
     /// The shards of which this node has everything that was acknowledged by now, and those of them that lost data for good.
-    /// Without the head nothing is proved: those that it serves.
+    /// Without the head nothing is proved: those that it serves, and what is known of their losses.
     async fn provable(
         &self,
         skips_head: bool,
         patience: Duration,
     ) -> Result<(ShardSet, ShardSet), Status> {
         if skips_head {
-            return Ok((self.plane.status().serving, ShardSet::new()));
+            return Ok((self.plane.status().serving, self.plane.gaps()));
         }
         let own = owned_by(&self.plane.routing(), self.identity.node);
         if own.is_empty() {
@@ -433,16 +461,14 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-/// The shards whose rows are the same: a replica that was dropped and filled again meanwhile has other ones.
-fn unchanged(before: &State, after: &State) -> ShardSet {
-    let rows = before
-        .placement()
-        .shards
-        .iter()
-        .zip(&after.placement().shards);
-    let same = rows
-        .enumerate()
-        .filter(|(_, (before, after))| before == after);
+/// The shards of which a node is the same owner: where its replica was dropped and filled again meanwhile, its record has
+/// another lineage, or counts from another configuration. Other owners may come and go.
+fn unchanged(node: NodeId, before: &PlacementTable, after: &PlacementTable) -> ShardSet {
+    let rows = before.shards.iter().zip(&after.shards);
+    let same = rows.enumerate().filter(|(_, (before, after))| {
+        let own = before.owners.get(&node);
+        own.is_some() && own == after.owners.get(&node)
+    });
     same.map(|(shard, _)| ShardId(shard as u16)).collect()
 }
 
@@ -465,6 +491,9 @@ fn unavailable(message: String) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trefoil_model::{
+        Configuration, ConfigurationNumber, LineageId, OwnerRecord, OwnerSet, ShardEntry,
+    };
 
     fn part(shards: &[u16], lost: &[u16]) -> Prepared {
         let set = |shards: &[u16]| shards.iter().copied().map(ShardId).collect();
@@ -483,6 +512,60 @@ mod tests {
         parts.made.push((NodeId(2), part(&[1, 2], &[])));
         assert!(parts.missing(3).is_empty());
         assert_eq!(listed(&parts.lost()), "0", "another part has shard 1 whole");
+    }
+
+    #[test]
+    fn one_snapshot_at_a_time() {
+        let running = Mutex::default();
+        let turn = Turn::take(&running, "a").map_err(drop);
+        assert!(turn.is_ok());
+        match Turn::take(&running, "b").map(drop) {
+            Err(ApiError::Unavailable { message, .. }) => {
+                assert!(message.contains("snapshot a;"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(turn);
+        assert!(Turn::take(&running, "b").is_ok());
+    }
+
+    #[test]
+    fn only_the_own_record_decides_whether_a_replica_is_the_same() {
+        let record = |lineage, counts_from| OwnerRecord {
+            lineage: LineageId(lineage),
+            counts_from: ConfigurationNumber(counts_from),
+            born_serving: false,
+        };
+        let row = |number, owners: &[(u64, OwnerRecord)]| {
+            let set = || OwnerSet::from_iter(owners.iter().map(|(node, _)| NodeId(*node)));
+            ShardEntry {
+                configuration: Configuration {
+                    number: ConfigurationNumber(number),
+                    old: set(),
+                    new: set(),
+                },
+                owners: owners.iter().map(|(n, r)| (NodeId(*n), *r)).collect(),
+            }
+        };
+        let before = row(3, &[(1, record(1, 1))]);
+        let table = |row: &ShardEntry| PlacementTable {
+            shards: vec![row.clone()],
+        };
+        let same = |after: &ShardEntry| {
+            let same = unchanged(NodeId(1), &table(&before), &table(after));
+            same.contains(ShardId(0))
+        };
+        assert!(same(&before));
+        let joined = row(4, &[(1, record(1, 1)), (2, record(2, 4))]);
+        assert!(same(&joined), "another owner");
+        assert!(
+            !same(&row(5, &[(1, record(1, 5))])),
+            "it left and came back"
+        );
+        assert!(!same(&row(4, &[(1, record(9, 4))])), "it lost all");
+        assert!(!same(&row(4, &[(2, record(2, 4))])), "it left");
+        let never = unchanged(NodeId(7), &table(&before), &table(&joined));
+        assert!(never.is_empty(), "it was none");
     }
 
     /// Pins the bytes of docs/formats/peer.md.
