@@ -4,9 +4,14 @@ use crate::CpuQuota;
 use anyhow::{Context, bail};
 use std::{
     fs::File,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,19 +20,27 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Lines of a log that a failure shows.
 const LOG_LINES_SHOWN: usize = 40;
 
+/// Below the ports that Linux gives to outgoing connections (from 32768 on): those could be taken in the moment between
+/// a look and a node's start, or while a node is down.
+const PORTS: Range<u16> = 10_000..32_000;
+
 /// Loopback ports that are free at the moment.
 pub struct FreePort;
 
 impl FreePort {
-    /// A port that is free for TCP and UDP. Another program could take it before it is used.
+    /// A port that is free for TCP and UDP, and that this process was not given before (but after 22,000 others).
+    /// Another program could take it before it is used, yet only one that asks for this very port.
     ///
     /// # Errors
     /// When none is found in a hundred tries.
     pub fn find() -> anyhow::Result<SocketAddr> {
+        /// Begins anywhere: other processes look for ports, too.
+        static TRIED: LazyLock<AtomicUsize> =
+            LazyLock::new(|| AtomicUsize::new(rand::random_range(0..PORTS.len())));
         for _ in 0..100 {
-            let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-            let address = listener.local_addr()?;
-            if UdpSocket::bind(address).is_ok() {
+            let place = TRIED.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.start + place as u16));
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
                 return Ok(address);
             }
         }
