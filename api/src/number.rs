@@ -13,6 +13,10 @@ pub(crate) const TIME_MIN: Millis = -TIME_MAX;
 const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
+/// Numbers with a fraction between these are written without an exponent by `zmij`, too.
+const PLAIN_MIN: f64 = 1e-5;
+const PLAIN_MAX: f64 = 1e15;
+
 /// Appends a sample's value: the shortest digits that read back the same, plain between 1e-6 and
 /// 1e21 and with an exponent of at least two digits outside, `NaN`, `+Inf`, `-Inf`.
 ///
@@ -23,6 +27,11 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: f64) {
         out.extend_from_slice(b"NaN");
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
+    } else if value.fract() == 0.0 && value.abs() < 1e15 && value.to_bits() != 1 << 63 {
+        write_integer(out, value as i64);
+    } else if (PLAIN_MIN..PLAIN_MAX).contains(&value.abs()) {
+        let mut digits = zmij::Buffer::new();
+        out.extend_from_slice(digits.format_finite(value).as_bytes());
     } else if value != 0.0 && !(1e-6..1e21).contains(&value.abs()) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -31,11 +40,14 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: f64) {
             None => ('+', exponent),
         };
         drop(write!(out, "{digits}e{sign}{exponent:0>2}"));
-    } else if value.fract() == 0.0 && value.abs() < 1e15 && value.to_bits() != 1 << 63 {
-        drop(write!(out, "{}", value as i64));
     } else {
         drop(write!(out, "{value}"));
     }
+}
+
+/// Appends a whole number.
+pub(crate) fn write_integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// A bucket's bound or a quantile as label value: the shortest digits, always with a point or an
@@ -68,14 +80,15 @@ pub(crate) fn write_bound(value: f64) -> String {
 ///
 /// Source: `jsonutil.MarshalTimestamp` of Prometheus.
 pub(crate) fn write_time(out: &mut Vec<u8>, time: Millis) {
-    let sign = if time < 0 { "-" } else { "" };
+    if time < 0 {
+        out.push(b'-');
+    }
     let (seconds, millis) = (time.unsigned_abs() / 1000, time.unsigned_abs() % 1000);
-    let written = if millis == 0 {
-        write!(out, "{sign}{seconds}")
-    } else {
-        write!(out, "{sign}{seconds}.{millis:03}")
-    };
-    drop(written);
+    write_integer(out, seconds);
+    if millis != 0 {
+        let digit = |unit: u64| b'0' + (millis / unit % 10) as u8;
+        out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+    }
 }
 
 /// A time as RFC 3339 in UTC, in whole milliseconds where they are not zero.
@@ -334,6 +347,31 @@ mod tests {
         check(f64::INFINITY, "+Inf");
         check(f64::NEG_INFINITY, "-Inf");
         check(1_700_000_000.123, "1700000000.123");
+        check(930_729_824_134_286.25, "930729824134286.2");
+    }
+
+    #[test]
+    fn random_floats_are_the_shortest_digits() {
+        let mut random = StdRng::seed_from_u64(5);
+        for _ in 0..200_000 {
+            let value = match random.random_range(0..3) {
+                0 => f64::from_bits(random.random::<u64>() & !(1 << 62)),
+                1 => f64::from(random.random::<i32>()) / 10f64.powi(random.random_range(0..18)),
+                _ => random.random_range(-1e18..1e18),
+            };
+            let mut out = Vec::new();
+            write_float(&mut out, value);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(
+                text.parse().map(f64::to_bits),
+                Ok(value.to_bits()),
+                "{text}"
+            );
+            if value == 0.0 || (1e-6..1e21).contains(&value.abs()) {
+                // Of two that are equally near, `std` takes the greater one and Go the even one.
+                assert_eq!(text.len(), format!("{value}").len(), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -113,6 +113,15 @@ pub(crate) struct Column {
 }
 
 impl Column {
+    /// One with room for so many plain samples.
+    pub(crate) fn with_capacity(samples: usize) -> Self {
+        Self {
+            timestamps: Vec::with_capacity(samples),
+            values: Vec::with_capacity(samples),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();

@@ -473,9 +473,18 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Appends what `each` makes of every number with these heads.
+/// Appends what `each` makes of every number with these heads; without bits when all are `small`.
 #[inline]
-fn read_numbers(heads: &[u8], bytes: &[u8], out: &mut Vec<f64>, mut each: impl FnMut(u64) -> i64) {
+fn read_numbers(
+    (heads, bytes, small): (&[u8], &[u8], bool),
+    out: &mut Vec<f64>,
+    mut each: impl FnMut(u64) -> i64,
+) {
+    if small {
+        let numbers = heads.iter().map(|head| u64::from(*head));
+        out.extend(numbers.map(|number| f64::from_bits(each(number) as u64)));
+        return;
+    }
     let mut at = 0usize;
     out.extend(heads.iter().map(|&head| {
         if head < SMALL {
@@ -536,20 +545,24 @@ pub(crate) fn unpack(
     let heads = &bytes[at..];
     let left_out = usize::from(kind - KIND_PACKED);
     // Every number has its head: a count that lies costs no memory.
-    if count.checked_sub(left_out)? != heads.len() || heads.iter().any(|head| *head > HEAD_MAX) {
+    let largest = heads.iter().fold(0, |largest, head| (*head).max(largest));
+    if count.checked_sub(left_out)? != heads.len() || largest > HEAD_MAX {
         return None;
     }
-    let section = bits.take(heads)?;
+    let numbers = match largest < SMALL {
+        true => (heads, &[][..], true),
+        false => (heads, bits.take(heads)?, false),
+    };
     let start = out.len();
     out.reserve(count);
     let as_bits = |mantissa: i64| f64::from_bits(mantissa as u64);
     match kind {
-        KIND_PACKED => read_numbers(heads, section, out, |number| {
+        KIND_PACKED => read_numbers(numbers, out, |number| {
             mantissa.wrapping_add((number as i64).wrapping_mul(divisor))
         }),
         KIND_DELTA => {
             out.push(as_bits(mantissa));
-            read_numbers(heads, section, out, |number| {
+            read_numbers(numbers, out, |number| {
                 mantissa = mantissa.wrapping_add(unzigzag(number).wrapping_mul(divisor));
                 mantissa
             });
@@ -558,7 +571,7 @@ pub(crate) fn unpack(
             out.push(as_bits(mantissa));
             mantissa = mantissa.wrapping_add(delta.wrapping_mul(divisor));
             out.push(as_bits(mantissa));
-            read_numbers(heads, section, out, |number| {
+            read_numbers(numbers, out, |number| {
                 delta = delta.wrapping_add(unzigzag(number));
                 mantissa = mantissa.wrapping_add(delta.wrapping_mul(divisor));
                 mantissa

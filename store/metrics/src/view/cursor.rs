@@ -180,6 +180,15 @@ impl SeriesCursor {
         self.series() as u64 * samples_per_series(&self.sources)
     }
 
+    /// How many samples a series of a batch gets room for at first: growing block by block would copy them again and again.
+    fn samples_expected(&self) -> usize {
+        if self.aggregated.is_some() {
+            return 0;
+        }
+        let stored: u64 = self.sources.iter().map(Source::stored_per_series).sum();
+        stored.min(BLOCK_BATCH_SAMPLES / self.batch_series.max(1) as u64) as usize
+    }
+
     /// The same walk, of which nothing was done yet, in so many pieces one behind the other, for as many threads.
     #[must_use]
     pub fn split(&self, pieces: usize) -> Vec<Self> {
@@ -356,7 +365,9 @@ impl SeriesCursor {
         for column in &mut self.batch {
             column.clear();
         }
-        self.batch.resize_with(end - self.next, Column::default);
+        let samples = self.samples_expected();
+        self.batch
+            .resize_with(end - self.next, || Column::with_capacity(samples));
         let all = &self.selection.parts;
         let behind =
             self.parts_at + all[self.parts_at..].partition_point(|p| (p.rank as usize) < end);
