@@ -247,7 +247,7 @@ pub(crate) struct Settings {
     pub(crate) log_level: String,
     /// A head older than this is flushed. Default 180 s; lower restarts faster, higher writes less.
     pub(crate) flush_interval: Duration,
-    /// A head with more samples than this, and than eight of each series, is flushed. Default 2 million, 32 MB;
+    /// A head with more samples than this, and than eight of each series, is flushed. Default 1 million, 16 MB;
     /// higher costs memory and restarts slower, lower writes more.
     pub(crate) flush_samples: u64,
     /// The journal never keeps more than this for absent owners. Default 8 GiB.
@@ -569,7 +569,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .or(file.log.level)
             .unwrap_or_else(|| "info".into()),
         flush_interval: seconds(file.storage.flush_interval_seconds, 180),
-        flush_samples: file.storage.flush_samples.unwrap_or(2_000_000),
+        flush_samples: file.storage.flush_samples.unwrap_or(1_000_000),
         journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
         movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
         retention,

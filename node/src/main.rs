@@ -1,5 +1,6 @@
 //! The binary `trefoil`: reads the command line and runs what it asks for.
 
+mod allocator;
 mod backend;
 mod bench;
 mod cli;
@@ -34,10 +35,8 @@ use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),

@@ -8,16 +8,22 @@ use super::{Growing, HeadIndex};
 use crate::order::write_block_key;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::RangeInclusive;
 
 /// Series whose keys are copied under one lock: well below a millisecond.
 const KEYS_AT_ONCE: usize = 512;
 
-/// Series that are sorted at once. Their keys take some 20 MB; 5 million new series make 77 runs.
-const SORTED_AT_ONCE: usize = 65_536;
+/// Series that are sorted at once, at least and at most. Their keys take 2 to 20 MB; 5 million new series make 77 runs.
+const SORTED_AT_ONCE: RangeInclusive<usize> = 8_192..=65_536;
+
+/// Runs up to which fewer series are sorted at once: the next keys of so many take less than those of one run.
+const RUNS_FEW: usize = 16;
 
 /// The first `series` series of the index in block order. `known`: the oldest of them in that order, all of them.
 pub(super) fn block_order(index: &Growing<HeadIndex>, known: Vec<u32>, series: u32) -> Vec<u32> {
-    block_order_in_runs_of(SORTED_AT_ONCE, index, known, series)
+    let at_once = (series as usize - known.len()).div_ceil(RUNS_FEW);
+    let at_once = at_once.clamp(*SORTED_AT_ONCE.start(), *SORTED_AT_ONCE.end());
+    block_order_in_runs_of(at_once, index, known, series)
 }
 
 fn block_order_in_runs_of(
