@@ -3,10 +3,10 @@
 //! For what belongs to somebody else, such as a snapshot on a medium that takes no writes: files are opened for reading
 //! only, and every change is refused.
 
+use crate::real_disk::read_at;
 use crate::{Disk, DiskFile, RealDisk};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,16 +59,7 @@ struct ReadOnlyFile {
 
 impl DiskFile for ReadOnlyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        read_at(&self.file, buffer, offset)
     }
 
     fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
