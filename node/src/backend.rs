@@ -159,6 +159,7 @@ impl NodeBackend {
         Acceptance {
             oldest: window.map_or(oldest, |window| oldest.max(now - window)),
             newest: now + limits.creation_grace_period.0,
+            held_until: Millis::MIN,
         }
     }
 
@@ -249,15 +250,21 @@ impl NodeBackend {
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
+        let held = (encoded.deduplicated, encoded.behind);
         // One after the other, so that a large request does not fill the owners' windows at once. What was
         // stored before a failure is harmless: the client sends all of it again.
         for parcels in encoded.rounds {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            if timeout.is_zero() {
+                // Who was to be stored when it was judged may not be any more.
+                return Err(unavailable("the request has taken too long".to_owned()));
+            }
             let write = NewWrite {
                 tenant,
                 signal: Signal::Metrics,
                 deletion,
                 parcels,
-                timeout: deadline.saturating_duration_since(Instant::now()),
+                timeout,
             };
             if self.cluster.plane.write(write).await != Replicated::Held {
                 return Err(unavailable(
@@ -265,8 +272,9 @@ impl NodeBackend {
                 ));
             }
         }
-        if let Some(filter) = filter.as_ref().filter(|filter| filter.holds()) {
-            self.hold((name, tenant), request, filter, (origin, deletion));
+        let holds = |filter: &&Filter<'_>| filter.holds() || encoded.behind > 0;
+        if let Some(filter) = filter.as_ref().filter(holds) {
+            self.hold((name, tenant), (request, filter), (origin, deletion), held);
         }
         self.known_elsewhere
             .keep(series.admitted_elsewhere(), Instant::now());

@@ -21,7 +21,8 @@ pub(crate) struct PairSettings {
     /// update interval and the distance of the senders' requests together, or senders that are well take turns.
     pub(crate) failover_timeout: Duration,
     /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
-    /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change.
+    /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change. The default is enough
+    /// for some 180,000 samples/s of such senders at this node.
     pub(crate) held_bytes_max: usize,
 }
 
@@ -34,12 +35,20 @@ impl Default for PairSettings {
             clusters_max: 100,
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
-            held_bytes_max: 0,
+            held_bytes_max: 64 << 20,
         }
     }
 }
 
+/// What is held back is kept for so many times the time-out at most, while no sender counts, and may be so old when it comes.
+const TIMEOUTS_KEPT_MAX: u32 = 20;
+
 impl PairSettings {
+    /// How long something is held back at most, and how old or late its samples may be. Longer: what it is compared with grows.
+    pub(crate) fn kept(&self) -> Duration {
+        self.failover_timeout * TIMEOUTS_KEPT_MAX
+    }
+
     /// Half of the time between update interval and time-out. A sender is not accepted any more, unless that is recorded, for so long
     /// before another one can be elected; so what was accepted of it is told from what the other one sends then.
     pub(crate) fn apart(&self) -> Duration {

@@ -735,6 +735,7 @@ async fn a_large_request_is_cut_into_rounds() {
     let acceptance = Acceptance {
         oldest: 10,
         newest: i64::MAX,
+        held_until: i64::MIN,
     };
     let admission = Admission {
         acceptance,

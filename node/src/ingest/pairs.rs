@@ -1,9 +1,9 @@
 //! Telling what the sender that does not count has sent, and leaving out the label that tells senders apart.
 
 use crate::{cluster::replicas::Verdict, config::PairSettings};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 use trefoil_api::remote_write::WriteRequest;
-use trefoil_model::{read_varint, write_varint};
+use trefoil_model::{Millis, read_varint, write_varint};
 
 /// Pairs and senders in one request; the series of others are refused. A sender writes for itself, so there is
 /// usually one.
@@ -21,12 +21,23 @@ pub(crate) struct Filter<'a> {
 /// What becomes of a series.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept<'b> {
-    /// It is stored under these labels.
-    Stored(&'b [u8]),
+    /// It is stored under these labels, but for samples at or before this time, which are held back.
+    Stored(&'b [u8], Millis),
     /// Another sender of its pair counts; [`Filter::held`] says of what.
     Held,
     /// It cannot be stored, because of this.
     Refused(String),
+}
+
+/// What is held back of a series.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// The place of its sender's verdict.
+    pub(crate) place: usize,
+    /// Samples of these times are held.
+    pub(crate) times: RangeInclusive<Millis>,
+    /// Those of other times up to this one are lost: comparing them would be about all times between. Later ones are stored.
+    pub(crate) until: Millis,
 }
 
 /// Name and value of a label.
@@ -63,20 +74,25 @@ impl<'a> Filter<'a> {
     /// How many samples of a request are to be stored.
     pub(crate) fn samples_stored(&self, request: &WriteRequest) -> u64 {
         let mut memory = Vec::new();
-        let mut stored = |canonical| matches!(self.keep(canonical, &mut memory), Kept::Stored(_));
-        let series = request.series().filter(|series| stored(series.canonical()));
-        series.map(|series| series.samples().len() as u64).sum()
+        let of_series = request.series().map(|series| {
+            let Kept::Stored(_, held_until) = self.keep(series.canonical(), &mut memory) else {
+                return 0;
+            };
+            let samples = series.samples().iter();
+            samples.filter(|(time, _)| *time > held_until).count() as u64
+        });
+        of_series.sum()
     }
 
     /// What becomes of a series. `memory` may hold the labels under which it is stored.
     pub(crate) fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         let Some(sender) = sender_of(canonical, self.settings) else {
-            return Kept::Stored(canonical);
+            return Kept::Stored(canonical, Millis::MIN);
         };
         match self.place_of(sender).map(|place| &self.verdicts[place].1) {
-            Some(Verdict::Stored) => {
+            Some(Verdict::Stored(held_until)) => {
                 self.stored_labels(canonical, memory);
-                Kept::Stored(memory)
+                Kept::Stored(memory, *held_until)
             }
             Some(Verdict::Held) => Kept::Held,
             Some(Verdict::Refused(reason)) => Kept::Refused(reason.clone()),
@@ -86,21 +102,35 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Whether anything of the request is held back.
+    /// Whether a sender of the request does not count.
     pub(crate) fn holds(&self) -> bool {
         let mut verdicts = self.verdicts.iter();
         verdicts.any(|(_, verdict)| *verdict == Verdict::Held)
     }
 
-    /// The place of the verdict by which a series is held back, if it is; `labels` are then those under which it may be
-    /// stored later.
-    pub(crate) fn held(&self, canonical: &[u8], labels: &mut Vec<u8>) -> Option<usize> {
+    /// What is held back of a series at this time; `labels` are then those under which it may be stored later.
+    pub(crate) fn held(
+        &self,
+        canonical: &[u8],
+        labels: &mut Vec<u8>,
+        now: Millis,
+    ) -> Option<HeldBack> {
         let place = self.place_of(sender_of(canonical, self.settings)?)?;
-        if self.verdicts[place].1 != Verdict::Held {
-            return None;
-        }
+        let kept = self.settings.kept().as_millis() as Millis;
+        let (times, until) = match &self.verdicts[place].1 {
+            Verdict::Held => {
+                let newest = now + self.settings.apart().as_millis() as Millis;
+                (now - kept..=newest, Millis::MAX)
+            }
+            Verdict::Stored(until) if *until > Millis::MIN => (until - kept..=*until, *until),
+            _ => return None,
+        };
         self.stored_labels(canonical, labels);
-        Some(place)
+        Some(HeldBack {
+            place,
+            times,
+            until,
+        })
     }
 
     /// The sender of the verdict at a place.
@@ -138,6 +168,13 @@ fn sender_of<'a>(canonical: &'a [u8], settings: &PairSettings) -> Option<LabelRe
     Some((pair, replica))
 }
 
+/// The value of a label of canonical bytes; empty when there is none.
+pub(crate) fn value_of<'a>(canonical: &'a [u8], name: &str) -> &'a [u8] {
+    let mut labels = labels_of(canonical);
+    let found = labels.find(|(own, _)| *own == name.as_bytes());
+    found.map_or(&[], |(_, value)| value)
+}
+
 /// The labels of canonical bytes, which were checked when they came in.
 fn labels_of(canonical: &[u8]) -> impl Iterator<Item = LabelRef<'_>> {
     let mut at = 0;
@@ -153,6 +190,7 @@ fn labels_of(canonical: &[u8]) -> impl Iterator<Item = LabelRef<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trefoil_api::{ApiLimits, remote_write::Sample};
     use trefoil_model::Labels;
 
     /// The labels under which a series is stored.
@@ -169,7 +207,7 @@ mod tests {
         let labels = Labels::from_pairs(labels.iter().copied());
         let mut memory = Vec::new();
         match Filter::new(&settings, &verdicts).keep(labels.canonical(), &mut memory) {
-            Kept::Stored(kept) => Ok(Labels::from_canonical(kept).ok()),
+            Kept::Stored(kept, _) => Ok(Labels::from_canonical(kept).ok()),
             Kept::Held => Ok(None),
             Kept::Refused(reason) => Err(reason),
         }
@@ -184,20 +222,55 @@ mod tests {
             ("job", "x"),
         ];
         let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "c"), ("job", "x")]);
-        let verdicts = [("d", "a", Verdict::Held), ("c", "a", Verdict::Stored)];
+        let stored_always = Verdict::Stored(Millis::MIN);
+        let verdicts = [("d", "a", Verdict::Held), ("c", "a", stored_always.clone())];
         assert_eq!(kept(&series, &verdicts), Ok(Some(stored.clone())));
         assert_eq!(kept(&series, &[("c", "a", Verdict::Held)]), Ok(None));
         let (settings, labels) = (PairSettings::default(), Labels::from_pairs(series));
         let sender = |pair: &str| (pair.to_owned(), "a".to_owned());
-        let verdicts = [(sender("d"), Verdict::Stored), (sender("c"), Verdict::Held)];
+        let verdicts = [(sender("d"), stored_always), (sender("c"), Verdict::Held)];
         let (filter, mut memory) = (Filter::new(&settings, &verdicts), Vec::new());
         assert!(filter.holds());
-        assert_eq!(filter.held(labels.canonical(), &mut memory), Some(1));
+        let now = 1_000_000;
+        let held = HeldBack {
+            place: 1,
+            times: 400_000..=1_007_500,
+            until: Millis::MAX,
+        };
+        assert_eq!(
+            filter.held(labels.canonical(), &mut memory, now),
+            Some(held)
+        );
         assert_eq!(memory, stored.canonical());
-        assert_eq!(filter.held(stored.canonical(), &mut memory), None);
+        assert_eq!(value_of(&memory, "job"), b"x");
+        assert_eq!(value_of(&memory, "__replica__"), b"");
+        assert_eq!(filter.held(stored.canonical(), &mut memory, now), None);
         let filter = Filter::new(&settings, &verdicts[..1]);
         assert!(!filter.holds());
-        assert_eq!(filter.held(labels.canonical(), &mut memory), None);
+        assert_eq!(filter.held(labels.canonical(), &mut memory, now), None);
+    }
+
+    #[test]
+    fn of_a_sender_that_took_another_ones_place_old_samples_are_held() {
+        let settings = PairSettings::default();
+        let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
+        let filter = Filter::new(&settings, &verdicts);
+        let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
+        let labels = Labels::from_pairs(series);
+        let mut memory = Vec::new();
+        let held = HeldBack {
+            place: 0,
+            times: 1_400_000..=2_000_000,
+            until: 2_000_000,
+        };
+        assert_eq!(filter.held(labels.canonical(), &mut memory, 0), Some(held));
+        assert!(!filter.holds(), "it counts");
+        let mut request = WriteRequest::default();
+        let samples = [1_999_999, 2_000_000, 2_000_001].map(|time| Sample::float(time, 1.0));
+        let pushed =
+            request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
+        pushed.expect("a small request");
+        assert_eq!(filter.samples_stored(&request), 1);
     }
 
     #[test]
@@ -209,7 +282,7 @@ mod tests {
             Err("no room".to_owned())
         );
         // Of senders beyond the bound nobody was asked.
-        let reason = kept(&series, &[("c", "b", Verdict::Stored)]).unwrap_err();
+        let reason = kept(&series, &[("c", "b", Verdict::Stored(0))]).unwrap_err();
         assert!(reason.contains("more than 64 senders"), "{reason}");
     }
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_api::{TenantLimits, limit_refusals, remote_write::WriteRequest};
-use trefoil_model::{SeriesHash, ShardId, TenantId, key_hash, shard_of};
+use trefoil_model::{Millis, SeriesHash, ShardId, TenantId, key_hash, shard_of};
 use trefoil_store_metrics::{ACTIVE_FOR, metric_of};
 
 /// Series of shards that other nodes store which are kept as known, in each of two halves: some 40 MB in all when full.
@@ -77,10 +77,10 @@ fn each_stored(request: &WriteRequest, filter: Option<&Filter<'_>>, mut each: im
     let mut memory = Vec::new();
     let mut look = |canonical: &[u8]| {
         let kept = match filter {
-            None => Kept::Stored(canonical),
+            None => Kept::Stored(canonical, Millis::MIN),
             Some(filter) => filter.keep(canonical, &mut memory),
         };
-        if let Kept::Stored(labels) = kept {
+        if let Kept::Stored(labels, _) = kept {
             each(labels);
         }
     };
