@@ -76,7 +76,10 @@ impl Telemetry {
         let dropped_held_samples = add(all, name, help, Family::<Reason, Counter>::default());
         for loss in Loss::ALL {
             let reason = loss.as_str();
-            dropped_held_samples.get_or_create(&Reason { reason });
+            // It is shown before something is lost.
+            dropped_held_samples
+                .get_or_create(&Reason { reason })
+                .inc_by(0);
         }
         let help =
             "Exemplars left out for their time or series, or because a member cannot read them yet";

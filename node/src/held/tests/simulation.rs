@@ -334,7 +334,10 @@ impl World {
             true => self.random.random_range(200..WRITE_TIMEOUT),
             false => self.random.random_range(0..200),
         };
-        let is_in_limbo = self.plan.has_limbo && self.random.random_bool(0.03);
+        let mut away = self.sources[source].away.iter();
+        let is_last = away.any(|one| (one.from - 500..one.from).contains(&self.now));
+        let likely = if is_last { 0.7 } else { 0.03 };
+        let is_in_limbo = self.plan.has_limbo && self.random.random_bool(likely);
         let lands = match is_in_limbo {
             true => self.now + self.random.random_range(100..60_000),
             false => self.now + takes,
@@ -446,14 +449,20 @@ impl World {
                 true => self.random.random_range(500..WRITE_TIMEOUT),
                 false => self.random.random_range(20..500),
             };
+            // It is on its way, whatever becomes of the node.
+            let source = NAMES.iter().position(|name| *name == key.sender.replica);
+            self.in_flight.push(Write {
+                lands: now + takes,
+                source: source.expect("a sender"),
+                batch: request.content.clone(),
+                is_acknowledged: true,
+            });
             own.storing.push((now + takes, key, request));
         }
         let ended = own.storing.extract_if(.., |(ends, ..)| *ends <= now);
         for (_, key, request) in ended.collect::<Vec<_>>() {
-            self.nodes[node].held.stored(&key, request.digest);
+            own.held.stored(&key, request.digest);
             self.released += request.content.len();
-            let source = NAMES.iter().position(|name| *name == key.sender.replica);
-            self.put(source.expect("a sender"), &request.content, true);
         }
     }
 
