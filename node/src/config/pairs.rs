@@ -22,7 +22,7 @@ pub(crate) struct PairSettings {
     pub(crate) failover_timeout: Duration,
     /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
     /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change. The default is enough
-    /// for some 180,000 samples/s of such senders at this node.
+    /// for some 200,000 samples/s of such senders at this node.
     pub(crate) held_bytes_max: usize,
 }
 
