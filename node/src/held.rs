@@ -52,6 +52,9 @@ const TRIES_MAX: u32 = 40;
 const IN_WORK_MAX: usize = 4;
 /// Those of one tenant among them, so that a slow one does not hold the others up.
 const IN_WORK_OF_TENANT_MAX: usize = 2;
+/// Requests of a sender behind one that comes again, at most: it comes within seconds. Held twice it is stored twice, which is
+/// harmless.
+const AGAIN_WITHIN: usize = 1000;
 /// How far the cluster's clocks at two nodes may be apart.
 const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
 
@@ -220,6 +223,10 @@ impl<T> Request<T> {
 }
 
 impl<T> OfSender<T> {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.waiting.is_empty()
+    }
+
     /// Takes the oldest request out.
     fn pop_oldest(&mut self) -> Option<Request<T>> {
         let of_changes = self.changes.iter_mut();
@@ -257,7 +264,8 @@ impl<T: Clone> Held<T> {
     pub(crate) fn hold(&mut self, sender: &Sender, request: Request<T>) {
         let own = self.senders.get(sender);
         let is_same = |held: &Request<T>| held.digest == request.digest;
-        if own.is_some_and(|own| own.waiting.iter().any(is_same)) {
+        let mut last = own.into_iter().flat_map(|own| own.waiting.iter().rev());
+        if last.by_ref().take(AGAIN_WITHIN).any(is_same) {
             return;
         }
         self.count(sender, request.held_bytes() as isize);
@@ -474,18 +482,28 @@ impl<T: Clone> Held<T> {
             let Some(tenant) = largest.map(|(tenant, _)| *tenant) else {
                 break;
             };
-            let of_tenant = self.senders.iter_mut().filter(|(s, _)| s.tenant == tenant);
+            let first = Sender {
+                tenant,
+                pair: String::new(),
+                replica: String::new(),
+            };
+            let from = self.senders.range_mut(first..);
+            let of_tenant = from.take_while(|(sender, _)| sender.tenant == tenant);
             let Some((sender, own)) = of_tenant.max_by_key(|(_, own)| own.bytes) else {
                 break;
             };
             let Some(oldest) = own.pop_oldest() else {
                 break;
             };
-            let sender = sender.clone();
+            own.changes.retain(|change| !change.requests.is_empty());
+            let (sender, is_empty) = (sender.clone(), own.is_empty());
             lose(&mut self.lost, Loss::Memory, oldest.samples);
             self.count(&sender, -(oldest.held_bytes() as isize));
-            self.tidy();
+            if is_empty {
+                self.senders.remove(&sender);
+            }
         }
+        self.of_tenants.retain(|_, bytes| *bytes > 0);
     }
 
     /// Counts bytes that a sender's requests have more, or less.
@@ -500,7 +518,7 @@ impl<T: Clone> Held<T> {
     fn tidy(&mut self) {
         self.senders.retain(|_, own| {
             own.changes.retain(|change| !change.requests.is_empty());
-            !own.changes.is_empty() || !own.waiting.is_empty()
+            !own.is_empty()
         });
         self.of_tenants.retain(|_, bytes| *bytes > 0);
     }

@@ -43,7 +43,15 @@ impl Default for PairSettings {
 /// What is held back is kept for so many times the time-out at most, while no sender counts, and may be so old when it comes.
 const TIMEOUTS_KEPT_MAX: u32 = 20;
 
+/// Samples that are so far in the future are held back in any case: clocks of senders differ.
+const AHEAD_MIN: Duration = Duration::from_secs(5);
+
 impl PairSettings {
+    /// How far in the future samples may be that are held back.
+    pub(crate) fn ahead(&self) -> Duration {
+        self.apart().max(AHEAD_MIN)
+    }
+
     /// How long something is held back at most, and how old or late its samples may be. Longer: what it is compared with grows.
     pub(crate) fn kept(&self) -> Duration {
         self.failover_timeout * TIMEOUTS_KEPT_MAX

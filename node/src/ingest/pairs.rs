@@ -119,7 +119,7 @@ impl<'a> Filter<'a> {
         let kept = self.settings.kept().as_millis() as Millis;
         let (times, until) = match &self.verdicts[place].1 {
             Verdict::Held => {
-                let newest = now + self.settings.apart().as_millis() as Millis;
+                let newest = now + self.settings.ahead().as_millis() as Millis;
                 (now - kept..=newest, Millis::MAX)
             }
             Verdict::Stored(until) if *until > Millis::MIN => (until - kept..=*until, *until),

@@ -366,7 +366,7 @@ impl World {
         let millis = |duration: Duration| duration.as_millis() as Millis;
         (
             now - millis(self.settings.kept()),
-            now + millis(self.settings.apart()),
+            now + millis(self.settings.ahead()),
         )
     }
 
