@@ -17,10 +17,9 @@ use std::{collections::BTreeSet, time::Instant};
 use trefoil_api::ApiError;
 use trefoil_model::{Millis, SeriesHash, TenantId};
 use trefoil_query_promql::{Budget, MatchOp, Matcher, QueryError};
-use trefoil_store_metrics::BodyReader;
+use trefoil_store_metrics::{BodyReader, MetricsError};
 
-/// Samples whose times and series are in memory for a comparison at once: some 100 MB when each is of another series. The series
-/// of a sender with more are compared part by part, for each of which the store is asked.
+/// Samples whose times and series are in memory for a comparison at once: some 100 to 200 MB. The series of a sender with more are compared part by part, for each of which the store is asked.
 const COMPARED_SAMPLES_MAX: u64 = 1_000_000;
 /// Names of metrics by which the store is asked; for more it is asked for all metrics of the pair.
 const NAMES_MAX: usize = 64;
@@ -117,6 +116,19 @@ impl Names {
     }
 }
 
+/// How many samples of a body are to be kept.
+fn counted(
+    reader: &mut BodyReader,
+    body: &[u8],
+    keep: impl Fn(&[u8], Millis) -> bool,
+) -> Result<u64, MetricsError> {
+    let mut count = 0;
+    times_of(reader, body, |canonical, times| {
+        count += times.filter(|time| keep(canonical, *time)).count() as u64;
+    })?;
+    Ok(count)
+}
+
 impl NodeBackend {
     /// What is left of requests behind what other senders of the pair have stored.
     ///
@@ -154,6 +166,16 @@ impl NodeBackend {
                     hash.is_some_and(|hash| comparison.may_store(hash, time).unwrap_or(true))
                 };
                 let body = &request.content.body;
+                let may_store = counted(&mut reader, body, keep).map_err(unreadable)?;
+                tokio::task::yield_now().await;
+                // Mostly the one sender has all of it, or nothing.
+                if may_store == request.samples && (may_store > 0 || part == 0) {
+                    left.push(request.clone());
+                    continue;
+                }
+                if may_store == 0 {
+                    continue;
+                }
                 let kept = unpack(&mut reader, body, &checked_limits(), keep)?;
                 let packed = self.encoder.pack_all(&kept).map_err(unreadable)?;
                 left.extend(packed.into_iter().map(|packed| {
@@ -270,6 +292,21 @@ mod tests {
             let all = (0..3).filter(|part| parts.hash_in(*part, labels.canonical()).is_some());
             assert_eq!(all.count(), 1);
         }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_body_is_counted() {
+        let requests = requests(&[("one", 1), ("one", 2), ("other", 3)]);
+        let mut reader = BodyReader::new().expect("memory");
+        let body = &requests[0].content.body;
+        let mut count = |keep: &dyn Fn(&[u8], Millis) -> bool| {
+            counted(&mut reader, body, keep).expect("a sound body")
+        };
+        assert_eq!(count(&|_, _| true), requests[0].samples);
+        assert_eq!(count(&|_, time| time > 1), 2);
+        let one = labels("one");
+        assert_eq!(count(&|canonical, _| canonical == one.canonical()), 2);
+        assert_eq!(count(&|_, _| false), 0);
     }
 
     #[test]
