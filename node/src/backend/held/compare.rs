@@ -19,7 +19,8 @@ use trefoil_model::{Millis, SeriesHash, TenantId};
 use trefoil_query_promql::{Budget, MatchOp, Matcher, QueryError};
 use trefoil_store_metrics::{BodyReader, MetricsError};
 
-/// Samples whose times and series are in memory for a comparison at once: some 100 to 200 MB. The series of a sender with more are compared part by part, for each of which the store is asked.
+/// Samples whose times and series are in memory for a comparison at once: some 100 to 200 MB. The series of a sender
+/// with more are compared part by part, for each of which the store is asked.
 const COMPARED_SAMPLES_MAX: u64 = 1_000_000;
 /// Names of metrics by which the store is asked; for more it is asked for all metrics of the pair.
 const NAMES_MAX: usize = 64;
