@@ -11,9 +11,10 @@ const SETTINGS: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_
 /// How long another sender may take to be elected: the settings' 5 s and as much again for a slow machine.
 const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
-/// The same, and requests of clients end within 2 s, so that a change has settled 3 s after it.
+/// The same, and requests are held back, which is off by default. Requests of clients end within 2 s, so that a change has settled 3 s after it.
 const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
-                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n";
+                           ha_tracker_failover_timeout_seconds: 5\n  ha_held_bytes_max: 67108864\n  \
+                           write_timeout_seconds: 2\n";
 
 /// How long what was held may take into the store behind an election: it is compared after 10 s at most and stored after 20 s
 /// more; the rest is for a slow machine.

@@ -21,8 +21,8 @@ pub(crate) struct PairSettings {
     /// update interval and the distance of the senders' requests together, or senders that are well take turns.
     pub(crate) failover_timeout: Duration,
     /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
-    /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change. The default is enough
-    /// for some 200,000 samples/s of such senders at this node.
+    /// nothing is, as is the default: experimental. The oldest of the largest sender go when there are more, and are missing at
+    /// a change. 64 MiB are enough for some 200,000 samples/s of such senders at this node.
     pub(crate) held_bytes_max: usize,
 }
 
@@ -35,7 +35,7 @@ impl Default for PairSettings {
             clusters_max: 100,
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
-            held_bytes_max: 64 << 20,
+            held_bytes_max: 0,
         }
     }
 }
