@@ -250,12 +250,11 @@ impl NodeBackend {
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
-        let held = (encoded.deduplicated, encoded.behind);
         // One after the other, so that a large request does not fill the owners' windows at once. What was
         // stored before a failure is harmless: the client sends all of it again.
         for parcels in encoded.rounds {
             let timeout = deadline.saturating_duration_since(Instant::now());
-            if timeout.is_zero() {
+            if timeout.is_zero() && self.cluster.settings.pairs.held_bytes_max > 0 {
                 // Who was to be stored when it was judged may not be any more.
                 return Err(unavailable("the request has taken too long".to_owned()));
             }
@@ -274,7 +273,13 @@ impl NodeBackend {
         }
         let holds = |filter: &&Filter<'_>| filter.holds() || encoded.behind > 0;
         if let Some(filter) = filter.as_ref().filter(holds) {
-            self.hold((name, tenant), (request, filter), (origin, deletion), held);
+            let samples = encoded.deduplicated;
+            self.hold(
+                (name, tenant),
+                (request, filter),
+                (origin, deletion),
+                samples,
+            );
         }
         self.known_elsewhere
             .keep(series.admitted_elsewhere(), Instant::now());

@@ -58,17 +58,16 @@ pub(super) fn rules(settings: &Settings) -> Rules {
 }
 
 impl NodeBackend {
-    /// Holds what a filter keeps back of a request: `samples`, of which `behind` are of senders that count. What does not fit
-    /// into any body is lost.
+    /// Holds what a filter keeps back of a request: `samples`. What does not fit into any body is lost.
     pub(super) fn hold(
         &self,
         (name, tenant): (&TenantName, TenantId),
         (request, filter): (&WriteRequest, &Filter<'_>),
         (origin, deletion): (Origin, DeletionVersion),
-        (samples, behind): (u64, u64),
+        samples: u64,
     ) {
         if self.cluster.settings.pairs.held_bytes_max == 0 {
-            return self.lose_held(Loss::Memory, behind);
+            return;
         }
         let arrived = self.cluster.now();
         let packed = match self.encoder.pack_held(request, filter, arrived) {

@@ -371,7 +371,10 @@ mod tests {
             let pushed = request.push_samples(labels, samples, &limits());
             pushed.expect("a small request");
         }
-        let settings = PairSettings::default();
+        let settings = PairSettings {
+            held_bytes_max: 1,
+            ..PairSettings::default()
+        };
         let kept = settings.kept().as_millis() as Millis;
         // What is packed, as times by series, and how many samples are left out.
         let check = |verdict: Verdict, now, expected: &[&[Millis]], left_out| {

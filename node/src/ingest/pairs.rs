@@ -92,7 +92,7 @@ impl<'a> Filter<'a> {
         match self.place_of(sender).map(|place| &self.verdicts[place].1) {
             Some(Verdict::Stored(held_until)) => {
                 self.stored_labels(canonical, memory);
-                Kept::Stored(memory, *held_until)
+                Kept::Stored(memory, self.held_until(*held_until))
             }
             Some(Verdict::Held) => Kept::Held,
             Some(Verdict::Refused(reason)) => Kept::Refused(reason.clone()),
@@ -122,7 +122,9 @@ impl<'a> Filter<'a> {
                 let newest = now + self.settings.ahead().as_millis() as Millis;
                 (now - kept..=newest, Millis::MAX)
             }
-            Verdict::Stored(until) if *until > Millis::MIN => (until - kept..=*until, *until),
+            Verdict::Stored(until) if self.held_until(*until) > Millis::MIN => {
+                (until - kept..=*until, *until)
+            }
             _ => return None,
         };
         self.stored_labels(canonical, labels);
@@ -131,6 +133,15 @@ impl<'a> Filter<'a> {
             times,
             until,
         })
+    }
+
+    /// Until when samples of a sender that counts are held back, by its verdict. Where nothing is held all are stored as they
+    /// come: left out they would be lost.
+    fn held_until(&self, by_verdict: Millis) -> Millis {
+        match self.settings.held_bytes_max {
+            0 => Millis::MIN,
+            _ => by_verdict,
+        }
     }
 
     /// The sender of the verdict at a place.
@@ -250,9 +261,38 @@ mod tests {
         assert_eq!(filter.held(labels.canonical(), &mut memory, now), None);
     }
 
+    /// Settings with which requests are held.
+    fn holding() -> PairSettings {
+        PairSettings {
+            held_bytes_max: 1,
+            ..PairSettings::default()
+        }
+    }
+
+    #[test]
+    fn by_default_all_of_a_sender_that_counts_is_stored() {
+        let settings = PairSettings::default();
+        assert_eq!(settings.held_bytes_max, 0);
+        let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
+        let filter = Filter::new(&settings, &verdicts);
+        let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
+        let labels = Labels::from_pairs(series);
+        let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "c")]);
+        let mut memory = Vec::new();
+        assert_eq!(filter.held(labels.canonical(), &mut memory, 0), None);
+        let kept = filter.keep(labels.canonical(), &mut memory);
+        assert_eq!(kept, Kept::Stored(stored.canonical(), Millis::MIN));
+        let mut request = WriteRequest::default();
+        let samples = [1, 1_999_999, 2_000_000, 2_000_001].map(|time| Sample::float(time, 1.0));
+        let pushed =
+            request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
+        pushed.expect("a small request");
+        assert_eq!(filter.samples_stored(&request), 4);
+    }
+
     #[test]
     fn of_a_sender_that_took_another_ones_place_old_samples_are_held() {
-        let settings = PairSettings::default();
+        let settings = holding();
         let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
         let filter = Filter::new(&settings, &verdicts);
         let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
