@@ -12,7 +12,7 @@ use crate::{
     held::Held,
     ingest::{
         Acceptance, Admission, Encoder,
-        pairs::{Filter, Sender, senders_of},
+        pairs::{Filter, HeldTimes, Sender, senders_of},
     },
     limits::{
         TenantGates,
@@ -159,7 +159,7 @@ impl NodeBackend {
         Acceptance {
             oldest: window.map_or(oldest, |window| oldest.max(now - window)),
             newest: now + limits.creation_grace_period.0,
-            held_until: Millis::MIN,
+            held: HeldTimes::NONE,
         }
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod pairs;
 
 use crate::limits::series::RefusedSeries;
 use bytes::Bytes;
-use pairs::{Filter, Kept};
+use pairs::{Filter, HeldTimes, Kept};
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use trefoil_api::{
@@ -47,8 +47,8 @@ pub(crate) struct Acceptance {
     pub(crate) oldest: Millis,
     /// Samples behind this are too far in the future.
     pub(crate) newest: Millis,
-    /// Samples up to this time are held back, whatever the others say: another sender of the pair may have stored there.
-    pub(crate) held_until: Millis,
+    /// Samples of these times are held back, whatever the others say: another sender of the pair may have stored there.
+    pub(crate) held: HeldTimes,
 }
 
 /// Decides whether a series may be stored.
@@ -67,7 +67,7 @@ pub(crate) struct Admission<'a> {
 impl Admission<'_> {
     fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         match self.filter {
-            None => Kept::Stored(canonical, Millis::MIN),
+            None => Kept::Stored(canonical, HeldTimes::NONE),
             Some(filter) => filter.keep(canonical, memory),
         }
     }
@@ -99,7 +99,7 @@ pub(crate) struct Encoded {
 
 impl Acceptance {
     pub(crate) fn accepts(&self, time: Millis) -> bool {
-        time > self.held_until && (self.oldest..=self.newest).contains(&time)
+        !self.held.contain(time) && (self.oldest..=self.newest).contains(&time)
     }
 }
 
@@ -173,8 +173,8 @@ impl Encoder {
         let mut memory = Vec::new();
         let mut round = Round::new(routing.groups().len());
         for series in request.series() {
-            let (labels, held_until) = match admission.keep(series.canonical(), &mut memory) {
-                Kept::Stored(labels, held_until) => (labels, held_until),
+            let (labels, held) = match admission.keep(series.canonical(), &mut memory) {
+                Kept::Stored(labels, held) => (labels, held),
                 Kept::Held => {
                     encoded.deduplicated += series.samples().len() as u64;
                     continue;
@@ -185,7 +185,7 @@ impl Encoder {
                 }
             };
             let acceptance = Acceptance {
-                held_until,
+                held,
                 ..admission.acceptance
             };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
@@ -415,7 +415,7 @@ impl Encoded {
 
     /// Counts a sample whose time is not acceptable. Whether it is refused for that, not held back.
     fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis, acceptance: Acceptance) -> bool {
-        if time <= acceptance.held_until {
+        if acceptance.held.contain(time) {
             self.behind += 1;
             self.deduplicated += 1;
             return false;

@@ -76,7 +76,7 @@ impl Encoder {
             Some(HeldBack {
                 place: 0,
                 times: ALWAYS,
-                until: Millis::MAX,
+                is_all: true,
             })
         });
         let parts = packed?.parts.into_iter();
@@ -103,7 +103,7 @@ impl Encoder {
         for (series, exemplar) in request.exemplars() {
             let held = held(series.canonical(), &mut labels);
             // Those of a sender that counts are stored: they say nothing about the run of a series.
-            let held = held.filter(|held| held.until == Millis::MAX);
+            let held = held.filter(|held| held.is_all);
             if let Some(place) = held.map(|held| held.place) {
                 let exemplar = Exemplar {
                     labels: exemplar.labels.clone(),
@@ -128,7 +128,7 @@ impl Packing<'_> {
     ) -> Result<(), MetricsError> {
         let place = held.place;
         let is_held = |(time, _): &(Millis, f64)| held.times.contains(time);
-        let is_lost = |sample: &&(Millis, f64)| sample.0 <= held.until && !is_held(sample);
+        let is_lost = |sample: &&(Millis, f64)| held.is_all && !is_held(sample);
         let all = series.samples();
         self.packed.left_out += all.iter().filter(is_lost).count() as u64;
         if series.is_plain() {
@@ -395,9 +395,9 @@ mod tests {
         check(Verdict::Held, kept + 11, &[&[20], &[20, 30]], 2);
         check(Verdict::Held, 20 - 7_500, &[&[10, 20], &[10, 20]], 1);
         check(Verdict::Held, kept + 31, &[], 5);
-        // What its sender adds behind the change is stored, and neither held nor lost.
+        // What its sender adds behind the change is stored, and neither held nor lost; so is what is too old to be held.
         check(Verdict::Stored(20), 0, &[&[10, 20], &[10, 20]], 0);
-        check(Verdict::Stored(kept + 11), 0, &[&[20], &[20, 30]], 2);
+        check(Verdict::Stored(kept + 11), 0, &[&[20], &[20, 30]], 0);
         check(Verdict::Stored(9), 0, &[], 0);
     }
 

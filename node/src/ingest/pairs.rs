@@ -21,12 +21,19 @@ pub(crate) struct Filter<'a> {
 /// What becomes of a series.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept<'b> {
-    /// It is stored under these labels, but for samples at or before this time, which are held back.
-    Stored(&'b [u8], Millis),
+    /// It is stored under these labels, but for samples of these times, which are held back.
+    Stored(&'b [u8], HeldTimes),
     /// Another sender of its pair counts; [`Filter::held`] says of what.
     Held,
     /// It cannot be stored, because of this.
     Refused(String),
+}
+
+/// From when until when samples are held back of a series that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldTimes {
+    from: Millis,
+    until: Millis,
 }
 
 /// What is held back of a series.
@@ -36,8 +43,21 @@ pub(crate) struct HeldBack {
     pub(crate) place: usize,
     /// Samples of these times are held.
     pub(crate) times: RangeInclusive<Millis>,
-    /// Those of other times up to this one are lost: comparing them would be about all times between. Later ones are stored.
-    pub(crate) until: Millis,
+    /// Whether its sender does not count. Then those of other times are lost: comparing them would be about all times between. Of one
+    /// that counts they are stored as they come.
+    pub(crate) is_all: bool,
+}
+
+impl HeldTimes {
+    /// No times.
+    pub(crate) const NONE: Self = Self {
+        from: Millis::MAX,
+        until: Millis::MIN,
+    };
+
+    pub(crate) fn contain(&self, time: Millis) -> bool {
+        (self.from..=self.until).contains(&time)
+    }
 }
 
 /// Name and value of a label.
@@ -75,11 +95,11 @@ impl<'a> Filter<'a> {
     pub(crate) fn samples_stored(&self, request: &WriteRequest) -> u64 {
         let mut memory = Vec::new();
         let of_series = request.series().map(|series| {
-            let Kept::Stored(_, held_until) = self.keep(series.canonical(), &mut memory) else {
+            let Kept::Stored(_, held) = self.keep(series.canonical(), &mut memory) else {
                 return 0;
             };
             let samples = series.samples().iter();
-            samples.filter(|(time, _)| *time > held_until).count() as u64
+            samples.filter(|(time, _)| !held.contain(*time)).count() as u64
         });
         of_series.sum()
     }
@@ -87,12 +107,12 @@ impl<'a> Filter<'a> {
     /// What becomes of a series. `memory` may hold the labels under which it is stored.
     pub(crate) fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         let Some(sender) = sender_of(canonical, self.settings) else {
-            return Kept::Stored(canonical, Millis::MIN);
+            return Kept::Stored(canonical, HeldTimes::NONE);
         };
         match self.place_of(sender).map(|place| &self.verdicts[place].1) {
-            Some(Verdict::Stored(held_until)) => {
+            Some(Verdict::Stored(until)) => {
                 self.stored_labels(canonical, memory);
-                Kept::Stored(memory, self.held_until(*held_until))
+                Kept::Stored(memory, self.held_times(*until))
             }
             Some(Verdict::Held) => Kept::Held,
             Some(Verdict::Refused(reason)) => Kept::Refused(reason.clone()),
@@ -116,32 +136,37 @@ impl<'a> Filter<'a> {
         now: Millis,
     ) -> Option<HeldBack> {
         let place = self.place_of(sender_of(canonical, self.settings)?)?;
-        let kept = self.settings.kept().as_millis() as Millis;
-        let (times, until) = match &self.verdicts[place].1 {
+        let (times, is_all) = match &self.verdicts[place].1 {
             Verdict::Held => {
                 let newest = now + self.settings.ahead().as_millis() as Millis;
-                (now - kept..=newest, Millis::MAX)
+                (now - self.kept()..=newest, true)
             }
-            Verdict::Stored(until) if self.held_until(*until) > Millis::MIN => {
-                (until - kept..=*until, *until)
-            }
-            _ => return None,
+            Verdict::Stored(until) => match self.held_times(*until) {
+                HeldTimes::NONE => return None,
+                held => (held.from..=held.until, false),
+            },
+            Verdict::Refused(_) => return None,
         };
         self.stored_labels(canonical, labels);
         Some(HeldBack {
             place,
             times,
-            until,
+            is_all,
         })
     }
 
-    /// Until when samples of a sender that counts are held back, by its verdict. Where nothing is held all are stored as they
-    /// come: left out they would be lost.
-    fn held_until(&self, by_verdict: Millis) -> Millis {
-        match self.settings.held_bytes_max {
-            0 => Millis::MIN,
-            _ => by_verdict,
+    /// Which samples of a sender that counts are held back, when others may have sent until this time. Older ones than can be
+    /// held are stored as they come, and where nothing is held all are: left out they would be lost.
+    fn held_times(&self, until: Millis) -> HeldTimes {
+        if self.settings.held_bytes_max == 0 || until == Millis::MIN {
+            return HeldTimes::NONE;
         }
+        let from = until - self.kept();
+        HeldTimes { from, until }
+    }
+
+    fn kept(&self) -> Millis {
+        self.settings.kept().as_millis() as Millis
     }
 
     /// The sender of the verdict at a place.
@@ -246,7 +271,7 @@ mod tests {
         let held = HeldBack {
             place: 1,
             times: 400_000..=1_007_500,
-            until: Millis::MAX,
+            is_all: true,
         };
         assert_eq!(
             filter.held(labels.canonical(), &mut memory, now),
@@ -281,7 +306,7 @@ mod tests {
         let mut memory = Vec::new();
         assert_eq!(filter.held(labels.canonical(), &mut memory, 0), None);
         let kept = filter.keep(labels.canonical(), &mut memory);
-        assert_eq!(kept, Kept::Stored(stored.canonical(), Millis::MIN));
+        assert_eq!(kept, Kept::Stored(stored.canonical(), HeldTimes::NONE));
         let mut request = WriteRequest::default();
         let samples = [1, 1_999_999, 2_000_000, 2_000_001].map(|time| Sample::float(time, 1.0));
         let pushed =
@@ -301,16 +326,18 @@ mod tests {
         let held = HeldBack {
             place: 0,
             times: 1_400_000..=2_000_000,
-            until: 2_000_000,
+            is_all: false,
         };
         assert_eq!(filter.held(labels.canonical(), &mut memory, 0), Some(held));
         assert!(!filter.holds(), "it counts");
         let mut request = WriteRequest::default();
-        let samples = [1_999_999, 2_000_000, 2_000_001].map(|time| Sample::float(time, 1.0));
+        // Older ones than can be held are stored as they come.
+        let times = [1_399_999, 1_400_000, 2_000_000, 2_000_001];
+        let samples = times.map(|time| Sample::float(time, 1.0));
         let pushed =
             request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
         pushed.expect("a small request");
-        assert_eq!(filter.samples_stored(&request), 1);
+        assert_eq!(filter.samples_stored(&request), 2);
     }
 
     #[test]

@@ -8,14 +8,14 @@
 //! over all shards of what one owner of each has, so it is that of the cluster, each series once. What is on its way to
 //! the heads is not counted yet: requests that arrive together may pass the limit by their fresh series.
 
-use crate::ingest::pairs::{Filter, Kept};
+use crate::ingest::pairs::{Filter, HeldTimes, Kept};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 use trefoil_api::{TenantLimits, limit_refusals, remote_write::WriteRequest};
-use trefoil_model::{Millis, SeriesHash, ShardId, TenantId, key_hash, shard_of};
+use trefoil_model::{SeriesHash, ShardId, TenantId, key_hash, shard_of};
 use trefoil_store_metrics::{ACTIVE_FOR, metric_of};
 
 /// Series of shards that other nodes store which are kept as known, in each of two halves: some 40 MB in all when full.
@@ -77,7 +77,7 @@ fn each_stored(request: &WriteRequest, filter: Option<&Filter<'_>>, mut each: im
     let mut memory = Vec::new();
     let mut look = |canonical: &[u8]| {
         let kept = match filter {
-            None => Kept::Stored(canonical, Millis::MIN),
+            None => Kept::Stored(canonical, HeldTimes::NONE),
             Some(filter) => filter.keep(canonical, &mut memory),
         };
         if let Kept::Stored(labels, _) = kept {

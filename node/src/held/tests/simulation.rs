@@ -342,8 +342,9 @@ impl World {
             true => self.now + self.random.random_range(100..60_000),
             false => self.now + takes,
         };
-        let (late, direct): (Batch, Batch) =
-            batch.iter().copied().partition(|(_, time)| *time <= until);
+        let kept = self.settings.kept().as_millis() as Millis;
+        let is_late = |(_, time): &Sample| *time <= until && *time >= until - kept;
+        let (late, direct): (Batch, Batch) = batch.iter().copied().partition(is_late);
         self.in_flight.push(Write {
             lands,
             source,
@@ -355,7 +356,6 @@ impl World {
         }
         if !late.is_empty() {
             self.behind += late.len();
-            let kept = self.settings.kept().as_millis() as Millis;
             self.hold(node, source, &late, (until - kept, until));
         }
         Some(lands)
