@@ -170,6 +170,8 @@ pub(crate) struct Others {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JobKey {
     pub(crate) sender: Sender,
+    /// When its sender was elected; nothing when that was not recorded.
+    at: Option<Millis>,
     change: u64,
     step: Step,
 }
@@ -204,6 +206,8 @@ struct Change<T> {
     not_before: Millis,
     /// When nothing of another sender was on its way any more.
     settled: Millis,
+    /// When its sender was elected; nothing when that was not recorded.
+    at: Option<Millis>,
     /// Failures of the job that is next.
     tries: u32,
     others: Others,
@@ -214,6 +218,15 @@ struct Change<T> {
 enum Step {
     Compare,
     Store,
+}
+
+impl JobKey {
+    /// Whether its sender counts by the same election still: when others have counted between, they may have been compared with what
+    /// was stored before.
+    pub(crate) fn is_of(&self, elected: Option<&Elected>) -> bool {
+        let is_same = |now: &Elected| (&now.replica, now.at()) == (&self.sender.replica, self.at);
+        elected.is_some_and(is_same)
+    }
 }
 
 impl<T> Request<T> {
@@ -287,9 +300,11 @@ impl<T: Clone> Held<T> {
             let elected = elected(sender.tenant, &sender.pair);
             let (oldest, superseded) = match elected {
                 Some(elected) if elected.replica == sender.replica => {
+                    // Another sender may have counted between, when this node did not hear of it.
+                    let superseded = own.take_changes_but_of(elected.at());
                     self.changes += 1;
                     own.begin_change(|first| change(self.changes, &self.rules, &elected, first));
-                    continue;
+                    (Millis::MIN, superseded)
                 }
                 // The sender that counts has sent everything that is older, but for what was just about to come. And it may
                 // have been compared already with what is stored, so nothing may be added.
@@ -453,6 +468,7 @@ impl<T: Clone> Held<T> {
         change.not_before = change.not_before.max(now);
         let key = JobKey {
             sender: sender.clone(),
+            at: change.at,
             change: change.number,
             step,
         };
@@ -542,6 +558,15 @@ impl<T> OfSender<T> {
         }
     }
 
+    /// Takes the changes of other elections out.
+    fn take_changes_but_of(&mut self, at: Option<Millis>) -> VecDeque<Change<T>> {
+        let (own, others) = std::mem::take(&mut self.changes)
+            .into_iter()
+            .partition(|change| change.at == at);
+        self.changes = own;
+        others
+    }
+
     /// Forgets what waits and arrived before this time. The bytes that this frees.
     fn forget_before(&mut self, time: Millis) -> usize {
         let mut freed = 0;
@@ -591,6 +616,7 @@ fn change<T>(number: u64, rules: &Rules, elected: &Elected, first: Millis) -> Ch
         is_busy: false,
         not_before: settled.max(first + millis(COLLECT)),
         settled,
+        at: elected.at(),
         tries: 0,
         others,
         requests: VecDeque::new(),

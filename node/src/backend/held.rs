@@ -211,7 +211,7 @@ impl NodeBackend {
     ) -> Result<(), ApiError> {
         // It has ended when another sender that is elected from now on has settled.
         let deadline = Instant::now() + self.cluster.settings.write_timeout;
-        self.check_counts(&key.sender).await?;
+        self.check_counts(key).await?;
         let content = &request.content;
         let since = self
             .cluster
@@ -245,16 +245,17 @@ impl NodeBackend {
         Ok(())
     }
 
-    /// Checks that a sender still counts by what is known to the cluster now: a node that is cut off must not add to what another
-    /// sender has been compared with.
-    async fn check_counts(&self, sender: &Sender) -> Result<(), ApiError> {
+    /// Checks that a sender still counts by the same election, by what is known to the cluster now: a node that is cut off must not
+    /// add to what another sender has been compared with. What does not is superseded at the next look at who counts.
+    async fn check_counts(&self, key: &JobKey) -> Result<(), ApiError> {
         let caught_up = self.cluster.metadata.read_linearizable().await;
         caught_up.map_err(|error| unavailable(error.to_string()))?;
-        match self.cluster.elected(sender.tenant, &sender.pair) {
-            Some(elected) if elected.replica != sender.replica => {
-                Err(unavailable("another sender of the pair counts".to_owned()))
-            }
-            _ => Ok(()),
+        let elected = self.cluster.elected(key.sender.tenant, &key.sender.pair);
+        match key.is_of(elected.as_ref()) {
+            true => Ok(()),
+            false => Err(unavailable(
+                "the sender of the pair was not elected last".to_owned(),
+            )),
         }
     }
 

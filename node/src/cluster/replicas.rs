@@ -321,6 +321,11 @@ impl Elected {
         }
     }
 
+    /// When it took the place of another sender; it tells elections of the same sender apart. Nothing when that was not recorded.
+    pub(crate) fn at(&self) -> Option<Millis> {
+        self.succession.map(|succession| succession.at)
+    }
+
     /// Until when samples may be another sender's. Before all times when no other one is known.
     pub(crate) fn others_until(&self) -> Millis {
         self.succession

@@ -278,6 +278,35 @@ fn what_another_sender_s_election_overtakes_is_not_stored() {
 }
 
 #[test]
+fn what_two_elections_overtake_unheard_is_not_stored() {
+    let (sender, mut held) = (sender(1, "c"), held(10_000));
+    held.hold(&sender, request(90 * SECOND, 1000));
+    let first = succeeded("b", 100 * SECOND);
+    held.follow(100 * SECOND, &first);
+    let (key, ..) = due(&mut held, 111 * SECOND).remove(0);
+    let left = vec![request(90 * SECOND, 1000)];
+    held.compared(&key, left, 111 * SECOND);
+    let (key, _) = held.next_to_store(131 * SECOND).expect("it is due");
+    held.failed(&key, 131 * SECOND);
+    let elected = |of: &dyn Fn(TenantId, &str) -> Option<Elected>| of(TenantId(1), "c");
+    assert!(key.is_of(elected(&first).as_ref()) && !key.is_of(None));
+    // This node was cut off while the other one counted.
+    held.hold(&sender, request(180 * SECOND, 1000));
+    let again = succeeded("b", 200 * SECOND);
+    assert!(!key.is_of(elected(&again).as_ref()));
+    assert!(!key.is_of(elected(&succeeded("a", 100 * SECOND)).as_ref()));
+    held.follow(200 * SECOND, &again);
+    assert_eq!(lost(&mut held, Loss::Superseded), 1);
+    assert!(held.next_to_store(300 * SECOND).is_none());
+    // What came when it did not count is of the new election.
+    let next = due(&mut held, 300 * SECOND);
+    assert_eq!((next.len(), held.bytes()), (1, 1000));
+    assert_eq!(next[0].1, [180 * SECOND]);
+    assert_eq!(next[0].2.until, 180 * SECOND);
+    assert!(next[0].0.is_of(elected(&again).as_ref()));
+}
+
+#[test]
 fn what_fails_too_often_is_given_up() {
     let (sender, mut held) = (sender(1, "c"), held(10_000));
     held.hold(&sender, request(90 * SECOND, 1000));

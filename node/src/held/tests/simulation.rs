@@ -92,7 +92,8 @@ struct Plan {
     is_tight: bool,
     /// Whether comparisons take long.
     is_slow: bool,
-    /// Whether senders change again before what is held is stored.
+    /// Whether senders change again before what is held is stored. With `may_lose` they change back while nodes do not reach the
+    /// metadata plane.
     is_restless: bool,
     /// Whether writes come to light later that were not acknowledged.
     has_limbo: bool,
@@ -129,7 +130,7 @@ impl Plan {
             may_lose: seed.is_multiple_of(4),
             is_tight: seed % 16 == 3,
             is_slow: seed % 3 == 1,
-            is_restless: seed % 8 == 5,
+            is_restless: matches!(seed % 8, 4 | 5),
             has_limbo: seed % 6 == 2,
         }
     }
@@ -438,8 +439,7 @@ impl World {
         let (now, own) = (self.now, &mut self.nodes[node]);
         while let Some((key, Job::Store(request))) = own.held.next_to_store(by_clock) {
             // It asks the metadata plane, as it is now, who counts.
-            let counting = self.elections.last().map(|(_, elected)| &elected.replica);
-            let counts = counting == Some(&key.sender.replica);
+            let counts = key.is_of(self.elections.last().map(|(_, elected)| elected));
             let is_away = (self.store_away.0..self.store_away.1).contains(&now);
             if !counts || now < own.cut_until || is_away {
                 own.held.failed(&key, by_clock);
@@ -469,9 +469,12 @@ impl World {
     /// Pauses or restarts a node now and then.
     fn disturb(&mut self, node: usize) {
         let is_cut = self.now < self.nodes[node].cut_until;
-        if !is_cut && self.random.random_bool(STEP as f64 / 200_000.0) {
+        let changes_back = self.plan.may_lose && self.plan.is_restless;
+        let distance = if changes_back { 100_000.0 } else { 200_000.0 };
+        if !is_cut && self.random.random_bool(STEP as f64 / distance) {
             self.has_lost |= self.plan.may_lose;
             let length = match self.plan.may_lose {
+                true if changes_back => self.random.random_range(40_000..160_000),
                 true => self.random.random_range(4_000..40_000),
                 false => self.random.random_range(500..4_000),
             };
