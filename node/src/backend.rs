@@ -250,6 +250,17 @@ impl NodeBackend {
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
+        let whose = filter.as_ref().map(|filter| held::Whose {
+            name,
+            tenant,
+            filter,
+            origin,
+            deletion,
+        });
+        let late = match whose.filter(|_| encoded.behind > 0) {
+            Some(whose) => Some((whose, self.pack_late(name, (request, whose.filter))?)),
+            None => None,
+        };
         // One after the other, so that a large request does not fill the owners' windows at once. What was
         // stored before a failure is harmless: the client sends all of it again.
         for parcels in encoded.rounds {
@@ -271,15 +282,11 @@ impl NodeBackend {
                 ));
             }
         }
-        let holds = |filter: &&Filter<'_>| filter.holds() || encoded.behind > 0;
-        if let Some(filter) = filter.as_ref().filter(holds) {
-            let samples = encoded.deduplicated;
-            self.hold(
-                (name, tenant),
-                (request, filter),
-                (origin, deletion),
-                samples,
-            );
+        if let Some((whose, late)) = late {
+            self.hold_late(whose, late);
+        }
+        if let Some(whose) = whose.filter(|whose| whose.filter.holds()) {
+            self.hold(whose, request, encoded.deduplicated - encoded.behind);
         }
         self.known_elsewhere
             .keep(series.admitted_elsewhere(), Instant::now());

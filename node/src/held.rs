@@ -183,6 +183,8 @@ pub(crate) struct Held<T> {
     /// Bytes by tenant; none of a tenant of which nothing is held.
     of_tenants: BTreeMap<TenantId, usize>,
     bytes: usize,
+    /// Bytes of what is about to be held.
+    reserved: usize,
     changes: u64,
     /// Samples that were lost, and were not told yet.
     lost: BTreeMap<Loss, u64>,
@@ -256,6 +258,7 @@ impl<T: Clone> Held<T> {
             senders: BTreeMap::new(),
             of_tenants: BTreeMap::new(),
             bytes: 0,
+            reserved: 0,
             changes: 0,
             lost: BTreeMap::new(),
             in_work: BTreeMap::new(),
@@ -270,6 +273,22 @@ impl<T: Clone> Held<T> {
     /// Samples that were lost since this was asked last, and why.
     pub(crate) fn take_lost(&mut self) -> BTreeMap<Loss, u64> {
         std::mem::take(&mut self.lost)
+    }
+
+    /// Keeps room for requests whose contents have these sizes. `None` when there is none: nothing goes for them. Otherwise the
+    /// bytes that are to be given back by [`Held::free`].
+    pub(crate) fn reserve(&mut self, contents: impl Iterator<Item = usize>) -> Option<usize> {
+        let wanted: usize = contents.map(|bytes| bytes + REQUEST_BYTES).sum();
+        let has_room = self.bytes + self.reserved + wanted <= self.rules.bytes_max;
+        has_room.then(|| {
+            self.reserved += wanted;
+            wanted
+        })
+    }
+
+    /// Gives room back, for what is held then, or is not.
+    pub(crate) fn free(&mut self, reserved: usize) {
+        self.reserved = self.reserved.saturating_sub(reserved);
     }
 
     /// Holds a request of a sender that does not count, or that is from before it did. One that is held already, because its
@@ -493,7 +512,7 @@ impl<T: Clone> Held<T> {
 
     /// Drops the oldest of the largest until all have room.
     fn make_room(&mut self) {
-        while self.bytes > self.rules.bytes_max {
+        while self.bytes + self.reserved > self.rules.bytes_max {
             let largest = self.of_tenants.iter().max_by_key(|(_, bytes)| **bytes);
             let Some(tenant) = largest.map(|(tenant, _)| *tenant) else {
                 break;

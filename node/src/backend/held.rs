@@ -11,7 +11,10 @@ use crate::{
     cluster::known_deletions::Since,
     config::Settings,
     held::{Held, Job, JobKey, Loss, Others, Request, Rules, Sender},
-    ingest::{held::unpack, pairs::Filter},
+    ingest::{
+        held::{Packed, unpack},
+        pairs::Filter,
+    },
     telemetry::Reason,
 };
 use bytes::Bytes;
@@ -44,6 +47,44 @@ pub(super) struct Content {
     is_charged: bool,
 }
 
+/// Whose a request is, and how it came.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) name: &'a TenantName,
+    pub(super) tenant: TenantId,
+    pub(super) filter: &'a Filter<'a>,
+    pub(super) origin: Origin,
+    pub(super) deletion: DeletionVersion,
+}
+
+/// What is to be held of senders that count when the rest of their request is stored.
+pub(super) struct Late<'a> {
+    /// With the places of their senders.
+    parts: Vec<(usize, Packed)>,
+    room: Room<'a>,
+}
+
+/// Room that is kept; it is given back by dropping it.
+struct Room<'a> {
+    held: &'a Mutex<Held<Content>>,
+    reserved: usize,
+}
+
+impl Room<'_> {
+    /// The bytes, to be given back by who takes them.
+    fn take(mut self) -> usize {
+        std::mem::take(&mut self.reserved)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.reserved > 0 {
+            self.held.lock().free(self.reserved);
+        }
+    }
+}
+
 /// The requests whose samples were taken out of the rate and are not stored yet, by their digests.
 type Charged = HashMap<JobKey, u64>;
 
@@ -58,19 +99,43 @@ pub(super) fn rules(settings: &Settings) -> Rules {
 }
 
 impl NodeBackend {
-    /// Holds what a filter keeps back of a request: `samples`. What does not fit into any body is lost.
-    pub(super) fn hold(
+    /// Packs what a filter keeps back of senders that count, and keeps room for it. It is held when the rest is stored.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when there is no room: nothing may be stored of the request then, and its sender repeats it.
+    pub(super) fn pack_late(
         &self,
-        (name, tenant): (&TenantName, TenantId),
+        name: &TenantName,
         (request, filter): (&WriteRequest, &Filter<'_>),
-        (origin, deletion): (Origin, DeletionVersion),
-        samples: u64,
-    ) {
+    ) -> Result<Late<'_>, ApiError> {
+        let now = self.cluster.now();
+        let packed = self.encoder.pack_held(request, filter, (true, now));
+        let parts = packed.map_err(unreadable)?.parts;
+        let sizes = parts
+            .iter()
+            .map(|(_, packed)| Content::bytes(name, &packed.body));
+        let reserved = self.held.lock().reserve(sizes).ok_or_else(|| {
+            unavailable("no room to hold samples from before the election of their sender".into())
+        })?;
+        let held = &self.held;
+        let room = Room { held, reserved };
+        Ok(Late { parts, room })
+    }
+
+    /// Holds what was packed before, in the room that was kept for it.
+    pub(super) fn hold_late(&self, of: Whose<'_>, late: Late<'_>) {
+        let mut held = self.held.lock();
+        held.free(late.room.take());
+        self.hold_parts(of, late.parts, &mut held);
+    }
+
+    /// Holds what a filter keeps back of senders that do not count: `samples`. What does not fit into any body is lost.
+    pub(super) fn hold(&self, of: Whose<'_>, request: &WriteRequest, samples: u64) {
         if self.cluster.settings.pairs.held_bytes_max == 0 {
             return;
         }
-        let arrived = self.cluster.now();
-        let packed = match self.encoder.pack_held(request, filter, arrived) {
+        let now = self.cluster.now();
+        let packed = match self.encoder.pack_held(request, of.filter, (false, now)) {
             Ok(packed) => packed,
             Err(error) => {
                 tracing::warn!(%error, "cannot hold a request of a pair back");
@@ -78,23 +143,27 @@ impl NodeBackend {
             }
         };
         self.lose_held(Loss::OutOfWindow, packed.left_out);
-        let mut held = self.held.lock();
-        for (place, packed) in packed.parts {
-            let (pair, replica) = filter.sender(place).clone();
+        self.hold_parts(of, packed.parts, &mut self.held.lock());
+    }
+
+    fn hold_parts(&self, of: Whose<'_>, parts: Vec<(usize, Packed)>, held: &mut Held<Content>) {
+        let arrived = self.cluster.now();
+        for (place, packed) in parts {
+            let (pair, replica) = of.filter.sender(place).clone();
             let sender = Sender {
-                tenant,
+                tenant: of.tenant,
                 pair,
                 replica,
             };
             let content = Content {
-                tenant: name.clone(),
+                tenant: of.name.clone(),
                 body: packed.body,
-                deletion,
-                is_charged: matches!(origin, Origin::Deltas),
+                deletion: of.deletion,
+                is_charged: matches!(of.origin, Origin::Deltas),
             };
             held.hold(&sender, content.into_request(arrived, packed.samples));
         }
-        self.show_held(&mut held);
+        self.show_held(held);
     }
 
     /// Starts what compares and stores what is held, on threads that serve no peers; it ends with them.
@@ -292,10 +361,14 @@ impl NodeBackend {
 }
 
 impl Content {
+    fn bytes(tenant: &TenantName, body: &Bytes) -> usize {
+        body.len() + tenant.as_str().len()
+    }
+
     fn into_request(self, arrived: Millis, samples: u64) -> Request<Self> {
         Request {
             arrived,
-            bytes: self.body.len() + self.tenant.as_str().len(),
+            bytes: Self::bytes(&self.tenant, &self.body),
             samples,
             // What came again behind a deletion is another item.
             digest: key_hash(TenantId(self.deletion.0 as u32), &self.body),

@@ -102,6 +102,29 @@ fn the_largest_loses_its_oldest_when_there_is_no_room() {
 }
 
 #[test]
+fn room_is_kept_for_what_is_about_to_be_held() {
+    let (late, other) = (sender(1, "late"), sender(2, "c"));
+    let mut held = held(10_000);
+    held.hold(&other, request(1, 4000));
+    held.hold(&other, request(2, 3000));
+    let content = 2000 - REQUEST_BYTES;
+    let reserved = held.reserve([content].into_iter()).expect("there is room");
+    assert_eq!(reserved, 2000);
+    // Nothing goes for what is refused.
+    assert_eq!(held.reserve([content].into_iter()), None);
+    assert_eq!((held.bytes(), lost(&mut held, Loss::Memory)), (7000, 0));
+    // Others do not take the room.
+    held.hold(&other, request(3, 1001));
+    assert_eq!(lost(&mut held, Loss::Memory), 1);
+    assert_eq!(waiting(&held, &other), [2, 3]);
+    held.free(reserved);
+    held.hold(&late, request(4, 2000));
+    assert_eq!(waiting(&held, &late), [4]);
+    held.hold(&other, request(5, 3999));
+    assert_eq!((held.bytes(), lost(&mut held, Loss::Memory)), (10_000, 0));
+}
+
+#[test]
 fn what_came_again_is_held_once() {
     let (sender, mut held) = (sender(1, "c"), held(10_000));
     held.hold(&sender, request(1, 1000));

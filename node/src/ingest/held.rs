@@ -50,7 +50,7 @@ struct Packing<'a> {
 }
 
 impl Encoder {
-    /// What a filter holds back of a request that comes now. Nothing is lost of a series by its form.
+    /// What a filter holds back of a request that comes now: of senders that do not count, or of those that do. Nothing is lost of a series by its form.
     ///
     /// # Errors
     /// When a series is larger than a body takes, or memory is short.
@@ -58,10 +58,11 @@ impl Encoder {
         &self,
         request: &WriteRequest,
         filter: &Filter<'_>,
-        now: Millis,
+        (counts, now): (bool, Millis),
     ) -> Result<PackedRequest, MetricsError> {
         self.pack(request, |canonical, labels| {
-            filter.held(canonical, labels, now)
+            let held = filter.held(canonical, labels, now);
+            held.filter(|held| held.is_all != counts)
         })
     }
 
@@ -333,7 +334,7 @@ mod tests {
         let stored = Verdict::Stored(Millis::MIN);
         let verdicts = [(sender("a"), stored), (sender("b"), Verdict::Held)];
         let filter = Filter::new(&settings, &verdicts);
-        let packed = Encoder::default().pack_held(&request, &filter, 0);
+        let packed = Encoder::default().pack_held(&request, &filter, (false, 0));
         let packed = packed.expect("it fits");
         let [(1, packed)] = &packed.parts[..] else {
             panic!("{packed:?}");
@@ -378,10 +379,15 @@ mod tests {
         let kept = settings.kept().as_millis() as Millis;
         // What is packed, as times by series, and how many samples are left out.
         let check = |verdict: Verdict, now, expected: &[&[Millis]], left_out| {
+            let counts = matches!(verdict, Verdict::Stored(_));
             let verdicts = [(("c".to_owned(), "a".to_owned()), verdict)];
             let filter = Filter::new(&settings, &verdicts);
-            let packed = Encoder::default().pack_held(&request, &filter, now);
-            let packed = packed.expect("it fits");
+            let pack = |counts| {
+                let packed = Encoder::default().pack_held(&request, &filter, (counts, now));
+                packed.expect("it fits")
+            };
+            assert_eq!(pack(!counts), PackedRequest::default());
+            let packed = pack(counts);
             let mut times: Vec<Vec<Millis>> = Vec::new();
             let mut reader = BodyReader::new().expect("memory");
             for (_, part) in &packed.parts {

@@ -346,6 +346,11 @@ impl World {
         let kept = self.settings.kept().as_millis() as Millis;
         let is_late = |(_, time): &Sample| *time <= until && *time >= until - kept;
         let (late, direct): (Batch, Batch) = batch.iter().copied().partition(is_late);
+        let wanted = (!late.is_empty()).then_some(100);
+        let held = &mut self.nodes[node].held;
+        // Nothing is stored of what cannot be held.
+        let reserved = held.reserve(wanted.into_iter())?;
+        held.free(reserved);
         self.in_flight.push(Write {
             lands,
             source,
