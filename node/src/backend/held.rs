@@ -5,6 +5,7 @@
 //! tried, and how much of it at once, is decided in `crate::held`.
 
 mod compare;
+mod ended;
 
 use super::{NodeBackend, Origin, deltas::checked_limits, unavailable};
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     telemetry::Reason,
 };
 use bytes::Bytes;
+use ended::Unended;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -185,14 +187,26 @@ impl NodeBackend {
             while let Some((key, requests, others)) = self.next_comparison() {
                 let backend = self.clone();
                 tokio::spawn(async move {
+                    let unended = backend.unended(&key);
                     let compared = backend.compare(&key.sender, &requests, others).await;
                     backend.end_comparison(&key, compared);
+                    unended.end();
                 });
             }
             while let Some(first) = self.next_to_store() {
                 tokio::spawn(self.clone().store_held(first, charged.clone()));
             }
         }
+    }
+
+    /// Has a job fail that does not come to its end: its place would be taken for ever.
+    fn unended(self: &Arc<Self>, key: &JobKey) -> Unended<impl FnOnce()> {
+        let (backend, key) = (self.clone(), key.clone());
+        Unended::new(move || {
+            tracing::error!("what is held of a pair was given up in the middle of a job");
+            let now = backend.cluster.now();
+            backend.held.lock().failed(&key, now);
+        })
     }
 
     fn next_comparison(&self) -> Option<(JobKey, Vec<Request<Content>>, Others)> {
@@ -236,11 +250,13 @@ impl NodeBackend {
     ) {
         let mut next = Some(first);
         while let Some((key, request)) = next {
+            let unended = self.unended(&key);
             let begun = Instant::now();
             let stored = self.store_one(&key, &request, &charged).await;
             // Clients' requests have the other half of the time.
             tokio::time::sleep(begun.elapsed().min(REST_MAX)).await;
             self.end_storing(&key, &request, stored, &charged);
+            unended.end();
             next = self.next_to_store();
         }
     }
