@@ -12,7 +12,7 @@ use crate::{
     held::Held,
     ingest::{
         Acceptance, Admission, Encoder,
-        pairs::{Filter, Sender, senders_of},
+        pairs::{Filter, HeldTimes, Sender, senders_of},
     },
     limits::{
         TenantGates,
@@ -159,6 +159,7 @@ impl NodeBackend {
         Acceptance {
             oldest: window.map_or(oldest, |window| oldest.max(now - window)),
             newest: now + limits.creation_grace_period.0,
+            held: HeldTimes::NONE,
         }
     }
 
@@ -249,15 +250,31 @@ impl NodeBackend {
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
         let samples = encoded.samples;
+        let whose = filter.as_ref().map(|filter| held::Whose {
+            name,
+            tenant,
+            filter,
+            origin,
+            deletion,
+        });
+        let late = match whose.filter(|_| encoded.behind > 0) {
+            Some(whose) => Some((whose, self.pack_late(name, (request, whose.filter))?)),
+            None => None,
+        };
         // One after the other, so that a large request does not fill the owners' windows at once. What was
         // stored before a failure is harmless: the client sends all of it again.
         for parcels in encoded.rounds {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            if timeout.is_zero() && self.cluster.settings.pairs.held_bytes_max > 0 {
+                // Who was to be stored when it was judged may not be any more.
+                return Err(unavailable("the request has taken too long".to_owned()));
+            }
             let write = NewWrite {
                 tenant,
                 signal: Signal::Metrics,
                 deletion,
                 parcels,
-                timeout: deadline.saturating_duration_since(Instant::now()),
+                timeout,
             };
             if self.cluster.plane.write(write).await != Replicated::Held {
                 return Err(unavailable(
@@ -265,8 +282,11 @@ impl NodeBackend {
                 ));
             }
         }
-        if let Some(filter) = filter.as_ref().filter(|filter| filter.holds()) {
-            self.hold((name, tenant), request, filter, (origin, deletion));
+        if let Some((whose, late)) = late {
+            self.hold_late(whose, late);
+        }
+        if let Some(whose) = whose.filter(|whose| whose.filter.holds()) {
+            self.hold(whose, request, encoded.deduplicated - encoded.behind);
         }
         self.known_elsewhere
             .keep(series.admitted_elsewhere(), Instant::now());

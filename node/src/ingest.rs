@@ -9,7 +9,7 @@ pub(crate) mod pairs;
 
 use crate::limits::series::RefusedSeries;
 use bytes::Bytes;
-use pairs::{Filter, Kept};
+use pairs::{Filter, HeldTimes, Kept};
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use trefoil_api::{
@@ -47,6 +47,8 @@ pub(crate) struct Acceptance {
     pub(crate) oldest: Millis,
     /// Samples behind this are too far in the future.
     pub(crate) newest: Millis,
+    /// Samples of these times are held back, whatever the others say: another sender of the pair may have stored there.
+    pub(crate) held: HeldTimes,
 }
 
 /// Decides whether a series may be stored.
@@ -65,7 +67,7 @@ pub(crate) struct Admission<'a> {
 impl Admission<'_> {
     fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         match self.filter {
-            None => Kept::Stored(canonical),
+            None => Kept::Stored(canonical, HeldTimes::NONE),
             Some(filter) => filter.keep(canonical, memory),
         }
     }
@@ -81,8 +83,10 @@ pub(crate) struct Encoded {
     pub(crate) samples: u64,
     /// Samples left out because of their time, and the first of them in words.
     pub(crate) out_of_bounds: u64,
-    /// Samples left out, or held back, because another sender of their pair counts.
+    /// Samples left out, or held back, because another sender of their pair counts or has counted then.
     pub(crate) deduplicated: u64,
+    /// Those among them whose sender counts now.
+    pub(crate) behind: u64,
     pub(crate) first_out_of_bounds: Option<String>,
     /// Series left out because there are too many, or because nobody can tell which sender of their pair counts.
     pub(crate) refusals: Refusals,
@@ -95,7 +99,7 @@ pub(crate) struct Encoded {
 
 impl Acceptance {
     pub(crate) fn accepts(&self, time: Millis) -> bool {
-        (self.oldest..=self.newest).contains(&time)
+        !self.held.contain(time) && (self.oldest..=self.newest).contains(&time)
     }
 }
 
@@ -169,8 +173,8 @@ impl Encoder {
         let mut memory = Vec::new();
         let mut round = Round::new(routing.groups().len());
         for series in request.series() {
-            let labels = match admission.keep(series.canonical(), &mut memory) {
-                Kept::Stored(labels) => labels,
+            let (labels, held) = match admission.keep(series.canonical(), &mut memory) {
+                Kept::Stored(labels, held) => (labels, held),
                 Kept::Held => {
                     encoded.deduplicated += series.samples().len() as u64;
                     continue;
@@ -180,17 +184,21 @@ impl Encoder {
                     continue;
                 }
             };
+            let acceptance = Acceptance {
+                held,
+                ..admission.acceptance
+            };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
             // A series of which nothing is stored takes no room from others.
             let mut times = series.samples().iter().map(|(at, _)| *at);
-            if times.any(|at| admission.acceptance.accepts(at))
+            if times.any(|at| acceptance.accepts(at))
                 && let Err(reason) = (admission.gate)(labels)
             {
                 encoded.refuse_series(&series, || reason.in_words());
                 continue;
             }
             let place = (routing.group_of(shard), shard);
-            let (series, times) = ((&series, labels), admission.acceptance);
+            let (series, times) = ((&series, labels), acceptance);
             match series.0.is_plain() {
                 true => self.add_plain(&mut round, &mut encoded, place, series, times),
                 false => self.add_whole(&mut round, &mut encoded, place, series, times),
@@ -240,7 +248,7 @@ impl Encoder {
                 encoded.skipped_exemplars += 1;
                 continue;
             }
-            let Kept::Stored(labels) = admission.keep(series.canonical(), &mut memory) else {
+            let Kept::Stored(labels, _) = admission.keep(series.canonical(), &mut memory) else {
                 continue;
             };
             let shard = shard_of(key_hash(tenant, labels), routing.shards());
@@ -293,8 +301,7 @@ impl Encoder {
         for sample in series.whole_samples() {
             if acceptance.accepts(sample.time) {
                 accepted.push(sample);
-            } else {
-                encoded.refuse(series, sample.time, acceptance);
+            } else if encoded.refuse(series, sample.time, acceptance) {
                 encoded.refused_histograms += u64::from(is_histogram(&sample));
             }
         }
@@ -391,8 +398,9 @@ impl Encoded {
         if samples.iter().all(fits) {
             return Cow::Borrowed(samples);
         }
-        let refused = samples.iter().filter(|sample| !fits(sample));
-        refused.for_each(|sample| self.refuse(series, sample.0, acceptance));
+        for (time, _) in samples.iter().filter(|sample| !fits(sample)) {
+            self.refuse(series, *time, acceptance);
+        }
         Cow::Owned(samples.iter().filter(|s| fits(s)).copied().collect())
     }
 
@@ -405,8 +413,13 @@ impl Encoded {
         self.refused_histograms += histograms as u64;
     }
 
-    /// Counts a sample whose time is not acceptable.
-    fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis, acceptance: Acceptance) {
+    /// Counts a sample whose time is not acceptable. Whether it is refused for that, not held back.
+    fn refuse(&mut self, series: &SeriesRef<'_>, time: Millis, acceptance: Acceptance) -> bool {
+        if acceptance.held.contain(time) {
+            self.behind += 1;
+            self.deduplicated += 1;
+            return false;
+        }
         self.out_of_bounds += 1;
         self.first_out_of_bounds.get_or_insert_with(|| {
             let labels = series.to_labels().to_string();
@@ -415,6 +428,7 @@ impl Encoded {
                 false => limit_refusals::too_old(time, &labels),
             }
         });
+        true
     }
 }
 

@@ -221,7 +221,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let telemetry = Arc::new(Telemetry::new(NodeCollector::new(cluster.clone())));
     let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
     handlers.backend.set(backend.clone()).ok();
-    backend.release_held();
+    backend.release_held(&clients);
     let backend: Arc<dyn Backend> = backend;
     let limits = ApiLimits {
         write_timeout: settings.write_timeout,

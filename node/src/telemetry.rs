@@ -6,6 +6,7 @@
 pub(crate) mod collectors;
 mod process;
 
+use crate::held::Loss;
 use collectors::NodeCollector;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -25,6 +26,13 @@ pub(crate) struct Outcome {
     pub(crate) outcome: &'static str,
 }
 
+/// Why something was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    /// One of those that the documentation of the metric lists.
+    pub(crate) reason: &'static str,
+}
+
 /// The node's registry and what is counted directly into it.
 pub(crate) struct Telemetry {
     registry: Registry,
@@ -32,7 +40,7 @@ pub(crate) struct Telemetry {
     pub(crate) deduplicated_samples: Counter,
     pub(crate) held_bytes: Gauge,
     pub(crate) stored_held_samples: Counter,
-    pub(crate) dropped_held_samples: Counter,
+    pub(crate) dropped_held_samples: Family<Reason, Counter>,
     pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
@@ -63,9 +71,16 @@ impl Telemetry {
         let help = "Samples that were held back and stored when their sender was elected";
         let name = "trefoil_stored_held_samples";
         let stored_held_samples = add(all, name, help, Counter::default());
-        let help = "Samples that were held back and dropped for want of memory, or because they may be deleted";
+        let help = "Samples that were held back, or to be held back, and dropped, by reason";
         let name = "trefoil_dropped_held_samples";
-        let dropped_held_samples = add(all, name, help, Counter::default());
+        let dropped_held_samples = add(all, name, help, Family::<Reason, Counter>::default());
+        for loss in Loss::ALL {
+            let reason = loss.as_str();
+            // It is shown before something is lost.
+            dropped_held_samples
+                .get_or_create(&Reason { reason })
+                .inc_by(0);
+        }
         let help =
             "Exemplars left out for their time or series, or because a member cannot read them yet";
         let name = "trefoil_left_out_exemplars";

@@ -11,14 +11,14 @@ const SETTINGS: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_
 /// How long another sender may take to be elected: the settings' 5 s and as much again for a slow machine.
 const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
-/// The same, and requests of clients end within 2 s, so that a change has settled 3 s after it.
+/// The same, and requests are held back, which is off by default. Requests of clients end within 2 s, so that a change has settled 3 s after it.
 const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
-                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n  \
-                           ha_held_bytes_max: 268435456\n";
+                           ha_tracker_failover_timeout_seconds: 5\n  ha_held_bytes_max: 67108864\n  \
+                           write_timeout_seconds: 2\n";
 
-/// How long what was held may take into the store behind an election: it has settled after 3 s and is stored after 10 s
+/// How long what was held may take into the store behind an election: it is compared after 10 s at most and stored after 20 s
 /// more; the rest is for a slow machine.
-const RELEASED_MAX: Duration = Duration::from_secs(45);
+const RELEASED_MAX: Duration = Duration::from_secs(75);
 
 /// How long a request may be sent again and again, in milliseconds.
 const TAKEN_WITHIN: i64 = 20_000;
@@ -125,25 +125,41 @@ impl Senders {
     /// Waits for the next scrape and sends it, `a` half an interval before `b`, each to the next node in turn. A node that does
     /// not answer is passed over.
     async fn scrape(&mut self, senders: &[&str], metrics: &[&str]) -> anyhow::Result<()> {
+        let time = self.wait_for_scrape().await;
+        for sender in senders {
+            self.send_scrape(sender, time, metrics).await?;
+        }
+        Ok(())
+    }
+
+    /// When the next scrape is.
+    async fn wait_for_scrape(&mut self) -> i64 {
         let left = (self.next - Clock::now_millis()).max(0);
         tokio::time::sleep(Duration::from_millis(left as u64)).await;
         let time = self.next.max(Clock::now_millis());
         self.next = time + SCRAPE_INTERVAL;
-        for sender in senders {
-            let (time, value) = match *sender {
-                "a" => (time, 1),
-                _ => (time + SCRAPE_INTERVAL / 2, 2),
-            };
-            let text: String = metrics
-                .iter()
-                .map(|name| {
-                    format!("{name}{{cluster=\"c\",__replica__=\"{sender}\"}} {value} {time}\n")
-                })
-                .collect();
-            let node = self.send(&text).await?;
-            if *sender == "b" {
-                self.taken.insert(time, node);
-            }
+        time
+    }
+
+    async fn send_scrape(
+        &mut self,
+        sender: &str,
+        time: i64,
+        metrics: &[&str],
+    ) -> anyhow::Result<()> {
+        let (time, value) = match sender {
+            "a" => (time, 1),
+            _ => (time + SCRAPE_INTERVAL / 2, 2),
+        };
+        let text: String = metrics
+            .iter()
+            .map(|name| {
+                format!("{name}{{cluster=\"c\",__replica__=\"{sender}\"}} {value} {time}\n")
+            })
+            .collect();
+        let node = self.send(&text).await?;
+        if sender == "b" {
+            self.taken.insert(time, node);
         }
         Ok(())
     }
@@ -272,4 +288,52 @@ async fn a_node_that_dies_takes_only_what_it_held() -> anyhow::Result<()> {
     let runs = samples.chunk_by(|one, next| one.1 == next.1).count();
     ensure!(runs == 2, "{samples:?}");
     Ok(())
+}
+
+/// What is stored of `scraped` is one run of each sender, without a gap, and all that the second one sent behind the first.
+async fn is_whole(cluster: &Cluster, senders: &Senders) -> anyhow::Result<()> {
+    let told = wait_until("what was held is stored", RELEASED_MAX, || async {
+        let samples = samples(cluster, "scraped").await?;
+        let last_of_a = samples.iter().rfind(|(_, sender)| *sender == 1);
+        let last_of_a = last_of_a.context("samples of the first")?.0;
+        let expected = senders.taken.keys().filter(|time| **time > last_of_a);
+        let of_b = samples.iter().filter(|(_, sender)| *sender == 2);
+        ensure!(of_b.map(|(time, _)| time).eq(expected), "{samples:?}");
+        Ok(samples)
+    });
+    let (samples, _) = told.await?;
+    let runs = samples.chunk_by(|one, next| one.1 == next.1).count();
+    ensure!(runs == 2, "{samples:?}");
+    // A scrape is sometimes late by itself.
+    let longest = samples.windows(2).map(|pair| pair[1].0 - pair[0].0).max();
+    ensure!(longest < Some(4 * SCRAPE_INTERVAL), "{samples:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_takes_over_with_a_backlog_is_not_mixed_in() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    let metrics = ["scraped"];
+    for _ in 0..8 {
+        senders.scrape(&["a", "b"], &metrics).await?;
+    }
+    // The second one is cut off first, then the first one dies, and nobody is heard for longer than the time-out.
+    let mut backlog = Vec::new();
+    for scrapes in 0..30 {
+        let time = senders.wait_for_scrape().await;
+        if scrapes < 6 {
+            senders.send_scrape("a", time, &metrics).await?;
+        }
+        backlog.push(time);
+    }
+    for time in backlog {
+        senders.send_scrape("b", time, &metrics).await?;
+    }
+    for _ in 0..4 {
+        senders.scrape(&["b"], &metrics).await?;
+    }
+    is_whole(&cluster, &senders).await
 }

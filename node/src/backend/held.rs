@@ -1,42 +1,42 @@
 //! The way of what senders of pairs sent that do not count: held, compared when they count, and stored.
 //!
-//! Two tasks of their own, beside the requests of clients: one follows who counts and has comparisons made, the other one
-//! stores, one body at a time and at most half of the time. Everything is tried until it is done. When is decided in
-//! `crate::held`.
+//! Beside the requests of clients, on their threads: one task follows who counts and starts what is due. Comparing and storing are
+//! tasks of their own, a few at a time; each one that stores does so half of the time. When something is done, how often it is
+//! tried, and how much of it at once, is decided in `crate::held`.
+
+mod compare;
+mod ended;
 
 use super::{NodeBackend, Origin, deltas::checked_limits, unavailable};
 use crate::{
     cluster::known_deletions::Since,
     config::Settings,
-    held::{Held, Job, JobKey, Request, Rules, Sender, compare::Comparison},
+    held::{Held, Job, JobKey, Loss, Others, Request, Rules, Sender},
     ingest::{
-        held::{times_of, unpack},
+        held::{Packed, unpack},
         pairs::Filter,
     },
-    query::select::Select,
+    telemetry::Reason,
 };
 use bytes::Bytes;
-use futures::{StreamExt, pin_mut};
+use ended::Unended;
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
 use trefoil_api::{ApiError, Backend, TenantName, limit_refusals, remote_write::WriteRequest};
-use trefoil_model::{DeletionVersion, Millis, SeriesHash, TenantId, key_hash};
-use trefoil_query_promql::{Budget, MatchOp, Matcher, QueryError};
+use trefoil_model::{DeletionVersion, Millis, TenantId, key_hash};
 use trefoil_store_metrics::{BodyReader, MetricsError};
 
 /// Between two looks at who counts and what is due.
 const TICK: Duration = Duration::from_millis(250);
 /// Beside the time that a request may take: that its verdict may be older than an election, and that clocks differ.
 const SETTLE_MARGIN: Duration = Duration::from_secs(1);
-/// Samples whose times and series are in memory for comparisons at once: some 160 MB when each is of another series. The series of
-/// a sender with more are compared part by part.
-const COMPARED_SAMPLES_MAX: u64 = 2_000_000;
-/// Samples for which one permit stands.
-const SAMPLES_PER_PERMIT: u64 = 1000;
+/// Longest rest behind storing a body: one that took long has waited, not worked.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What is held of a request: a body, and how it came.
 #[derive(Clone, Debug)]
@@ -49,12 +49,51 @@ pub(super) struct Content {
     is_charged: bool,
 }
 
+/// Whose a request is, and how it came.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) name: &'a TenantName,
+    pub(super) tenant: TenantId,
+    pub(super) filter: &'a Filter<'a>,
+    pub(super) origin: Origin,
+    pub(super) deletion: DeletionVersion,
+}
+
+/// What is to be held of senders that count when the rest of their request is stored.
+pub(super) struct Late<'a> {
+    /// With the places of their senders.
+    parts: Vec<(usize, Packed)>,
+    room: Room<'a>,
+}
+
+/// Room that is kept; it is given back by dropping it.
+struct Room<'a> {
+    held: &'a Mutex<Held<Content>>,
+    reserved: usize,
+}
+
+impl Room<'_> {
+    /// The bytes, to be given back by who takes them.
+    fn take(mut self) -> usize {
+        std::mem::take(&mut self.reserved)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.reserved > 0 {
+            self.held.lock().free(self.reserved);
+        }
+    }
+}
+
 /// The requests whose samples were taken out of the rate and are not stored yet, by their digests.
 type Charged = HashMap<JobKey, u64>;
 
 pub(super) fn rules(settings: &Settings) -> Rules {
     Rules {
         apart: settings.pairs.apart(),
+        kept: settings.pairs.kept(),
         failover_timeout: settings.pairs.failover_timeout,
         settle: settings.write_timeout + SETTLE_MARGIN,
         bytes_max: settings.pairs.held_bytes_max,
@@ -62,50 +101,80 @@ pub(super) fn rules(settings: &Settings) -> Rules {
 }
 
 impl NodeBackend {
-    /// Holds what a filter keeps back of a request. What does not fit into any body is dropped.
-    pub(super) fn hold(
+    /// Packs what a filter keeps back of senders that count, and keeps room for it. It is held when the rest is stored.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when there is no room: nothing may be stored of the request then, and its sender repeats it.
+    pub(super) fn pack_late(
         &self,
-        (name, tenant): (&TenantName, TenantId),
-        request: &WriteRequest,
-        filter: &Filter<'_>,
-        (origin, deletion): (Origin, DeletionVersion),
-    ) {
+        name: &TenantName,
+        (request, filter): (&WriteRequest, &Filter<'_>),
+    ) -> Result<Late<'_>, ApiError> {
+        let now = self.cluster.now();
+        let packed = self.encoder.pack_held(request, filter, (true, now));
+        let parts = packed.map_err(unreadable)?.parts;
+        let sizes = parts
+            .iter()
+            .map(|(_, packed)| Content::bytes(name, &packed.body));
+        let reserved = self.held.lock().reserve(sizes).ok_or_else(|| {
+            unavailable("no room to hold samples from before the election of their sender".into())
+        })?;
+        let held = &self.held;
+        let room = Room { held, reserved };
+        Ok(Late { parts, room })
+    }
+
+    /// Holds what was packed before, in the room that was kept for it.
+    pub(super) fn hold_late(&self, of: Whose<'_>, late: Late<'_>) {
+        let mut held = self.held.lock();
+        held.free(late.room.take());
+        self.hold_parts(of, late.parts, &mut held);
+    }
+
+    /// Holds what a filter keeps back of senders that do not count: `samples`. What does not fit into any body is lost.
+    pub(super) fn hold(&self, of: Whose<'_>, request: &WriteRequest, samples: u64) {
         if self.cluster.settings.pairs.held_bytes_max == 0 {
             return;
         }
-        let packed = match self.encoder.pack_held(request, filter) {
+        let now = self.cluster.now();
+        let packed = match self.encoder.pack_held(request, of.filter, (false, now)) {
             Ok(packed) => packed,
-            Err(error) => return tracing::warn!(%error, "cannot hold a request of a pair back"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot hold a request of a pair back");
+                return self.lose_held(Loss::Unreadable, samples);
+            }
         };
+        self.lose_held(Loss::OutOfWindow, packed.left_out);
+        self.hold_parts(of, packed.parts, &mut self.held.lock());
+    }
+
+    fn hold_parts(&self, of: Whose<'_>, parts: Vec<(usize, Packed)>, held: &mut Held<Content>) {
         let arrived = self.cluster.now();
-        let mut held = self.held.lock();
-        for (place, packed) in packed {
-            let (pair, replica) = filter.sender(place).clone();
+        for (place, packed) in parts {
+            let (pair, replica) = of.filter.sender(place).clone();
             let sender = Sender {
-                tenant,
+                tenant: of.tenant,
                 pair,
                 replica,
             };
             let content = Content {
-                tenant: name.clone(),
+                tenant: of.name.clone(),
                 body: packed.body,
-                deletion,
-                is_charged: matches!(origin, Origin::Deltas),
+                deletion: of.deletion,
+                is_charged: matches!(of.origin, Origin::Deltas),
             };
             held.hold(&sender, content.into_request(arrived, packed.samples));
         }
-        self.show_held(&mut held);
+        self.show_held(held);
     }
 
-    /// Starts the tasks that compare and store what is held; they end with the runtime.
-    pub(crate) fn release_held(self: &Arc<Self>) {
-        tokio::spawn(self.clone().compare_held());
-        tokio::spawn(self.clone().store_held());
+    /// Starts what compares and stores what is held, on threads that serve no peers; it ends with them.
+    pub(crate) fn release_held(self: &Arc<Self>, runtime: &Handle) {
+        runtime.spawn(self.clone().follow_pairs());
     }
 
-    async fn compare_held(self: Arc<Self>) {
-        let permits_max = (COMPARED_SAMPLES_MAX / SAMPLES_PER_PERMIT) as u32;
-        let turns = Arc::new(Semaphore::new(permits_max as usize));
+    async fn follow_pairs(self: Arc<Self>) {
+        let charged = Arc::new(Mutex::new(Charged::new()));
         loop {
             tokio::time::sleep(TICK).await;
             {
@@ -113,36 +182,50 @@ impl NodeBackend {
                 let elected = |tenant, pair: &str| self.cluster.elected(tenant, pair);
                 held.follow(self.cluster.now(), elected);
                 self.show_held(&mut held);
+                charged.lock().retain(|key, _| held.is_under_way(key));
             }
-            while let Some((key, requests, others_until)) = self.next_comparison() {
-                let samples: u64 = requests.iter().map(|request| request.samples).sum();
-                let permits = (samples / SAMPLES_PER_PERMIT + 1).min(u64::from(permits_max));
-                let turn = turns.clone().acquire_many_owned(permits as u32).await;
+            while let Some((key, requests, others)) = self.next_comparison() {
                 let backend = self.clone();
                 tokio::spawn(async move {
-                    let compared = backend.compare(&key.sender, &requests, others_until);
-                    let compared = compared.await;
-                    backend.end_comparison(&key, samples, compared);
-                    drop(turn);
+                    let unended = backend.unended(&key);
+                    let compared = backend.compare(&key.sender, &requests, others).await;
+                    backend.end_comparison(&key, compared);
+                    unended.end();
                 });
+            }
+            while let Some(first) = self.next_to_store() {
+                tokio::spawn(self.clone().store_held(first, charged.clone()));
             }
         }
     }
 
-    fn next_comparison(&self) -> Option<(JobKey, Vec<Request<Content>>, Millis)> {
+    /// Has a job fail that does not come to its end: its place would be taken for ever.
+    fn unended(self: &Arc<Self>, key: &JobKey) -> Unended<impl FnOnce()> {
+        let (backend, key) = (self.clone(), key.clone());
+        Unended::new(move || {
+            tracing::error!("what is held of a pair was given up in the middle of a job");
+            let now = backend.cluster.now();
+            backend.held.lock().failed(&key, now);
+        })
+    }
+
+    fn next_comparison(&self) -> Option<(JobKey, Vec<Request<Content>>, Others)> {
         let now = self.cluster.now();
         match self.held.lock().next_comparison(now)? {
-            (key, Job::Compare(requests, others_until)) => Some((key, requests, others_until)),
+            (key, Job::Compare(requests, others)) => Some((key, requests, others)),
             (_, Job::Store(_)) => None,
         }
     }
 
-    fn end_comparison(
-        &self,
-        key: &JobKey,
-        samples: u64,
-        compared: Result<Vec<Request<Content>>, ApiError>,
-    ) {
+    fn next_to_store(&self) -> Option<(JobKey, Request<Content>)> {
+        let now = self.cluster.now();
+        match self.held.lock().next_to_store(now)? {
+            (key, Job::Store(request)) => Some((key, request)),
+            (_, Job::Compare(..)) => None,
+        }
+    }
+
+    fn end_comparison(&self, key: &JobKey, compared: Result<Vec<Request<Content>>, ApiError>) {
         let now = self.cluster.now();
         let mut held = self.held.lock();
         match compared {
@@ -153,131 +236,55 @@ impl NodeBackend {
             }
             Err(error) => {
                 tracing::error!(%error, "what is held of a pair cannot be read");
-                self.telemetry.dropped_held_samples.inc_by(samples);
-                held.compared(key, Vec::new(), now);
+                held.give_up(key, Loss::Unreadable);
             }
         }
         self.show_held(&mut held);
     }
 
-    /// What is left of requests behind what other senders of the pair have stored.
-    async fn compare(
-        &self,
-        sender: &Sender,
-        requests: &[Request<Content>],
-        others_until: Millis,
-    ) -> Result<Vec<Request<Content>>, ApiError> {
-        let samples: u64 = requests.iter().map(|request| request.samples).sum();
-        let parts = samples.div_ceil(COMPARED_SAMPLES_MAX).max(1);
-        let mut left = Vec::new();
-        let mut reader = BodyReader::new().map_err(unreadable)?;
-        for part in 0..parts {
-            let hash_of = |canonical: &[u8]| {
-                let hash = SeriesHash::of(sender.tenant, canonical);
-                (hash.0 % u128::from(parts) == u128::from(part)).then_some(hash)
-            };
-            let mut comparison = Comparison::new(others_until);
-            for request in requests {
-                let add = |canonical: &[u8], times: &mut dyn Iterator<Item = _>| {
-                    if let Some(hash) = hash_of(canonical) {
-                        comparison.add(hash, times);
-                    }
-                };
-                times_of(&mut reader, &request.content.body, add).map_err(unreadable)?;
-                tokio::task::yield_now().await;
-            }
-            let found = self.find_stored(sender, &mut comparison).await;
-            found.map_err(|error| unavailable(error.to_string()))?;
-            for request in requests {
-                let keep = |canonical: &[u8], time| {
-                    let hash = hash_of(canonical);
-                    hash.is_some_and(|hash| comparison.may_store(hash, time).unwrap_or(true))
-                };
-                let body = &request.content.body;
-                let kept = unpack(&mut reader, body, &checked_limits(), keep)?;
-                let packed = self.encoder.pack_all(&kept).map_err(unreadable)?;
-                left.extend(packed.into_iter().map(|packed| {
-                    let content = Content {
-                        body: packed.body,
-                        ..request.content.clone()
-                    };
-                    content.into_request(request.arrived, packed.samples)
-                }));
-                tokio::task::yield_now().await;
-            }
-        }
-        Ok(left)
-    }
-
-    /// Asks the store what it has of the series of a pair at the times of what is held. Complete, as every query is.
-    async fn find_stored(
-        &self,
-        sender: &Sender,
-        comparison: &mut Comparison,
-    ) -> Result<(), QueryError> {
-        let Some((start, end)) = comparison.span() else {
-            return Ok(());
-        };
-        let settings = &self.cluster.settings;
-        let of_pair = Matcher::new(&settings.pairs.cluster_label, MatchOp::Equal, &sender.pair)?;
-        let deadline = Instant::now() + settings.query_timeout;
-        let is_late = move || Instant::now() >= deadline;
-        // It is no query of the tenant's, so its limits of queries are not meant.
-        let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
-        let source = self.source(sender.tenant, deadline, budget);
-        let pages = source.accepting_loss(true).select(Select {
-            alternatives: vec![vec![of_pair]],
-            start,
-            end,
-            newest_only: false,
-            after: None,
-            bytes_max: 0,
-        });
-        pin_mut!(pages);
-        while let Some(page) = pages.next().await {
-            for series in page? {
-                let hash = SeriesHash::of(sender.tenant, series.labels.canonical());
-                comparison.found(hash, &series.timestamps);
-            }
-        }
-        Ok(())
-    }
-
-    async fn store_held(self: Arc<Self>) {
-        let mut charged = Charged::new();
-        loop {
-            let due = self.held.lock().next_to_store(self.cluster.now());
-            let Some((key, Job::Store(request))) = due else {
-                if self.held.lock().bytes() == 0 {
-                    charged.clear();
-                }
-                tokio::time::sleep(TICK).await;
-                continue;
-            };
+    /// Stores one request after the other, as long as one is due.
+    async fn store_held(
+        self: Arc<Self>,
+        first: (JobKey, Request<Content>),
+        charged: Arc<Mutex<Charged>>,
+    ) {
+        let mut next = Some(first);
+        while let Some((key, request)) = next {
+            let unended = self.unended(&key);
             let begun = Instant::now();
-            let stored = self.store_one(&key, &request, &mut charged).await;
-            let now = self.cluster.now();
-            {
-                let mut held = self.held.lock();
-                match stored {
-                    Err(error) if is_later(&error) => {
-                        tracing::debug!(%error, "what is held of a pair cannot be stored yet");
-                        held.failed(&key, now);
-                    }
-                    done => {
-                        if let Err(error) = done {
-                            tracing::error!(%error, "what is held of a pair cannot be stored");
-                            self.telemetry.dropped_held_samples.inc_by(request.samples);
-                        }
-                        charged.remove(&key);
-                        held.stored(&key, request.digest);
-                    }
-                }
-                self.show_held(&mut held);
-            }
+            let stored = self.store_one(&key, &request, &charged).await;
             // Clients' requests have the other half of the time.
-            tokio::time::sleep(begun.elapsed()).await;
+            tokio::time::sleep(begun.elapsed().min(REST_MAX)).await;
+            self.end_storing(&key, &request, stored, &charged);
+            unended.end();
+            next = self.next_to_store();
         }
+    }
+
+    fn end_storing(
+        &self,
+        key: &JobKey,
+        request: &Request<Content>,
+        stored: Result<(), ApiError>,
+        charged: &Mutex<Charged>,
+    ) {
+        let now = self.cluster.now();
+        let mut held = self.held.lock();
+        match stored {
+            Err(error) if is_later(&error) => {
+                tracing::debug!(%error, "what is held of a pair cannot be stored yet");
+                held.failed(key, now);
+            }
+            done => {
+                if let Err(error) = done {
+                    tracing::error!(%error, "what is held of a pair cannot be stored");
+                    self.lose_held(Loss::Refused, request.samples);
+                }
+                charged.lock().remove(key);
+                held.stored(key, request.digest);
+            }
+        }
+        self.show_held(&mut held);
     }
 
     /// Stores what was held of a request, or finds that nothing of it may be.
@@ -285,14 +292,17 @@ impl NodeBackend {
         &self,
         key: &JobKey,
         request: &Request<Content>,
-        charged: &mut Charged,
+        charged: &Mutex<Charged>,
     ) -> Result<(), ApiError> {
+        // It has ended when another sender that is elected from now on has settled.
+        let deadline = Instant::now() + self.cluster.settings.write_timeout;
+        self.check_counts(key).await?;
         let content = &request.content;
         let since = self
             .cluster
             .deletions_since(key.sender.tenant, content.deletion);
         let Since::Known(deletion, erasing) = since else {
-            self.telemetry.dropped_held_samples.inc_by(request.samples);
+            self.lose_held(Loss::Deletion, request.samples);
             return Ok(());
         };
         let keep = |canonical: &[u8], time| {
@@ -305,17 +315,33 @@ impl NodeBackend {
             return Ok(());
         }
         let samples = unpacked.sample_count() as u64;
-        if !content.is_charged && charged.get(key) != Some(&request.digest) {
+        let is_charged = charged.lock().get(key) == Some(&request.digest);
+        if !content.is_charged && !is_charged {
             self.charge_held(&content.tenant, samples)?;
-            charged.insert(key.clone(), request.digest);
+            charged.lock().insert(key.clone(), request.digest);
         }
         self.cluster.check_clock().map_err(unavailable)?;
-        let deadline = Instant::now() + self.cluster.settings.write_timeout;
         let stored = self.store(&content.tenant, &unpacked, Origin::Held(deletion), deadline);
         let outcome = stored.await?;
-        let stored = samples.saturating_sub(outcome.refusals.samples);
+        let refused = outcome.refusals.samples;
+        self.lose_held(Loss::Refused, refused);
+        let stored = samples.saturating_sub(refused);
         self.telemetry.stored_held_samples.inc_by(stored);
         Ok(())
+    }
+
+    /// Checks that a sender still counts by the same election, by what is known to the cluster now: a node that is cut off must not
+    /// add to what another sender has been compared with. What does not is superseded at the next look at who counts.
+    async fn check_counts(&self, key: &JobKey) -> Result<(), ApiError> {
+        let caught_up = self.cluster.metadata.read_linearizable().await;
+        caught_up.map_err(|error| unavailable(error.to_string()))?;
+        let elected = self.cluster.elected(key.sender.tenant, &key.sender.pair);
+        match key.is_of(elected.as_ref()) {
+            true => Ok(()),
+            false => Err(unavailable(
+                "the sender of the pair was not elected last".to_owned(),
+            )),
+        }
     }
 
     /// Takes samples out of the tenant's rate. More than a whole burst counts as one: what was cut to fit the usual one may not
@@ -337,16 +363,28 @@ impl NodeBackend {
     /// Shows what is held in the node's own metrics.
     fn show_held(&self, held: &mut Held<Content>) {
         self.telemetry.held_bytes.set(held.bytes() as i64);
-        let dropped = &self.telemetry.dropped_held_samples;
-        dropped.inc_by(held.take_dropped());
+        for (loss, samples) in held.take_lost() {
+            self.lose_held(loss, samples);
+        }
+    }
+
+    /// Counts samples that are not held any more, and not stored.
+    fn lose_held(&self, loss: Loss, samples: u64) {
+        let reason = loss.as_str();
+        let lost = &self.telemetry.dropped_held_samples;
+        lost.get_or_create(&Reason { reason }).inc_by(samples);
     }
 }
 
 impl Content {
+    fn bytes(tenant: &TenantName, body: &Bytes) -> usize {
+        body.len() + tenant.as_str().len()
+    }
+
     fn into_request(self, arrived: Millis, samples: u64) -> Request<Self> {
         Request {
             arrived,
-            bytes: self.body.len() + self.tenant.as_str().len(),
+            bytes: Self::bytes(&self.tenant, &self.body),
             samples,
             // What came again behind a deletion is another item.
             digest: key_hash(TenantId(self.deletion.0 as u32), &self.body),

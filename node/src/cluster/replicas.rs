@@ -8,7 +8,11 @@
 //! ```text
 //! key    ha//TENANT//PAIR
 //! value  version (1 byte, 1) | when it was heard (8 bytes, little-endian, milliseconds) | name of the sender
+//!        version (1 byte, 2) | when it was heard (8) | when it was elected (8)
+//!                            | until when others were accepted (8) | name of the sender
 //! ```
+//! Version 2 is written from format level 6 on, of a sender that took the place of another one.
+//!
 //! All nodes must agree, so the elected sender is a value in the metadata plane, written under the condition that it is
 //! as it was read. Hearing from it is recorded at most once per interval and pair, behind the answer, so elections cost
 //! the plane nothing that depends on the load.
@@ -23,7 +27,7 @@
 mod turns;
 
 use super::Cluster;
-use crate::config::PairSettings;
+use crate::{config::PairSettings, formats};
 use std::time::{Duration, Instant};
 use trefoil_api::ApiError;
 use trefoil_model::{Millis, TenantId};
@@ -33,8 +37,10 @@ use trefoil_raft::{
 pub(crate) use turns::Turns;
 use turns::{Turn, Wanted};
 
-/// The version of the value's form.
+/// The version of the value of a sender of which it is not known how it came to count.
 const VERSION: u8 = 1;
+/// The version of one of which it is.
+const VERSION_SUCCEEDED: u8 = 2;
 /// Times that an election is tried anew because another node wrote in between.
 const TRIES_MAX: usize = 4;
 /// A pair that nothing was heard of for so long makes room for a new one when there are too many.
@@ -54,13 +60,25 @@ pub(crate) struct Elected {
     pub(crate) replica: String,
     /// When something came from it, by the cluster's clock.
     pub(crate) heard: Millis,
+    /// How it took the place of another sender; nothing when there was none, or that was not recorded.
+    pub(crate) succession: Option<Succession>,
+}
+
+/// The change from one sender of a pair to another one. Times are the cluster's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Succession {
+    /// When the sender that counts now was elected.
+    pub(crate) at: Millis,
+    /// Nothing of another sender was accepted behind this time.
+    pub(crate) others_until: Millis,
 }
 
 /// What becomes of samples of a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// They are stored.
-    Stored,
+    /// They are stored, but for those at or before this time: there may be samples of the sender that counted before, so they
+    /// are held back until that is known.
+    Stored(Millis),
     /// Another sender counts: they are held back in case that it falls silent.
     Held,
     /// They cannot be stored, because of this.
@@ -103,7 +121,7 @@ impl Cluster {
             let now = self.now();
             let decision = decide(present.as_ref(), replica, now, settings);
             match decision {
-                Decision::Accept => return Ok(Verdict::Stored),
+                Decision::Accept => return Ok(stored(present.as_ref())),
                 Decision::Hold => return Ok(Verdict::Held),
                 Decision::AcceptAndRecord | Decision::Elect => {}
             }
@@ -114,20 +132,20 @@ impl Cluster {
                     Err(reason) => return Ok(Verdict::Refused(reason)),
                 },
             };
-            let new = Elected {
-                replica: replica.to_owned(),
-                heard: now,
-            };
+            let mut new = Elected::follow(present.as_ref(), replica, now, settings);
+            if !formats::records_successions(&state) {
+                new.succession = None;
+            }
             let command = write(&key, version, &new, forgotten);
             match (self.pair_turns.want(&key, Instant::now()), decision) {
                 (Wanted::Mine(turn), Decision::AcceptAndRecord) => {
                     tokio::spawn(record_behind(self.metadata.clone(), command, turn));
-                    return Ok(Verdict::Stored);
+                    return Ok(stored(present.as_ref()));
                 }
-                (_, Decision::AcceptAndRecord) => return Ok(Verdict::Stored),
+                (_, Decision::AcceptAndRecord) => return Ok(stored(present.as_ref())),
                 (Wanted::Mine(turn), _) => {
                     if record(&self.metadata, command, turn).await? {
-                        return Ok(Verdict::Stored);
+                        return Ok(stored(Some(&new)));
                     }
                 }
                 (Wanted::Taken(mut end), _) => {
@@ -152,6 +170,11 @@ impl Cluster {
     pub(crate) fn elected(&self, tenant: TenantId, pair: &str) -> Option<Elected> {
         read(&self.metadata.state(), &key_of(tenant, pair)).0
     }
+}
+
+/// The verdict about samples of the sender that counts.
+fn stored(elected: Option<&Elected>) -> Verdict {
+    Verdict::Stored(elected.map_or(Millis::MIN, Elected::others_until))
 }
 
 /// Records that the elected sender was heard, when its samples are accepted already.
@@ -275,21 +298,80 @@ pub(crate) fn decide(
 }
 
 impl Elected {
+    /// What is recorded of a sender that is heard now, behind what was recorded before.
+    pub(crate) fn follow(
+        present: Option<&Self>,
+        replica: &str,
+        now: Millis,
+        settings: &PairSettings,
+    ) -> Self {
+        let succession = present.and_then(|present| match present.replica == replica {
+            true => present.succession,
+            // It is accepted without a record for a shorter time, so that clocks may differ.
+            false => Some(Succession {
+                at: now,
+                others_until: present.heard
+                    + (settings.failover_timeout - settings.apart()).as_millis() as Millis,
+            }),
+        });
+        Self {
+            replica: replica.to_owned(),
+            heard: now,
+            succession,
+        }
+    }
+
+    /// When it took the place of another sender; it tells elections of the same sender apart. Nothing when that was not recorded.
+    pub(crate) fn at(&self) -> Option<Millis> {
+        self.succession.map(|succession| succession.at)
+    }
+
+    /// Until when samples may be another sender's. Before all times when no other one is known.
+    pub(crate) fn others_until(&self) -> Millis {
+        self.succession
+            .map_or(Millis::MIN, |succession| succession.others_until)
+    }
+
     fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let version = match self.succession {
+            None => VERSION,
+            Some(_) => VERSION_SUCCEEDED,
+        };
+        let mut out = vec![version];
         out.extend_from_slice(&self.heard.to_le_bytes());
+        if let Some(succession) = self.succession {
+            out.extend_from_slice(&succession.at.to_le_bytes());
+            out.extend_from_slice(&succession.others_until.to_le_bytes());
+        }
         out.extend_from_slice(self.replica.as_bytes());
         out
     }
 
     /// A value that a newer program wrote in another form elects nobody.
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, rest) = bytes.split_first()?;
-        let (heard, replica) = rest.split_first_chunk::<8>()?;
-        let replica = std::str::from_utf8(replica).ok()?.to_owned();
-        let heard = Millis::from_le_bytes(*heard);
-        (*version == VERSION).then_some(Self { replica, heard })
+        let (version, mut rest) = bytes.split_first()?;
+        let heard = take_time(&mut rest)?;
+        let succession = match *version {
+            VERSION => None,
+            VERSION_SUCCEEDED => Some(Succession {
+                at: take_time(&mut rest)?,
+                others_until: take_time(&mut rest)?,
+            }),
+            _ => return None,
+        };
+        let replica = std::str::from_utf8(rest).ok()?.to_owned();
+        Some(Self {
+            replica,
+            heard,
+            succession,
+        })
     }
+}
+
+fn take_time(bytes: &mut &[u8]) -> Option<Millis> {
+    let (time, rest) = bytes.split_first_chunk::<8>()?;
+    *bytes = rest;
+    Some(Millis::from_le_bytes(*time))
 }
 
 #[cfg(test)]
@@ -305,6 +387,7 @@ mod tests {
         let present = Elected {
             replica: "a".to_owned(),
             heard: 1_000_000,
+            succession: None,
         };
         let decision = decide(Some(&present), replica, now, &settings);
         assert_eq!(decision, expected, "{replica} at {now}");
@@ -353,14 +436,43 @@ mod tests {
 
     #[test]
     fn the_value_in_the_plane() {
-        let elected = Elected {
+        let mut elected = Elected {
             replica: "a".to_owned(),
             heard: 258,
+            succession: None,
         };
         let bytes = b"\x01\x02\x01\0\0\0\0\0\0a";
         assert_eq!(elected.encode(), bytes);
+        assert_eq!(Elected::decode(bytes), Some(elected.clone()));
+        elected.succession = Some(Succession {
+            at: 3,
+            others_until: -1,
+        });
+        let bytes = b"\x02\x02\x01\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xffa";
+        assert_eq!(elected.encode(), bytes);
         assert_eq!(Elected::decode(bytes), Some(elected));
-        assert_eq!(Elected::decode(b"\x02\x02\x01\0\0\0\0\0\0a"), None);
+        assert_eq!(Elected::decode(&bytes[..24]), None);
+        assert_eq!(Elected::decode(b"\x03\x02\x01\0\0\0\0\0\0a"), None);
         assert_eq!(Elected::decode(b"\x01"), None);
+    }
+
+    #[test]
+    fn a_record_says_until_when_others_were_accepted() {
+        let settings = PairSettings::default();
+        let first = Elected::follow(None, "a", 1_000_000, &settings);
+        assert_eq!((first.heard, first.succession), (1_000_000, None));
+        assert_eq!(first.others_until(), Millis::MIN);
+        let second = Elected::follow(Some(&first), "b", 1_090_000, &settings);
+        let succession = Succession {
+            at: 1_090_000,
+            others_until: 1_022_500,
+        };
+        assert_eq!(second.succession, Some(succession));
+        let heard_again = Elected::follow(Some(&second), "b", 1_105_000, &settings);
+        assert_eq!(heard_again.succession, Some(succession));
+        assert_eq!(heard_again.heard, 1_105_000);
+        // All that was accepted of the first one without a record is before that.
+        let last = first.heard + accepted_for(&settings).as_millis() as Millis;
+        assert!(last + 1000 <= succession.others_until);
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct PairSettings {
     /// update interval and the distance of the senders' requests together, or senders that are well take turns.
     pub(crate) failover_timeout: Duration,
     /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
-    /// nothing is. The oldest of the largest sender go when there are more, and are missing at a change.
+    /// nothing is, as is the default: experimental. The oldest of the largest sender go when there are more, and are missing at
+    /// a change. 64 MiB are enough for some 200,000 samples/s of such senders at this node.
     pub(crate) held_bytes_max: usize,
 }
 
@@ -39,7 +40,23 @@ impl Default for PairSettings {
     }
 }
 
+/// What is held back is kept for so many times the time-out at most, while no sender counts, and may be so old when it comes.
+const TIMEOUTS_KEPT_MAX: u32 = 20;
+
+/// Samples that are so far in the future are held back in any case: clocks of senders differ.
+const AHEAD_MIN: Duration = Duration::from_secs(5);
+
 impl PairSettings {
+    /// How far in the future samples may be that are held back.
+    pub(crate) fn ahead(&self) -> Duration {
+        self.apart().max(AHEAD_MIN)
+    }
+
+    /// How long something is held back at most, and how old or late its samples may be. Longer: what it is compared with grows.
+    pub(crate) fn kept(&self) -> Duration {
+        self.failover_timeout * TIMEOUTS_KEPT_MAX
+    }
+
     /// Half of the time between update interval and time-out. A sender is not accepted any more, unless that is recorded, for so long
     /// before another one can be elected; so what was accepted of it is told from what the other one sends then.
     pub(crate) fn apart(&self) -> Duration {

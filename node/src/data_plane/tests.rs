@@ -11,7 +11,7 @@ pub(super) mod history;
 mod lost_end;
 
 use super::*;
-use crate::ingest::{Acceptance, Admission, Encoder};
+use crate::ingest::{Acceptance, Admission, Encoder, pairs::HeldTimes};
 use crate::query::{
     answering,
     evaluator::Evaluator,
@@ -735,6 +735,7 @@ async fn a_large_request_is_cut_into_rounds() {
     let acceptance = Acceptance {
         oldest: 10,
         newest: i64::MAX,
+        held: HeldTimes::NONE,
     };
     let admission = Admission {
         acceptance,

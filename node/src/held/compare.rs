@@ -1,18 +1,21 @@
 //! What a sender that counts now may add to each series: what is newer than what the senders that counted before have
 //! stored there.
 //!
-//! Nothing in the store says whose a sample is. Of the sender that counts now it has only what came since its election, which
-//! is newer than everything that was held of that series anywhere, for it sends each series in order. So what is stored at or before
-//! the newest time that is held here is another's, and so is all that is older than its requests can have been when it
-//! was elected. Between the two nothing of another sender can be, or it would have been heard later.
+//! Nothing in the store says whose a sample is. What is stored up to the time until which others were accepted is another's: what
+//! the sender that counts sends from then is held, and stored when all nodes have compared what came before it. (If what is
+//! found is its own all the same, because this node is late, something is left out that nobody else has; nothing is mixed.)
+//!
+//! Behind that time, samples of others are there only if their clocks were wrong. What the sender itself has there came since its
+//! election, so it is newer than all that had come before, for it sends each series in order. So what is older than that and is
+//! not held here is another's, too.
 
+use super::Others;
 use std::collections::HashMap;
 use trefoil_model::{Millis, SeriesHash};
 
 /// The series of what is held of one sender, while the store is asked about them.
 pub(crate) struct Comparison {
-    /// What is stored up to this time is another's if it is not held here.
-    others_until: Millis,
+    others: Others,
     series: HashMap<SeriesHash, OfSeries>,
 }
 
@@ -20,27 +23,42 @@ pub(crate) struct Comparison {
 struct OfSeries {
     /// The times of what is held; not sorted, and there may be repeated ones. A few.
     own: Vec<Millis>,
+    /// The newest of those that came before the sender was elected.
+    newest_before: Option<Millis>,
     /// The newest time that somebody else has stored.
     other: Option<Millis>,
 }
 
 impl Comparison {
-    pub(crate) fn new(others_until: Millis) -> Self {
+    pub(crate) fn new(others: Others) -> Self {
         Self {
-            others_until,
+            others,
             series: HashMap::new(),
         }
     }
 
-    /// Takes note of samples that are held of a series.
-    pub(crate) fn add(&mut self, series: SeriesHash, times: impl Iterator<Item = Millis>) {
-        self.series.entry(series).or_default().own.extend(times);
+    /// Takes note of samples that are held of a series, and that arrived then.
+    pub(crate) fn add(
+        &mut self,
+        series: SeriesHash,
+        arrived: Millis,
+        times: impl Iterator<Item = Millis>,
+    ) {
+        let series = self.series.entry(series).or_default();
+        let known = series.own.len();
+        series.own.extend(times);
+        if arrived < self.others.elected {
+            let newest = series.own[known..].iter().max().copied();
+            series.newest_before = series.newest_before.max(newest);
+        }
     }
 
-    /// The first and the last time about which the store has to be asked; nothing when nothing is held.
+    /// The first and the last time about which the store has to be asked; nothing when all that is held may be stored.
     pub(crate) fn span(&self) -> Option<(Millis, Millis)> {
-        let all = || self.series.values().flat_map(|series| &series.own);
-        Some((*all().min()?, self.others_until.max(*all().max()?)))
+        let all = self.series.values().flat_map(|series| &series.own);
+        let newest = self.series.values().filter_map(|one| one.newest_before);
+        let span = (*all.min()?, newest.fold(self.others.until, Millis::max));
+        (span.0 <= span.1).then_some(span)
     }
 
     /// Takes what is stored of a series, if it is one of these. Times ascend.
@@ -50,8 +68,10 @@ impl Comparison {
         let Some(series) = self.series.get_mut(&series) else {
             return;
         };
-        let newest = series.own.iter().fold(self.others_until, |a, b| a.max(*b));
-        let until = self.others_until;
+        let until = self.others.until;
+        let newest = series
+            .newest_before
+            .map_or(until, |newest| newest.max(until));
         // Until then the sender did not count. Both senders may have samples of equal times: rules are evaluated at the same ones.
         let is_other =
             |time: &&Millis| **time <= until || (**time <= newest && !series.own.contains(time));
@@ -70,16 +90,30 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    /// What may be stored of what is held of one series, when what is stored up to 25 is another's.
+    const OTHERS: Others = Others {
+        until: 25,
+        elected: 100,
+    };
+
+    /// What may be stored of what is held of one series since before its sender was elected, when what is stored up to 25 is
+    /// another's.
     fn left(held: &[Millis], stored: &[Millis]) -> Vec<Millis> {
+        left_of(&[(99, held)], stored)
+    }
+
+    /// The same of what arrived then.
+    fn left_of(held: &[(Millis, &[Millis])], stored: &[Millis]) -> Vec<Millis> {
         let series = SeriesHash(1);
-        let mut comparison = Comparison::new(25);
-        comparison.add(series, held.iter().copied());
+        let mut comparison = Comparison::new(OTHERS);
+        for (arrived, times) in held {
+            comparison.add(series, *arrived, times.iter().copied());
+        }
         comparison.found(series, stored);
         comparison.found(SeriesHash(2), &[1, 100]);
         assert_eq!(comparison.may_store(SeriesHash(2), 1), None);
         let may_store = |time: &Millis| comparison.may_store(series, *time) == Some(true);
-        held.iter().copied().filter(may_store).collect()
+        let times = held.iter().flat_map(|(_, times)| times.iter().copied());
+        times.filter(may_store).collect()
     }
 
     #[test]
@@ -98,15 +132,30 @@ mod tests {
         // Other nodes hold what is newer, and the other sender has sent more than that.
         assert!(left(&[10], &[3, 23]).is_empty());
         assert_eq!(left(&[10], &[3, 26]), [10]);
+        // The other sender's clock is wrong.
+        assert_eq!(left(&[30, 40], &[3, 35]), [40]);
+    }
+
+    #[test]
+    fn what_came_late_is_compared_up_to_when_others_were_accepted() {
+        // Between the two the sender's own came to another node.
+        assert_eq!(
+            left_of(&[(99, &[20][..]), (101, &[60])], &[40, 50]),
+            [20, 60]
+        );
+        assert_eq!(left_of(&[(101, &[20, 60][..])], &[10, 40]), [20, 60]);
+        assert_eq!(left_of(&[(101, &[20, 60][..])], &[24, 40]), [60]);
     }
 
     #[test]
     fn the_span_of_what_is_held() {
-        let mut comparison = Comparison::new(7);
+        let mut comparison = Comparison::new(OTHERS);
         assert_eq!(comparison.span(), None);
-        comparison.add(SeriesHash(2), [3].into_iter());
-        assert_eq!(comparison.span(), Some((3, 7)));
-        comparison.add(SeriesHash(1), [5, 9].into_iter());
-        assert_eq!(comparison.span(), Some((3, 9)));
+        comparison.add(SeriesHash(3), 101, [26].into_iter());
+        assert_eq!(comparison.span(), None, "nothing of others can be there");
+        comparison.add(SeriesHash(2), 99, [3].into_iter());
+        assert_eq!(comparison.span(), Some((3, 25)));
+        comparison.add(SeriesHash(1), 99, [5, 29].into_iter());
+        assert_eq!(comparison.span(), Some((3, 29)));
     }
 }

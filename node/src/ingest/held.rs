@@ -3,9 +3,12 @@
 //! The labels are those under which the series may be stored later. Declarations of metrics have no sender and are never
 //! held.
 
-use super::{Encoder, added_at_once, borrowed, pairs::Filter};
+use super::{
+    Encoder, added_at_once, borrowed,
+    pairs::{Filter, HeldBack},
+};
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 use trefoil_api::{
     ApiError, WriteLimits,
     remote_write::{Exemplar as ApiExemplar, Sample, SampleValue, SeriesRef, WriteRequest},
@@ -20,6 +23,18 @@ const CONTENT_BYTES_MAX: usize = 4 << 20;
 /// Samples of a body, so that a body fits into the usual burst of a tenant's rate.
 const SAMPLES_MAX: usize = 10_000;
 
+/// All times.
+const ALWAYS: RangeInclusive<Millis> = Millis::MIN..=Millis::MAX;
+
+/// What a request is packed into.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PackedRequest {
+    /// With the places of their senders.
+    pub(crate) parts: Vec<(usize, Packed)>,
+    /// Samples that are too old, or too far in the future, to be held.
+    pub(crate) left_out: u64,
+}
+
 /// A part of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Packed {
@@ -31,11 +46,11 @@ pub(crate) struct Packed {
 struct Packing<'a> {
     encoder: &'a Encoder,
     open: BTreeMap<usize, BodyWriter>,
-    packed: Vec<(usize, Packed)>,
+    packed: PackedRequest,
 }
 
 impl Encoder {
-    /// What a filter holds back of a request, with the places of the senders. Nothing is lost of a series by its form.
+    /// What a filter holds back of a request that comes now: of senders that do not count, or of those that do. Nothing is lost of a series by its form.
     ///
     /// # Errors
     /// When a series is larger than a body takes, or memory is short.
@@ -43,8 +58,12 @@ impl Encoder {
         &self,
         request: &WriteRequest,
         filter: &Filter<'_>,
-    ) -> Result<Vec<(usize, Packed)>, MetricsError> {
-        self.pack(request, |canonical, labels| filter.held(canonical, labels))
+        (counts, now): (bool, Millis),
+    ) -> Result<PackedRequest, MetricsError> {
+        self.pack(request, |canonical, labels| {
+            let held = filter.held(canonical, labels, now);
+            held.filter(|held| held.is_all != counts)
+        })
     }
 
     /// All of a request; its declarations are left out.
@@ -55,30 +74,38 @@ impl Encoder {
         let packed = self.pack(request, |canonical, labels| {
             labels.clear();
             labels.extend_from_slice(canonical);
-            Some(0)
+            Some(HeldBack {
+                place: 0,
+                times: ALWAYS,
+                is_all: true,
+            })
         });
-        Ok(packed?.into_iter().map(|(_, packed)| packed).collect())
+        let parts = packed?.parts.into_iter();
+        Ok(parts.map(|(_, packed)| packed).collect())
     }
 
-    /// `place` says of which sender a series is, and writes its labels; nothing for one that is left out.
+    /// `held` says what of a series is packed, and writes its labels; nothing for one that is left out.
     fn pack(
         &self,
         request: &WriteRequest,
-        mut place: impl FnMut(&[u8], &mut Vec<u8>) -> Option<usize>,
-    ) -> Result<Vec<(usize, Packed)>, MetricsError> {
+        mut held: impl FnMut(&[u8], &mut Vec<u8>) -> Option<HeldBack>,
+    ) -> Result<PackedRequest, MetricsError> {
         let mut packing = Packing {
             encoder: self,
             open: BTreeMap::new(),
-            packed: Vec::new(),
+            packed: PackedRequest::default(),
         };
         let mut labels = Vec::new();
         for series in request.series() {
-            if let Some(place) = place(series.canonical(), &mut labels) {
-                packing.add_series(place, &series, &labels)?;
+            if let Some(held) = held(series.canonical(), &mut labels) {
+                packing.add_series(&held, &series, &labels)?;
             }
         }
         for (series, exemplar) in request.exemplars() {
-            if let Some(place) = place(series.canonical(), &mut labels) {
+            let held = held(series.canonical(), &mut labels);
+            // Those of a sender that counts are stored: they say nothing about the run of a series.
+            let held = held.filter(|held| held.is_all);
+            if let Some(place) = held.map(|held| held.place) {
                 let exemplar = Exemplar {
                     labels: exemplar.labels.clone(),
                     value: exemplar.value,
@@ -96,19 +123,29 @@ impl Encoder {
 impl Packing<'_> {
     fn add_series(
         &mut self,
-        place: usize,
+        held: &HeldBack,
         series: &SeriesRef<'_>,
         labels: &[u8],
     ) -> Result<(), MetricsError> {
+        let place = held.place;
+        let is_held = |(time, _): &(Millis, f64)| held.times.contains(time);
+        let is_lost = |sample: &&(Millis, f64)| held.is_all && !is_held(sample);
+        let all = series.samples();
+        self.packed.left_out += all.iter().filter(is_lost).count() as u64;
         if series.is_plain() {
-            let mut parts = series.samples().chunks(SAMPLES_MAX);
+            let samples: Cow<'_, [_]> = match all.iter().all(is_held) {
+                true => all.into(),
+                false => all.iter().filter(|s| is_held(s)).copied().collect(),
+            };
+            let mut parts = samples.chunks(SAMPLES_MAX);
             return parts.try_for_each(|samples| {
                 self.add(place, |writer| {
                     writer.add_series(SHARD, labels, samples.iter().copied())
                 })
             });
         }
-        let samples: Vec<Sample> = series.whole_samples().collect();
+        let all = series.whole_samples();
+        let samples: Vec<Sample> = all.filter(|s| held.times.contains(&s.time)).collect();
         let mut parts = samples.chunks(SAMPLES_MAX);
         parts.try_for_each(|mut rest| {
             while !rest.is_empty() {
@@ -142,12 +179,13 @@ impl Packing<'_> {
     fn end(&mut self, place: usize, mut writer: BodyWriter) -> Result<(), MetricsError> {
         let samples = writer.samples() as u64;
         let body = Bytes::from(writer.finish()?);
-        self.packed.push((place, Packed { body, samples }));
+        let packed = Packed { body, samples };
+        self.packed.parts.push((place, packed));
         self.encoder.keep_writer(writer);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<(usize, Packed)>, MetricsError> {
+    fn finish(mut self) -> Result<PackedRequest, MetricsError> {
         while let Some((place, writer)) = self.open.pop_first() {
             self.end(place, writer)?;
         }
@@ -293,11 +331,12 @@ mod tests {
         }
         let settings = PairSettings::default();
         let sender = |replica: &str| ("c".to_owned(), replica.to_owned());
-        let verdicts = [(sender("a"), Verdict::Stored), (sender("b"), Verdict::Held)];
+        let stored = Verdict::Stored(Millis::MIN);
+        let verdicts = [(sender("a"), stored), (sender("b"), Verdict::Held)];
         let filter = Filter::new(&settings, &verdicts);
-        let packed = Encoder::default().pack_held(&request, &filter);
+        let packed = Encoder::default().pack_held(&request, &filter, (false, 0));
         let packed = packed.expect("it fits");
-        let [(1, packed)] = &packed[..] else {
+        let [(1, packed)] = &packed.parts[..] else {
             panic!("{packed:?}");
         };
         assert_eq!(packed.samples, 5);
@@ -323,6 +362,49 @@ mod tests {
         let again = Encoder::default().pack_all(&all).expect("it fits");
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].body, packed.body);
+    }
+
+    #[test]
+    fn what_is_far_from_its_time_is_left_out() {
+        let mut request = WriteRequest::default();
+        for (name, samples) in kinds() {
+            let labels = &mut [("__name__", name), ("__replica__", "a"), ("cluster", "c")];
+            let pushed = request.push_samples(labels, samples, &limits());
+            pushed.expect("a small request");
+        }
+        let settings = PairSettings {
+            held_bytes_max: 1,
+            ..PairSettings::default()
+        };
+        let kept = settings.kept().as_millis() as Millis;
+        // What is packed, as times by series, and how many samples are left out.
+        let check = |verdict: Verdict, now, expected: &[&[Millis]], left_out| {
+            let counts = matches!(verdict, Verdict::Stored(_));
+            let verdicts = [(("c".to_owned(), "a".to_owned()), verdict)];
+            let filter = Filter::new(&settings, &verdicts);
+            let pack = |counts| {
+                let packed = Encoder::default().pack_held(&request, &filter, (counts, now));
+                packed.expect("it fits")
+            };
+            assert_eq!(pack(!counts), PackedRequest::default());
+            let packed = pack(counts);
+            let mut times: Vec<Vec<Millis>> = Vec::new();
+            let mut reader = BodyReader::new().expect("memory");
+            for (_, part) in &packed.parts {
+                let add = |_: &[u8], own: &mut dyn Iterator<Item = _>| times.push(own.collect());
+                times_of(&mut reader, &part.body, add).expect("whole");
+            }
+            assert_eq!(times, expected);
+            assert_eq!(packed.left_out, left_out);
+        };
+        check(Verdict::Held, 0, &[&[10, 20], &[10, 20, 30]], 0);
+        check(Verdict::Held, kept + 11, &[&[20], &[20, 30]], 2);
+        check(Verdict::Held, 20 - 7_500, &[&[10, 20], &[10, 20]], 1);
+        check(Verdict::Held, kept + 31, &[], 5);
+        // What its sender adds behind the change is stored, and neither held nor lost; so is what is too old to be held.
+        check(Verdict::Stored(20), 0, &[&[10, 20], &[10, 20]], 0);
+        check(Verdict::Stored(kept + 11), 0, &[&[20], &[20, 30]], 0);
+        check(Verdict::Stored(9), 0, &[], 0);
     }
 
     #[test]

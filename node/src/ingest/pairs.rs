@@ -1,9 +1,9 @@
 //! Telling what the sender that does not count has sent, and leaving out the label that tells senders apart.
 
 use crate::{cluster::replicas::Verdict, config::PairSettings};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 use trefoil_api::remote_write::WriteRequest;
-use trefoil_model::{read_varint, write_varint};
+use trefoil_model::{Millis, read_varint, write_varint};
 
 /// Pairs and senders in one request; the series of others are refused. A sender writes for itself, so there is
 /// usually one.
@@ -21,12 +21,43 @@ pub(crate) struct Filter<'a> {
 /// What becomes of a series.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept<'b> {
-    /// It is stored under these labels.
-    Stored(&'b [u8]),
+    /// It is stored under these labels, but for samples of these times, which are held back.
+    Stored(&'b [u8], HeldTimes),
     /// Another sender of its pair counts; [`Filter::held`] says of what.
     Held,
     /// It cannot be stored, because of this.
     Refused(String),
+}
+
+/// From when until when samples are held back of a series that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldTimes {
+    from: Millis,
+    until: Millis,
+}
+
+/// What is held back of a series.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// The place of its sender's verdict.
+    pub(crate) place: usize,
+    /// Samples of these times are held.
+    pub(crate) times: RangeInclusive<Millis>,
+    /// Whether its sender does not count. Then those of other times are lost: comparing them would be about all times between. Of one
+    /// that counts they are stored as they come.
+    pub(crate) is_all: bool,
+}
+
+impl HeldTimes {
+    /// No times.
+    pub(crate) const NONE: Self = Self {
+        from: Millis::MAX,
+        until: Millis::MIN,
+    };
+
+    pub(crate) fn contain(&self, time: Millis) -> bool {
+        (self.from..=self.until).contains(&time)
+    }
 }
 
 /// Name and value of a label.
@@ -63,20 +94,25 @@ impl<'a> Filter<'a> {
     /// How many samples of a request are to be stored.
     pub(crate) fn samples_stored(&self, request: &WriteRequest) -> u64 {
         let mut memory = Vec::new();
-        let mut stored = |canonical| matches!(self.keep(canonical, &mut memory), Kept::Stored(_));
-        let series = request.series().filter(|series| stored(series.canonical()));
-        series.map(|series| series.samples().len() as u64).sum()
+        let of_series = request.series().map(|series| {
+            let Kept::Stored(_, held) = self.keep(series.canonical(), &mut memory) else {
+                return 0;
+            };
+            let samples = series.samples().iter();
+            samples.filter(|(time, _)| !held.contain(*time)).count() as u64
+        });
+        of_series.sum()
     }
 
     /// What becomes of a series. `memory` may hold the labels under which it is stored.
     pub(crate) fn keep<'b>(&self, canonical: &'b [u8], memory: &'b mut Vec<u8>) -> Kept<'b> {
         let Some(sender) = sender_of(canonical, self.settings) else {
-            return Kept::Stored(canonical);
+            return Kept::Stored(canonical, HeldTimes::NONE);
         };
         match self.place_of(sender).map(|place| &self.verdicts[place].1) {
-            Some(Verdict::Stored) => {
+            Some(Verdict::Stored(until)) => {
                 self.stored_labels(canonical, memory);
-                Kept::Stored(memory)
+                Kept::Stored(memory, self.held_times(*until))
             }
             Some(Verdict::Held) => Kept::Held,
             Some(Verdict::Refused(reason)) => Kept::Refused(reason.clone()),
@@ -86,21 +122,51 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Whether anything of the request is held back.
+    /// Whether a sender of the request does not count.
     pub(crate) fn holds(&self) -> bool {
         let mut verdicts = self.verdicts.iter();
         verdicts.any(|(_, verdict)| *verdict == Verdict::Held)
     }
 
-    /// The place of the verdict by which a series is held back, if it is; `labels` are then those under which it may be
-    /// stored later.
-    pub(crate) fn held(&self, canonical: &[u8], labels: &mut Vec<u8>) -> Option<usize> {
+    /// What is held back of a series at this time; `labels` are then those under which it may be stored later.
+    pub(crate) fn held(
+        &self,
+        canonical: &[u8],
+        labels: &mut Vec<u8>,
+        now: Millis,
+    ) -> Option<HeldBack> {
         let place = self.place_of(sender_of(canonical, self.settings)?)?;
-        if self.verdicts[place].1 != Verdict::Held {
-            return None;
-        }
+        let (times, is_all) = match &self.verdicts[place].1 {
+            Verdict::Held => {
+                let newest = now + self.settings.ahead().as_millis() as Millis;
+                (now - self.kept()..=newest, true)
+            }
+            Verdict::Stored(until) => match self.held_times(*until) {
+                HeldTimes::NONE => return None,
+                held => (held.from..=held.until, false),
+            },
+            Verdict::Refused(_) => return None,
+        };
         self.stored_labels(canonical, labels);
-        Some(place)
+        Some(HeldBack {
+            place,
+            times,
+            is_all,
+        })
+    }
+
+    /// Which samples of a sender that counts are held back, when others may have sent until this time. Older ones than can be
+    /// held are stored as they come, and where nothing is held all are: left out they would be lost.
+    fn held_times(&self, until: Millis) -> HeldTimes {
+        if self.settings.held_bytes_max == 0 || until == Millis::MIN {
+            return HeldTimes::NONE;
+        }
+        let from = until - self.kept();
+        HeldTimes { from, until }
+    }
+
+    fn kept(&self) -> Millis {
+        self.settings.kept().as_millis() as Millis
     }
 
     /// The sender of the verdict at a place.
@@ -138,6 +204,13 @@ fn sender_of<'a>(canonical: &'a [u8], settings: &PairSettings) -> Option<LabelRe
     Some((pair, replica))
 }
 
+/// The value of a label of canonical bytes; empty when there is none.
+pub(crate) fn value_of<'a>(canonical: &'a [u8], name: &str) -> &'a [u8] {
+    let mut labels = labels_of(canonical);
+    let found = labels.find(|(own, _)| *own == name.as_bytes());
+    found.map_or(&[], |(_, value)| value)
+}
+
 /// The labels of canonical bytes, which were checked when they came in.
 fn labels_of(canonical: &[u8]) -> impl Iterator<Item = LabelRef<'_>> {
     let mut at = 0;
@@ -153,6 +226,7 @@ fn labels_of(canonical: &[u8]) -> impl Iterator<Item = LabelRef<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trefoil_api::{ApiLimits, remote_write::Sample};
     use trefoil_model::Labels;
 
     /// The labels under which a series is stored.
@@ -169,7 +243,7 @@ mod tests {
         let labels = Labels::from_pairs(labels.iter().copied());
         let mut memory = Vec::new();
         match Filter::new(&settings, &verdicts).keep(labels.canonical(), &mut memory) {
-            Kept::Stored(kept) => Ok(Labels::from_canonical(kept).ok()),
+            Kept::Stored(kept, _) => Ok(Labels::from_canonical(kept).ok()),
             Kept::Held => Ok(None),
             Kept::Refused(reason) => Err(reason),
         }
@@ -184,20 +258,86 @@ mod tests {
             ("job", "x"),
         ];
         let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "c"), ("job", "x")]);
-        let verdicts = [("d", "a", Verdict::Held), ("c", "a", Verdict::Stored)];
+        let stored_always = Verdict::Stored(Millis::MIN);
+        let verdicts = [("d", "a", Verdict::Held), ("c", "a", stored_always.clone())];
         assert_eq!(kept(&series, &verdicts), Ok(Some(stored.clone())));
         assert_eq!(kept(&series, &[("c", "a", Verdict::Held)]), Ok(None));
         let (settings, labels) = (PairSettings::default(), Labels::from_pairs(series));
         let sender = |pair: &str| (pair.to_owned(), "a".to_owned());
-        let verdicts = [(sender("d"), Verdict::Stored), (sender("c"), Verdict::Held)];
+        let verdicts = [(sender("d"), stored_always), (sender("c"), Verdict::Held)];
         let (filter, mut memory) = (Filter::new(&settings, &verdicts), Vec::new());
         assert!(filter.holds());
-        assert_eq!(filter.held(labels.canonical(), &mut memory), Some(1));
+        let now = 1_000_000;
+        let held = HeldBack {
+            place: 1,
+            times: 400_000..=1_007_500,
+            is_all: true,
+        };
+        assert_eq!(
+            filter.held(labels.canonical(), &mut memory, now),
+            Some(held)
+        );
         assert_eq!(memory, stored.canonical());
-        assert_eq!(filter.held(stored.canonical(), &mut memory), None);
+        assert_eq!(value_of(&memory, "job"), b"x");
+        assert_eq!(value_of(&memory, "__replica__"), b"");
+        assert_eq!(filter.held(stored.canonical(), &mut memory, now), None);
         let filter = Filter::new(&settings, &verdicts[..1]);
         assert!(!filter.holds());
-        assert_eq!(filter.held(labels.canonical(), &mut memory), None);
+        assert_eq!(filter.held(labels.canonical(), &mut memory, now), None);
+    }
+
+    /// Settings with which requests are held.
+    fn holding() -> PairSettings {
+        PairSettings {
+            held_bytes_max: 1,
+            ..PairSettings::default()
+        }
+    }
+
+    #[test]
+    fn by_default_all_of_a_sender_that_counts_is_stored() {
+        let settings = PairSettings::default();
+        assert_eq!(settings.held_bytes_max, 0);
+        let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
+        let filter = Filter::new(&settings, &verdicts);
+        let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
+        let labels = Labels::from_pairs(series);
+        let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "c")]);
+        let mut memory = Vec::new();
+        assert_eq!(filter.held(labels.canonical(), &mut memory, 0), None);
+        let kept = filter.keep(labels.canonical(), &mut memory);
+        assert_eq!(kept, Kept::Stored(stored.canonical(), HeldTimes::NONE));
+        let mut request = WriteRequest::default();
+        let samples = [1, 1_999_999, 2_000_000, 2_000_001].map(|time| Sample::float(time, 1.0));
+        let pushed =
+            request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
+        pushed.expect("a small request");
+        assert_eq!(filter.samples_stored(&request), 4);
+    }
+
+    #[test]
+    fn of_a_sender_that_took_another_ones_place_old_samples_are_held() {
+        let settings = holding();
+        let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
+        let filter = Filter::new(&settings, &verdicts);
+        let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
+        let labels = Labels::from_pairs(series);
+        let mut memory = Vec::new();
+        let held = HeldBack {
+            place: 0,
+            times: 1_400_000..=2_000_000,
+            is_all: false,
+        };
+        assert_eq!(filter.held(labels.canonical(), &mut memory, 0), Some(held));
+        assert!(!filter.holds(), "it counts");
+        let mut request = WriteRequest::default();
+        // Older ones than can be held are stored as they come.
+        let times = [1_399_999, 1_400_000, 2_000_000, 2_000_001];
+        let samples = times.map(|time| Sample::float(time, 1.0));
+        let pushed =
+            request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
+        pushed.expect("a small request");
+        assert_eq!(filter.samples_stored(&request), 2);
     }
 
     #[test]
@@ -209,7 +349,7 @@ mod tests {
             Err("no room".to_owned())
         );
         // Of senders beyond the bound nobody was asked.
-        let reason = kept(&series, &[("c", "b", Verdict::Stored)]).unwrap_err();
+        let reason = kept(&series, &[("c", "b", Verdict::Stored(0))]).unwrap_err();
         assert!(reason.contains("more than 64 senders"), "{reason}");
     }
 

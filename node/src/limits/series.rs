@@ -8,7 +8,7 @@
 //! over all shards of what one owner of each has, so it is that of the cluster, each series once. What is on its way to
 //! the heads is not counted yet: requests that arrive together may pass the limit by their fresh series.
 
-use crate::ingest::pairs::{Filter, Kept};
+use crate::ingest::pairs::{Filter, HeldTimes, Kept};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
@@ -77,10 +77,10 @@ fn each_stored(request: &WriteRequest, filter: Option<&Filter<'_>>, mut each: im
     let mut memory = Vec::new();
     let mut look = |canonical: &[u8]| {
         let kept = match filter {
-            None => Kept::Stored(canonical),
+            None => Kept::Stored(canonical, HeldTimes::NONE),
             Some(filter) => filter.keep(canonical, &mut memory),
         };
-        if let Kept::Stored(labels) = kept {
+        if let Kept::Stored(labels, _) = kept {
             each(labels);
         }
     };

@@ -40,6 +40,7 @@ async fn a_series_that_may_not_begin_leaves_nothing() {
             acceptance: Acceptance {
                 oldest: 0,
                 newest: 10,
+                held: HeldTimes::NONE,
             },
             filter: None,
             takes_exemplars,
