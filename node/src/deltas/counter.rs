@@ -62,20 +62,28 @@ pub(crate) struct Bounds {
 
 impl Counter {
     /// The counter that goes on from a stored sample, of which it is not known whether a majority has it. The delta that ends
-    /// there was counted, if it is one of these.
+    /// there was counted, if it is one of these, which ascend by time.
     pub(crate) fn read_back(stored: Sample, deltas: &[Sample], bounds: Bounds) -> Self {
-        let mut counter = Self::default();
-        let was_last = |delta: &&Sample| {
-            let (one, other) = (&stored.value, &delta.value);
-            let is_like = is_same_kind(one, other) || is_pause(one) && is_pause(other);
-            delta.time == stored.time && is_like
-        };
-        if let Some(delta) = deltas.iter().find(was_last) {
-            counter.note(digest(delta));
-            // It began with this delta, and the zero may not be stored.
-            if !is_pause(&delta.value) && mark(&stored.value) == mark(&delta.value) {
-                counter.unstored.extend(zero(delta, None, bounds));
+        let mut begun = Self::default();
+        let mut was_last = None;
+        for delta in deltas.iter().filter(|delta| delta.time <= stored.time) {
+            let adjoins = |newest: &Sample| newest.time == start_of(delta);
+            if !begun.newest.as_ref().is_some_and(adjoins) {
+                begun = Self::default();
             }
+            match begun.take(delta, bounds) {
+                Ok(()) => was_last = Some(delta).filter(|delta| delta.time == stored.time),
+                Err(_) => begun = Self::default(),
+            }
+        }
+        let is_all = |newest: &Sample| mark(&newest.value) == mark(&stored.value);
+        if was_last.is_some() && begun.newest.as_ref().is_some_and(is_all) {
+            // It began with some of them, and what is in front of the newest total may not be stored either.
+            return begun;
+        }
+        let mut counter = Self::default();
+        if let Some(delta) = was_last.filter(|last| is_same_kind(&stored.value, &last.value)) {
+            counter.note(digest(delta));
         }
         counter.unstored.push(stored.clone());
         counter.newest = Some(stored);

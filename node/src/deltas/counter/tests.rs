@@ -137,6 +137,12 @@ fn a_counter_goes_on_from_what_is_stored() {
     // The counter began with it.
     let mut begun = Bench::after((2000, 3.0), &[(1000, 2000, 3.0)]);
     begun.check((1000, 2000, 3.0), &[(1001, 0.0), (2000, 3.0)]);
+    // With two of them, behind a gap.
+    let request = [(100, 200, 9.0), (1000, 1500, 1.0), (1500, 2000, 2.0)];
+    let mut begun = Bench::after((2000, 3.0), &request);
+    begun.check(request[1], &[(1001, 0.0), (1500, 1.0), (2000, 3.0)]);
+    begun.check(request[2], &[]);
+    begun.refuse(request[0], TOO_OLD);
     let mut behind = Bench::after((2000, 7.0), &[]);
     behind.store();
     behind.refuse((1000, 2000, 3.0), TWO_SENDERS);
