@@ -34,9 +34,9 @@ use trefoil_model::{Labels, Millis, SeriesHash, TenantId};
 const TRIES_MAX: usize = 3;
 /// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later.
 pub(super) const IN_WORK_KIB_MAX: usize = 256 << 10;
-/// How far in front of a delta's end its total is looked for, in milliseconds: what takes longer than a day begins a new counter
-/// when the holder changes.
-const READ_BACK_MAX: Millis = 86_400_000;
+/// How far in front of a delta's end its total is looked for, in milliseconds: what takes longer than an hour begins a new counter
+/// when the holder changes. First deltas of series may begin long ago, and all of a request are looked for from one time on.
+const READ_BACK_MAX: Millis = 3_600_000;
 
 /// Deltas of a series on their way into its total, ascending by time.
 struct Work {

@@ -29,6 +29,10 @@ use trefoil_query_promql::STALE_NAN_BITS;
 /// Deltas that are known again when they are repeated. Behind them a repeated delta is refused, though it was counted.
 const RECENT: usize = 8;
 
+/// How far in front of a delta's end its zero is at most, in milliseconds: the usual look-back. The first delta of a series may
+/// begin when its process did, days ago; nobody looks for its zero there.
+const ZERO_BEFORE_MAX: Millis = 300_000;
+
 /// Why a delta does not count, in words.
 pub(crate) type Refusal = &'static str;
 
@@ -187,7 +191,8 @@ fn goes_on(newest: &Sample, delta: &Sample, bounds: Bounds) -> bool {
 /// The zero of the counter that begins with a delta, if there is room for one behind the newest sample: 1 ms behind the start,
 /// where the sender's last total may stand.
 fn zero(delta: &Sample, newest: Option<&Sample>, bounds: Bounds) -> Option<Sample> {
-    let time = (start_of(delta) + 1).max(bounds.oldest).min(delta.time - 1);
+    let earliest = bounds.oldest.max(delta.time - ZERO_BEFORE_MAX);
+    let time = (start_of(delta) + 1).max(earliest).min(delta.time - 1);
     let has_room = newest.is_none_or(|newest| newest.time < time);
     has_room.then(|| Sample {
         time,

@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_text_is_a_pattern_of_itself() {
         let text = r"a\.+*?()|[]{}^$-#&~ é";
-        let matcher = Matcher::new("a", MatchOp::Regex, &literally(text)).expect("a literal");
+        let matcher = Matcher::new("a", MatchOp::Regex, literally(text)).expect("a literal");
         assert!(matcher.matches(text) && !matcher.matches("a"));
     }
 

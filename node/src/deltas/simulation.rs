@@ -596,9 +596,9 @@ impl World {
         let (mut elsewhere, mut owed) = (all.clone(), 0.0);
         for (end, (begin, value)) in self.sent.get(&series).into_iter().flatten() {
             let within = all.range(begin + 1..=*end);
-            within
-                .clone()
-                .for_each(|(time, _)| drop(elsewhere.remove(time)));
+            for (time, _) in within.clone() {
+                elsewhere.remove(time);
+            }
             let before = all.range(..=begin).next_back().map_or(0.0, |last| *last.1);
             let mut risen = 0.0;
             within.fold(before, |last, (_, value)| {

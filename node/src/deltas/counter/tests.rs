@@ -77,6 +77,8 @@ fn deltas_add_up_from_a_zero_behind_their_start() {
     bench.check((9500, 9501, 1.0), &[(9500, 0.0), (9501, 1.0)]);
     bench.check((9600, 9600, 1.0), &[(9599, 0.0), (9600, 1.0)]);
     bench.check((9601, 9601, 1.0), &[(9601, 2.0)]);
+    // Nobody looks for a zero long ago.
+    bench.check((9700, 999_000, 1.0), &[(699_000, 0.0), (999_000, 1.0)]);
 }
 
 #[test]
