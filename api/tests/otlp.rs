@@ -457,10 +457,12 @@ fn deltas_are_added_up_or_stored_or_rejected() {
     });
     assert_eq!(hints.collect::<Vec<_>>(), [ResetHint::Gauge]);
 
+    assert_eq!(Deltas::default(), Deltas::Refuse);
     let (lines, _, rejections) = of(Deltas::Refuse);
     assert_eq!(lines, ["g 3 1"]);
     assert_eq!(rejections.points, 3);
-    let reason = "metric \"c\" has delta temporality; only cumulative temporality is accepted";
+    let reason = "metric \"c\" has delta temporality; only cumulative temporality is accepted \
+                  unless otlp.deltas is accumulate or store";
     assert_eq!(rejections.reasons[0], reason);
 }
 

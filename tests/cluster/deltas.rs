@@ -15,6 +15,8 @@ use trefoil_jepsen::{
     Cluster, Exclusive, HttpClient, percent_encode, ready_seconds_max, wait_until,
 };
 
+/// By default deltas are refused.
+const CONFIG: &str = "otlp:\n  deltas: accumulate\n";
 /// How long deltas may wait for another node to add them up: a lease of 10 s, which a new leader counts anew, and an
 /// election.
 const HOLDER_GONE_MAX: Duration = Duration::from_secs(40);
@@ -39,7 +41,7 @@ struct Sender {
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
+    let mut cluster = Cluster::start_configured(3, CONFIG)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let begin = now() - 120_000;
     let mut sender = Sender::new(&cluster, "one", begin);
@@ -119,7 +121,7 @@ async fn what_a_limit_refuses_is_not_added_up(cluster: &Cluster) -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_count_once_when_nodes_die_under_load() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
+    let mut cluster = Cluster::start_configured(3, CONFIG)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let is_over = Arc::new(AtomicBool::new(false));
     let mut running = Vec::new();

@@ -640,9 +640,10 @@ fn unfit(data: &Data<'_>, deltas: Deltas) -> Option<&'static str> {
         return None;
     }
     match (data.kind, data.temporality) {
-        (_, Temporality::Delta) if deltas == Deltas::Refuse => {
-            Some("has delta temporality; only cumulative temporality is accepted")
-        }
+        (_, Temporality::Delta) if deltas == Deltas::Refuse => Some(
+            "has delta temporality; only cumulative temporality is accepted \
+                 unless otlp.deltas is accumulate or store",
+        ),
         // Once somebody has to begin anew, nobody knows its value.
         (DataKind::Sum, Temporality::Delta)
             if deltas == Deltas::Accumulate && !data.is_monotonic =>
