@@ -41,6 +41,7 @@ const TWO_SENDERS: Refusal =
 const TOO_OLD: Refusal =
     "is older than the total of its series; it was counted already, or comes too late";
 const NOT_FINITE: Refusal = "is no finite number";
+const NEGATIVE: Refusal = "is negative; the total of its series would fall";
 const ENDS_BEFORE_IT_BEGINS: Refusal = "ends before it begins";
 const OTHER_BOUNDS: Refusal = "cannot be added to the total of its series";
 
@@ -207,6 +208,8 @@ fn check(delta: &Sample) -> Result<(), Refusal> {
     }
     let sum = match &delta.value {
         _ if is_pause(&delta.value) => 0.0,
+        // Of an older program: the greater of two totals would not be the one that has counted more.
+        SampleValue::Float(value) if *value < 0.0 => return Err(NEGATIVE),
         SampleValue::Float(value) => *value,
         SampleValue::Histogram(histogram) => histogram.sum,
     };

@@ -195,9 +195,11 @@ fn wrong_deltas_change_nothing() {
     Bench::new().refuse((2000, 1000, 1.0), ENDS_BEFORE_IT_BEGINS);
     let mut bench = Bench::new();
     bench.refuse((1000, 2000, f64::NAN), NOT_FINITE);
+    bench.refuse((1000, 2000, -1.0), NEGATIVE);
     assert!(bench.counter.is_empty());
     bench.check((1000, 2000, 1.0), &[(1001, 0.0), (2000, 1.0)]);
     bench.refuse((2000, 3000, f64::INFINITY), NOT_FINITE);
+    bench.refuse((2000, 3000, -0.5), NEGATIVE);
     bench.check((2000, 3000, 1.0), &[(3000, 2.0)]);
     let mut histogram = delta(3000, 4000, 1.0);
     histogram.value = SampleValue::Histogram(Arc::default());
