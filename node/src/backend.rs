@@ -269,6 +269,12 @@ impl NodeBackend {
             .encoder
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
+        if let (Origin::Deltas, Some(first)) = (origin, &encoded.first_out_of_bounds) {
+            // They were acceptable as they came. A total that is not stored must not be gone on from.
+            return Err(unavailable(format!(
+                "totals of deltas cannot be stored now: {first}"
+            )));
+        }
         let samples = encoded.samples;
         refused.extend(encoded.refused);
         // One after the other, so that a large request does not fill the owners' windows at once. What was
