@@ -68,7 +68,7 @@ impl Wanted {
         all.chunks(ALTERNATIVES_MAX).map(<[_]>::to_vec).collect()
     }
 
-    /// Takes the newest sample of a series that was found, if it was looked for.
+    /// Takes the newest sample of a series that was found, if it was looked for. Of several answers the newest one counts.
     pub(crate) fn found(&mut self, tenant: TenantId, series: &RawSeries) {
         let key = SeriesHash::of(tenant, series.labels.canonical());
         let Some(slot) = self.series.get_mut(&key) else {
@@ -77,6 +77,9 @@ impl Wanted {
         let Some((time, value)) = series.timestamps.last().zip(series.values.last()) else {
             return;
         };
+        if slot.as_ref().is_some_and(|known| known.time >= *time) {
+            return;
+        }
         let histogram = series.histograms.at(series.values.len() - 1);
         let value = match histogram {
             Some(histogram) => SampleValue::Histogram(histogram.clone()),
@@ -165,16 +168,17 @@ mod tests {
         assert_eq!(wanted.from, Some(10));
         let both = r#"__name__="n",job="j",path=~"/1|/2\\.a""#;
         assert_eq!(texts(&wanted), [both]);
-        for labels in [&one, &foreign] {
+        // It may be on several pages, in any order.
+        for (labels, newest) in [(&one, 4), (&one, 6), (&foreign, 6), (&one, 5)] {
             let series = RawSeries {
                 labels: labels.clone(),
-                timestamps: vec![5, 6],
-                values: vec![1.0, 2.0],
+                timestamps: vec![newest - 1, newest],
+                values: vec![1.0, newest as f64],
                 histograms: Default::default(),
             };
             wanted.found(TENANT, &series);
         }
-        assert_eq!(wanted.of(hash(&one)), Some(Some(&Sample::float(6, 2.0))));
+        assert_eq!(wanted.of(hash(&one)), Some(Some(&Sample::float(6, 6.0))));
         assert_eq!(wanted.of(hash(&other)), Some(None));
         assert_eq!(wanted.of(hash(&foreign)), None);
     }
