@@ -220,6 +220,8 @@ impl NodeBackend {
         deltas: &Deltas,
         deadline: Instant,
     ) -> Result<Answered, ApiError> {
+        // By its clock it is told which deltas another holder may have tried.
+        self.cluster.check_clock().map_err(unavailable)?;
         let name = TenantName::new(&deltas.tenant)?;
         let tenant = self.tenant_of_deltas(&name).await?;
         let acceptance = self.acceptance(Some(tenant), &self.limits(&name));

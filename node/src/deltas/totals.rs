@@ -7,6 +7,7 @@
 //! being dropped: what is unstored then is stored by the next one, before it takes anything.
 
 use super::counter::{Bounds, Counter, Refusal};
+use crate::cluster::clocks::OFFSET_MAX;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -23,8 +24,8 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How often idle ones are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How much later than the lease was taken a delta may end that another holder has tried, by the clocks of its sender and of
-/// this node, in milliseconds.
-pub(crate) const DOUBTFUL_FOR: Millis = 60_000;
+/// this node, of which each may be as far off as a clock that judges.
+const DOUBTFUL_FOR: Millis = 2 * OFFSET_MAX;
 
 const FULL: Refusal =
     "would be one series more than are added up at the same time (otlp.delta_series_max)";
