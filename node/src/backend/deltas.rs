@@ -8,7 +8,7 @@ use crate::{
         counter::{Refusal, start_of},
         message::{Answered, DeltaSeries, Deltas, Refused},
         read_back::Wanted,
-        totals::{Now, Totals},
+        totals::{NoRoom, Now, Step, Totals},
     },
     ingest::{
         Acceptance,
@@ -45,6 +45,8 @@ struct Work {
     deltas: Vec<Sample>,
     /// How many of them count.
     counted: usize,
+    /// How many of them were looked at, the first ones.
+    taken: usize,
 }
 
 /// Under what a request's deltas are added up.
@@ -239,8 +241,13 @@ impl NodeBackend {
         self.recall(on, &mut work, &wanted, &mut left)?;
         // A total may go on only from one that a majority has.
         self.store_totals(on, &mut work, &mut left).await?;
-        self.take_deltas(on, &mut work, &mut left)?;
-        self.store_totals(on, &mut work, &mut left).await?;
+        loop {
+            let is_all = self.take_deltas(on, &mut work, &mut left)?;
+            self.store_totals(on, &mut work, &mut left).await?;
+            if is_all {
+                break;
+            }
+        }
         let refused = Refused {
             series: left.refusals.series,
             deltas: left.refusals.samples,
@@ -302,7 +309,7 @@ impl NodeBackend {
         Ok(wanted)
     }
 
-    /// Remembers series again. Those for which there is no room are left out.
+    /// Remembers series again. Those that are too many are left out.
     fn recall(
         &self,
         on: Holding<'_>,
@@ -311,19 +318,23 @@ impl NodeBackend {
         left: &mut LeftOut,
     ) -> Result<(), ApiError> {
         let mut totals = self.remembered(on)?;
-        let at = (on.acceptance.oldest, self.now_of_totals());
+        let (now, mut is_short) = (self.now_of_totals(), false);
         work.retain(|one| {
             let Some(stored) = wanted.of(one.series) else {
                 return true;
             };
-            let recalled = totals.recall(one.series, stored, &one.deltas, at);
-            if let Err(reason) = recalled {
-                left.add(&vec![reason; one.deltas.len()], one);
+            let recalled = totals.recall(one.series, stored, &one.deltas, now);
+            match recalled {
+                Ok(()) => {}
+                Err(NoRoom::Bytes) => is_short = true,
+                Err(NoRoom::Series(reason)) => {
+                    left.add(&vec![reason; one.deltas.len()], one);
+                }
             }
             recalled.is_ok()
         });
         self.telemetry.delta_series.set(totals.len() as i64);
-        Ok(())
+        if is_short { Err(no_memory()) } else { Ok(()) }
     }
 
     /// Stores what a majority may not have of series. Those that limits refuse are left out and forgotten: nothing is
@@ -380,28 +391,35 @@ impl NodeBackend {
         Ok(())
     }
 
-    /// Counts deltas; what comes of them is to be stored.
+    /// Counts deltas, as many as one step may; what comes of them is to be stored. Whether those were all.
     fn take_deltas(
         &self,
         on: Holding<'_>,
         work: &mut [Work],
         left: &mut LeftOut,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         // What this node knows to be stored under the lease the next holder will find.
         if !self.cluster.holds_deltas(on.fencing) {
             return Err(moving(Duration::ZERO));
         }
         let mut totals = self.remembered(on)?;
-        let at = (on.acceptance.oldest, self.now_of_totals());
+        let (now, mut step) = (self.now_of_totals(), Step::default());
+        let (mut is_all, mut has_taken) = (true, false);
         for one in work {
-            let mut reasons = Vec::new();
-            if !totals.take(one.series, &one.deltas, at, &mut reasons) {
-                return Err(moving(Duration::ZERO));
-            }
+            let (mut reasons, next) = (Vec::new(), &one.deltas[one.taken..]);
+            let taken = totals.take(one.series, next, now, &mut step, &mut reasons);
+            let taken = taken.ok_or_else(|| moving(Duration::ZERO))?;
+            is_all &= taken == next.len();
+            has_taken |= taken > 0;
+            one.taken += taken;
             one.counted -= reasons.len();
             left.add(&reasons, one);
         }
-        Ok(())
+        match is_all || has_taken {
+            true => Ok(is_all),
+            // What was taken before is stored.
+            false => Err(no_memory()),
+        }
     }
 
     /// What is remembered under a lease, unless another one has begun here.
@@ -454,6 +472,7 @@ fn work_of(
                 series: SeriesHash::of(tenant, &series.labels),
                 labels,
                 counted: deltas.len(),
+                taken: 0,
                 deltas,
             });
         }
@@ -526,6 +545,10 @@ pub(super) fn checked_limits() -> WriteLimits {
         label_value_bytes_max: usize::MAX,
         ..ApiLimits::default().write
     }
+}
+
+fn no_memory() -> ApiError {
+    unavailable("memory for totals of deltas is short; send them again".to_owned())
 }
 
 fn moving(retry_after: Duration) -> ApiError {

@@ -54,13 +54,22 @@ pub(crate) struct Counter {
     unstored: Vec<Sample>,
     /// Digests of the deltas that were counted last; 0 where there are none.
     recent: [u64; RECENT],
+    /// What was read back, while deltas are counted again of which it is the sum.
+    repeated: Option<Repeated>,
 }
 
-/// Times that change what is made of a delta.
+/// Deltas that a holder counted before.
+#[derive(Clone, Debug)]
+struct Repeated {
+    /// Where the counter began with the first of them.
+    begin: Millis,
+    /// The total of all of them.
+    total: Sample,
+}
+
+/// Times that change what is stored of a delta.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// No zero is put in front of this.
-    pub(crate) oldest: Millis,
     /// What ends before this may have been tried by another holder.
     pub(crate) doubtful_until: Millis,
 }
@@ -70,21 +79,28 @@ impl Counter {
     /// there was counted, if it is one of these, which ascend by time.
     pub(crate) fn read_back(stored: Sample, deltas: &[Sample], bounds: Bounds) -> Self {
         let mut begun = Self::default();
-        let mut was_last = None;
+        let (mut begin, mut was_last) = (Millis::MAX, None);
         for delta in deltas.iter().filter(|delta| delta.time <= stored.time) {
             let adjoins = |newest: &Sample| newest.time == start_of(delta);
             if !begun.newest.as_ref().is_some_and(adjoins) {
                 begun = Self::default();
+                begin = start_of(delta);
             }
             match begun.take(delta, bounds) {
                 Ok(()) => was_last = Some(delta).filter(|delta| delta.time == stored.time),
                 Err(_) => begun = Self::default(),
             }
+            // They may be many.
+            begun.stored();
         }
         let is_all = |newest: &Sample| mark(&newest.value) == mark(&stored.value);
         if was_last.is_some() && begun.newest.as_ref().is_some_and(is_all) {
-            // It began with some of them, and what is in front of the newest total may not be stored either.
-            return begun;
+            // It began with some of them, and what is in front of the newest total may not be stored either: it is made again.
+            let total = stored;
+            return Self {
+                repeated: Some(Repeated { begin, total }),
+                ..Self::default()
+            };
         }
         let mut counter = Self::default();
         if let Some(delta) = was_last.filter(|last| is_same_kind(&stored.value, &last.value)) {
@@ -108,6 +124,11 @@ impl Counter {
             return Ok(());
         }
         check(delta)?;
+        if let (None, Some(repeated)) = (&self.newest, &self.repeated)
+            && start_of(delta) < repeated.begin
+        {
+            return Err(TOO_OLD);
+        }
         match &self.newest {
             Some(newest) if delta.time < newest.time => return Err(TOO_OLD),
             Some(newest) if delta.time == newest.time => return Err(TWO_SENDERS),
@@ -118,14 +139,14 @@ impl Counter {
         }
         let total = match &self.newest {
             _ if is_pause(&delta.value) => delta.clone(),
-            Some(newest) if goes_on(newest, delta, bounds) => {
+            Some(newest) if goes_on(newest, delta) => {
                 let total = Sample {
                     time: delta.time,
                     start: newest.start,
                     value: sum(&newest.value, &delta.value)?,
                 };
                 if delta.time < bounds.doubtful_until {
-                    let cover = zero(delta, Some(newest), bounds);
+                    let cover = zero(delta, Some(newest));
                     self.unstored.extend(cover.map(|zero| Sample {
                         time: zero.time,
                         ..newest.clone()
@@ -134,17 +155,28 @@ impl Counter {
                 total
             }
             newest => {
-                self.unstored.extend(zero(delta, newest.as_ref(), bounds));
+                self.unstored.extend(zero(delta, newest.as_ref()));
                 delta.clone()
             }
         };
+        self.repeated
+            .take_if(|repeated| repeated.total.time <= total.time);
         self.unstored.push(total.clone());
         self.newest = Some(total);
         self.note(digest);
         Ok(())
     }
 
-    /// Whether nothing was counted.
+    /// No more deltas come of the request that the counter was read back for: what was not counted again of it counts as it was
+    /// read back, as far as the counter is not empty.
+    pub(crate) fn settle(&mut self) {
+        if let Some(repeated) = self.repeated.take_if(|_| self.newest.is_some()) {
+            self.unstored.push(repeated.total.clone());
+            self.newest = Some(repeated.total);
+        }
+    }
+
+    /// Whether nothing was counted, nor read back as what it is.
     pub(crate) fn is_empty(&self) -> bool {
         self.newest.is_none()
     }
@@ -161,7 +193,8 @@ impl Counter {
 
     /// Memory beside the value itself, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let samples = self.newest.iter().chain(&self.unstored);
+        let repeated = self.repeated.iter().map(|repeated| &repeated.total);
+        let samples = self.newest.iter().chain(&self.unstored).chain(repeated);
         let histograms = samples.map(|sample| match &sample.value {
             SampleValue::Float(_) => 0,
             SampleValue::Histogram(histogram) => histogram.bytes(),
@@ -184,15 +217,15 @@ pub(crate) fn start_of(delta: &Sample) -> Millis {
 }
 
 /// Whether a delta is added to a total.
-fn goes_on(newest: &Sample, delta: &Sample, bounds: Bounds) -> bool {
-    let adjoins = start_of(delta) == newest.time || zero(delta, Some(newest), bounds).is_none();
+fn goes_on(newest: &Sample, delta: &Sample) -> bool {
+    let adjoins = start_of(delta) == newest.time || zero(delta, Some(newest)).is_none();
     adjoins && is_same_kind(&newest.value, &delta.value)
 }
 
 /// The zero of the counter that begins with a delta, if there is room for one behind the newest sample: 1 ms behind the start,
-/// where the sender's last total may stand.
-fn zero(delta: &Sample, newest: Option<&Sample>, bounds: Bounds) -> Option<Sample> {
-    let earliest = bounds.oldest.max(delta.time - ZERO_BEFORE_MAX);
+/// where the sender's last total may stand. Two holders put it at the same place, whenever they do.
+fn zero(delta: &Sample, newest: Option<&Sample>) -> Option<Sample> {
+    let earliest = delta.time - ZERO_BEFORE_MAX;
     let time = (start_of(delta) + 1).max(earliest).min(delta.time - 1);
     let has_room = newest.is_none_or(|newest| newest.time < time);
     has_room.then(|| Sample {

@@ -15,14 +15,20 @@ use std::{
 use trefoil_api::remote_write::Sample;
 use trefoil_model::{Millis, SeriesHash};
 
-/// Bytes of memory for all counters together, about. Further series are refused.
+/// Bytes of memory for all counters together, about. What does not fit has to come again.
 const BYTES_MAX: usize = 256 << 20;
+/// Deltas of a series that are counted in one step, and bytes of all that is to be stored of a request behind it, about.
+const STEP_DELTAS_MAX: usize = 256;
+const STEP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a counter takes beside what [`Counter::bytes`] says, about.
 const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How often idle ones are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// The same where memory is short: what was forgotten is read back.
+const IDLE_MAX_WHEN_FULL: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
 /// How much later than the lease was taken a delta may end that another holder has tried, by the clocks of its sender and of
 /// this node, of which each may be as far off as a clock that judges.
 const DOUBTFUL_FOR: Millis = 2 * OFFSET_MAX;
@@ -42,11 +48,42 @@ pub(crate) struct Totals {
     /// What ends before this may have been tried by another holder.
     doubtful_until: Millis,
     series_max: usize,
+    bytes_max: usize,
     counters: HashMap<SeriesHash, Remembered>,
     bytes: usize,
     swept: Duration,
     /// Series that a request works on, under whichever fencing number.
     reserved: HashSet<SeriesHash>,
+}
+
+/// What a request may count before that is stored.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Deltas of each series.
+    pub(crate) deltas_max: usize,
+    /// Bytes that are left.
+    pub(crate) bytes: usize,
+    /// Whether the memory of all counters was too short for a delta.
+    pub(crate) is_full: bool,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Self {
+            deltas_max: STEP_DELTAS_MAX,
+            bytes: STEP_BYTES_MAX,
+            is_full: false,
+        }
+    }
+}
+
+/// Why a series is not remembered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// There are too many.
+    Series(Refusal),
+    /// Memory is short now.
+    Bytes,
 }
 
 /// The present.
@@ -65,6 +102,7 @@ impl Totals {
             fencing: 0,
             doubtful_until: Millis::MIN,
             series_max,
+            bytes_max: BYTES_MAX,
             counters: HashMap::new(),
             bytes: 0,
             swept: Duration::ZERO,
@@ -80,10 +118,7 @@ impl Totals {
             (self.fencing, self.bytes) = (fencing, 0);
             self.doubtful_until = now.time + DOUBTFUL_FOR;
         }
-        if now.boot.saturating_sub(self.swept) >= SWEEP_INTERVAL {
-            self.swept = now.boot;
-            self.forget_idle(now.boot);
-        }
+        self.sweep(now, SWEEP_INTERVAL, IDLE_MAX);
         fencing == self.fencing
     }
 
@@ -100,6 +135,14 @@ impl Totals {
     pub(crate) fn release(&mut self, series: &[SeriesHash]) {
         for one in series {
             self.reserved.remove(one);
+            if let Some(remembered) = self.counters.get_mut(one) {
+                let before = remembered.counter.bytes();
+                remembered.counter.settle();
+                self.bytes = self.bytes + remembered.counter.bytes() - before;
+                if remembered.counter.is_empty() {
+                    self.forget(*one);
+                }
+            }
         }
     }
 
@@ -115,18 +158,21 @@ impl Totals {
     /// Remembers a series again, of which this is the newest stored sample, for these deltas.
     ///
     /// # Errors
-    /// When there are too many series.
+    /// When there are too many series, or bytes.
     pub(crate) fn recall(
         &mut self,
         series: SeriesHash,
         stored: Option<&Sample>,
         deltas: &[Sample],
-        (oldest, now): (Millis, Now),
-    ) -> Result<(), Refusal> {
-        if self.counters.len() >= self.series_max || self.bytes >= BYTES_MAX {
-            return Err(FULL);
+        now: Now,
+    ) -> Result<(), NoRoom> {
+        if self.counters.len() >= self.series_max {
+            return Err(NoRoom::Series(FULL));
         }
-        let bounds = self.bounds(oldest);
+        if !self.has_room(self.series_bytes_max(), now) {
+            return Err(NoRoom::Bytes);
+        }
+        let bounds = self.bounds();
         let read_back = |stored: &Sample| Counter::read_back(stored.clone(), deltas, bounds);
         let counter = stored.map(read_back).unwrap_or_default();
         self.forget(series);
@@ -151,30 +197,35 @@ impl Totals {
         }
     }
 
-    /// Counts deltas of a series, ascending by time; what comes of them is unstored then. Why a delta does not count is added
-    /// to `refused`. `false`: the series is not remembered, and nothing was done.
+    /// Counts the first of these deltas of a series, ascending by time, as many as a step has room for; what comes of them is
+    /// unstored then. Why a delta does not count is added to `refused`. How many were looked at; none: the series is not
+    /// remembered, and nothing was done.
     pub(crate) fn take(
         &mut self,
         series: SeriesHash,
         deltas: &[Sample],
-        (oldest, now): (Millis, Now),
+        now: Now,
+        step: &mut Step,
         refused: &mut Vec<Refusal>,
-    ) -> bool {
-        let bounds = self.bounds(oldest);
-        let Some(remembered) = self.counters.get_mut(&series) else {
-            return false;
-        };
-        let before = remembered.counter.bytes();
-        let taken = deltas
-            .iter()
-            .map(|delta| remembered.counter.take(delta, bounds));
-        refused.extend(taken.filter_map(Result::err));
-        remembered.used = now.boot;
-        self.bytes = self.bytes + remembered.counter.bytes() - before;
-        if remembered.counter.is_empty() {
-            self.forget(series);
+    ) -> Option<usize> {
+        let bounds = self.bounds();
+        self.counters.get_mut(&series)?.used = now.boot;
+        for (number, delta) in deltas.iter().enumerate() {
+            if number >= step.deltas_max || step.bytes == 0 {
+                return Some(number);
+            }
+            if !self.has_room(self.bytes_max, now) {
+                step.is_full = true;
+                return Some(number);
+            }
+            let counter = &mut self.counters.get_mut(&series)?.counter;
+            let before = counter.bytes();
+            refused.extend(counter.take(delta, bounds).err());
+            let after = counter.bytes();
+            self.bytes = self.bytes + after - before;
+            step.bytes = step.bytes.saturating_sub(after.saturating_sub(before));
         }
-        true
+        Some(deltas.len())
     }
 
     /// Forgets a series, whose newest sample is read back when its next delta comes.
@@ -184,18 +235,37 @@ impl Totals {
         }
     }
 
-    fn bounds(&self, oldest: Millis) -> Bounds {
+    /// Bytes beyond which no further series are remembered: those that are grow.
+    fn series_bytes_max(&self) -> usize {
+        self.bytes_max / 4 * 3
+    }
+
+    /// Whether there are fewer bytes, once what nobody needs now is forgotten.
+    fn has_room(&mut self, bytes_max: usize, now: Now) -> bool {
+        if self.bytes >= bytes_max {
+            self.sweep(now, SWEEP_INTERVAL_WHEN_FULL, IDLE_MAX_WHEN_FULL);
+        }
+        self.bytes < bytes_max
+    }
+
+    fn bounds(&self) -> Bounds {
         Bounds {
-            oldest,
             doubtful_until: self.doubtful_until,
         }
     }
 
-    fn forget_idle(&mut self, now: Duration) {
+    /// Forgets what is idle, unless that was done just before. What may not be stored is kept: it is not known elsewhere that it
+    /// was tried.
+    fn sweep(&mut self, now: Now, interval: Duration, idle_max: Duration) {
+        if now.boot.saturating_sub(self.swept) < interval {
+            return;
+        }
+        self.swept = now.boot;
         let bytes = &mut self.bytes;
         self.counters.retain(|series, remembered| {
-            let is_kept =
-                now.saturating_sub(remembered.used) < IDLE_MAX || self.reserved.contains(series);
+            let is_kept = now.boot.saturating_sub(remembered.used) < idle_max
+                || self.reserved.contains(series)
+                || !remembered.counter.unstored().is_empty();
             if !is_kept {
                 *bytes -= COUNTER_BYTES + remembered.counter.bytes();
             }
@@ -208,10 +278,12 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use trefoil_api::remote_write::SampleValue;
+    use trefoil_model::{Histogram, histogram::Buckets};
 
     const A: SeriesHash = SeriesHash(1);
     const B: SeriesHash = SeriesHash(2);
-    const OLDEST: Millis = Millis::MIN;
 
     fn at(seconds: u64) -> Now {
         Now {
@@ -230,14 +302,19 @@ mod tests {
     /// Takes deltas of a series of which nothing is stored; how many samples are to be stored, and the refusals.
     fn take(totals: &mut Totals, series: SeriesHash, deltas: &[Sample]) -> (usize, Vec<Refusal>) {
         if !totals.remembers(series)
-            && let Err(reason) = totals.recall(series, None, deltas, (OLDEST, at(1)))
+            && let Err(reason) = totals.recall(series, None, deltas, at(1))
         {
+            let NoRoom::Series(reason) = reason else {
+                panic!("memory is short");
+            };
             return (0, vec![reason]);
         }
         let mut refused = Vec::new();
-        assert!(totals.take(series, deltas, (OLDEST, at(1)), &mut refused));
+        let taken = totals.take(series, deltas, at(1), &mut Step::default(), &mut refused);
+        assert_eq!(taken, Some(deltas.len()));
         let samples = totals.unstored(series).len();
         totals.stored(series);
+        totals.release(&[series]);
         (samples, refused)
     }
 
@@ -261,12 +338,111 @@ mod tests {
         assert_eq!((totals.len(), totals.bytes), (0, 0));
     }
 
+    /// A delta of a histogram with buckets of its own.
+    fn large(number: i64) -> Sample {
+        let buckets = Buckets::from_spans(&[(number as i32 * 100, 100)], vec![1.0; 100]);
+        let histogram = Histogram {
+            schema: 3,
+            count: 100.0,
+            positive: buckets.expect("one span"),
+            ..Histogram::default()
+        };
+        Sample {
+            value: SampleValue::Histogram(Arc::new(histogram)),
+            ..delta(number * 10, number * 10 + 10, 0.0)
+        }
+    }
+
     #[test]
-    fn memory_is_bounded_too() {
+    fn a_step_is_bounded() {
         let mut totals = Totals::new(2);
         totals.begin(1, at(0));
-        totals.bytes = BYTES_MAX;
-        assert_eq!(take(&mut totals, A, &[delta(5, 10, 1.0)]), (0, vec![FULL]));
+        let deltas: Vec<Sample> = (1..=600).map(|n| delta(n * 10, n * 10 + 10, 1.0)).collect();
+        assert_eq!(totals.recall(A, None, &deltas, at(1)), Ok(()));
+        let (mut taken, mut refused) = (0, Vec::new());
+        for expected in [256, 512, 600] {
+            let left = &deltas[taken..];
+            taken += totals
+                .take(A, left, at(1), &mut Step::default(), &mut refused)
+                .expect("remembered");
+            assert_eq!(taken, expected);
+            totals.stored(A);
+        }
+        assert_eq!(refused, [] as [Refusal; 0]);
+        assert_eq!(totals.recall(B, None, &[], at(1)), Ok(()));
+        let deltas: Vec<Sample> = (1..=600).map(large).collect();
+        let mut step = Step::default();
+        step.bytes = 100_000;
+        let taken = totals.take(B, &deltas, at(1), &mut step, &mut refused);
+        assert!(
+            taken.is_some_and(|taken| (2..100).contains(&taken)),
+            "{taken:?}"
+        );
+        assert!(!step.is_full && totals.bytes < 200_000, "{}", totals.bytes);
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_comes_again() {
+        let mut totals = Totals::new(99);
+        totals.begin(1, at(0));
+        totals.bytes_max = 200_000;
+        let series = |number| SeriesHash(number);
+        assert!(totals.reserve(&[series(1)]));
+        let (mut step, mut refused) = (Step::default(), Vec::new());
+        let deltas: Vec<Sample> = (1..=200).map(large).collect();
+        assert_eq!(totals.recall(series(1), None, &deltas, at(1)), Ok(()));
+        let taken = totals.take(series(1), &deltas, at(1), &mut step, &mut refused);
+        let taken = taken.expect("remembered");
+        assert!(step.is_full && (2..100).contains(&taken), "{taken}");
+        assert!((200_000..300_000).contains(&totals.bytes));
+        assert_eq!(
+            totals.recall(series(2), None, &[], at(1)),
+            Err(NoRoom::Bytes)
+        );
+        // It may not be stored: it is kept, however long.
+        totals.release(&[series(1)]);
+        assert_eq!(
+            totals.recall(series(2), None, &[], at(999)),
+            Err(NoRoom::Bytes)
+        );
+        assert!(totals.remembers(series(1)));
+        totals.stored(series(1));
+        let mut step = Step::default();
+        let next = totals.take(
+            series(1),
+            &deltas[taken..],
+            at(999),
+            &mut step,
+            &mut refused,
+        );
+        assert!(
+            next.is_some_and(|next| next > 0),
+            "it goes on once that is stored"
+        );
+        assert!(refused.is_empty());
+        totals.stored(series(1));
+        assert_eq!(totals.recall(series(2), None, &[], at(999)), Ok(()));
+        // Many totals fill it as well, until those are forgotten that were not used just now.
+        let mut number = 3;
+        while totals.bytes < totals.series_bytes_max() {
+            assert_eq!(totals.recall(series(number), None, &[], at(1005)), Ok(()));
+            let mut step = Step::default();
+            totals.take(
+                series(number),
+                &deltas[..1],
+                at(1005),
+                &mut step,
+                &mut refused,
+            );
+            totals.stored(series(number));
+            number += 1;
+        }
+        assert_eq!(
+            totals.recall(series(98), None, &[], at(1006)),
+            Err(NoRoom::Bytes)
+        );
+        assert_eq!(totals.recall(series(98), None, &[], at(1016)), Ok(()));
+        assert_eq!(totals.len(), 1);
     }
 
     #[test]
@@ -280,7 +456,9 @@ mod tests {
         assert_eq!((totals.len(), totals.bytes), (0, 0));
         let mut refused = Vec::new();
         let deltas = [delta(10, 20, 1.0)];
-        assert!(!totals.take(A, &deltas, (OLDEST, at(0)), &mut refused));
+        let mut step = Step::default();
+        let taken = totals.take(A, &deltas, at(0), &mut step, &mut refused);
+        assert_eq!(taken, None);
         assert!(refused.is_empty());
     }
 
