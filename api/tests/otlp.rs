@@ -457,11 +457,37 @@ fn deltas_are_added_up_or_stored_or_rejected() {
     });
     assert_eq!(hints.collect::<Vec<_>>(), [ResetHint::Gauge]);
 
+    assert_eq!(Deltas::default(), Deltas::Refuse);
     let (lines, _, rejections) = of(Deltas::Refuse);
     assert_eq!(lines, ["g 3 1"]);
     assert_eq!(rejections.points, 3);
-    let reason = "metric \"c\" has delta temporality; only cumulative temporality is accepted";
+    let reason = "metric \"c\" has delta temporality; only cumulative temporality is accepted \
+                  unless otlp.deltas is accumulate or store";
     assert_eq!(rejections.reasons[0], reason);
+}
+
+#[test]
+fn negative_deltas_are_rejected_by_name() {
+    let points = r#""aggregationTemporality": 1, "dataPoints": [{"timeUnixNano": 3000000, "startTimeUnixNano": 2000000"#;
+    let metrics = [
+        format!(r#"{{"name": "c", "sum": {{"isMonotonic": true, {points}, "asInt": -2}}]}}}}"#),
+        format!(
+            r#"{{"name": "h", "histogram": {{{points}, "count": 1, "sum": -6, "bucketCounts": [1, 0], "explicitBounds": [1]}}]}}}}"#
+        ),
+        format!(
+            r#"{{"name": "e", "exponentialHistogram": {{{points}, "count": 5, "sum": -1, "zeroCount": 5}}]}}}}"#
+        ),
+    ];
+    let json = request("", &metrics.join(","));
+    let (lines, _, rejections) = translate(&with_deltas(Deltas::Accumulate), &json);
+    assert_eq!(lines, ["delta e 3 NaN"]);
+    let reason =
+        |name| format!("metric {name:?} has a negative delta of a sum; its total would fall");
+    assert_eq!(rejections.reasons, ["c", "h"].map(reason));
+    assert_eq!(rejections.points, 2);
+    // They are no counters.
+    let (lines, _, rejections) = translate(&with_deltas(Deltas::Store), &json);
+    assert_eq!((lines.len(), rejections.points), (6, 0));
 }
 
 #[test]

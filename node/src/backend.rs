@@ -39,7 +39,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
     MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
@@ -47,7 +47,7 @@ use trefoil_api::{
     limit_refusals,
     remote_write::{MetricKind, WriteRequest},
 };
-use trefoil_model::{DeletionVersion, Labels, Millis, ShardId, Signal, TenantId};
+use trefoil_model::{DeletionVersion, Labels, Millis, SeriesHash, ShardId, Signal, TenantId};
 use trefoil_query_promql::{
     Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
     Source, query_instant, query_range,
@@ -67,6 +67,8 @@ pub(crate) struct NodeBackend {
     totals: Mutex<Totals>,
     /// KiB of deltas of peers that may be in work.
     delta_turns: Semaphore,
+    /// Told when a request no longer works on series of deltas.
+    delta_freed: Notify,
     /// Queries that were begun here.
     queries: AtomicU64,
     begun: Instant,
@@ -76,7 +78,7 @@ pub(crate) struct NodeBackend {
 #[derive(Clone, Copy)]
 enum Origin {
     Client,
-    /// Deltas, whose samples were taken out of the tenant's rate as they came.
+    /// Totals of deltas, which were taken out of the tenant's rate, and whose times were looked at, as they came.
     Deltas,
     /// It was held back, was taken out of the rate by who stores it now, and is not older than this deletion.
     Held(DeletionVersion),
@@ -95,6 +97,7 @@ impl NodeBackend {
             telemetry,
             totals: Mutex::new(totals),
             delta_turns: Semaphore::new(deltas::IN_WORK_KIB_MAX),
+            delta_freed: Notify::new(),
             queries: AtomicU64::new(0),
             begun: Instant::now(),
         }
@@ -199,14 +202,28 @@ impl NodeBackend {
         self.store(tenant, request, Origin::Client, deadline).await
     }
 
-    /// Stores a request, and takes its samples out of the tenant's rate if that was not done before. What it holds back is held
-    /// when all else is stored: a request that fails is sent again, and judged again as a whole.
     async fn store(
         &self,
         name: &TenantName,
         request: &WriteRequest,
         origin: Origin,
         deadline: Instant,
+    ) -> Result<WriteOutcome, ApiError> {
+        let mut refused = Vec::new();
+        self.store_telling(name, request, origin, deadline, &mut refused)
+            .await
+    }
+
+    /// Stores a request, and takes its samples out of the tenant's rate if that was not done before. What it holds back is held
+    /// when all else is stored: a request that fails is sent again, and judged again as a whole. The series that limits refuse
+    /// are added to `refused`.
+    async fn store_telling(
+        &self,
+        name: &TenantName,
+        request: &WriteRequest,
+        origin: Origin,
+        deadline: Instant,
+        refused: &mut Vec<SeriesHash>,
     ) -> Result<WriteOutcome, ApiError> {
         let limits = self.limits(name);
         let tenant = self
@@ -238,7 +255,11 @@ impl NodeBackend {
             .series_gate(tenant, &limits, request, filter.as_ref())
             .await;
         let mut gate = |canonical: &[u8]| series.admit(canonical);
-        let acceptance = self.acceptance(Some(tenant), &limits);
+        let mut acceptance = self.acceptance(Some(tenant), &limits);
+        if let Origin::Deltas = origin {
+            // A total goes on from the one before, however old that is.
+            acceptance.oldest = Millis::MIN;
+        }
         let admission = Admission {
             acceptance,
             filter: filter.as_ref(),
@@ -249,7 +270,14 @@ impl NodeBackend {
             .encoder
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
+        if let (Origin::Deltas, Some(first)) = (origin, &encoded.first_out_of_bounds) {
+            // They were acceptable as they came. A total that is not stored must not be gone on from.
+            return Err(unavailable(format!(
+                "totals of deltas cannot be stored now: {first}"
+            )));
+        }
         let samples = encoded.samples;
+        refused.extend(encoded.refused);
         let whose = filter.as_ref().map(|filter| held::Whose {
             name,
             tenant,

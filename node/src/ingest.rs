@@ -16,7 +16,7 @@ use trefoil_api::{
     limit_refusals,
     remote_write::{MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest},
 };
-use trefoil_model::{Millis, ShardId, ShardSet, TenantId, key_hash, shard_of};
+use trefoil_model::{Millis, SeriesHash, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
 use trefoil_store_metrics::{
     BodyWriter, Exemplar, MetricMetadata, MetricType, MetricsError, SampleRef, metadata_shard,
@@ -90,6 +90,8 @@ pub(crate) struct Encoded {
     pub(crate) first_out_of_bounds: Option<String>,
     /// Series left out because there are too many, or because nobody can tell which sender of their pair counts.
     pub(crate) refusals: Refusals,
+    /// Those of them that are too many.
+    pub(crate) refused: Vec<SeriesHash>,
     /// How many of all samples left out are histograms.
     pub(crate) refused_histograms: u64,
     /// Exemplars left out because of their time, because their series may not begin, or because a member cannot read
@@ -195,6 +197,9 @@ impl Encoder {
                 && let Err(reason) = (admission.gate)(labels)
             {
                 encoded.refuse_series(&series, || reason.in_words());
+                encoded
+                    .refused
+                    .push(SeriesHash::of(tenant, series.canonical()));
                 continue;
             }
             let place = (routing.group_of(shard), shard);

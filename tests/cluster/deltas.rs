@@ -1,119 +1,268 @@
-//! Deltas behind a load balancer: any node takes them, each interval counts once, and totals go on when the node dies that
-//! adds them up.
+//! Deltas behind a load balancer: any node takes them, each interval counts once, and counters rise by what was acknowledged, also
+//! when the node dies that adds them up.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use std::time::{Duration, SystemTime};
-use trefoil_jepsen::{Cluster, Exclusive, percent_encode, ready_seconds_max, wait_until};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+use trefoil_jepsen::{
+    Cluster, Exclusive, HttpClient, percent_encode, ready_seconds_max, wait_until,
+};
 
+/// By default deltas are refused.
+const CONFIG: &str = "otlp:\n  deltas: accumulate\n";
 /// How long deltas may wait for another node to add them up: a lease of 10 s, which a new leader counts anew, and an
 /// election.
 const HOLDER_GONE_MAX: Duration = Duration::from_secs(40);
 /// Series that each point of [`request`] stands for.
 const SERIES: usize = 6;
+/// Senders that wait for the answer to a point before they send the next, and such that send two at once.
+const SENDERS: [usize; 2] = [6, 3];
+/// Points of each sender that have to be answered between two faults.
+const POINTS_BETWEEN: u64 = 5;
 
-/// A sender of deltas, and what they must have come to: (time, total).
+/// A sender, and what came of its points.
 struct Sender {
-    cluster: Cluster,
+    name: String,
+    client: HttpClient,
+    urls: Vec<String>,
+    /// Where the next point begins.
     begin: u64,
-    stored: Vec<(u64, f64)>,
+    sent: f64,
+    acknowledged: f64,
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, "otlp:\n  deltas: accumulate\n")?;
+    let mut cluster = Cluster::start_configured(3, CONFIG)?;
     cluster.wait_ready(ready_seconds_max()).await?;
-    let begin = SystemTime::UNIX_EPOCH.elapsed()?.as_millis() as u64 - 120_000;
-    let mut sender = Sender {
-        cluster,
-        begin,
-        stored: vec![(begin + 1, 0.0)],
-    };
+    let begin = now() - 120_000;
+    let mut sender = Sender::new(&cluster, "one", begin);
+    let time = |point: u64| begin + point * 1000;
     for point in 0..9 {
-        sender.count(point as usize % 3, point).await?;
+        sender.send(point as usize % 3, time(point + 1)).await?;
         // The answer was lost on its way, and a load balancer chooses another node for the next try.
-        sender.send((point as usize + 1) % 3, point).await?;
+        sender
+            .repeat((point as usize + 1) % 3, time(point), time(point + 1))
+            .await?;
     }
-    sender.check().await?;
+    sender.check(&cluster).await?;
 
-    let holder = sender.holder().await?;
-    sender.cluster.kill(holder)?;
+    let holder = holder(&cluster).await?;
+    cluster.kill(holder)?;
     let others = [(holder + 1) % 3, (holder + 2) % 3];
     // Nobody knows whether the dead node stored it.
-    sender.send(others[0], 8).await?;
+    sender.repeat(others[0], time(8), time(9)).await?;
     for point in 9..12 {
-        sender.count(others[point as usize % 2], point).await?;
+        sender
+            .send(others[point as usize % 2], time(point + 1))
+            .await?;
     }
-    sender.cluster.start_node(holder)?;
-    sender.cluster.wait_ready(ready_seconds_max()).await?;
-    sender.count(holder, 12).await?;
-    sender.check().await?;
+    cluster.start_node(holder)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    sender.send(holder, time(13)).await?;
+    sender.check(&cluster).await?;
 
-    // Two exports overtake each other.
-    sender.count(0, 14).await?;
-    let total = sender.total() + value(13);
-    sender.send(1, 13).await?;
-    sender.stored.push((sender.time(15) + 1, total));
-    sender.count(2, 15).await?;
-    let text = sender
-        .try_send(1, &sender.request(15_500, 16_500, 1.0))
-        .await?;
+    // Two exports overtake each other: the earlier one is refused, and nothing else is counted or lost by that.
+    sender.begin = time(14);
+    sender.send(0, time(15)).await?;
+    let late = sender.ask(1, time(13), time(14)).await?;
     ensure!(
-        text.contains("two senders have the same labels")
-            && text.contains("\"rejectedDataPoints\":\"6\""),
-        "{text}"
+        late.contains("comes too late") && late.contains("\"rejectedDataPoints\":\"6\""),
+        "{late}"
     );
-    sender.check().await
+    sender.send(2, time(16)).await?;
+    let overlap = sender.ask(1, time(15) + 500, time(16) + 500).await?;
+    ensure!(
+        overlap.contains("two senders have the same labels")
+            && overlap.contains("\"rejectedDataPoints\":\"6\""),
+        "{overlap}"
+    );
+    sender.check(&cluster).await?;
+    what_a_limit_refuses_is_not_added_up(&cluster).await
 }
 
-fn value(point: u64) -> f64 {
-    (point % 3 + 1) as f64
+async fn what_a_limit_refuses_is_not_added_up(cluster: &Cluster) -> anyhow::Result<()> {
+    let limit = |value: &str| {
+        let limit = format!("max_global_series_per_user={value}");
+        let output = cluster.command(0, &["tenant", "set-limits", &limit])?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    };
+    limit("6")?;
+    let tries = AtomicU64::new(0);
+    let refused = wait_until("new series are refused", HOLDER_GONE_MAX, || async {
+        let name = format!("further{}", tries.fetch_add(1, Ordering::Relaxed));
+        let sender = Sender::new(cluster, &name, now() - 60_000);
+        let text = sender.ask(0, sender.begin, sender.begin + 1000).await?;
+        ensure!(text.contains("err-mimir-max-series-per-user"), "{text}");
+        ensure!(text.contains("\"rejectedDataPoints\":\"6\""), "{text}");
+        Ok(sender)
+    });
+    let mut sender = refused.await?.0;
+    limit("0")?;
+    // What was refused was not counted.
+    sender.begin += 1000;
+    sender.send(0, sender.begin + 1000).await?;
+    sender.check(cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_count_once_when_nodes_die_under_load() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut running = Vec::new();
+    let mut answered = Vec::new();
+    for number in 0..SENDERS[0] + SENDERS[1] {
+        let sender = Sender::new(&cluster, &format!("s{number}"), now());
+        let points = Arc::new(AtomicU64::new(0));
+        answered.push(Arc::clone(&points));
+        let at_once = if number < SENDERS[0] { 1 } else { 2 };
+        let is_over = Arc::clone(&is_over);
+        running.push(tokio::spawn(sender.run(at_once, points, is_over)));
+    }
+    let go_on = async || {
+        let before: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let all_did = || async {
+            let mut both = answered.iter().zip(&before);
+            let did = both.all(|(n, before)| n.load(Ordering::Relaxed) >= before + POINTS_BETWEEN);
+            ensure!(did, "some senders wait");
+            Ok(())
+        };
+        wait_until("all senders go on", HOLDER_GONE_MAX, all_did).await
+    };
+    go_on().await?;
+    // One of them adds up, and changes only when it dies.
+    for node in 0..3 {
+        cluster.kill(node)?;
+        let took = go_on().await?.1;
+        eprintln!("all senders go on {took:.1?} after the death of node {node}");
+        cluster.start_node(node)?;
+        cluster.wait_ready(ready_seconds_max()).await?;
+        go_on().await?;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let mut sums = (0.0, 0.0);
+    for sender in running {
+        let sender = sender.await??;
+        sender.check(&cluster).await?;
+        sums = (sums.0 + sender.acknowledged, sums.1 + sender.sent);
+    }
+    eprintln!("{} of {} acknowledged", sums.0, sums.1);
+    Ok(())
 }
 
 impl Sender {
-    fn time(&self, point: u64) -> u64 {
-        self.begin + point * 1000
+    fn new(cluster: &Cluster, name: &str, begin: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            client: HttpClient::new(Duration::from_secs(12)),
+            urls: (0..3).map(|node| cluster.url(node)).collect(),
+            begin,
+            sent: 0.0,
+            acknowledged: 0.0,
+        }
     }
 
-    fn total(&self) -> f64 {
-        self.stored.last().map_or(0.0, |last| last.1)
+    /// Sends points, some at once, until it is over.
+    async fn run(
+        mut self,
+        at_once: usize,
+        answered: Arc<AtomicU64>,
+        is_over: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        while !is_over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let (from, to) = (self.begin, now());
+            self.begin = to;
+            if at_once == 1 {
+                let is_taken = self.deliver(from, to).await?;
+                ensure!(is_taken, "{} was refused in order", self.name);
+                self.count(from, is_taken);
+            } else {
+                let middle = from + (to - from) / 2;
+                let (one, other) =
+                    tokio::join!(self.deliver(from, middle), self.deliver(middle, to));
+                self.count(from, one?);
+                self.count(middle, other?);
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self)
     }
 
-    /// Sends a point that has not been counted yet.
-    async fn count(&mut self, node: usize, point: u64) -> anyhow::Result<()> {
-        self.send(node, point).await?;
-        let total = self.total() + value(point);
-        self.stored.push((self.time(point + 1), total));
+    /// Sends a point to one node after the other until it is taken, or refused.
+    async fn deliver(&self, from: u64, to: u64) -> anyhow::Result<bool> {
+        let begun = Instant::now();
+        for node in from as usize.. {
+            match self.ask(node % 3, from, to).await {
+                Ok(text) if text == "{}" => return Ok(true),
+                Ok(text) => {
+                    ensure!(text.contains("\"rejectedDataPoints\":\"6\""), "{text}");
+                    return Ok(false);
+                }
+                Err(error) if begun.elapsed() > HOLDER_GONE_MAX => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        bail!("no node is left")
+    }
+
+    /// Sends the next point until it is taken.
+    async fn send(&mut self, node: usize, to: u64) -> anyhow::Result<()> {
+        let from = self.begin;
+        self.repeat(node, from, to).await?;
+        self.begin = to;
+        self.count(from, true);
         Ok(())
     }
 
+    fn count(&mut self, from: u64, is_taken: bool) {
+        self.sent += value(from);
+        if is_taken {
+            self.acknowledged += value(from);
+        }
+    }
+
     /// Sends a point until it is taken.
-    async fn send(&self, node: usize, point: u64) -> anyhow::Result<()> {
-        let (from, to) = (point * 1000, (point + 1) * 1000);
-        let request = self.request(from, to, value(point));
+    async fn repeat(&self, node: usize, from: u64, to: u64) -> anyhow::Result<()> {
         let taken = wait_until("the deltas are taken", HOLDER_GONE_MAX, || async {
-            let text = self.try_send(node, &request).await?;
+            let text = self.ask(node, from, to).await?;
             ensure!(text == "{}", "{text}");
             Ok(())
         });
         taken.await.map(drop)
     }
 
-    async fn try_send(&self, node: usize, request: &str) -> anyhow::Result<String> {
-        let url = format!("{}/v1/metrics", self.cluster.url(node));
+    async fn ask(&self, node: usize, from: u64, to: u64) -> anyhow::Result<String> {
+        let url = format!("{}/v1/metrics", self.urls[node]);
         let json = [("content-type", "application/json")];
-        let answer = self.cluster.client().post(&url, &json, request.to_owned());
-        let answer = answer.await?;
+        let request = self.request(from, to, value(from));
+        let answer = self.client.post(&url, &json, request).await?;
         ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
         Ok(String::from_utf8(answer.body.to_vec())?)
     }
 
-    /// A point of each kind, in each of which the value was counted; times are milliseconds behind the begin.
+    /// A point of each kind, in each of which the value was counted; times are milliseconds.
     fn request(&self, from: u64, to: u64, value: f64) -> String {
-        let nanos = |at: u64| (self.begin + at) * 1_000_000;
+        let nanos = |at: u64| at * 1_000_000;
         let times = format!(
-            r#""startTimeUnixNano": "{}", "timeUnixNano": "{}""#,
+            r#""attributes": [{{"key": "sender", "value": {{"stringValue": "{}"}}}}],
+               "startTimeUnixNano": "{}", "timeUnixNano": "{}""#,
+            self.name,
             nanos(from),
             nanos(to)
         );
@@ -136,52 +285,82 @@ impl Sender {
         format!(r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#)
     }
 
-    /// The node that adds up.
-    async fn holder(&self) -> anyhow::Result<usize> {
-        let mut holders = Vec::new();
+    /// Every series must have risen by what was acknowledged at least and by what was sent at most, at all nodes.
+    async fn check(&self, cluster: &Cluster) -> anyhow::Result<()> {
         for node in 0..3 {
-            let url = format!("{}/metrics", self.cluster.url(node));
-            let answer = self.cluster.client().get(&url).await?;
-            let text = String::from_utf8(answer.body.to_vec())?;
-            let line = format!("trefoil_delta_series {SERIES}");
-            if text.lines().any(|other| other == line) {
-                holders.push(node);
-            }
-        }
-        ensure!(holders.len() == 1, "nodes {holders:?} add up");
-        holders.first().copied().context("nobody adds up")
-    }
-
-    /// Every series must have each total at its time, at all nodes.
-    async fn check(&self) -> anyhow::Result<()> {
-        for node in 0..3 {
-            let selector = percent_encode("{__name__=~\"deltas_.*\"}");
-            let url = format!(
-                "{}/api/v1/export?match[]={selector}",
-                self.cluster.url(node)
-            );
-            let answer = self.cluster.client().get(&url).await?;
+            let selector = format!("{{__name__=~\"deltas_.*\",sender=\"{}\"}}", self.name);
+            let selector = percent_encode(&selector);
+            let url = format!("{}/api/v1/export?match[]={selector}", cluster.url(node));
+            let answer = cluster.client().get(&url).await?;
             let text = String::from_utf8(answer.body.to_vec())?;
             ensure!(text.lines().count() == SERIES, "{text}");
             for line in text.lines() {
-                let series: Value = serde_json::from_str(line)?;
-                let list = |name: &str| series[name].as_array().cloned().unwrap_or_default();
-                let number = |value: &Value| value.as_f64().or_else(|| value["count"].as_f64());
-                let values = list("values").into_iter();
-                let values: Option<Vec<f64>> = values.map(|value| number(&value)).collect();
-                let times: Vec<_> = list("timestamps")
-                    .iter()
-                    .filter_map(Value::as_u64)
-                    .collect();
-                let values = values.context("a value is no number")?;
-                let found: Vec<(u64, f64)> = times.into_iter().zip(values).collect();
+                let risen = risen(line).with_context(|| format!("node {node}: {line}"))?;
                 ensure!(
-                    found == self.stored,
-                    "node {node}: {line}\n{found:?}\nnot\n{:?}",
-                    self.stored
+                    (self.acknowledged..=self.sent).contains(&risen),
+                    "node {node}: risen by {risen}, {} of {} acknowledged: {line}",
+                    self.acknowledged,
+                    self.sent
                 );
             }
         }
         Ok(())
     }
+}
+
+/// By how much a counter has risen, which begins at zero and falls to zero only.
+fn risen(line: &str) -> anyhow::Result<f64> {
+    let series: Value = serde_json::from_str(line)?;
+    let list = |name: &str| series[name].as_array().cloned().unwrap_or_default();
+    let number = |value: &Value| value.as_f64().or_else(|| value["count"].as_f64());
+    let values: Option<Vec<f64>> = list("values").iter().map(number).collect();
+    let times: Option<Vec<u64>> = list("timestamps").iter().map(Value::as_u64).collect();
+    let samples = times
+        .into_iter()
+        .flatten()
+        .zip(values.into_iter().flatten());
+    let samples: BTreeMap<u64, f64> = samples.collect();
+    let mut last = 0.0;
+    ensure!(
+        samples
+            .first_key_value()
+            .is_some_and(|first| *first.1 == last),
+        "no zero"
+    );
+    let mut risen = 0.0;
+    for (time, value) in samples {
+        ensure!(
+            value >= last || value == 0.0,
+            "falls from {last} to {value} at {time}"
+        );
+        risen += if value >= last { value - last } else { value };
+        last = value;
+    }
+    Ok(risen)
+}
+
+/// What a point counts that begins then.
+fn value(from: u64) -> f64 {
+    (from % 7 + 1) as f64
+}
+
+fn now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The node that adds up.
+async fn holder(cluster: &Cluster) -> anyhow::Result<usize> {
+    let mut holders = Vec::new();
+    for node in 0..3 {
+        let url = format!("{}/metrics", cluster.url(node));
+        let answer = cluster.client().get(&url).await?;
+        let text = String::from_utf8(answer.body.to_vec())?;
+        let line = format!("trefoil_delta_series {SERIES}");
+        if text.lines().any(|other| other == line) {
+            holders.push(node);
+        }
+    }
+    ensure!(holders.len() == 1, "nodes {holders:?} add up");
+    holders.first().copied().context("nobody adds up")
 }

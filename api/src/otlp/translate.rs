@@ -42,6 +42,8 @@ const NANOS: u64 = 1_000_000;
 const FAMILIES_MAX: usize = 4096;
 /// How many rejections are kept as text; all are counted.
 const REASONS_MAX: usize = 10;
+/// Why a delta is rejected by which a series would fall.
+const NEGATIVE_DELTA: &str = "has a negative delta of a sum; its total would fall";
 /// Longest text about a rejection, bytes.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -372,6 +374,10 @@ impl<'a> Translator<'a, '_> {
             });
             return Ok(());
         }
+        if self.is_adding_up && falls(kind, point, value) {
+            reject(&mut self.rejections, &|| NEGATIVE_DELTA.to_owned());
+            return Ok(());
+        }
         if let Some((flaw, key)) = self.label(&point.attributes, &[], origin, labels)? {
             reject(&mut self.rejections, &|| flaw.describe(key));
             return Ok(());
@@ -640,9 +646,10 @@ fn unfit(data: &Data<'_>, deltas: Deltas) -> Option<&'static str> {
         return None;
     }
     match (data.kind, data.temporality) {
-        (_, Temporality::Delta) if deltas == Deltas::Refuse => {
-            Some("has delta temporality; only cumulative temporality is accepted")
-        }
+        (_, Temporality::Delta) if deltas == Deltas::Refuse => Some(
+            "has delta temporality; only cumulative temporality is accepted \
+                 unless otlp.deltas is accumulate or store",
+        ),
         // Once somebody has to begin anew, nobody knows its value.
         (DataKind::Sum, Temporality::Delta)
             if deltas == Deltas::Accumulate && !data.is_monotonic =>
@@ -651,6 +658,16 @@ fn unfit(data: &Data<'_>, deltas: Deltas) -> Option<&'static str> {
         }
         (_, Temporality::Unspecified) => Some("does not say its temporality"),
         _ => None,
+    }
+}
+
+/// Whether a series made of deltas would fall by this one, which reads as a new beginning. The sum of an exponential histogram
+/// may: it is part of its value, and its count decides.
+fn falls(kind: DataKind, point: &Point<'_>, value: f64) -> bool {
+    match kind {
+        DataKind::Sum => value < 0.0,
+        DataKind::Histogram => point.sum.is_some_and(|sum| sum < 0.0),
+        _ => false,
     }
 }
 

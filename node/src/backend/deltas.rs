@@ -5,17 +5,24 @@ use crate::{
     clock,
     cluster::delta_lease::Holder,
     deltas::{
-        interval::Refusal,
+        counter::{Refusal, start_of},
         message::{Answered, DeltaSeries, Deltas, Refused},
         read_back::Wanted,
-        totals::Known,
+        totals::{NoRoom, Now, Step, Totals},
     },
-    ingest::Acceptance,
+    ingest::{
+        Acceptance,
+        pairs::{Filter, Kept},
+    },
     query::{question, select::Select},
 };
 use bytes::Bytes;
 use futures::{StreamExt, pin_mut};
-use std::time::{Duration, Instant};
+use parking_lot::MutexGuard;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 use tonic::Status;
 use trefoil_api::{
     ApiError, ApiLimits, Backend, TenantName, WriteLimits, WriteOutcome, limit_refusals,
@@ -27,16 +34,35 @@ use trefoil_model::{Labels, Millis, SeriesHash, TenantId};
 const TRIES_MAX: usize = 3;
 /// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later.
 pub(super) const IN_WORK_KIB_MAX: usize = 256 << 10;
-/// How far behind the first delta's start its total can stand, in milliseconds, and some more.
-const READ_BACK_MARGIN: Millis = 10;
-/// How far back a total is looked for when a delta does not say its start, in milliseconds.
-const READ_BACK_MAX: Millis = 300_000;
+/// How far in front of a delta's end its total is looked for, in milliseconds: what takes longer than an hour begins a new counter
+/// when the holder changes. First deltas of series may begin long ago, and all of a request are looked for from one time on.
+const READ_BACK_MAX: Millis = 3_600_000;
 
-/// Deltas of a series on their way into its total.
+/// Deltas of a series on their way into its total, ascending by time.
 struct Work {
     series: SeriesHash,
     labels: Labels,
     deltas: Vec<Sample>,
+    /// How many of them count.
+    counted: usize,
+    /// How many of them were looked at, the first ones.
+    taken: usize,
+}
+
+/// Under what a request's deltas are added up.
+#[derive(Clone, Copy)]
+struct Holding<'a> {
+    fencing: u64,
+    name: &'a TenantName,
+    tenant: TenantId,
+    acceptance: Acceptance,
+    deadline: Instant,
+}
+
+/// Series that one request works on, until it is dropped.
+struct Reserved<'a> {
+    backend: &'a NodeBackend,
+    series: Vec<SeriesHash>,
 }
 
 /// Deltas that do not count.
@@ -55,8 +81,11 @@ impl NodeBackend {
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
         self.cluster.check_clock().map_err(unavailable)?;
-        self.admit(tenant, &self.limits(tenant), request, None)?;
         let mut outcome = WriteOutcome::default();
+        let counting = self.of_counting_senders(tenant, request, &mut outcome);
+        let counting = counting.await?;
+        let request = counting.as_ref().unwrap_or(request);
+        self.admit(tenant, &self.limits(tenant), request, None)?;
         for mut deltas in Deltas::of(tenant.as_str(), request) {
             match self.send_deltas(&mut deltas, deadline).await? {
                 Answered::Stored(refused) => {
@@ -80,6 +109,50 @@ impl NodeBackend {
             }
         }
         Ok(outcome)
+    }
+
+    /// The series of senders that count, under the labels of their pairs, when pairs of senders are told. What the others
+    /// send is not held back: a total that comes later than those of the other sender would not go on from them.
+    async fn of_counting_senders(
+        &self,
+        name: &TenantName,
+        request: &WriteRequest,
+        outcome: &mut WriteOutcome,
+    ) -> Result<Option<WriteRequest>, ApiError> {
+        if !self.cluster.settings.pairs.accepted {
+            return Ok(None);
+        }
+        let tenant = self.tenant_of_deltas(name).await?;
+        let Some(verdicts) = self.verdicts(tenant, request).await? else {
+            return Ok(None);
+        };
+        let filter = Filter::new(&self.cluster.settings.pairs, &verdicts);
+        let (mut counting, mut memory) = (WriteRequest::default(), Vec::new());
+        for series in request.series() {
+            let samples = series.samples().len() as u64;
+            match filter.keep(series.canonical(), &mut memory) {
+                Kept::Stored(canonical) => {
+                    let labels = Labels::from_canonical(canonical)
+                        .map_err(|error| ApiError::BadData(error.to_string()))?;
+                    let mut pairs: Vec<(&str, &str)> = labels.iter().collect();
+                    counting.push_samples(&mut pairs, series.whole_samples(), &checked_limits())?;
+                }
+                Kept::Held => outcome.deduplicated += samples,
+                Kept::Refused(reason) => {
+                    let labels = series.to_labels();
+                    let refusals = &mut outcome.refusals;
+                    refusals.add(samples, || format!("{reason}, in series {labels}"));
+                    let histograms = series.whole_samples().filter(is_histogram);
+                    outcome.refused_histograms += histograms.count() as u64;
+                }
+            }
+        }
+        Ok(Some(counting))
+    }
+
+    async fn tenant_of_deltas(&self, name: &TenantName) -> Result<TenantId, ApiError> {
+        let recorded = self.cluster.tenant_for_write(name.as_str()).await;
+        recorded.map_err(|error| unavailable(format!("the tenant cannot be recorded now: {error}")))
     }
 
     async fn send_deltas(
@@ -149,86 +222,79 @@ impl NodeBackend {
         deltas: &Deltas,
         deadline: Instant,
     ) -> Result<Answered, ApiError> {
+        // By its clock it is told which deltas another holder may have tried.
+        self.cluster.check_clock().map_err(unavailable)?;
         let name = TenantName::new(&deltas.tenant)?;
-        let recorded = self.cluster.tenant_for_write(name.as_str()).await;
-        let tenant = recorded
-            .map_err(|error| unavailable(format!("the tenant cannot be recorded now: {error}")))?;
+        let tenant = self.tenant_of_deltas(&name).await?;
         let acceptance = self.acceptance(Some(tenant), &self.limits(&name));
         let mut left = LeftOut::default();
-        let mut work = Vec::new();
-        for series in &deltas.series {
-            let labels = Labels::from_canonical(&series.labels)
-                .map_err(|error| ApiError::BadData(format!("labels of a delta: {error}")))?;
-            let deltas = accepted(series, &labels, acceptance, &mut left);
-            if !deltas.is_empty() {
-                work.push(Work {
-                    series: SeriesHash::of(tenant, &series.labels),
-                    labels,
-                    deltas,
-                });
+        let mut work = work_of(tenant, deltas, acceptance, &mut left)?;
+        let on = Holding {
+            fencing,
+            name: &name,
+            tenant,
+            acceptance,
+            deadline,
+        };
+        let _reserved = self.reserve(&work, deadline).await?;
+        let wanted = self.read_back(on, &work).await?;
+        self.recall(on, &mut work, &wanted, &mut left)?;
+        // A total may go on only from one that a majority has.
+        self.store_totals(on, &mut work, &mut left).await?;
+        loop {
+            let is_all = self.take_deltas(on, &mut work, &mut left)?;
+            self.store_totals(on, &mut work, &mut left).await?;
+            if is_all {
+                break;
             }
         }
-        let mut wanted = self.not_remembered(fencing, &work)?;
-        self.read_back(&name, tenant, &mut wanted, acceptance, deadline)
-            .await?;
-        let request = self.take_deltas(fencing, work, &wanted, &mut left)?;
-        if !self.cluster.holds_deltas(fencing) {
-            return Err(moving(Duration::ZERO));
-        }
-        let stored = self
-            .store(&name, &request, Origin::Deltas, deadline)
-            .await?;
-        let mut refused = Refused {
-            series: left.refusals.series + stored.refusals.series,
-            deltas: left.refusals.samples + stored.refusals.samples,
-            histograms: left.histograms + stored.refused_histograms,
+        let refused = Refused {
+            series: left.refusals.series,
+            deltas: left.refusals.samples,
+            histograms: left.histograms,
             reasons: left.refusals.reasons,
         };
-        refused.reasons.extend(stored.refusals.reasons);
         self.telemetry.refused_deltas.inc_by(refused.deltas);
         Ok(Answered::Stored(refused))
     }
 
-    /// The series whose totals have to be looked for.
-    fn not_remembered(&self, fencing: u64, work: &[Work]) -> Result<Wanted, ApiError> {
-        let mut totals = self.totals.lock();
-        if !totals.begin(fencing, clock::boot()) {
-            return Err(moving(Duration::ZERO));
-        }
-        let mut wanted = Wanted::default();
-        for one in work.iter().filter(|one| !totals.remembers(one.series)) {
-            if let Some(first) = one.deltas.first() {
-                let from = match first.start {
-                    0 => first.time - READ_BACK_MAX,
-                    start => start,
-                };
-                wanted.add(one.series, &one.labels, from - READ_BACK_MARGIN);
+    /// Waits until no other request works on these series.
+    async fn reserve(&self, work: &[Work], deadline: Instant) -> Result<Reserved<'_>, ApiError> {
+        let series: Vec<SeriesHash> = work.iter().map(|one| one.series).collect();
+        loop {
+            let freed = self.delta_freed.notified();
+            if self.totals.lock().reserve(&series) {
+                let backend = self;
+                return Ok(Reserved { backend, series });
             }
+            let freed = tokio::time::timeout_at(deadline.into(), freed);
+            freed.await.map_err(|_| {
+                unavailable("earlier deltas of the same series are still in work".to_owned())
+            })?;
         }
-        Ok(wanted)
     }
 
-    /// Reads the newest samples of series. Complete, as every query is.
-    async fn read_back(
-        &self,
-        name: &TenantName,
-        tenant: TenantId,
-        wanted: &mut Wanted,
-        acceptance: Acceptance,
-        deadline: Instant,
-    ) -> Result<(), ApiError> {
+    /// Reads the newest samples of the series that are not remembered. Complete, as every query is.
+    async fn read_back(&self, on: Holding<'_>, work: &[Work]) -> Result<Wanted, ApiError> {
+        let mut wanted = Wanted::default();
+        {
+            let totals = self.remembered(on)?;
+            for one in work.iter().filter(|one| !totals.remembers(one.series)) {
+                wanted.add(one.series, &one.labels, one.begin() - 1);
+            }
+        }
         let Some(start) = wanted.from else {
-            return Ok(());
+            return Ok(wanted);
         };
         let failed = |error| unavailable(format!("the totals of deltas cannot be read: {error}"));
-        for alternatives in wanted.questions().map_err(failed)? {
-            let source = self.source_of(name, deadline).await.map_err(failed)?;
-            // It is no query of the tenant's, so its limits of queries are not meant.
-            let source = source.within(None);
+        for alternatives in wanted.questions() {
+            let source = self.source_of(on.name, on.deadline).await.map_err(failed)?;
+            // It is no query of the tenant's, so its limits of queries are not meant. What is lost for good begins anew.
+            let source = source.within(None).accepting_loss(true);
             let pages = source.select(Select {
                 alternatives,
                 start,
-                end: acceptance.newest,
+                end: on.acceptance.newest,
                 newest_only: true,
                 after: None,
                 bytes_max: 0,
@@ -236,53 +302,182 @@ impl NodeBackend {
             pin_mut!(pages);
             while let Some(page) = pages.next().await {
                 for series in page.map_err(failed)? {
-                    wanted.found(tenant, &series);
+                    wanted.found(on.tenant, &series);
                 }
             }
         }
+        Ok(wanted)
+    }
+
+    /// Remembers series again. Those that are too many are left out.
+    fn recall(
+        &self,
+        on: Holding<'_>,
+        work: &mut Vec<Work>,
+        wanted: &Wanted,
+        left: &mut LeftOut,
+    ) -> Result<(), ApiError> {
+        let mut totals = self.remembered(on)?;
+        let (now, mut is_short) = (self.now_of_totals(), false);
+        work.retain(|one| {
+            let Some(stored) = wanted.of(one.series) else {
+                return true;
+            };
+            let recalled = totals.recall(one.series, stored, &one.deltas, now);
+            match recalled {
+                Ok(()) => {}
+                Err(NoRoom::Bytes) => is_short = true,
+                Err(NoRoom::Series(reason)) => {
+                    left.add(&vec![reason; one.deltas.len()], one);
+                }
+            }
+            recalled.is_ok()
+        });
+        self.telemetry.delta_series.set(totals.len() as i64);
+        if is_short { Err(no_memory()) } else { Ok(()) }
+    }
+
+    /// Stores what a majority may not have of series. Those that limits refuse are left out and forgotten: nothing is
+    /// stored of them.
+    async fn store_totals(
+        &self,
+        on: Holding<'_>,
+        work: &mut Vec<Work>,
+        left: &mut LeftOut,
+    ) -> Result<(), ApiError> {
+        let mut request = WriteRequest::default();
+        {
+            let totals = self.remembered(on)?;
+            for one in work.iter() {
+                let unstored = totals.unstored(one.series);
+                if !unstored.is_empty() {
+                    let mut pairs: Vec<(&str, &str)> = one.labels.iter().collect();
+                    let samples = unstored.iter().cloned();
+                    request.push_samples(&mut pairs, samples, &checked_limits())?;
+                }
+            }
+        }
+        if request.is_empty() {
+            return Ok(());
+        }
+        let mut refused = Vec::new();
+        let stored = self
+            .store_telling(on.name, &request, Origin::Deltas, on.deadline, &mut refused)
+            .await;
+        let mut totals = self.totals.lock();
+        let outcome = match stored {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if let ApiError::BadData(_) = error {
+                    work.iter().for_each(|one| totals.forget(one.series));
+                }
+                return Err(error);
+            }
+        };
+        let refused: HashSet<SeriesHash> = refused.into_iter().collect();
+        work.retain(|one| {
+            let is_refused = refused.contains(&one.series);
+            match is_refused {
+                true => {
+                    totals.forget(one.series);
+                    left.count(one.counted, one);
+                }
+                false => totals.stored(one.series),
+            }
+            !is_refused
+        });
+        left.refusals.series += refused.len() as u64;
+        left.refusals.reasons.extend(outcome.refusals.reasons);
         Ok(())
     }
 
-    /// Counts deltas. What is to be stored.
+    /// Counts deltas, as many as one step may; what comes of them is to be stored. Whether those were all.
     fn take_deltas(
         &self,
-        fencing: u64,
-        work: Vec<Work>,
-        wanted: &Wanted,
+        on: Holding<'_>,
+        work: &mut [Work],
         left: &mut LeftOut,
-    ) -> Result<WriteRequest, ApiError> {
-        let mut request = WriteRequest::default();
-        let mut totals = self.totals.lock();
-        let now = clock::boot();
-        if !totals.begin(fencing, now) {
+    ) -> Result<bool, ApiError> {
+        // What this node knows to be stored under the lease the next holder will find.
+        if !self.cluster.holds_deltas(on.fencing) {
             return Err(moving(Duration::ZERO));
         }
-        let (mut samples, mut reasons) = (Vec::new(), Vec::new());
+        let mut totals = self.remembered(on)?;
+        let (now, mut step) = (self.now_of_totals(), Step::default());
+        let (mut is_all, mut has_taken) = (true, false);
         for one in work {
-            let mut has_paused = false;
-            for part in one.deltas.chunk_by(|a, b| is_pause(a) == is_pause(b)) {
-                if part.first().is_some_and(is_pause) {
-                    totals.forget(one.series);
-                    has_paused = true;
-                    samples.extend_from_slice(part);
-                    continue;
-                }
-                let known = match wanted.of(one.series) {
-                    _ if has_paused => Known::ReadBack(None),
-                    Some(stored) => Known::ReadBack(stored),
-                    None => Known::Remembered,
-                };
-                let taken = totals.take(one.series, part, known, now, &mut samples, &mut reasons);
-                // Another request's sweep was in between.
-                taken.map_err(|_| moving(Duration::ZERO))?;
-            }
-            left.add(&mut reasons, &one);
-            let mut pairs: Vec<(&str, &str)> = one.labels.iter().collect();
-            request.push_samples(&mut pairs, samples.drain(..), &checked_limits())?;
+            let (mut reasons, next) = (Vec::new(), &one.deltas[one.taken..]);
+            let taken = totals.take(one.series, next, now, &mut step, &mut reasons);
+            let taken = taken.ok_or_else(|| moving(Duration::ZERO))?;
+            is_all &= taken == next.len();
+            has_taken |= taken > 0;
+            one.taken += taken;
+            one.counted -= reasons.len();
+            left.add(&reasons, one);
         }
-        self.telemetry.delta_series.set(totals.len() as i64);
-        Ok(request)
+        match is_all || has_taken {
+            true => Ok(is_all),
+            // What was taken before is stored.
+            false => Err(no_memory()),
+        }
     }
+
+    /// What is remembered under a lease, unless another one has begun here.
+    fn remembered(&self, on: Holding<'_>) -> Result<MutexGuard<'_, Totals>, ApiError> {
+        let mut totals = self.totals.lock();
+        match totals.begin(on.fencing, self.now_of_totals()) {
+            true => Ok(totals),
+            false => Err(moving(Duration::ZERO)),
+        }
+    }
+
+    fn now_of_totals(&self) -> Now {
+        Now {
+            boot: clock::boot(),
+            time: self.cluster.now(),
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.backend.totals.lock().release(&self.series);
+        self.backend.delta_freed.notify_waiters();
+    }
+}
+
+impl Work {
+    /// Where the first of its deltas begins, as far as it matters.
+    fn begin(&self) -> Millis {
+        let begins = self.deltas.iter();
+        let begins = begins.map(|delta| start_of(delta).max(delta.time - READ_BACK_MAX));
+        begins.min().unwrap_or(Millis::MAX)
+    }
+}
+
+/// The deltas of a message whose times are acceptable; the others are left out.
+fn work_of(
+    tenant: TenantId,
+    deltas: &Deltas,
+    acceptance: Acceptance,
+    left: &mut LeftOut,
+) -> Result<Vec<Work>, ApiError> {
+    let mut work = Vec::new();
+    for series in &deltas.series {
+        let labels = Labels::from_canonical(&series.labels)
+            .map_err(|error| ApiError::BadData(format!("labels of a delta: {error}")))?;
+        let deltas = accepted(series, &labels, acceptance, left);
+        if !deltas.is_empty() {
+            work.push(Work {
+                series: SeriesHash::of(tenant, &series.labels),
+                labels,
+                counted: deltas.len(),
+                taken: 0,
+                deltas,
+            });
+        }
+    }
+    Ok(work)
 }
 
 /// The deltas whose times are acceptable; the others are counted.
@@ -313,32 +508,31 @@ fn accepted(
     deltas
 }
 
-/// Whether the series pauses here.
-fn is_pause(delta: &Sample) -> bool {
-    matches!(delta.value, SampleValue::Float(value) if value.to_bits() == trefoil_query_promql::STALE_NAN_BITS)
-}
-
 fn is_histogram(delta: &Sample) -> bool {
     matches!(delta.value, SampleValue::Histogram(_))
 }
 
 impl LeftOut {
     /// Adds deltas of a series that do not count.
-    fn add(&mut self, reasons: &mut Vec<Refusal>, of: &Work) {
-        let (count, labels) = (reasons.len() as u64, &of.labels);
-        if let Some(first) = reasons.first() {
-            self.refusals.add(count, || match count {
-                1 => format!("a delta {first}, in series {labels}"),
-                _ => format!(
-                    "{count} deltas were refused, the first one {first}, in series {labels}"
-                ),
-            });
-        }
+    fn add(&mut self, reasons: &[Refusal], of: &Work) {
+        let (count, labels) = (reasons.len(), &of.labels);
+        let Some(first) = reasons.first() else {
+            return;
+        };
+        self.refusals.add(0, || match count {
+            1 => format!("a delta {first}, in series {labels}"),
+            _ => format!("{count} deltas were refused, the first one {first}, in series {labels}"),
+        });
+        self.count(count, of);
+    }
+
+    /// Counts deltas of a series that do not count.
+    fn count(&mut self, count: usize, of: &Work) {
+        self.refusals.samples += count as u64;
         // Deltas of a series are of one kind.
         if of.deltas.iter().any(is_histogram) {
-            self.histograms += count;
+            self.histograms += count as u64;
         }
-        reasons.clear();
     }
 }
 
@@ -351,6 +545,10 @@ pub(super) fn checked_limits() -> WriteLimits {
         label_value_bytes_max: usize::MAX,
         ..ApiLimits::default().write
     }
+}
+
+fn no_memory() -> ApiError {
+    unavailable("memory for totals of deltas is short; send them again".to_owned())
 }
 
 fn moving(retry_after: Duration) -> ApiError {

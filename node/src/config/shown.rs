@@ -76,6 +76,8 @@ impl Settings {
         yaml.listen("grpc", self.otlp_grpc);
         yaml.listen("http", self.otlp_http);
         let otlp = &self.otlp;
+        yaml.text("  deltas", otlp.deltas.as_str());
+        yaml.number("  delta_series_max", self.delta_series_max as u64);
         yaml.text("  translation_strategy", otlp.strategy.as_str());
         yaml.texts("  promote_resource_attributes", &otlp.promoted_attributes);
         let keeps = otlp.keeps_identifying_attributes.to_string();

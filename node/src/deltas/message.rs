@@ -7,7 +7,7 @@ use trefoil_model::{Histogram, Millis};
 
 /// The kind of [`Deltas`] among the calls of the `Queries` service.
 pub(crate) const KIND_DELTAS: u32 = 9;
-/// Bytes of a message, about; the series that passes it is the message's last.
+/// Bytes of a message, about; the delta that passes it is the message's last.
 const BYTES_MAX: usize = 16 << 20;
 /// Bytes of a delta beside its histogram, about.
 const DELTA_BYTES: usize = 32;
@@ -70,29 +70,46 @@ pub(crate) struct Refused {
 }
 
 impl Deltas {
-    /// The deltas of a request, in messages of bounded size.
+    /// The deltas of a request, in messages of bounded size, to be sent one after the other: the later deltas of a series may be
+    /// in a later one.
     pub(crate) fn of(tenant: &str, request: &WriteRequest) -> Vec<Self> {
+        Self::within(BYTES_MAX, tenant, request)
+    }
+
+    fn within(bytes_max: usize, tenant: &str, request: &WriteRequest) -> Vec<Self> {
         let mut series: Vec<SeriesRef<'_>> = request.series().collect();
         // A point is a series of its own in a request of OpenTelemetry's.
         series.sort_by_key(|series| series.canonical());
         let mut messages: Vec<Self> = Vec::new();
-        let mut bytes = BYTES_MAX;
+        let mut bytes = bytes_max;
         for same in series.chunk_by(|one, other| one.canonical() == other.canonical()) {
             let deltas = same.iter().flat_map(|series| series.whole_samples());
             let mut deltas: Vec<Delta> = deltas.map(Delta::new).collect();
             deltas.sort_by_key(|delta| delta.time);
-            if bytes >= BYTES_MAX {
-                bytes = 0;
-                messages.push(Self {
-                    tenant: tenant.to_owned(),
-                    timeout_ms: 0,
-                    series: Vec::new(),
-                });
-            }
-            let labels = same[0].canonical().to_vec();
-            bytes += labels.len() + deltas.iter().map(Delta::bytes).sum::<usize>();
-            if let Some(message) = messages.last_mut() {
-                message.series.push(DeltaSeries { labels, deltas });
+            let labels = same[0].canonical();
+            let mut deltas = deltas.into_iter().peekable();
+            while deltas.peek().is_some() {
+                if bytes >= bytes_max {
+                    bytes = 0;
+                    messages.push(Self {
+                        tenant: tenant.to_owned(),
+                        timeout_ms: 0,
+                        series: Vec::new(),
+                    });
+                }
+                bytes += labels.len();
+                let mut fitting = Vec::new();
+                while let Some(delta) = deltas.next_if(|_| fitting.is_empty() || bytes < bytes_max)
+                {
+                    bytes += delta.bytes();
+                    fitting.push(delta);
+                }
+                if let Some(message) = messages.last_mut() {
+                    message.series.push(DeltaSeries {
+                        labels: labels.to_vec(),
+                        deltas: fitting,
+                    });
+                }
             }
         }
         messages
@@ -164,6 +181,27 @@ mod tests {
         let found: Vec<_> = message.series.iter().map(times).collect();
         assert_eq!(found, [vec![20], vec![10, 30]]);
         assert!(Deltas::of("t", &WriteRequest::default()).is_empty());
+    }
+
+    #[test]
+    fn a_large_series_is_in_several_messages() {
+        let points: Vec<_> = (1..=10)
+            .map(|at| ("a", at * 10))
+            .chain([("b", 5)])
+            .collect();
+        let messages = Deltas::within(100, "t", &request(&points));
+        let times = |message: &Deltas| -> Vec<Vec<Millis>> {
+            let of = |series: &DeltaSeries| series.samples().map(|s| s.time).collect();
+            message.series.iter().map(of).collect()
+        };
+        let found: Vec<_> = messages.iter().map(times).collect();
+        let expected = [
+            vec![vec![10, 20, 30]],
+            vec![vec![40, 50, 60]],
+            vec![vec![70, 80, 90]],
+            vec![vec![100], vec![5]],
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -1,21 +1,37 @@
-//! The counters that the holder of the lease remembers, as many as are allowed.
+//! The counters that the holder of the lease remembers, as many as are allowed, and which of them requests work on.
+//!
+//! ```text
+//! reserve -> (not remembered: read back, recall) -> what is unstored is stored -> take -> what is unstored is stored -> release
+//! ```
+//! One request works on a series at a time: what it takes goes on from what is stored. A request may end at any step, also by
+//! being dropped: what is unstored then is stored by the next one, before it takes anything.
 
-use super::interval::{Counter, Refusal};
+use super::counter::{Bounds, Counter, Refusal};
+use crate::cluster::clocks::OFFSET_MAX;
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 use trefoil_api::remote_write::Sample;
-use trefoil_model::SeriesHash;
+use trefoil_model::{Millis, SeriesHash};
 
-/// Bytes of memory for all counters together, about. Further series are refused.
+/// Bytes of memory for all counters together, about. What does not fit has to come again.
 const BYTES_MAX: usize = 256 << 20;
-/// Bytes that a counter takes beside what its histogram and its gaps take, about.
+/// Deltas of a series that are counted in one step, and bytes of all that is to be stored of a request behind it, about.
+const STEP_DELTAS_MAX: usize = 256;
+const STEP_BYTES_MAX: usize = 8 << 20;
+/// Bytes that a counter takes beside what [`Counter::bytes`] says, about.
 const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How often idle ones are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// The same where memory is short: what was forgotten is read back.
+const IDLE_MAX_WHEN_FULL: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL_WHEN_FULL: Duration = Duration::from_secs(1);
+/// How much later than the lease was taken a delta may end that another holder has tried, by the clocks of its sender and of
+/// this node, of which each may be as far off as a clock that judges.
+const DOUBTFUL_FOR: Millis = 2 * OFFSET_MAX;
 
 const FULL: Refusal =
     "would be one series more than are added up at the same time (otlp.delta_series_max)";
@@ -29,48 +45,105 @@ struct Remembered {
 /// What the holder of a lease remembers under its fencing number.
 pub(crate) struct Totals {
     fencing: u64,
+    /// What ends before this may have been tried by another holder.
+    doubtful_until: Millis,
     series_max: usize,
+    bytes_max: usize,
     counters: HashMap<SeriesHash, Remembered>,
     bytes: usize,
     swept: Duration,
+    /// Series that a request works on, under whichever fencing number.
+    reserved: HashSet<SeriesHash>,
 }
 
-/// Whether a series goes on.
-pub(crate) enum Known<'a> {
-    /// It must be remembered.
-    Remembered,
-    /// It was looked for in what is stored: its newest sample there, if it has one.
-    ReadBack(Option<&'a Sample>),
+/// What a request may count before that is stored.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// Deltas of each series.
+    pub(crate) deltas_max: usize,
+    /// Bytes that are left.
+    pub(crate) bytes: usize,
+    /// Whether the memory of all counters was too short for a delta.
+    pub(crate) is_full: bool,
 }
 
-/// A series that should be remembered is not: its deltas have to be sent again.
+impl Default for Step {
+    fn default() -> Self {
+        Self {
+            deltas_max: STEP_DELTAS_MAX,
+            bytes: STEP_BYTES_MAX,
+            is_full: false,
+        }
+    }
+}
+
+/// Why a series is not remembered.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Forgotten;
+pub(crate) enum NoRoom {
+    /// There are too many.
+    Series(Refusal),
+    /// Memory is short now.
+    Bytes,
+}
+
+/// The present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// By the boot clock.
+    pub(crate) boot: Duration,
+    /// UTC, in milliseconds.
+    pub(crate) time: Millis,
+}
 
 impl Totals {
     /// Remembers nothing. `series_max` series at most.
     pub(crate) fn new(series_max: usize) -> Self {
         Self {
             fencing: 0,
+            doubtful_until: Millis::MIN,
             series_max,
+            bytes_max: BYTES_MAX,
             counters: HashMap::new(),
             bytes: 0,
             swept: Duration::ZERO,
+            reserved: HashSet::new(),
         }
     }
 
     /// What is remembered under this fencing number; nothing of what was remembered under another one, because other
     /// nodes may have added in between. `false`: this number is an old one.
-    pub(crate) fn begin(&mut self, fencing: u64, now: Duration) -> bool {
+    pub(crate) fn begin(&mut self, fencing: u64, now: Now) -> bool {
         if fencing > self.fencing {
             self.counters.clear();
             (self.fencing, self.bytes) = (fencing, 0);
+            self.doubtful_until = now.time + DOUBTFUL_FOR;
         }
-        if now.saturating_sub(self.swept) >= SWEEP_INTERVAL {
-            self.swept = now;
-            self.forget_idle(now);
-        }
+        self.sweep(now, SWEEP_INTERVAL, IDLE_MAX);
         fencing == self.fencing
+    }
+
+    /// Reserves series for a request, all or none. `false`: another one works on some.
+    pub(crate) fn reserve(&mut self, series: &[SeriesHash]) -> bool {
+        let is_free = !series.iter().any(|one| self.reserved.contains(one));
+        if is_free {
+            self.reserved.extend(series);
+        }
+        is_free
+    }
+
+    /// Gives series that were reserved to the next request.
+    pub(crate) fn release(&mut self, series: &[SeriesHash]) {
+        for one in series {
+            self.reserved.remove(one);
+            if let Some(remembered) = self.counters.get_mut(one) {
+                let before = remembered.counter.bytes();
+                remembered.counter.settle();
+                self.bytes = self.bytes + remembered.counter.bytes() - before;
+                if remembered.counter.is_empty() {
+                    self.forget(*one);
+                }
+            }
+        }
     }
 
     pub(crate) fn remembers(&self, series: SeriesHash) -> bool {
@@ -82,69 +155,117 @@ impl Totals {
         self.counters.len()
     }
 
-    /// Counts deltas of a series, ascending by time. What is to be stored is added to `out`, and why a delta does not
-    /// count to `refused`.
+    /// Remembers a series again, of which this is the newest stored sample, for these deltas.
     ///
     /// # Errors
-    /// [`Forgotten`]; nothing has changed then.
+    /// When there are too many series, or bytes.
+    pub(crate) fn recall(
+        &mut self,
+        series: SeriesHash,
+        stored: Option<&Sample>,
+        deltas: &[Sample],
+        now: Now,
+    ) -> Result<(), NoRoom> {
+        if self.counters.len() >= self.series_max {
+            return Err(NoRoom::Series(FULL));
+        }
+        if !self.has_room(self.series_bytes_max(), now) {
+            return Err(NoRoom::Bytes);
+        }
+        let bounds = self.bounds();
+        let read_back = |stored: &Sample| Counter::read_back(stored.clone(), deltas, bounds);
+        let counter = stored.map(read_back).unwrap_or_default();
+        self.forget(series);
+        self.bytes += COUNTER_BYTES + counter.bytes();
+        let used = now.boot;
+        self.counters.insert(series, Remembered { counter, used });
+        Ok(())
+    }
+
+    /// What a majority may not have of a series, ascending.
+    pub(crate) fn unstored(&self, series: SeriesHash) -> &[Sample] {
+        let remembered = self.counters.get(&series);
+        remembered.map_or(&[], |remembered| remembered.counter.unstored())
+    }
+
+    /// A majority has all of a series.
+    pub(crate) fn stored(&mut self, series: SeriesHash) {
+        if let Some(remembered) = self.counters.get_mut(&series) {
+            let before = remembered.counter.bytes();
+            remembered.counter.stored();
+            self.bytes = self.bytes + remembered.counter.bytes() - before;
+        }
+    }
+
+    /// Counts the first of these deltas of a series, ascending by time, as many as a step has room for; what comes of them is
+    /// unstored then. Why a delta does not count is added to `refused`. How many were looked at; none: the series is not
+    /// remembered, and nothing was done.
     pub(crate) fn take(
         &mut self,
         series: SeriesHash,
         deltas: &[Sample],
-        known: Known<'_>,
-        now: Duration,
-        out: &mut Vec<Sample>,
+        now: Now,
+        step: &mut Step,
         refused: &mut Vec<Refusal>,
-    ) -> Result<(), Forgotten> {
-        let is_full = self.counters.len() >= self.series_max || self.bytes >= BYTES_MAX;
-        let mut deltas = deltas.iter();
-        let remembered = match self.counters.entry(series) {
-            Entry::Occupied(found) => found.into_mut(),
-            Entry::Vacant(room) => {
-                let Known::ReadBack(stored) = known else {
-                    return Err(Forgotten);
-                };
-                if is_full {
-                    refused.extend(deltas.map(|_| FULL));
-                    return Ok(());
-                }
-                let begun = deltas.find_map(|delta| match Counter::begin(delta, stored, out) {
-                    Ok(counter) => Some(counter),
-                    Err(reason) => {
-                        refused.push(reason);
-                        None
-                    }
-                });
-                let Some(counter) = begun else {
-                    return Ok(());
-                };
-                self.bytes += COUNTER_BYTES + counter.bytes();
-                let used = now;
-                room.insert(Remembered { counter, used })
+    ) -> Option<usize> {
+        let bounds = self.bounds();
+        self.counters.get_mut(&series)?.used = now.boot;
+        for (number, delta) in deltas.iter().enumerate() {
+            if number >= step.deltas_max || step.bytes == 0 {
+                return Some(number);
             }
-        };
-        let before = remembered.counter.bytes();
-        for delta in deltas {
-            if let Err(reason) = remembered.counter.take(delta, out) {
-                refused.push(reason);
+            if !self.has_room(self.bytes_max, now) {
+                step.is_full = true;
+                return Some(number);
             }
+            let counter = &mut self.counters.get_mut(&series)?.counter;
+            let before = counter.bytes();
+            refused.extend(counter.take(delta, bounds).err());
+            let after = counter.bytes();
+            self.bytes = self.bytes + after - before;
+            step.bytes = step.bytes.saturating_sub(after.saturating_sub(before));
         }
-        remembered.used = now;
-        self.bytes = self.bytes + remembered.counter.bytes() - before;
-        Ok(())
+        Some(deltas.len())
     }
 
-    /// The series pauses: what comes next begins anew.
+    /// Forgets a series, whose newest sample is read back when its next delta comes.
     pub(crate) fn forget(&mut self, series: SeriesHash) {
         if let Some(remembered) = self.counters.remove(&series) {
             self.bytes -= COUNTER_BYTES + remembered.counter.bytes();
         }
     }
 
-    fn forget_idle(&mut self, now: Duration) {
+    /// Bytes beyond which no further series are remembered: those that are grow.
+    fn series_bytes_max(&self) -> usize {
+        self.bytes_max / 4 * 3
+    }
+
+    /// Whether there are fewer bytes, once what nobody needs now is forgotten.
+    fn has_room(&mut self, bytes_max: usize, now: Now) -> bool {
+        if self.bytes >= bytes_max {
+            self.sweep(now, SWEEP_INTERVAL_WHEN_FULL, IDLE_MAX_WHEN_FULL);
+        }
+        self.bytes < bytes_max
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            doubtful_until: self.doubtful_until,
+        }
+    }
+
+    /// Forgets what is idle, unless that was done just before. What may not be stored is kept: it is not known elsewhere that it
+    /// was tried.
+    fn sweep(&mut self, now: Now, interval: Duration, idle_max: Duration) {
+        if now.boot.saturating_sub(self.swept) < interval {
+            return;
+        }
+        self.swept = now.boot;
         let bytes = &mut self.bytes;
-        self.counters.retain(|_, remembered| {
-            let is_kept = now.saturating_sub(remembered.used) < IDLE_MAX;
+        self.counters.retain(|series, remembered| {
+            let is_kept = now.boot.saturating_sub(remembered.used) < idle_max
+                || self.reserved.contains(series)
+                || !remembered.counter.unstored().is_empty();
             if !is_kept {
                 *bytes -= COUNTER_BYTES + remembered.counter.bytes();
             }
@@ -157,9 +278,19 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use trefoil_api::remote_write::SampleValue;
+    use trefoil_model::{Histogram, histogram::Buckets};
 
     const A: SeriesHash = SeriesHash(1);
     const B: SeriesHash = SeriesHash(2);
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            boot: Duration::from_secs(seconds),
+            time: seconds as Millis * 1000,
+        }
+    }
 
     fn delta(start: i64, time: i64, value: f64) -> Sample {
         Sample {
@@ -168,63 +299,189 @@ mod tests {
         }
     }
 
-    /// Takes deltas of a series of which nothing is stored; the values to be stored and the refusals.
+    /// Takes deltas of a series of which nothing is stored; how many samples are to be stored, and the refusals.
     fn take(totals: &mut Totals, series: SeriesHash, deltas: &[Sample]) -> (usize, Vec<Refusal>) {
-        let (mut out, mut refused) = (Vec::new(), Vec::new());
-        let now = Duration::from_secs(1);
-        let known = Known::ReadBack(None);
-        let taken = totals.take(series, deltas, known, now, &mut out, &mut refused);
-        taken.expect("it was looked for");
-        (out.len(), refused)
+        if !totals.remembers(series)
+            && let Err(reason) = totals.recall(series, None, deltas, at(1))
+        {
+            let NoRoom::Series(reason) = reason else {
+                panic!("memory is short");
+            };
+            return (0, vec![reason]);
+        }
+        let mut refused = Vec::new();
+        let taken = totals.take(series, deltas, at(1), &mut Step::default(), &mut refused);
+        assert_eq!(taken, Some(deltas.len()));
+        let samples = totals.unstored(series).len();
+        totals.stored(series);
+        totals.release(&[series]);
+        (samples, refused)
     }
 
     #[test]
     fn further_series_are_refused_until_idle_ones_are_forgotten() {
         let mut totals = Totals::new(1);
-        assert!(totals.begin(1, Duration::ZERO));
-        assert_eq!(take(&mut totals, A, &[delta(0, 10, 1.0)]), (1, vec![]));
-        assert_eq!(take(&mut totals, B, &[delta(0, 10, 1.0)]), (0, vec![FULL]));
-        assert_eq!(take(&mut totals, A, &[delta(10, 20, 1.0)]), (1, vec![]));
-        assert!(totals.begin(1, Duration::from_secs(300)));
+        assert!(totals.begin(1, at(0)));
+        assert_eq!(take(&mut totals, A, &[delta(5, 10, 1.0)]), (2, vec![]));
+        assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (0, vec![FULL]));
+        assert_eq!(take(&mut totals, A, &[delta(20, 30, 1.0)]), (2, vec![]));
+        assert!(totals.begin(1, at(300)));
         assert!(totals.remembers(A));
-        assert!(totals.begin(1, Duration::from_secs(331)));
+        assert!(totals.reserve(&[A]));
+        assert!(totals.begin(1, at(331)));
+        assert!(totals.remembers(A), "a request works on it");
+        totals.release(&[A]);
+        assert!(totals.begin(1, at(362)));
         assert_eq!((totals.len(), totals.bytes), (0, 0));
-        assert_eq!(take(&mut totals, B, &[delta(0, 10, 1.0)]), (1, vec![]));
+        assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (2, vec![]));
         totals.forget(B);
         assert_eq!((totals.len(), totals.bytes), (0, 0));
     }
 
+    /// A delta of a histogram with buckets of its own.
+    fn large(number: i64) -> Sample {
+        let buckets = Buckets::from_spans(&[(number as i32 * 100, 100)], vec![1.0; 100]);
+        let histogram = Histogram {
+            schema: 3,
+            count: 100.0,
+            positive: buckets.expect("one span"),
+            ..Histogram::default()
+        };
+        Sample {
+            value: SampleValue::Histogram(Arc::new(histogram)),
+            ..delta(number * 10, number * 10 + 10, 0.0)
+        }
+    }
+
     #[test]
-    fn memory_is_bounded_too() {
+    fn a_step_is_bounded() {
         let mut totals = Totals::new(2);
-        totals.begin(1, Duration::ZERO);
-        totals.bytes = BYTES_MAX;
-        assert_eq!(take(&mut totals, A, &[delta(0, 10, 1.0)]), (0, vec![FULL]));
+        totals.begin(1, at(0));
+        let deltas: Vec<Sample> = (1..=600).map(|n| delta(n * 10, n * 10 + 10, 1.0)).collect();
+        assert_eq!(totals.recall(A, None, &deltas, at(1)), Ok(()));
+        let (mut taken, mut refused) = (0, Vec::new());
+        for expected in [256, 512, 600] {
+            let left = &deltas[taken..];
+            taken += totals
+                .take(A, left, at(1), &mut Step::default(), &mut refused)
+                .expect("remembered");
+            assert_eq!(taken, expected);
+            totals.stored(A);
+        }
+        assert_eq!(refused, [] as [Refusal; 0]);
+        assert_eq!(totals.recall(B, None, &[], at(1)), Ok(()));
+        let deltas: Vec<Sample> = (1..=600).map(large).collect();
+        let mut step = Step::default();
+        step.bytes = 100_000;
+        let taken = totals.take(B, &deltas, at(1), &mut step, &mut refused);
+        assert!(
+            taken.is_some_and(|taken| (2..100).contains(&taken)),
+            "{taken:?}"
+        );
+        assert!(!step.is_full && totals.bytes < 200_000, "{}", totals.bytes);
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_comes_again() {
+        let mut totals = Totals::new(99);
+        totals.begin(1, at(0));
+        totals.bytes_max = 200_000;
+        let series = |number| SeriesHash(number);
+        assert!(totals.reserve(&[series(1)]));
+        let (mut step, mut refused) = (Step::default(), Vec::new());
+        let deltas: Vec<Sample> = (1..=200).map(large).collect();
+        assert_eq!(totals.recall(series(1), None, &deltas, at(1)), Ok(()));
+        let taken = totals.take(series(1), &deltas, at(1), &mut step, &mut refused);
+        let taken = taken.expect("remembered");
+        assert!(step.is_full && (2..100).contains(&taken), "{taken}");
+        assert!((200_000..300_000).contains(&totals.bytes));
+        assert_eq!(
+            totals.recall(series(2), None, &[], at(1)),
+            Err(NoRoom::Bytes)
+        );
+        // It may not be stored: it is kept, however long.
+        totals.release(&[series(1)]);
+        assert_eq!(
+            totals.recall(series(2), None, &[], at(999)),
+            Err(NoRoom::Bytes)
+        );
+        assert!(totals.remembers(series(1)));
+        totals.stored(series(1));
+        let mut step = Step::default();
+        let next = totals.take(
+            series(1),
+            &deltas[taken..],
+            at(999),
+            &mut step,
+            &mut refused,
+        );
+        assert!(
+            next.is_some_and(|next| next > 0),
+            "it goes on once that is stored"
+        );
+        assert!(refused.is_empty());
+        totals.stored(series(1));
+        assert_eq!(totals.recall(series(2), None, &[], at(999)), Ok(()));
+        // Many totals fill it as well, until those are forgotten that were not used just now.
+        let mut number = 3;
+        while totals.bytes < totals.series_bytes_max() {
+            assert_eq!(totals.recall(series(number), None, &[], at(1005)), Ok(()));
+            let mut step = Step::default();
+            totals.take(
+                series(number),
+                &deltas[..1],
+                at(1005),
+                &mut step,
+                &mut refused,
+            );
+            totals.stored(series(number));
+            number += 1;
+        }
+        assert_eq!(
+            totals.recall(series(98), None, &[], at(1006)),
+            Err(NoRoom::Bytes)
+        );
+        assert_eq!(totals.recall(series(98), None, &[], at(1016)), Ok(()));
+        assert_eq!(totals.len(), 1);
     }
 
     #[test]
     fn nothing_is_remembered_under_another_fencing_number() {
         let mut totals = Totals::new(9);
-        totals.begin(3, Duration::ZERO);
-        take(&mut totals, A, &[delta(0, 10, 1.0)]);
-        assert!(!totals.begin(2, Duration::ZERO), "an old holder");
+        totals.begin(3, at(0));
+        take(&mut totals, A, &[delta(5, 10, 1.0)]);
+        assert!(!totals.begin(2, at(0)), "an old holder");
         assert!(totals.remembers(A));
-        assert!(totals.begin(4, Duration::ZERO));
+        assert!(totals.begin(4, at(0)));
         assert_eq!((totals.len(), totals.bytes), (0, 0));
-        let (mut out, mut refused) = (Vec::new(), Vec::new());
+        let mut refused = Vec::new();
         let deltas = [delta(10, 20, 1.0)];
-        let now = Duration::ZERO;
-        let taken = totals.take(A, &deltas, Known::Remembered, now, &mut out, &mut refused);
-        assert_eq!(taken, Err(Forgotten));
-        assert!(out.is_empty() && refused.is_empty());
+        let mut step = Step::default();
+        let taken = totals.take(A, &deltas, at(0), &mut step, &mut refused);
+        assert_eq!(taken, None);
+        assert!(refused.is_empty());
     }
 
     #[test]
     fn a_refused_first_delta_leaves_room_for_the_next() {
-        let mut totals = Totals::new(9);
-        totals.begin(1, Duration::ZERO);
+        let mut totals = Totals::new(1);
+        totals.begin(1, at(0));
+        let (stored, refused) = take(&mut totals, A, &[delta(30, 20, 1.0)]);
+        assert_eq!((stored, refused.len(), totals.len()), (0, 1, 0));
         let deltas = [delta(30, 20, 1.0), delta(20, 30, 2.0)];
-        let (stored, refused) = take(&mut totals, A, &deltas);
+        let (stored, refused) = take(&mut totals, B, &deltas);
         assert_eq!((stored, refused.len()), (2, 1));
+    }
+
+    #[test]
+    fn one_request_works_on_a_series() {
+        let mut totals = Totals::new(9);
+        assert!(totals.reserve(&[A]));
+        assert!(!totals.reserve(&[B, A]));
+        assert!(totals.begin(1, at(0)), "which does not change that");
+        assert!(totals.reserve(&[B]));
+        totals.release(&[A]);
+        assert!(totals.reserve(&[A]));
+        assert!(!totals.reserve(&[B]));
     }
 }

@@ -1,0 +1,321 @@
+//! One series whose samples are sums of deltas.
+//!
+//! ```text
+//! newest          delta                     is
+//! ---|              |------|                the begin of a new counter: 0 behind its start, then its value
+//! ---|------|                               added
+//! ---|  |---|---    |---|   (older)         refused, unless it is one of the last: then it was counted
+//! ```
+//! What a delta comes to depends on the newest total alone, so that two holders that know the same total make the same samples.
+//! No total is made before a majority has the one that it goes on from, the deltas of one request apart: what a holder has written
+//! and no other one has seen is therefore the last thing of a series, or of a request that is sent again as a whole.
+//!
+//! Of two samples of one time the store keeps the greater. That decides well whenever a delta was taken for a begin by one holder
+//! and added by another: the sum stays, and the zero of the begin is *covered* by the total before it, see [`Counter::take`].
+//!
+//! Pure: deltas come in, samples go out.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+use trefoil_api::remote_write::{Sample, SampleValue};
+use trefoil_model::{
+    Histogram, Millis,
+    histogram::{BUCKETS_INGESTED_MAX, Buckets, SCHEMA_MIN},
+};
+use trefoil_query_promql::STALE_NAN_BITS;
+
+/// Deltas that are known again when they are repeated. Behind them a repeated delta is refused, though it was counted.
+const RECENT: usize = 8;
+
+/// How far in front of a delta's end its zero is at most, in milliseconds: the usual look-back. The first delta of a series may
+/// begin when its process did, days ago; nobody looks for its zero there.
+const ZERO_BEFORE_MAX: Millis = 300_000;
+
+/// Why a delta does not count, in words.
+pub(crate) type Refusal = &'static str;
+
+const TWO_SENDERS: Refusal =
+    "overlaps another delta of its series; two senders have the same labels";
+const TOO_OLD: Refusal =
+    "is older than the total of its series; it was counted already, or comes too late";
+const NOT_FINITE: Refusal = "is no finite number";
+const NEGATIVE: Refusal = "is negative; the total of its series would fall";
+const ENDS_BEFORE_IT_BEGINS: Refusal = "ends before it begins";
+const OTHER_BOUNDS: Refusal = "cannot be added to the total of its series";
+
+/// A counter that is made of deltas.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counter {
+    /// The newest total, or the stale marker of a pause; its start is that of the counter.
+    newest: Option<Sample>,
+    /// The samples up to the newest that a majority may not have, ascending.
+    unstored: Vec<Sample>,
+    /// Digests of the deltas that were counted last; 0 where there are none.
+    recent: [u64; RECENT],
+    /// What was read back, while deltas are counted again of which it is the sum.
+    repeated: Option<Repeated>,
+}
+
+/// Deltas that a holder counted before.
+#[derive(Clone, Debug)]
+struct Repeated {
+    /// Where the counter began with the first of them.
+    begin: Millis,
+    /// The total of all of them.
+    total: Sample,
+}
+
+/// Times that change what is stored of a delta.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// What ends before this may have been tried by another holder.
+    pub(crate) doubtful_until: Millis,
+}
+
+impl Counter {
+    /// The counter that goes on from a stored sample, of which it is not known whether a majority has it. The delta that ends
+    /// there was counted, if it is one of these, which ascend by time.
+    pub(crate) fn read_back(stored: Sample, deltas: &[Sample], bounds: Bounds) -> Self {
+        let mut begun = Self::default();
+        let (mut begin, mut was_last) = (Millis::MAX, None);
+        for delta in deltas.iter().filter(|delta| delta.time <= stored.time) {
+            let adjoins = |newest: &Sample| newest.time == start_of(delta);
+            if !begun.newest.as_ref().is_some_and(adjoins) {
+                begun = Self::default();
+                begin = start_of(delta);
+            }
+            match begun.take(delta, bounds) {
+                Ok(()) => was_last = Some(delta).filter(|delta| delta.time == stored.time),
+                Err(_) => begun = Self::default(),
+            }
+            // They may be many.
+            begun.stored();
+        }
+        let is_all = |newest: &Sample| mark(&newest.value) == mark(&stored.value);
+        if was_last.is_some() && begun.newest.as_ref().is_some_and(is_all) {
+            // It began with some of them, and what is in front of the newest total may not be stored either: it is made again.
+            let total = stored;
+            return Self {
+                repeated: Some(Repeated { begin, total }),
+                ..Self::default()
+            };
+        }
+        let mut counter = Self::default();
+        if let Some(delta) = was_last.filter(|last| is_same_kind(&stored.value, &last.value)) {
+            counter.note(digest(delta));
+        }
+        counter.unstored.push(stored.clone());
+        counter.newest = Some(stored);
+        counter
+    }
+
+    /// Counts a delta. What is to be stored of it is added to what is unstored, and nothing of one that was counted.
+    ///
+    /// Where the store may come to hold the zero of a begin that another holder took the delta for, and could tell nobody of, the
+    /// total before is written once more, at the time of that zero: it is the greater.
+    ///
+    /// # Errors
+    /// When it does not count; nothing has changed then.
+    pub(crate) fn take(&mut self, delta: &Sample, bounds: Bounds) -> Result<(), Refusal> {
+        let digest = digest(delta);
+        if self.recent.contains(&digest) {
+            return Ok(());
+        }
+        check(delta)?;
+        if let (None, Some(repeated)) = (&self.newest, &self.repeated)
+            && start_of(delta) < repeated.begin
+        {
+            return Err(TOO_OLD);
+        }
+        match &self.newest {
+            Some(newest) if delta.time < newest.time => return Err(TOO_OLD),
+            Some(newest) if delta.time == newest.time => return Err(TWO_SENDERS),
+            Some(newest) if !is_pause(&delta.value) && start_of(delta) < newest.time => {
+                return Err(TWO_SENDERS);
+            }
+            _ => {}
+        }
+        let total = match &self.newest {
+            _ if is_pause(&delta.value) => delta.clone(),
+            Some(newest) if goes_on(newest, delta) => {
+                let total = Sample {
+                    time: delta.time,
+                    start: newest.start,
+                    value: sum(&newest.value, &delta.value)?,
+                };
+                if delta.time < bounds.doubtful_until {
+                    let cover = zero(delta, Some(newest));
+                    self.unstored.extend(cover.map(|zero| Sample {
+                        time: zero.time,
+                        ..newest.clone()
+                    }));
+                }
+                total
+            }
+            newest => {
+                self.unstored.extend(zero(delta, newest.as_ref()));
+                delta.clone()
+            }
+        };
+        self.repeated
+            .take_if(|repeated| repeated.total.time <= total.time);
+        self.unstored.push(total.clone());
+        self.newest = Some(total);
+        self.note(digest);
+        Ok(())
+    }
+
+    /// No more deltas come of the request that the counter was read back for: what was not counted again of it counts as it was
+    /// read back, as far as the counter is not empty.
+    pub(crate) fn settle(&mut self) {
+        if let Some(repeated) = self.repeated.take_if(|_| self.newest.is_some()) {
+            self.unstored.push(repeated.total.clone());
+            self.newest = Some(repeated.total);
+        }
+    }
+
+    /// Whether nothing was counted, nor read back as what it is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.newest.is_none()
+    }
+
+    /// The samples that a majority may not have, ascending.
+    pub(crate) fn unstored(&self) -> &[Sample] {
+        &self.unstored
+    }
+
+    /// A majority has everything.
+    pub(crate) fn stored(&mut self) {
+        self.unstored = Vec::new();
+    }
+
+    /// Memory beside the value itself, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let repeated = self.repeated.iter().map(|repeated| &repeated.total);
+        let samples = self.newest.iter().chain(&self.unstored).chain(repeated);
+        let histograms = samples.map(|sample| match &sample.value {
+            SampleValue::Float(_) => 0,
+            SampleValue::Histogram(histogram) => histogram.bytes(),
+        });
+        histograms.sum::<usize>() + self.unstored.capacity() * size_of::<Sample>()
+    }
+
+    fn note(&mut self, digest: u64) {
+        self.recent.rotate_right(1);
+        self.recent[0] = digest;
+    }
+}
+
+/// Where a delta begins. One that does not say it counts for itself, as if it had happened all at its time.
+pub(crate) fn start_of(delta: &Sample) -> Millis {
+    match delta.start {
+        0 => delta.time,
+        start => start,
+    }
+}
+
+/// Whether a delta is added to a total.
+fn goes_on(newest: &Sample, delta: &Sample) -> bool {
+    let adjoins = start_of(delta) == newest.time || zero(delta, Some(newest)).is_none();
+    adjoins && is_same_kind(&newest.value, &delta.value)
+}
+
+/// The zero of the counter that begins with a delta, if there is room for one behind the newest sample: 1 ms behind the start,
+/// where the sender's last total may stand. Two holders put it at the same place, whenever they do.
+fn zero(delta: &Sample, newest: Option<&Sample>) -> Option<Sample> {
+    let earliest = delta.time - ZERO_BEFORE_MAX;
+    let time = (start_of(delta) + 1).max(earliest).min(delta.time - 1);
+    let has_room = newest.is_none_or(|newest| newest.time < time);
+    has_room.then(|| Sample {
+        time,
+        start: delta.start,
+        value: zero_like(&delta.value),
+    })
+}
+
+fn check(delta: &Sample) -> Result<(), Refusal> {
+    if delta.start > delta.time {
+        return Err(ENDS_BEFORE_IT_BEGINS);
+    }
+    let sum = match &delta.value {
+        _ if is_pause(&delta.value) => 0.0,
+        // Of an older program: the greater of two totals would not be the one that has counted more.
+        SampleValue::Float(value) if *value < 0.0 => return Err(NEGATIVE),
+        SampleValue::Float(value) => *value,
+        SampleValue::Histogram(histogram) => histogram.sum,
+    };
+    match sum.is_finite() {
+        true => Ok(()),
+        // One such value would stay in the total for good.
+        false => Err(NOT_FINITE),
+    }
+}
+
+/// Whether a series pauses here.
+fn is_pause(value: &SampleValue) -> bool {
+    matches!(value, SampleValue::Float(value) if value.to_bits() == STALE_NAN_BITS)
+}
+
+fn is_same_kind(one: &SampleValue, other: &SampleValue) -> bool {
+    match (one, other) {
+        (SampleValue::Float(one), SampleValue::Float(_)) => one.is_finite(),
+        (SampleValue::Histogram(one), SampleValue::Histogram(other)) => {
+            one.sum.is_finite() && one.is_custom() == other.is_custom()
+        }
+        _ => false,
+    }
+}
+
+/// Tells deltas apart.
+fn digest(delta: &Sample) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (delta.start, delta.time, mark(&delta.value)).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Tells values of deltas of the same interval apart.
+fn mark(value: &SampleValue) -> (u64, u64) {
+    match value {
+        SampleValue::Float(value) => (value.to_bits(), 0),
+        SampleValue::Histogram(histogram) => (histogram.sum.to_bits(), histogram.count.to_bits()),
+    }
+}
+
+fn sum(total: &SampleValue, delta: &SampleValue) -> Result<SampleValue, Refusal> {
+    match (total, delta) {
+        (SampleValue::Float(total), SampleValue::Float(delta)) => {
+            Ok(SampleValue::Float(total + delta))
+        }
+        (SampleValue::Histogram(total), SampleValue::Histogram(delta)) => {
+            let mut total = Histogram::clone(total);
+            total.add(delta).map_err(|_| OTHER_BOUNDS)?;
+            // What readers do with it may compact it: the same total has the same form always.
+            total.compact();
+            let count = |h: &Histogram| h.positive.len() + h.negative.len();
+            while count(&total) > BUCKETS_INGESTED_MAX && total.schema > SCHEMA_MIN {
+                total.reduce_schema(total.schema - 1);
+            }
+            Ok(SampleValue::Histogram(Arc::new(total)))
+        }
+        _ => Err(OTHER_BOUNDS),
+    }
+}
+
+fn zero_like(value: &SampleValue) -> SampleValue {
+    match value {
+        SampleValue::Float(_) => SampleValue::Float(0.0),
+        SampleValue::Histogram(histogram) => SampleValue::Histogram(Arc::new(Histogram {
+            zero_count: 0.0,
+            count: 0.0,
+            sum: 0.0,
+            positive: Buckets::default(),
+            negative: Buckets::default(),
+            ..Histogram::clone(histogram)
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Which deltas count, and what is stored of them.
+
+use super::*;
+
+const BOUNDS: Bounds = Bounds {
+    doubtful_until: Millis::MIN,
+};
+
+fn delta(start: Millis, time: Millis, value: f64) -> Sample {
+    Sample {
+        start,
+        ..Sample::float(time, value)
+    }
+}
+
+/// A counter of numbers, and what it stores: (time, value).
+struct Bench {
+    counter: Counter,
+    bounds: Bounds,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            counter: Counter::default(),
+            bounds: BOUNDS,
+        }
+    }
+
+    /// A counter of which this is stored, for these deltas.
+    fn after((time, value): (Millis, f64), deltas: &[(Millis, Millis, f64)]) -> Self {
+        let deltas = deltas
+            .iter()
+            .map(|(start, time, value)| delta(*start, *time, *value));
+        let deltas: Vec<Sample> = deltas.collect();
+        let stored = Sample::float(time, value);
+        Self {
+            counter: Counter::read_back(stored, &deltas, BOUNDS),
+            bounds: BOUNDS,
+        }
+    }
+
+    /// What a majority may not have, which has it then.
+    fn store(&mut self) -> Vec<(Millis, f64)> {
+        let number = |sample: &Sample| match &sample.value {
+            SampleValue::Float(value) => (sample.time, *value),
+            SampleValue::Histogram(histogram) => panic!("{histogram:?} of numbers"),
+        };
+        let unstored = self.counter.unstored().iter().map(number).collect();
+        self.counter.stored();
+        unstored
+    }
+
+    fn check(&mut self, (start, time, value): (Millis, Millis, f64), stored: &[(Millis, f64)]) {
+        let taken = self.counter.take(&delta(start, time, value), self.bounds);
+        assert_eq!(taken, Ok(()), "{start} to {time}");
+        assert_eq!(self.store(), stored, "{start} to {time}");
+    }
+
+    fn refuse(&mut self, (start, time, value): (Millis, Millis, f64), reason: Refusal) {
+        let taken = self.counter.take(&delta(start, time, value), self.bounds);
+        assert_eq!(taken, Err(reason), "{start} to {time}");
+        assert_eq!(self.store(), [], "{start} to {time}");
+    }
+}
+
+#[test]
+fn deltas_add_up_from_a_zero_behind_their_start() {
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
+    bench.check((2000, 3000, 3.0), &[(3000, 8.0)]);
+    // What is between may be stored and not be visible yet.
+    bench.check((7000, 8000, 2.0), &[(7001, 0.0), (8000, 2.0)]);
+    bench.check((8000, 9000, 2.0), &[(9000, 4.0)]);
+    // There is room in front of short ones, too, unless the total is there.
+    bench.check((9500, 9501, 1.0), &[(9500, 0.0), (9501, 1.0)]);
+    bench.check((9600, 9600, 1.0), &[(9599, 0.0), (9600, 1.0)]);
+    bench.check((9601, 9601, 1.0), &[(9601, 2.0)]);
+    // Nobody looks for a zero long ago.
+    bench.check((9700, 999_000, 1.0), &[(699_000, 0.0), (999_000, 1.0)]);
+}
+
+#[test]
+fn deltas_without_a_start_count_for_themselves() {
+    let mut bench = Bench::new();
+    bench.check((0, 2000, 5.0), &[(1999, 0.0), (2000, 5.0)]);
+    bench.check((0, 3000, 3.0), &[(2999, 0.0), (3000, 3.0)]);
+    bench.check((0, 3000, 3.0), &[]);
+    bench.refuse((0, 2500, 3.0), TOO_OLD);
+}
+
+#[test]
+fn a_repeated_delta_counts_once() {
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
+    for turn in 2..=RECENT as Millis {
+        let (time, total) = (1000 + turn * 1000, 5.0 + (turn - 1) as f64);
+        bench.check((time - 1000, time, 1.0), &[(time, total)]);
+    }
+    bench.check((1000, 2000, 5.0), &[]);
+    bench.check((9000, 10000, 1.0), &[(10000, 13.0)]);
+    bench.refuse((1000, 2000, 5.0), TOO_OLD);
+}
+
+#[test]
+fn what_was_not_stored_is_stored_with_the_next() {
+    let mut bench = Bench::new();
+    let first = delta(1000, 2000, 5.0);
+    assert_eq!(bench.counter.take(&first, BOUNDS), Ok(()));
+    // The write failed, and the delta is repeated: with the zero in front of it.
+    bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
+    bench.check((1000, 2000, 5.0), &[]);
+}
+
+#[test]
+fn what_comes_late_or_overlaps_is_refused() {
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 1.0), &[(1001, 0.0), (2000, 1.0)]);
+    bench.check((3000, 4000, 4.0), &[(3001, 0.0), (4000, 4.0)]);
+    bench.refuse((2000, 3000, 2.0), TOO_OLD);
+    bench.refuse((3500, 4500, 1.0), TWO_SENDERS);
+    bench.refuse((3000, 4000, 2.0), TWO_SENDERS);
+    bench.refuse((1000, 2000, 2.0), TOO_OLD);
+    bench.check((4000, 5000, 1.0), &[(5000, 5.0)]);
+}
+
+#[test]
+fn a_counter_goes_on_from_what_is_stored() {
+    let mut next = Bench::after((2000, 7.0), &[(2000, 3000, 1.0)]);
+    // Only a minority may have it.
+    assert_eq!(next.store(), [(2000, 7.0)]);
+    next.check((2000, 3000, 1.0), &[(3000, 8.0)]);
+    next.check((3000, 4000, 1.0), &[(4000, 9.0)]);
+    // Its sender was not answered by the holder before.
+    let mut repeated = Bench::after((2000, 7.0), &[(1000, 2000, 3.0), (2000, 3000, 1.0)]);
+    repeated.check((1000, 2000, 3.0), &[(2000, 7.0)]);
+    repeated.check((2000, 3000, 1.0), &[(3000, 8.0)]);
+    // The counter began with it.
+    let mut begun = Bench::after((2000, 3.0), &[(1000, 2000, 3.0)]);
+    begun.check((1000, 2000, 3.0), &[(1001, 0.0), (2000, 3.0)]);
+    // With two of them, behind a gap.
+    let request = [(100, 200, 9.0), (1000, 1500, 1.0), (1500, 2000, 2.0)];
+    let mut begun = Bench::after((2000, 3.0), &request);
+    begun.refuse(request[0], TOO_OLD);
+    begun.check(request[1], &[(1001, 0.0), (1500, 1.0)]);
+    begun.check(request[2], &[(2000, 3.0)]);
+    begun.refuse(request[0], TOO_OLD);
+    begun.check((2000, 3000, 4.0), &[(3000, 7.0)]);
+    // Only the first of them is counted again.
+    let mut begun = Bench::after((2000, 3.0), &request);
+    begun.check(request[1], &[(1001, 0.0), (1500, 1.0)]);
+    begun.counter.settle();
+    assert_eq!(begun.store(), [(2000, 3.0)]);
+    begun.refuse(request[2], TWO_SENDERS);
+    begun.check((2000, 3000, 4.0), &[(3000, 7.0)]);
+    let mut behind = Bench::after((2000, 7.0), &[]);
+    behind.store();
+    behind.refuse((1000, 2000, 3.0), TWO_SENDERS);
+    behind.refuse((1000, 1999, 1.0), TOO_OLD);
+    behind.refuse((1999, 3000, 1.0), TWO_SENDERS);
+    behind.check((3000, 4000, 9.0), &[(3001, 0.0), (4000, 9.0)]);
+}
+
+#[test]
+fn a_total_covers_the_zero_of_another_holder() {
+    let mut bench = Bench::after((2000, 7.0), &[]);
+    bench.store();
+    bench.bounds.doubtful_until = 3001;
+    bench.check((2000, 3000, 1.0), &[(2001, 7.0), (3000, 8.0)]);
+    bench.check((3000, 4000, 1.0), &[(4000, 9.0)]);
+}
+
+#[test]
+fn a_pause_ends_a_counter() {
+    let stale = f64::from_bits(STALE_NAN_BITS);
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
+    let pause = delta(1000, 3000, stale);
+    assert_eq!(bench.counter.take(&pause, BOUNDS), Ok(()));
+    let [marker] = bench.counter.unstored() else {
+        panic!("{:?}", bench.counter);
+    };
+    assert!(marker.time == 3000 && is_pause(&marker.value));
+    bench.counter.stored();
+    assert_eq!(bench.counter.take(&pause, BOUNDS), Ok(()), "repeated");
+    bench.refuse((2000, 2500, 1.0), TOO_OLD);
+    bench.check((3000, 4000, 1.0), &[(3001, 0.0), (4000, 1.0)]);
+    let mut stored = Bench::after((2000, stale), &[(1000, 2000, 1.0)]);
+    stored.counter.stored();
+    stored.refuse((1000, 2000, 1.0), TWO_SENDERS);
+    stored.check((2000, 3000, 1.0), &[(2001, 0.0), (3000, 1.0)]);
+    let repeated = Bench::after((2000, stale), &[(1000, 2000, stale)]);
+    let mut counter = repeated.counter;
+    assert_eq!(counter.take(&delta(1000, 2000, stale), BOUNDS), Ok(()));
+    assert_eq!(counter.unstored().len(), 1);
+}
+
+#[test]
+fn wrong_deltas_change_nothing() {
+    Bench::new().refuse((2000, 1000, 1.0), ENDS_BEFORE_IT_BEGINS);
+    let mut bench = Bench::new();
+    bench.refuse((1000, 2000, f64::NAN), NOT_FINITE);
+    bench.refuse((1000, 2000, -1.0), NEGATIVE);
+    assert!(bench.counter.is_empty());
+    bench.check((1000, 2000, 1.0), &[(1001, 0.0), (2000, 1.0)]);
+    bench.refuse((2000, 3000, f64::INFINITY), NOT_FINITE);
+    bench.refuse((2000, 3000, -0.5), NEGATIVE);
+    bench.check((2000, 3000, 1.0), &[(3000, 2.0)]);
+    let mut histogram = delta(3000, 4000, 1.0);
+    histogram.value = SampleValue::Histogram(Arc::default());
+    // A metric of another kind under the same name.
+    assert_eq!(bench.counter.take(&histogram, BOUNDS), Ok(()));
+    assert_eq!(bench.counter.unstored().len(), 2);
+}
+
+#[test]
+fn histograms_add_up_at_the_coarser_of_their_schemas() {
+    let histogram = |schema: i8, at: i32, count: f64| Histogram {
+        schema,
+        count,
+        sum: count * 2.0,
+        positive: Buckets::from_spans(&[(at, 1)], vec![count]).expect("one bucket"),
+        ..Histogram::default()
+    };
+    let delta = |start, time, histogram| Sample {
+        time,
+        start,
+        value: SampleValue::Histogram(Arc::new(histogram)),
+    };
+    let mut counter = Counter::default();
+    let first = delta(1000, 2000, histogram(1, 3, 5.0));
+    let second = delta(2000, 3000, histogram(0, 2, 4.0));
+    for one in [&first, &second] {
+        counter.take(one, BOUNDS).expect("it counts");
+    }
+    let expected = [
+        delta(1000, 1001, {
+            let mut zero = histogram(1, 3, 0.0);
+            zero.compact();
+            zero
+        }),
+        first,
+        delta(1000, 3000, histogram(0, 2, 9.0)),
+    ];
+    assert_eq!(counter.unstored(), expected);
+    let unstored = counter.bytes();
+    counter.stored();
+    assert!((1..unstored).contains(&counter.bytes()));
+}
+
+#[test]
+fn a_total_never_has_more_buckets_than_may_come_in() {
+    let spread = |from: i32| {
+        let count = BUCKETS_INGESTED_MAX;
+        let buckets = Buckets::from_spans(&[(from, count as u32)], vec![1.0; count]);
+        let histogram = Histogram {
+            schema: 3,
+            count: count as f64,
+            positive: buckets.expect("one span"),
+            ..Histogram::default()
+        };
+        SampleValue::Histogram(Arc::new(histogram))
+    };
+    let total = sum(&spread(0), &spread(5000)).expect("the same kind");
+    let SampleValue::Histogram(total) = total else {
+        panic!("it is a number");
+    };
+    // At schema 2 there are two buckets too many, because bounds fall between the pairs.
+    assert_eq!(
+        (total.schema, total.count),
+        (1, 2.0 * BUCKETS_INGESTED_MAX as f64)
+    );
+    assert!(total.positive.len() <= BUCKETS_INGESTED_MAX);
+}
