@@ -467,30 +467,6 @@ fn deltas_are_added_up_or_stored_or_rejected() {
 }
 
 #[test]
-fn negative_deltas_are_rejected_by_name() {
-    let points = r#""aggregationTemporality": 1, "dataPoints": [{"timeUnixNano": 3000000, "startTimeUnixNano": 2000000"#;
-    let metrics = [
-        format!(r#"{{"name": "c", "sum": {{"isMonotonic": true, {points}, "asInt": -2}}]}}}}"#),
-        format!(
-            r#"{{"name": "h", "histogram": {{{points}, "count": 1, "sum": -6, "bucketCounts": [1, 0], "explicitBounds": [1]}}]}}}}"#
-        ),
-        format!(
-            r#"{{"name": "e", "exponentialHistogram": {{{points}, "count": 5, "sum": -1, "zeroCount": 5}}]}}}}"#
-        ),
-    ];
-    let json = request("", &metrics.join(","));
-    let (lines, _, rejections) = translate(&with_deltas(Deltas::Accumulate), &json);
-    assert_eq!(lines, ["delta e 3 NaN"]);
-    let reason =
-        |name| format!("metric {name:?} has a negative delta of a sum; its total would fall");
-    assert_eq!(rejections.reasons, ["c", "h"].map(reason));
-    assert_eq!(rejections.points, 2);
-    // They are no counters.
-    let (lines, _, rejections) = translate(&with_deltas(Deltas::Store), &json);
-    assert_eq!((lines.len(), rejections.points), (6, 0));
-}
-
-#[test]
 fn attributes_without_end_refuse_the_request() {
     let attribute = r#"{"key": "a", "value": {"intValue": 1}}"#;
     let attributes = vec![attribute; 1025].join(",");
