@@ -131,7 +131,7 @@ impl NodeBackend {
         for series in request.series() {
             let samples = series.samples().len() as u64;
             match filter.keep(series.canonical(), &mut memory) {
-                Kept::Stored(canonical) => {
+                Kept::Stored(canonical, _) => {
                     let labels = Labels::from_canonical(canonical)
                         .map_err(|error| ApiError::BadData(error.to_string()))?;
                     let mut pairs: Vec<(&str, &str)> = labels.iter().collect();
