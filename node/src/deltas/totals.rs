@@ -371,8 +371,10 @@ mod tests {
         assert_eq!(refused, [] as [Refusal; 0]);
         assert_eq!(totals.recall(B, None, &[], at(1)), Ok(()));
         let deltas: Vec<Sample> = (1..=600).map(large).collect();
-        let mut step = Step::default();
-        step.bytes = 100_000;
+        let mut step = Step {
+            bytes: 100_000,
+            ..Step::default()
+        };
         let taken = totals.take(B, &deltas, at(1), &mut step, &mut refused);
         assert!(
             taken.is_some_and(|taken| (2..100).contains(&taken)),
