@@ -649,5 +649,7 @@ fn lose(lost: &mut BTreeMap<Loss, u64>, loss: Loss, samples: u64) {
 }
 
 fn millis(duration: Duration) -> Millis {
-    duration.as_millis() as Millis
+    // As good as for ever, and sums with it do not overflow.
+    const LONGEST: u128 = 1 << 60;
+    duration.as_millis().min(LONGEST) as Millis
 }

@@ -133,7 +133,8 @@ impl Cluster {
                 },
             };
             let mut new = Elected::follow(present.as_ref(), replica, now, settings);
-            if !formats::records_successions(&state) {
+            // Only what is held back is compared by it, and an older program does not read it.
+            if settings.held_bytes_max == 0 || !formats::records_successions(&state) {
                 new.succession = None;
             }
             let command = write(&key, version, &new, forgotten);

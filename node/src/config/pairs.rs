@@ -54,7 +54,7 @@ impl PairSettings {
 
     /// How long something is held back at most, and how old or late its samples may be. Longer: what it is compared with grows.
     pub(crate) fn kept(&self) -> Duration {
-        self.failover_timeout * TIMEOUTS_KEPT_MAX
+        self.failover_timeout.saturating_mul(TIMEOUTS_KEPT_MAX)
     }
 
     /// Half of the time between update interval and time-out. A sender is not accepted any more, unless that is recorded, for so long
