@@ -6,17 +6,25 @@ use super::{
     parallel,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
     reuse::{Asked, Reuse, Worked},
-    storage::ViewStorage,
+    storage::{Brief, Damaged, ViewStorage},
 };
 use crate::data_plane::{DataPlane, ReadyPart};
 use std::{
     cell::{Cell, OnceCell},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::task::JoinError;
 use tonic::Status;
 use trefoil_model::{Labels, ShardSet, TenantId};
 use trefoil_query_promql::{Budget, Part, PartResult, QueryError};
+
+/// What the thread that asks works out itself: less than a quarter of a millisecond, and it waits for nothing.
+const BRIEF: Brief = Brief {
+    series_max: 256,
+    work_max: 16 << 10,
+};
 
 /// Answers a peer's question for those of its shards that this node can promise.
 ///
@@ -73,63 +81,151 @@ pub(crate) async fn answer_on(
     ready: &Arc<ReadyPart>,
     shards: ShardSet,
     tenant: TenantId,
-    (question, allowance, reuse): (Question, Option<Allowance>, Option<Arc<Reuse>>),
+    asked: (Question, Option<Allowance>, Option<Arc<Reuse>>),
     budget: Budget,
 ) -> Answered {
-    match question.reach() {
-        Ok(reach) if ready.covers(reach) => {}
-        // Nobody proved that the view is complete for these times.
-        Ok(_) => return refuse(shards),
-        Err(error) => return failed(error),
-    }
-    let complete = shards.intersection(&ready.complete);
-    let refused = shards.difference(&ready.complete);
-    if complete.is_empty() {
-        return refuse(refused);
-    }
-    let gaps = ready.gaps.intersection(&complete);
-    // What limits leave depends on the time, and what is fetched counts.
-    let reuse = reuse.filter(|_| allowance.is_none() && gaps.is_empty());
-    let mut guard = CancelOnDrop(Some(budget.clone()));
-    let (pinned, evaluated) = (ready.clone(), complete.clone());
-    let work = tokio::task::spawn_blocking(move || {
-        let damaged = Cell::new(None);
-        let storage = ViewStorage {
-            view: &pinned.view,
-            tenant,
-            shards: &evaluated,
-            damaged,
-            budget: &budget,
-            meter: Arc::new(Meter::new(allowance)),
-        };
-        let answer = evaluate(&storage, question, &budget, reuse.as_deref());
-        (answer, storage.meter.fetched(), storage.damaged.get())
-    });
-    let outcome = work.await;
-    guard.0 = None;
-    let (answer, fetched, damaged) = match outcome {
-        Ok(answer) => answer,
-        Err(panic) => (
-            Err(QueryError::Internal(format!(
-                "the evaluation ended early: {panic}"
-            ))),
-            Fetched::default(),
-            None,
-        ),
+    let evaluation = match Evaluation::new(ready, shards, tenant, asked, budget) {
+        Ok(evaluation) => evaluation,
+        Err(answered) => return answered,
     };
-    if let Some((block, piece)) = damaged {
-        plane.damaged(block, piece);
-    }
-    match answer {
-        // Whatever was made of it: an answer that met an unreadable block may lack something.
-        _ if damaged.is_some() => refuse(refused.union(&complete)),
-        Err(QueryError::Damaged(_)) => refuse(refused.union(&complete)),
-        answer => Answered {
+    let outcome = evaluation.aside().await;
+    evaluation.answered(plane, outcome)
+}
+
+/// The same; what takes little is worked out by the thread that asks, which then should be none that others wait for.
+pub(crate) async fn answer_here_or_on(
+    plane: &Arc<DataPlane>,
+    ready: &Arc<ReadyPart>,
+    shards: ShardSet,
+    tenant: TenantId,
+    asked: (Question, Option<Allowance>, Option<Arc<Reuse>>),
+    budget: Budget,
+) -> Answered {
+    let evaluation = match Evaluation::new(ready, shards, tenant, asked, budget) {
+        Ok(evaluation) => evaluation,
+        Err(answered) => return answered,
+    };
+    let outcome = match evaluation.brief() {
+        Some(outcome) => Ok(outcome),
+        None => evaluation.aside().await,
+    };
+    evaluation.answered(plane, outcome)
+}
+
+/// One question on one view.
+struct Evaluation {
+    ready: Arc<ReadyPart>,
+    shards: ShardSet,
+    refused: ShardSet,
+    gaps: ShardSet,
+    tenant: TenantId,
+    question: Question,
+    allowance: Option<Allowance>,
+    reuse: Option<Arc<Reuse>>,
+    budget: Budget,
+}
+
+/// What came of it, what was fetched for it, and what turned out to be unreadable.
+type Outcome = (Result<Answer, QueryError>, Fetched, Option<Damaged>);
+
+impl Evaluation {
+    /// # Errors
+    /// The answer, if there is nothing to work out.
+    fn new(
+        ready: &Arc<ReadyPart>,
+        shards: ShardSet,
+        tenant: TenantId,
+        (question, allowance, reuse): (Question, Option<Allowance>, Option<Arc<Reuse>>),
+        budget: Budget,
+    ) -> Result<Arc<Self>, Answered> {
+        match question.reach() {
+            Ok(reach) if ready.covers(reach) => {}
+            // Nobody proved that the view is complete for these times.
+            Ok(_) => return Err(refuse(shards)),
+            Err(error) => return Err(failed(error)),
+        }
+        let complete = shards.intersection(&ready.complete);
+        let refused = shards.difference(&ready.complete);
+        if complete.is_empty() {
+            return Err(refuse(refused));
+        }
+        let gaps = ready.gaps.intersection(&complete);
+        // What limits leave depends on the time, and what is fetched counts.
+        let reuse = reuse.filter(|_| allowance.is_none() && gaps.is_empty());
+        Ok(Arc::new(Self {
+            ready: Arc::clone(ready),
+            shards: complete,
             refused,
             gaps,
-            fetched,
-            answer: Some(answer),
-        },
+            tenant,
+            question,
+            allowance,
+            reuse,
+            budget,
+        }))
+    }
+
+    fn run(&self, budget: &Budget, brief: Option<Brief>) -> Outcome {
+        let storage = ViewStorage {
+            view: &self.ready.view,
+            tenant: self.tenant,
+            shards: &self.shards,
+            damaged: Cell::new(None),
+            budget,
+            meter: Arc::new(Meter::new(self.allowance)),
+            brief,
+        };
+        let question = self.question.clone();
+        let answer = evaluate(&storage, question, budget, self.reuse.as_deref());
+        (answer, storage.meter.fetched(), storage.damaged.get())
+    }
+
+    /// What this thread works out at once, because handing it to another one would take as long.
+    fn brief(&self) -> Option<Outcome> {
+        if !matches!(self.question, Question::Part(_)) {
+            return None;
+        }
+        let budget = self.budget.branch();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run(&budget, Some(BRIEF))));
+        // What panics does so again, where that is told.
+        let outcome = outcome
+            .ok()
+            .filter(|outcome| !matches!(outcome.0, Err(QueryError::Canceled)));
+        if outcome.is_none() {
+            budget.release_all();
+        }
+        outcome
+    }
+
+    /// The same by a thread that has time for it. Ends early when nobody waits for it any more.
+    async fn aside(self: &Arc<Self>) -> Result<Outcome, JoinError> {
+        let mut guard = CancelOnDrop(Some(self.budget.clone()));
+        let evaluation = Arc::clone(self);
+        let outcome =
+            tokio::task::spawn_blocking(move || evaluation.run(&evaluation.budget, None)).await;
+        guard.0 = None;
+        outcome
+    }
+
+    fn answered(&self, plane: &DataPlane, outcome: Result<Outcome, JoinError>) -> Answered {
+        let (answer, fetched, damaged) = outcome.unwrap_or_else(|panic| {
+            let reason = format!("the evaluation ended early: {panic}");
+            (Err(QueryError::Internal(reason)), Fetched::default(), None)
+        });
+        if let Some((block, piece)) = damaged {
+            plane.damaged(block, piece);
+        }
+        match answer {
+            // Whatever was made of it: an answer that met an unreadable block may lack something.
+            _ if damaged.is_some() => refuse(self.refused.union(&self.shards)),
+            Err(QueryError::Damaged(_)) => refuse(self.refused.union(&self.shards)),
+            answer => Answered {
+                refused: self.refused.clone(),
+                gaps: self.gaps.clone(),
+                fetched,
+                answer: Some(answer),
+            },
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 
 use super::storage::{Damaged, Stretch, ViewStorage};
 use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{
-    panic::resume_unwind,
     sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -16,14 +16,20 @@ use trefoil_query_promql::{
     Budget, Part, PartBody, PartResult, QueryError, Worked, evaluate_part_in, part_selector,
 };
 
-/// What a thread is worth, in samples read and values made: a millisecond or two. Starting one takes some ten microseconds.
-const WORK_PER_THREAD: u64 = 64 << 10;
+/// What a thread is worth, in samples read and values made: a quarter of a millisecond. Waking one takes some ten microseconds.
+const WORK_PER_THREAD: u64 = 16 << 10;
 
 /// Bounds what one part may take; more were not tried.
 const THREADS_MAX: usize = 8;
 
 static PROCESSORS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+
+/// Threads that wait for stretches, one less than processors; none if the system has none to give.
+static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let builder = ThreadPoolBuilder::new().num_threads(PROCESSORS.saturating_sub(1).max(1));
+    builder.thread_name(|_| "part".to_owned()).build().ok()
+});
 
 /// Threads of the process that work out parts.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
@@ -96,9 +102,14 @@ pub(super) fn evaluate_in_pieces(
         return evaluate_part_in(part, ends, storage, budget);
     };
     let steps = part.grid.steps() as u64;
+    let mut work = 0;
     let stretches = storage.stretches(&selector, |series, samples| {
-        pieces(series.saturating_mul(steps).saturating_add(samples))
+        work = series.saturating_mul(steps).saturating_add(samples);
+        pieces(work)
     })?;
+    if storage.brief.is_some_and(|brief| work > brief.work_max) {
+        return Err(QueryError::Canceled);
+    }
     let fetched = storage.meter.fetched();
     let pieces = on_threads(stretches, |stretch| {
         let branch = budget.branch();
@@ -178,30 +189,27 @@ fn release<'a>(
     budget.release_bytes(share(bytes));
 }
 
-/// The first stretch on this thread, the others each on one of their own, as far as there are more.
+/// The first stretch on this thread, the others on those of the pool.
 fn on_threads<T: Send>(
     stretches: Vec<Stretch<'_>>,
     work: impl Fn(&Stretch<'_>) -> T + Sync,
 ) -> Vec<T> {
-    let stretches: Vec<_> = stretches.into_iter().map(Mutex::new).collect();
-    let work = |stretch: &Mutex<Stretch<'_>>| work(&stretch.lock());
-    let work = &work;
-    let Some((first, others)) = stretches.split_first() else {
-        return Vec::new();
+    let mut tasks: Vec<_> = stretches
+        .into_iter()
+        .map(|s| (Mutex::new(s), None))
+        .collect();
+    let (work, pool) = (&work, POOL.as_ref().filter(|_| tasks.len() > 1));
+    let run = |(stretch, result): &mut (Mutex<Stretch<'_>>, Option<T>)| {
+        *result = Some(work(stretch.get_mut()));
     };
-    thread::scope(|scope| {
-        let start = |stretch| {
-            let builder = thread::Builder::new().name("part".to_owned());
-            let started = builder.spawn_scoped(scope, move || work(stretch));
-            started.map_err(|_| stretch)
-        };
-        let others: Vec<_> = others.iter().map(start).collect();
-        let mut results = vec![work(first)];
-        results.extend(others.into_iter().map(|other| match other {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // The system has no thread to give.
-            Err(stretch) => work(stretch),
-        }));
-        results
-    })
+    match (pool, tasks.split_first_mut()) {
+        (Some(pool), Some((first, others))) => pool.in_place_scope(|scope| {
+            for other in others {
+                scope.spawn(move |_| run(other));
+            }
+            run(first);
+        }),
+        _ => tasks.iter_mut().for_each(run),
+    }
+    tasks.into_iter().filter_map(|(_, result)| result).collect()
 }

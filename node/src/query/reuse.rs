@@ -168,8 +168,8 @@ impl Reuse {
         let found = turn.find();
         let used = found.iter().flatten().count();
         if used == 0 {
-            self.misses.fetch_add(1, Ordering::Relaxed);
             let worked = work(part, &turn.ends(0..turn.stretches.len()), budget)?;
+            self.misses.fetch_add(1, Ordering::Relaxed);
             turn.keep(&worked, 0..turn.stretches.len());
             return Ok(worked.answer.result);
         }
@@ -351,7 +351,7 @@ impl Turn<'_> {
     ) -> Result<Option<PartResult>, QueryError> {
         let branch = budget.branch();
         let result = self.join(found, &branch, work);
-        release_all(&branch);
+        branch.release_all();
         let Some(result) = result? else {
             self.reuse.pieces.lock().forget(&self.question);
             return Ok(None);
@@ -360,7 +360,7 @@ impl Turn<'_> {
         match result.hold(self.part.output, &branch) {
             Ok(()) => Ok(Some(result)),
             Err(error) => {
-                release_all(&branch);
+                branch.release_all();
                 Err(error)
             }
         }
@@ -403,16 +403,9 @@ impl Turn<'_> {
             }
         }
         // What was worked out goes into the answer, which holds what it takes itself.
-        release_all(budget);
+        budget.release_all();
         join(&pieces, self.part.grid.steps(), self.part.output, budget)
     }
-}
-
-/// Gives back all that is held through a branch.
-fn release_all(branch: &Budget) {
-    let (samples, bytes) = branch.held_here();
-    branch.release(samples);
-    branch.release_bytes(bytes);
 }
 
 /// All windows from the first to the last.

@@ -458,7 +458,7 @@ impl ClusterSource {
         };
         let asked = (question.clone(), self.allowance, reuse);
         let budget = self.budget.clone();
-        answering::answer_on(plane, ready, shards, self.tenant, asked, budget).await
+        answering::answer_here_or_on(plane, ready, shards, self.tenant, asked, budget).await
     }
 }
 

@@ -244,6 +244,7 @@ impl StandaloneSource {
             damaged: Cell::new(None),
             budget: &budget,
             meter: Arc::default(),
+            brief: None,
         };
         let answer = evaluate(&storage, question, &budget, None)?;
         question::decode(&question::encode(&answer).map_err(broken)?).map_err(broken)
@@ -362,6 +363,7 @@ mod tests {
                     damaged: Cell::new(None),
                     budget: &budget,
                     meter: Arc::default(),
+                    brief: None,
                 };
                 parallel::evaluate_in_pieces(&part, &[], &storage, &budget, |_| pieces)
                     .expect("room");
@@ -384,6 +386,7 @@ mod tests {
             damaged: Cell::new(None),
             budget: &budget,
             meter: Arc::default(),
+            brief: None,
         };
         for (query, output) in [
             ("rate(m[3m])", PartOutput::Rows),

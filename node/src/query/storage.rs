@@ -49,6 +49,17 @@ pub(super) struct ViewStorage<'a> {
     pub(super) budget: &'a Budget,
     /// What parts fetch counts here.
     pub(super) meter: Arc<Meter>,
+    /// Where it is set, what takes more than this is given up with [`QueryError::Canceled`].
+    pub(super) brief: Option<Brief>,
+}
+
+/// What a question may take that is answered by the thread that asks.
+#[derive(Clone, Copy)]
+pub(super) struct Brief {
+    /// Series of a selector in a block or head; all else that it finds is in memory.
+    pub(super) series_max: u64,
+    /// Samples read and values made.
+    pub(super) work_max: u64,
 }
 
 /// The series at which a cursor stands: its columns are decoded already.
@@ -184,6 +195,7 @@ fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryEr
         MetricsError::DamagedBlock { .. } | MetricsError::Blocks(_) => {
             QueryError::Damaged(error.to_string())
         }
+        MetricsError::NotKept => QueryError::Canceled,
         other => QueryError::Internal(other.to_string()),
     }
 }
@@ -204,6 +216,17 @@ impl ViewStorage<'_> {
             range.end = range.start;
         }
         let (view, tenant, shards) = (self.view, self.tenant, self.shards);
+        if let Some(brief) = self.brief {
+            let of_samples = selector.resolution.is_none();
+            let cursor = || {
+                view.cursor_in_memory(tenant, &matchers, range, shards, brief.series_max)
+                    .transpose()
+            };
+            let cursor = of_samples.then(cursor).flatten();
+            return cursor
+                .unwrap_or(Err(MetricsError::NotKept))
+                .map_err(|error| self.query_error(&error));
+        }
         let Some(resolution) = selector.resolution else {
             let cursor = view.cursor_in_block_order(tenant, &matchers, range, shards);
             return cursor.map_err(|error| self.query_error(&error));

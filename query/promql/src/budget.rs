@@ -117,6 +117,13 @@ impl Budget {
         })
     }
 
+    /// Gives back all that is held through this [branch](Self::branch).
+    pub fn release_all(&self) {
+        let (samples, bytes) = self.held_here();
+        self.release(samples);
+        self.release_bytes(bytes);
+    }
+
     /// The samples and bytes that are held through this [branch](Self::branch).
     #[must_use]
     pub fn held_here(&self) -> (usize, usize) {

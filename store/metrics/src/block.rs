@@ -51,7 +51,7 @@ mod tests;
 
 pub(crate) use aggregates::{AggregatesReader, AggregatesWriter, TenantAggregates};
 pub(crate) use directory::TenantEntry;
-pub(crate) use kept::KeptPieces;
+pub(crate) use kept::{KeptPieces, Pieces};
 pub(crate) use pieces::pieces_of;
 pub use pieces::read_block_piece;
 pub(crate) use read::{BlockReader, TenantReader};

@@ -48,6 +48,9 @@ pub enum MetricsError {
         /// Which part of it.
         piece: &'static str,
     },
+    /// Something that was asked of what queries have kept in memory would have to be read.
+    #[error("not in memory")]
+    NotKept,
     /// The block was written by a newer program. Retrying helps only after an upgrade.
     #[error("block {block} has version {found}, this program reads up to {supported}")]
     UnknownBlockVersion {

@@ -128,6 +128,14 @@ impl Matcher {
         texts.iter().for_each(|text| write_text(text, out));
     }
 
+    /// Whether only values that it names satisfy it.
+    pub(crate) fn names_its_values(&self) -> bool {
+        match &self.test {
+            Test::Literals(literals) => !self.negated && literals.iter().all(|one| !one.is_empty()),
+            Test::Gapped(_) | Test::Regex { .. } => false,
+        }
+    }
+
     /// The label's name.
     #[must_use]
     pub fn name(&self) -> &str {

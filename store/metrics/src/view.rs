@@ -20,7 +20,7 @@ pub use digest::{Digest, DigestKey};
 pub use export::{Export, ExportCursor, ExportedBody};
 pub use stamp::{Stamp, Stamps};
 
-use crate::block::KeptPieces;
+use crate::block::Pieces;
 use crate::body::MetricMetadata;
 use crate::deletion::{Deletion, SelectedCutOff};
 use crate::engine::{BlockReaders, DigestCache, Policy, Unselected};
@@ -115,6 +115,11 @@ impl View {
         }
     }
 
+    /// As queries come to pieces.
+    fn keep(&self) -> Pieces {
+        Pieces::Keep(Arc::clone(self.readers.kept()))
+    }
+
     /// Where the tenant's series are, for a query.
     fn sources(
         &self,
@@ -122,18 +127,16 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<Vec<Source>, MetricsError> {
-        let kept = Some(self.readers.kept());
-        self.sources_with(tenant, (range, range), shards, kept, &mut None)
+        self.sources_with(tenant, (range, range), shards, &self.keep(), &mut None)
     }
 
     /// The sources of a range, and those of a wider one that have histograms; their aggregates go where they are wanted.
-    /// `kept`: where pieces are kept for other queries.
     fn sources_with(
         &self,
         tenant: TenantId,
         (range, wider): (TimeRange, TimeRange),
         shards: &ShardSet,
-        kept: Option<&Arc<KeptPieces>>,
+        pieces: &Pieces,
         aggregated: &mut Option<Aggregated>,
     ) -> Result<Vec<Source>, MetricsError> {
         let mut sources = Vec::new();
@@ -152,7 +155,7 @@ impl View {
             }
             let times = (block.meta.time_min, block.meta.time_max);
             let erasing = self.erasing(tenant, block);
-            let source = Source::block(&reader, tenant, &visible, times, erasing, kept)?;
+            let source = Source::block(&reader, tenant, &visible, times, erasing, pieces.clone())?;
             let Some(source) = source else {
                 continue;
             };
@@ -232,10 +235,35 @@ impl View {
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
         let retained = self.retained(tenant, range);
-        let (kept, wider) = (Some(self.readers.kept()), reaching_back(range));
-        let sources = self.sources_with(tenant, (range, wider), shards, kept, &mut None)?;
+        let (pieces, wider) = (self.keep(), reaching_back(range));
+        let sources = self.sources_with(tenant, (range, wider), shards, &pieces, &mut None)?;
         let cursor = SeriesCursor::new(sources, matchers, retained, false, SeriesOrder::Block)?;
         Ok(cursor.comparing())
+    }
+
+    /// The same, if what blocks have of it is in memory and the matchers name the values that satisfy them. `None` also when a block or a
+    /// head has more than `series_max` of the series: it takes little time to say so. The cursor fails with [`MetricsError::NotKept`]
+    /// where it would have to read.
+    ///
+    /// # Errors
+    /// [`MetricsError::DamagedBlock`], [`MetricsError::NotKept`].
+    pub fn cursor_in_memory(
+        &self,
+        tenant: TenantId,
+        matchers: &[Matcher],
+        range: TimeRange,
+        shards: &ShardSet,
+        series_max: u64,
+    ) -> Result<Option<SeriesCursor>, MetricsError> {
+        if !matchers.iter().all(Matcher::names_its_values) {
+            return Ok(None);
+        }
+        let retained = self.retained(tenant, range);
+        let pieces = Pieces::OnlyKept(Arc::clone(self.readers.kept()));
+        let wider = reaching_back(range);
+        let sources = self.sources_with(tenant, (range, wider), shards, &pieces, &mut None)?;
+        let cursor = SeriesCursor::over_few(sources, matchers, retained, series_max)?;
+        Ok(cursor.map(SeriesCursor::comparing))
     }
 
     /// A cursor over the same series, in block order too, that gives aggregates of the buckets which have a part in
@@ -253,8 +281,9 @@ impl View {
     ) -> Result<SeriesCursor, MetricsError> {
         let retained = self.retained(tenant, range);
         let mut aggregated = Some(Aggregated::new(&self.readers, resolution, retained));
-        let kept = Some(self.readers.kept());
-        let sources = self.sources_with(tenant, (range, range), shards, kept, &mut aggregated)?;
+        let pieces = self.keep();
+        let sources =
+            self.sources_with(tenant, (range, range), shards, &pieces, &mut aggregated)?;
         if let Some(aggregated) = &aggregated
             && aggregated.readers.iter().any(Option::is_some)
         {
@@ -271,7 +300,8 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<SeriesCursor, MetricsError> {
-        let sources = self.sources_with(tenant, (range, range), shards, None, &mut None)?;
+        let sources =
+            self.sources_with(tenant, (range, range), shards, &Pieces::Read, &mut None)?;
         let range = self.retained(tenant, range);
         SeriesCursor::new(sources, &[], range, true, SeriesOrder::Label)
     }
@@ -333,7 +363,7 @@ impl View {
         shards: &ShardSet,
         mut each: impl FnMut(&[u8], ShardId),
     ) -> Result<(), MetricsError> {
-        for source in self.sources_with(tenant, (range, range), shards, None, &mut None)? {
+        for source in self.sources_with(tenant, (range, range), shards, &Pieces::Read, &mut None)? {
             if matches!(source, Source::Block { .. }) {
                 let found = self.found(&source, tenant, &[], range)?;
                 source.labels(&found, true, |_, canonical, shard| each(canonical, shard))?;

@@ -188,6 +188,7 @@ impl Source for Side<'_> {
                 damaged: Cell::new(None),
                 budget: &budget,
                 meter: Arc::new(Meter::default()),
+                brief: None,
             };
             let question = Asking::Part(Box::new(part.clone()));
             match answering::evaluate(&storage, question, &budget, self.reuse)? {

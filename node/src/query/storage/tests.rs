@@ -65,6 +65,7 @@ fn read(engine: &MetricsEngine, budget: &Budget, pieces: usize) -> Result<usize,
         damaged: Cell::new(None),
         budget,
         meter: Arc::default(),
+        brief: None,
     };
     let selector = selector();
     let mut series = 0;

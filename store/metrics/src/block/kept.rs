@@ -44,6 +44,27 @@ type Place = (BlockId, Spot);
 
 type Piece = Arc<dyn Any + Send + Sync>;
 
+/// How a query comes to the pieces of a block.
+#[derive(Clone)]
+pub(crate) enum Pieces {
+    /// Each is read.
+    Read,
+    /// What is kept is taken, anything else is read and kept.
+    Keep(Arc<KeptPieces>),
+    /// Only what is kept: where it would have to wait for the disk it fails with [`MetricsError::NotKept`].
+    OnlyKept(Arc<KeptPieces>),
+}
+
+impl Pieces {
+    /// Where pieces are kept.
+    pub(super) fn kept(&self) -> Option<&KeptPieces> {
+        match self {
+            Self::Read => None,
+            Self::Keep(kept) | Self::OnlyKept(kept) => Some(kept),
+        }
+    }
+}
+
 /// The pieces that the queries of an engine keep.
 pub(crate) struct KeptPieces {
     generations: Mutex<Generations>,

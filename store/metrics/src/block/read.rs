@@ -7,7 +7,7 @@ mod search;
 use super::columns::Columns;
 use super::data::{DataPiece, DataSeries};
 use super::directory::{Directory, Footer, NameEntry, PageEntry, TenantEntry};
-use super::kept::{KeptPieces, Spot};
+use super::kept::{Pieces, Spot};
 use super::label_index::read_page;
 use super::{
     BlockVersion, Cursor, HEADER_BYTES, MAGIC, PIECE_CONTENT_BYTES_MAX, Pointer, SHARDS_PER_PIECE,
@@ -69,11 +69,11 @@ impl BlockReader {
         self.version
     }
 
-    /// What the block holds of a tenant, if it holds any. Pieces are looked for in `kept`, if it is given, and stay there.
+    /// What the block holds of a tenant, if it holds any.
     pub(crate) fn tenant(
         self: &Arc<Self>,
         tenant: TenantId,
-        kept: Option<&Arc<KeptPieces>>,
+        pieces: Pieces,
     ) -> Result<Option<TenantReader>, MetricsError> {
         let Ok(index) = self
             .footer
@@ -87,7 +87,7 @@ impl BlockReader {
             block: Arc::clone(self),
             index,
             directory,
-            kept: kept.cloned(),
+            pieces,
             columns: Vec::new(),
             column_bytes: 0,
         }))
@@ -280,7 +280,7 @@ pub(crate) struct TenantReader {
     block: Arc<BlockReader>,
     index: usize,
     directory: Arc<Directory>,
-    kept: Option<Arc<KeptPieces>>,
+    pieces: Pieces,
     columns: Vec<(usize, Arc<Columns>)>,
     column_bytes: usize,
 }
@@ -319,12 +319,11 @@ impl TenantReader {
         bytes: impl FnOnce(&T) -> usize,
         read: impl FnOnce() -> Result<T, MetricsError>,
     ) -> Result<Arc<T>, MetricsError> {
-        match &self.kept {
-            Some(kept) => {
-                let place = (self.block.id, Spot::Piece(pointer.offset));
-                kept.get_or_read(place, bytes, read)
-            }
-            None => read().map(Arc::new),
+        let place = (self.block.id, Spot::Piece(pointer.offset));
+        match &self.pieces {
+            Pieces::Read => read().map(Arc::new),
+            Pieces::Keep(kept) => kept.get_or_read(place, bytes, read),
+            Pieces::OnlyKept(kept) => kept.get_or_read(place, bytes, || Err(MetricsError::NotKept)),
         }
     }
 

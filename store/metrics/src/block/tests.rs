@@ -1,7 +1,7 @@
 //! Blocks: round trips, selection, damage in every byte, golden bytes (drawn in
 //! docs/formats/metrics-block.md).
 
-use super::{BlockReader, BlockVersion, BlockWriter};
+use super::{BlockReader, BlockVersion, BlockWriter, Pieces};
 use crate::body::{MetricMetadata, MetricType};
 use crate::columns::SampleSlice;
 use crate::order::write_block_key;
@@ -166,7 +166,7 @@ fn select(
     range: TimeRange,
 ) -> Result<Found, MetricsError> {
     let block = written.open()?;
-    let Some(mut reader) = block.tenant(tenant, None)? else {
+    let Some(mut reader) = block.tenant(tenant, Pieces::Read)? else {
         return Ok(Found::new());
     };
     let series = reader.find(matchers, shards)?;

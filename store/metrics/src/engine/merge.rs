@@ -13,7 +13,9 @@ use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::scan::Scan;
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
-use crate::block::{AggregatesWriter, BlockReader, BlockSummary, BlockVersion, BlockWriter};
+use crate::block::{
+    AggregatesWriter, BlockReader, BlockSummary, BlockVersion, BlockWriter, Pieces,
+};
 use crate::body::MetricMetadata;
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
@@ -357,7 +359,7 @@ fn merge_tenant(
     let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
     let mut presupposed = Vec::with_capacity(readers.len());
     for (block, shards) in readers {
-        let Some(reader) = block.tenant(tenant, None)? else {
+        let Some(reader) = block.tenant(tenant, Pieces::Read)? else {
             continue;
         };
         let applied: DeletionVersion = reader.entry().deletion_version;

@@ -3,6 +3,7 @@
 
 use super::MetricsEngine;
 use crate::MetricsError;
+use crate::block::Pieces;
 use crate::deletion::SelectedCutOff;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -58,7 +59,10 @@ impl MetricsEngine {
                     && !self.unselected.has(block.meta.id, tenant, cut_off)
             };
             for cut_off in policy.selected(tenant).iter().filter(whole) {
-                let reader = self.readers.get(&block.meta)?.tenant(tenant, None)?;
+                let reader = self
+                    .readers
+                    .get(&block.meta)?
+                    .tenant(tenant, Pieces::Read)?;
                 let found = match reader {
                     Some(reader) => !reader
                         .find(&cut_off.matchers, &block.meta.shards)?

@@ -112,13 +112,34 @@ impl SeriesCursor {
         order: SeriesOrder,
     ) -> Result<Self, MetricsError> {
         let selection = Selection::new(&sources, matchers, with_shards, order)?;
+        Ok(Self::of(selection, sources, range, order))
+    }
+
+    /// The same in block order, unless a source has more than `series_max` of the series.
+    pub(super) fn over_few(
+        sources: Vec<Source>,
+        matchers: &[Matcher],
+        range: TimeRange,
+        series_max: u64,
+    ) -> Result<Option<Self>, MetricsError> {
+        let order = SeriesOrder::Block;
+        let selection = Selection::of_few(&sources, matchers, false, order, series_max)?;
+        Ok(selection.map(|selection| Self::of(selection, sources, range, order)))
+    }
+
+    fn of(
+        selection: Selection,
+        sources: Vec<Source>,
+        range: TimeRange,
+        order: SeriesOrder,
+    ) -> Self {
         let (batch_samples, least) = match order {
             SeriesOrder::Label => (LABEL_BATCH_SAMPLES, LABEL_BATCH_SERIES),
             SeriesOrder::Block => (BLOCK_BATCH_SAMPLES, 1),
         };
         let batch_series =
             Selection::batch_series(samples_per_series(&sources), batch_samples, least);
-        Ok(Self {
+        Self {
             batch_series,
             batch_series_max: batch_series,
             batch_bytes: BATCH_BYTES,
@@ -133,7 +154,7 @@ impl SeriesCursor {
             aggregated: None,
             aggregates_bytes: 0,
             compares: false,
-        })
+        }
     }
 
     /// The same with hints in histograms that continue the one before them; its sources reach [`COMPARED_WITHIN`] further back

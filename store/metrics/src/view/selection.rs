@@ -1,6 +1,6 @@
 //! Which series of which sources satisfy a query, each series once, in label order or in that of blocks.
 
-use crate::block::{BlockReader, KeptPieces, TenantReader};
+use crate::block::{BlockReader, Pieces, TenantReader};
 use crate::deletion::Deletion;
 use crate::head::HeadPart;
 use crate::order::SeriesOrder;
@@ -42,9 +42,9 @@ impl Source {
         shards: &ShardSet,
         (time_min, time_max): (Millis, Millis),
         erasing: Vec<Deletion>,
-        kept: Option<&Arc<KeptPieces>>,
+        pieces: Pieces,
     ) -> Result<Option<Self>, MetricsError> {
-        let Some(reader) = block.tenant(tenant, kept)? else {
+        let Some(reader) = block.tenant(tenant, pieces)? else {
             return Ok(None);
         };
         let shards = shards.intersection(&reader.entry().shards);
@@ -180,10 +180,25 @@ impl Selection {
         with_shards: bool,
         order: SeriesOrder,
     ) -> Result<Self, MetricsError> {
+        let all = Self::of_few(sources, matchers, with_shards, order, u64::MAX)?;
+        Ok(all.unwrap_or_default())
+    }
+
+    /// The same, unless a source has more than `series_max` of the series: then it looks no further.
+    pub(super) fn of_few(
+        sources: &[Source],
+        matchers: &[Matcher],
+        with_shards: bool,
+        order: SeriesOrder,
+        series_max: u64,
+    ) -> Result<Option<Self>, MetricsError> {
         let mut selection = Self::default();
         let mut table: HashTable<u32> = HashTable::new();
         for (source, from) in sources.iter().enumerate() {
             let found = from.find(matchers)?;
+            if found.len() > series_max {
+                return Ok(None);
+            }
             from.labels(&found, with_shards, |number, canonical, shard| {
                 let rank = selection.intern(&mut table, canonical, shard);
                 selection.parts.push(Part {
@@ -195,7 +210,7 @@ impl Selection {
         }
         drop(table);
         selection.sort(order);
-        Ok(selection)
+        Ok(Some(selection))
     }
 
     fn intern(&mut self, table: &mut HashTable<u32>, canonical: &[u8], shard: ShardId) -> u32 {

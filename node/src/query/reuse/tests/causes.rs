@@ -139,6 +139,7 @@ fn what_is_kept_of_one_tenant_is_of_no_use_to_another() {
         damaged: Cell::new(None),
         budget: &budget,
         meter: Arc::new(Meter::default()),
+        brief: None,
     };
     let question = Asking::Part(Box::new(policy::part(grid())));
     let misses = bench.reuse.statistics().misses;

@@ -30,7 +30,7 @@ impl TenantReader {
     }
 
     fn find_or_remember(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, MetricsError> {
-        let Some(kept) = &self.kept else {
+        let Some(kept) = self.pieces.kept() else {
             return self.find_in_all(matchers);
         };
         let mut question = self.question();
@@ -57,7 +57,7 @@ impl TenantReader {
         series: &RoaringBitmap,
         mut each: impl FnMut(u32, &[u8]),
     ) -> Result<(), MetricsError> {
-        let kept = match &self.kept {
+        let kept = match self.pieces.kept() {
             Some(kept) if series.len() <= LABELS_KEPT_MAX => kept,
             _ => return self.labels(series.iter(), each),
         };

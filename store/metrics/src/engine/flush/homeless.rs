@@ -6,6 +6,7 @@
 //! tenant that only declares would have its newest window merged anew.
 
 use super::{ByTenant, Entries, Frozen, declared};
+use crate::block::Pieces;
 use crate::engine::{MetricsEngine, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::{TenantId, Window};
@@ -59,7 +60,7 @@ impl MetricsEngine {
         let reader = self
             .readers
             .get(&block.meta)
-            .and_then(|r| r.tenant(tenant, None));
+            .and_then(|r| r.tenant(tenant, Pieces::Read));
         let Ok(Some(reader)) = reader else { return };
         for known in reader.metadata(&block.shards).unwrap_or_default() {
             entries.remove(&known);
