@@ -9,7 +9,7 @@ use crate::query::{
     answering,
     question::{Answer, Question as Asking, encode},
     source::wrong_kind,
-    storage::ViewStorage,
+    storage::{Brief, ViewStorage},
 };
 use async_trait::async_trait;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -42,6 +42,8 @@ struct Bench {
     reuse: Reuse,
     version: u64,
     deletions: Vec<Deletion>,
+    /// How many parts were answered by the thread that asks.
+    briefs: AtomicU64,
 }
 
 fn labels(series: u32) -> Labels {
@@ -79,6 +81,7 @@ impl Bench {
             reuse: Reuse::eager(ROOM),
             version: 0,
             deletions: Vec::new(),
+            briefs: AtomicU64::new(0),
         }
     }
 
@@ -150,6 +153,7 @@ impl Bench {
         let side = Side {
             view: &self.engine.view(),
             reuse: reuse.then_some(&self.reuse),
+            briefs: &self.briefs,
         };
         let options = QueryOptions {
             eval,
@@ -172,6 +176,38 @@ impl Bench {
 struct Side<'a> {
     view: &'a View,
     reuse: Option<&'a Reuse>,
+    briefs: &'a AtomicU64,
+}
+
+/// About half of the questions take more.
+const BRIEF: Brief = Brief {
+    series_max: 2,
+    work_max: 1 << 10,
+};
+
+impl Side<'_> {
+    fn answer(
+        &self,
+        part: &Part,
+        shards: &ShardSet,
+        (brief, reuse): (Option<Brief>, Option<&Reuse>),
+    ) -> Result<PartResult, QueryError> {
+        let budget = Budget::new(part.samples_max);
+        let storage = ViewStorage {
+            view: self.view,
+            tenant: TENANT,
+            shards,
+            damaged: Cell::new(None),
+            budget: &budget,
+            meter: Arc::new(Meter::default()),
+            brief,
+        };
+        let question = Asking::Part(Box::new(part.clone()));
+        match answering::evaluate(&storage, question, &budget, reuse)? {
+            Answer::Part(result) => Ok(result),
+            _ => Err(wrong_kind()),
+        }
+    }
 }
 
 #[async_trait]
@@ -180,21 +216,14 @@ impl Source for Side<'_> {
         let mut results = Vec::new();
         for first in 0..2 {
             let shards: ShardSet = (first..SHARDS).step_by(2).map(ShardId).collect();
-            let budget = Budget::new(part.samples_max);
-            let storage = ViewStorage {
-                view: self.view,
-                tenant: TENANT,
-                shards: &shards,
-                damaged: Cell::new(None),
-                budget: &budget,
-                meter: Arc::new(Meter::default()),
-                brief: None,
-            };
-            let question = Asking::Part(Box::new(part.clone()));
-            match answering::evaluate(&storage, question, &budget, self.reuse)? {
-                Answer::Part(result) => results.push(result),
-                _ => return Err(wrong_kind()),
+            let brief = self.answer(&part, &shards, (Some(BRIEF), None));
+            let answer = self.answer(&part, &shards, (None, self.reuse));
+            if !matches!(brief, Err(QueryError::Canceled)) {
+                let (brief, answer) = (format!("{brief:?}"), format!("{answer:?}"));
+                assert_eq!(brief, answer);
+                self.briefs.fetch_add(1, Ordering::Relaxed);
             }
+            results.push(answer?);
         }
         merge(results)
     }
@@ -311,7 +340,7 @@ fn happen(bench: &mut Bench, random: &mut StdRng, now: &mut Millis) {
 
 #[test]
 fn earlier_answers_change_no_answer() {
-    let (mut filled, mut hits) = (0, 0);
+    let (mut filled, mut hits, mut briefs) = (0, 0, 0);
     for seed in 0..6 {
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
@@ -341,6 +370,8 @@ fn earlier_answers_change_no_answer() {
             }
         }
         hits += bench.reuse.statistics().hits;
+        briefs += bench.briefs.load(Ordering::Relaxed);
     }
-    assert!(filled > 700 && hits > 300, "{filled} {hits}");
+    let counts = (filled, hits, briefs);
+    assert!(filled > 700 && hits > 300 && briefs > 300, "{counts:?}");
 }

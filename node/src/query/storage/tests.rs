@@ -1,4 +1,4 @@
-//! What aggregates that are read take of a query's budget.
+//! What aggregates that are read take of a query's budget, and what is answered in brief.
 
 use super::*;
 use std::path::Path;
@@ -115,4 +115,83 @@ fn aggregates_are_held_while_they_are_in_memory() {
         assert_eq!(error.to_string(), text);
         assert_eq!(budget.hold(max), Ok(()));
     }
+}
+
+/// The series and samples that a selector finds, with `brief` only if that takes little.
+fn select(
+    engine: &MetricsEngine,
+    selector: &Selector,
+    brief: Option<Brief>,
+) -> Result<Vec<(Labels, Vec<Millis>)>, QueryError> {
+    let (view, shards, budget) = (engine.view(), ShardSet::all(1), Budget::new(1 << 30));
+    let storage = ViewStorage {
+        view: &view,
+        tenant: TENANT,
+        shards: &shards,
+        damaged: Cell::new(None),
+        budget: &budget,
+        meter: Arc::default(),
+        brief,
+    };
+    let mut found = Vec::new();
+    storage.select(selector, &mut |labels, source| {
+        let mut columns = SampleColumns::default();
+        source.read(&mut columns)?;
+        found.push((labels.clone(), columns.timestamps));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[test]
+fn what_is_not_in_memory_is_not_answered_in_brief() {
+    let engine = engine();
+    let matching = |op, value: &str| Selector {
+        matchers: vec![Matcher::new("n", op, value).expect("a matcher")],
+        resolution: None,
+        ..selector()
+    };
+    let brief = |series_max| {
+        Some(Brief {
+            series_max,
+            work_max: u64::MAX,
+        })
+    };
+    let one = matching(MatchOp::Equal, "7");
+    let canceled = Err(QueryError::Canceled);
+    assert_eq!(
+        select(&engine, &one, brief(1)),
+        canceled,
+        "nobody has read it"
+    );
+    let found = select(&engine, &one, None);
+    assert_eq!(found.as_ref().map(Vec::len), Ok(1));
+    assert_eq!(select(&engine, &one, brief(1)), found);
+    assert_eq!(
+        select(&engine, &one, brief(0)),
+        canceled,
+        "these are too many"
+    );
+
+    let others = [
+        matching(MatchOp::NotEqual, "7"),
+        matching(MatchOp::Regex, "7.*"),
+        matching(MatchOp::Equal, ""),
+        Selector {
+            resolution: Some(Resolution::FiveMinutes),
+            ..one
+        },
+    ];
+    for selector in others {
+        assert!(select(&engine, &selector, None).is_ok());
+        assert_eq!(
+            select(&engine, &selector, brief(100)),
+            canceled,
+            "{selector:?}"
+        );
+    }
+    let some = matching(MatchOp::Regex, "3|5");
+    let found = select(&engine, &some, None);
+    assert_eq!(found.as_ref().map(Vec::len), Ok(2));
+    assert_eq!(select(&engine, &some, brief(2)), found);
 }
