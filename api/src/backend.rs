@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 use trefoil_model::{Labels, Millis, TimeRange};
-use trefoil_query_promql::{Listing, Matcher, QueryError, QueryResult, RawSeries, SeriesFilter};
+use trefoil_query_promql::{
+    EvalOptions, Listing, Matcher, QueryError, QueryResult, RawSeries, SeriesFilter,
+};
 
 /// What the node does for the protocols. Every method may be called many times at once; a future is
 /// dropped when its client goes away, which must stop its work.
@@ -273,6 +275,12 @@ pub trait Backend: Send + Sync + 'static {
     /// [`ApiError::NotFound`] for an unknown node, [`ApiError::Conflict`] when it cannot be done now.
     async fn drain(&self, node: &str) -> Result<admin::Accepted, ApiError>;
 
+    /// Lets a node that is being drained take replicas again.
+    ///
+    /// # Errors
+    /// As for [`Backend::drain`].
+    async fn undrain(&self, node: &str) -> Result<admin::Accepted, ApiError>;
+
     /// Takes a node that is empty or gone for good out of the cluster.
     ///
     /// # Errors
@@ -429,6 +437,12 @@ pub struct NodeInfo {
     pub retention_hours: Option<u64>,
     /// Samples that a query may hold at once.
     pub query_samples_max: u64,
+    /// Experimental features that are enabled, by Prometheus' names.
+    pub features: Vec<String>,
+    /// How queries are read and evaluated if they do not say otherwise.
+    pub eval: EvalOptions,
+    /// Whether series can be deleted through this node.
+    pub admin_api: bool,
 }
 
 /// How a question about series or labels is to be answered.

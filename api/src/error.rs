@@ -75,6 +75,9 @@ pub enum ApiError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// 503: all of the query's time went by before it could begin.
+    #[error("query timed out in query queue")]
+    QueueTimeout,
     /// A query failed; the status follows from its kind.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -105,7 +108,7 @@ impl ApiError {
             Self::TooLarge { .. } => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::TooManyRequests { .. } => 429,
-            Self::Unavailable { .. } => 503,
+            Self::Unavailable { .. } | Self::QueueTimeout => 503,
             Self::Internal(_) => 500,
             Self::Query(error) => match error {
                 QueryError::BadData(_) => 400,
@@ -122,6 +125,7 @@ impl ApiError {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Query(error) => error.error_type(),
+            Self::QueueTimeout => "timeout",
             Self::NotFound(_) => "not_found",
             Self::PreconditionFailed(_) => "precondition_failed",
             Self::Unavailable { .. } => "unavailable",

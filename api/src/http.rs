@@ -59,7 +59,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use trefoil_query_promql::QueryError;
 
 /// Whether the process answers.
 pub const HEALTHY_PATH: &str = "/-/healthy";
@@ -143,7 +142,11 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route("/api/v1/write", post(write::write))
         .route("/api/v1/push", post(write::write))
         .route("/api/v1/import/prometheus", post(import::import))
-        .route("/api/v1/import", post(import::import_lines))
+        .route(
+            "/api/v1/import",
+            // `curl -T` sends files with PUT.
+            post(import::import_lines).put(import::import_lines),
+        )
         .route("/api/v1/export", get(export::export).post(export::export))
         .route("/write", post(influx::write))
         .route("/api/v2/write", post(influx::write))
@@ -175,6 +178,7 @@ fn all_routes(app: &Arc<App>) -> Router {
         .route(METRICS_PATH, get(status::metrics))
         .route("/trefoil/api/v1/cluster", get(admin::cluster))
         .route("/trefoil/api/v1/cluster/drain", post(admin::drain))
+        .route("/trefoil/api/v1/cluster/undrain", post(admin::undrain))
         .route("/trefoil/api/v1/cluster/remove", post(admin::remove))
         .route("/trefoil/api/v1/digests", get(admin::digests))
         .route("/trefoil/api/v1/movements", get(admin::movements))
@@ -318,7 +322,7 @@ impl App {
     /// Waits for the query's turn.
     ///
     /// # Errors
-    /// [`ApiError::Unavailable`] when too many wait already, [`QueryError::Timeout`] behind the
+    /// [`ApiError::Unavailable`] when too many wait already, [`ApiError::QueueTimeout`] behind the
     /// deadline.
     async fn query_turn(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
         if let Ok(permit) = Arc::clone(&self.queries).try_acquire_owned() {
@@ -331,7 +335,7 @@ impl App {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed.
             Ok(Err(_)) => Err(ApiError::Internal("the query queue is closed".to_owned())),
-            Err(_) => Err(QueryError::Timeout.into()),
+            Err(_) => Err(ApiError::QueueTimeout),
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn too_old(time: Millis, series: &str) -> String {
     refusal(
         reason,
         "sample-timestamp-too-old",
-        "out_of_order_time_window",
+        "out_of_order_time_window, the retention (trefoil cluster retention) or the node's out_of_order_window_hours, whichever is shortest",
     )
 }
 

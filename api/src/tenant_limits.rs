@@ -152,7 +152,7 @@ impl TenantLimits {
                 Ok(_) => {
                     known.insert(name.to_owned(), value.clone());
                 }
-                Err(error) => unknown.push(format!("{name}: {error}")),
+                Err(error) => unknown.push(error),
             }
         }
         (Self::read(known).unwrap_or_default(), unknown)
@@ -174,8 +174,8 @@ impl TenantLimits {
     }
 
     fn read(values: LimitValues) -> Result<Self, String> {
-        let limits: Self =
-            serde_json::from_value(Value::Object(values)).map_err(|e| e.to_string())?;
+        let limits: Self = serde_json::from_value(Value::Object(values.clone()))
+            .map_err(|error| named(values, &error))?;
         if !limits.ingestion_rate.is_finite() || limits.ingestion_rate < 0.0 {
             return Err(format!(
                 "ingestion_rate: {} is no rate",
@@ -183,6 +183,19 @@ impl TenantLimits {
             ));
         }
         Ok(limits)
+    }
+}
+
+/// The error with the name of the limit that it is about, which serde says only of unknown ones.
+fn named(values: LimitValues, error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let wrong = values.into_iter().find(|(name, value)| {
+        let one = LimitValues::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<TenantLimits>(Value::Object(one)).is_err()
+    });
+    match wrong {
+        Some((name, value)) if !text.contains(&name) => format!("{name}={value}: {text}"),
+        _ => text,
     }
 }
 

@@ -732,6 +732,8 @@ async fn administration() {
     assert_eq!(prepared.text(), r#"{"message":"waited 7 s"}"#);
     let drained = post("/trefoil/api/v1/cluster/drain", r#"{"node":"n1"}"#).await;
     assert_eq!(drained.text(), r#"{"message":"n1 is draining"}"#);
+    let undrained = post("/trefoil/api/v1/cluster/undrain", r#"{"node":"n1"}"#).await;
+    assert_eq!(undrained.text(), r#"{"message":"n1 takes replicas again"}"#);
     let unknown = post("/trefoil/api/v1/cluster/remove", r#"{"node":"n9"}"#).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     let held = ask(&node, get("/trefoil/api/v1/values?key=k")).await;

@@ -470,6 +470,10 @@ async fn series_are_deleted_by_selector_and_time() {
         ("start=1", "no match[] parameter provided"),
         ("match[]=up%7B", "match[]"),
         (
+            "match[]=up&match[]=%7B%7D",
+            "must contain at least one non-empty matcher",
+        ),
+        (
             "match[]=up&start=2&end=1",
             "end timestamp must not be before start time",
         ),

@@ -670,6 +670,9 @@ impl Backend for NodeBackend {
             started: self.cluster.now() - running,
             retention_hours: self.cluster.retention_hours(),
             query_samples_max: self.cluster.settings.query_samples,
+            features: self.cluster.settings.features.clone(),
+            eval: self.cluster.settings.eval,
+            admin_api: self.cluster.settings.enable_admin_api,
         }
     }
 
@@ -748,6 +751,10 @@ impl Backend for NodeBackend {
         self.cluster.drain(node).await
     }
 
+    async fn undrain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        self.cluster.undrain(node).await
+    }
+
     async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         self.cluster.remove(node).await
     }
@@ -761,7 +768,7 @@ fn query_options(
 ) -> QueryOptions {
     let mut eval = EvalOptions {
         source_resolution_max_ms,
-        ..EvalOptions::default()
+        ..backend.cluster.settings.eval
     };
     if let Some(look_back) = look_back {
         eval.look_back_ms = look_back.as_millis() as Millis;

@@ -15,6 +15,7 @@ pub(crate) use pairs::PairSettings;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use trefoil_api::otlp::{Deltas, OtlpOptions, TranslationStrategy};
+use trefoil_query_promql::EvalOptions;
 
 /// Where HTTP listens unless told otherwise.
 pub(crate) const HTTP_PORT: u16 = 9190;
@@ -75,6 +76,15 @@ pub(crate) struct ServeArgs {
     /// through a data source of Grafana can then do so
     #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) enable_admin_api: Option<bool>,
+    /// Experimental features, by Prometheus' names, comma-separated: promql-experimental-functions,
+    /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal, use-start-timestamps
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        env = "TREFOIL_ENABLE_FEATURE"
+    )]
+    pub(crate) enable_feature: Option<Vec<String>>,
     /// Log format: text or json
     #[arg(long, value_name = "FORMAT", env = "TREFOIL_LOG_FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -108,6 +118,7 @@ struct File {
     bootstrap_expect: Option<usize>,
     cluster_key_file: Option<PathBuf>,
     enable_admin_api: Option<bool>,
+    enable_feature: Option<Vec<String>>,
     shards: Option<u16>,
     zone_mode: Option<ZoneMode>,
     replace_after_seconds: Option<u64>,
@@ -235,6 +246,10 @@ pub(crate) struct Settings {
     pub(crate) cluster_key: Option<[u8; 32]>,
     /// Whether series can be deleted through this node.
     pub(crate) enable_admin_api: bool,
+    /// Names of experimental features that are enabled.
+    pub(crate) features: Vec<String>,
+    /// How queries are read and evaluated with these.
+    pub(crate) eval: EvalOptions,
     /// Slices of the hash space, a power of two; fixed when the cluster begins. Default 256.
     pub(crate) shards: u16,
     /// Whether zones are binding.
@@ -520,6 +535,10 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
     let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
     let hours = |value: u64| (value > 0).then(|| Duration::from_secs(value * 3600));
     let retention = hours(file.storage.retention_hours.unwrap_or(15 * 24));
+    let enabled = args
+        .enable_feature
+        .or(file.enable_feature)
+        .unwrap_or_default();
     Ok(Settings {
         data_dir: args
             .data_dir
@@ -560,6 +579,8 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .enable_admin_api
             .or(file.enable_admin_api)
             .unwrap_or(false),
+        eval: features(&enabled)?,
+        features: enabled,
         shards: file.shards.unwrap_or(256),
         zone_mode: file.zone_mode.unwrap_or_default(),
         replace_after: seconds(file.replace_after_seconds, 600),
@@ -584,6 +605,15 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         out_of_order_window: file.limits.out_of_order_window_hours.and_then(hours),
         pairs: file.limits.pairs(),
     })
+}
+
+/// What experimental features make of the evaluation.
+fn features(names: &[String]) -> Result<EvalOptions, ConfigError> {
+    let enable = |options: EvalOptions, name: &String| options.with_feature(name);
+    names
+        .iter()
+        .try_fold(EvalOptions::default(), enable)
+        .map_err(|reason| ConfigError::Impossible(format!("enable_feature: {reason}")))
 }
 
 fn host_name() -> String {
@@ -641,8 +671,8 @@ mod tests {
         check_error(
             "wombat: 1\n",
             "t.yaml:1:1: unknown key \"wombat\"; known here: data_dir, node_name, zone, http, peer, \
-             advertise, seeds, bootstrap_expect, cluster_key_file, enable_admin_api, shards, \
-             zone_mode, replace_after_seconds, log, storage, limits, otlp",
+             advertise, seeds, bootstrap_expect, cluster_key_file, enable_admin_api, \
+             enable_feature, shards, zone_mode, replace_after_seconds, log, storage, limits, otlp",
         );
         check_error(
             "node_name: a\nflush_intervall: 3\n",

@@ -1,13 +1,15 @@
 //! SIGTERM and SIGINT, heard from the moment this value is made. A signal that comes while nobody waits is
-//! not lost; without a handler the first process of a container would not even notice it.
+//! not lost; without a handler the first process of a container would not even notice it. SIGHUP, by which other servers read
+//! their settings again, is said to change nothing.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both signals.
+/// The signals.
 pub(crate) struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl StopSignal {
@@ -20,14 +22,20 @@ impl StopSignal {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
-    /// Resolves at the next signal, at once when one has come since the last.
+    /// Resolves at the next signal to stop, at once when one has come since the last.
     pub(crate) async fn come(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP changes nothing: settings are read at the start only");
+                }
+            }
         }
     }
 }

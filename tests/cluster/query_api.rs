@@ -23,6 +23,29 @@ const STEP: i64 = 1000;
 /// A stale marker.
 const ENDED: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
+const FEATURES: &str = "enable_admin_api: true\nenable_feature: [promql-experimental-functions, \
+    promql-extended-range-selectors, promql-binop-fill-modifiers]\n";
+
+/// Experimental parts of PromQL, and how many series they answer.
+async fn check_features(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Result<()> {
+    for (query, count) in [
+        (format!("limitk(2, {METRIC})"), 2),
+        (format!("ts_of_max_over_time({METRIC}{{id=\"0\"}}[1m])"), 1),
+        (format!("rate({METRIC}{{id=\"0\"}}[1m] smoothed)"), 1),
+        (format!("{METRIC}{{id=\"0\"}} + fill(1) nothing"), 1),
+    ] {
+        let time = format!("{}.{:03}", newest / 1000, newest % 1000);
+        let parameters = [("query", query.as_str()), ("time", time.as_str())];
+        let data = cluster
+            .client()
+            .query(&cluster.url(node), &parameters)
+            .await?;
+        let found = data["result"].as_array().map(Vec::len);
+        ensure!(found == Some(count), "{query}: {data}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
     let Peer::Found(promtool) = peer_program("promtool")? else {
@@ -32,7 +55,7 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         return Ok(());
     };
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start(3)?;
+    let mut cluster = Cluster::start_configured(3, FEATURES)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let newest = Clock::now_millis() / STEP * STEP;
     write(&cluster, newest).await?;
@@ -41,6 +64,7 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         check_cardinality(&cluster, node).await?;
         check_chunks(&cluster, node, newest).await?;
         check_reports(&cluster, node).await?;
+        check_features(&cluster, node, newest).await?;
     }
     check_promtool(&promtool, &cluster, newest).await?;
     let folder = tempfile::tempdir()?;

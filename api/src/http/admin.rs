@@ -56,6 +56,12 @@ pub(super) async fn drain(State(app): Shared, request: Request) -> Response {
     document(outcome.await, false)
 }
 
+/// `POST cluster/undrain` with `{"node":"name or id"}`.
+pub(super) async fn undrain(State(app): Shared, request: Request) -> Response {
+    let outcome = async { app.backend.undrain(&named_node(request).await?).await };
+    document(outcome.await, false)
+}
+
 /// `POST cluster/remove` with `{"node":"name or id"}`.
 pub(super) async fn remove(State(app): Shared, request: Request) -> Response {
     let outcome = async { app.backend.remove(&named_node(request).await?).await };

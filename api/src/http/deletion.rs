@@ -41,6 +41,8 @@ fn wanted(parameters: &Parameters) -> Result<SeriesDeletion, ApiError> {
             .map_err(|error| ApiError::parameter("match[]", error.to_string()))?;
         selectors.push(selector.to_owned());
     }
+    // One that selects everything is more likely a slip than a wish.
+    parameters.selectors()?;
     if selectors.is_empty() {
         return Err(ApiError::BadData(
             "no match[] parameter provided".to_owned(),

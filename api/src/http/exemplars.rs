@@ -15,7 +15,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use trefoil_query_promql::{EvalOptions, QueryError, SeriesFilter, parse, selectors};
+use trefoil_query_promql::{QueryError, SeriesFilter, parse, selectors};
 
 /// `GET|POST query_exemplars`.
 pub(super) async fn query_exemplars(State(app): Shared, request: Request) -> Response {
@@ -28,10 +28,11 @@ pub(super) async fn query_exemplars(State(app): Shared, request: Request) -> Res
             return Err(ApiError::BadData(reason.to_owned()));
         }
         let query = parameters.get("query").unwrap_or("");
-        let expression = parse(query, &EvalOptions::default()).map_err(|error| match error {
-            QueryError::BadData(reason) => ApiError::BadData(reason),
-            error => error.into(),
-        })?;
+        let expression =
+            parse(query, &app.backend.node_info().eval).map_err(|error| match error {
+                QueryError::BadData(reason) => ApiError::BadData(reason),
+                error => error.into(),
+            })?;
         let filter = SeriesFilter {
             alternatives: selectors(&expression),
             start,

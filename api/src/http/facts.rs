@@ -40,7 +40,8 @@ pub(super) async fn flags(State(app): Shared, request: Request) -> Response {
             "query.max-samples": info.query_samples_max.to_string(),
             "query.timeout": format_duration(limits.query_timeout.as_millis() as Millis),
             "storage.tsdb.retention.time": retention(info.retention_hours),
-            "web.enable-admin-api": "true",
+            "enable-feature": info.features.join(","),
+            "web.enable-admin-api": info.admin_api.to_string(),
             "web.enable-remote-write-receiver": "true",
         })))
     })

@@ -35,7 +35,7 @@ pub(super) async fn import(State(app): Shared, request: Request) -> Response {
     answer(handle(&app, format, request).await)
 }
 
-/// `POST import`, JSON lines whatever the `Content-Type` says.
+/// `POST` and `PUT import`, JSON lines whatever the `Content-Type` says.
 pub(super) async fn import_lines(State(app): Shared, request: Request) -> Response {
     answer(handle(&app, Ok(Format::JsonLines), request).await)
 }

@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 58] = [
+const HANDLERS: [&str; 59] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -64,6 +64,7 @@ const HANDLERS: [&str; 58] = [
     "/metrics",
     "/trefoil/api/v1/cluster",
     "/trefoil/api/v1/cluster/drain",
+    "/trefoil/api/v1/cluster/undrain",
     "/trefoil/api/v1/cluster/remove",
     "/trefoil/api/v1/digests",
     "/trefoil/api/v1/movements",

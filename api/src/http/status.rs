@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// The Prometheus whose query API this is. Clients such as Grafana choose what they use by it, so
 /// `version` in the build information begins with it and names our own version behind the plus sign.
@@ -52,15 +53,7 @@ pub(super) fn not_ready(reason: &str) -> Response {
 /// `GET /metrics`: the node's metrics and those of this server.
 pub(super) async fn metrics(State(app): Shared, headers: HeaderMap) -> Response {
     let node = app.backend.metrics_text();
-    // The text format has no end mark, and more follows.
-    let mut text = node
-        .trim_end()
-        .trim_end_matches("# EOF")
-        .trim_end()
-        .to_owned();
-    if !text.is_empty() {
-        text.push('\n');
-    }
+    let mut text = classic_text(&node);
     app.metrics.render(&app.in_work(), &mut text);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     whole_answer(
@@ -69,6 +62,28 @@ pub(super) async fn metrics(State(app): Shared, headers: HeaderMap) -> Response 
         text.into_bytes(),
         takes_gzip(&headers),
     )
+}
+
+/// OpenMetrics as the text format that came before it: families of counters are called as their samples, and there are neither
+/// units nor an end mark.
+fn classic_text(text: &str) -> String {
+    let family = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
+    let is_counter = |line: &&str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+    let counters: BTreeSet<String> = text.lines().filter(is_counter).map(family).collect();
+    let mut classic = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line.starts_with("# UNIT ") || line == "# EOF" || line.is_empty() {
+            continue;
+        }
+        let name = family(line);
+        if line.starts_with("# ") && counters.contains(&name) && !name.ends_with("_total") {
+            classic.push_str(&line.replacen(&name, &format!("{name}_total"), 1));
+        } else {
+            classic.push_str(line);
+        }
+        classic.push('\n');
+    }
+    classic
 }
 
 /// `GET status/buildinfo`.
@@ -109,4 +124,19 @@ pub(super) async fn not_found() -> Response {
         Body::from("404 page not found\n"),
         false,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::classic_text;
+
+    #[test]
+    fn counters_are_called_as_their_samples() {
+        let text = "# HELP a Some.\n# TYPE a counter\n# UNIT a bytes\na_total{b=\"a\"} 1\n# HELP c Other.\n\
+                    # TYPE c histogram\nc_sum 1\n# EOF\n";
+        let classic = "# HELP a_total Some.\n# TYPE a_total counter\na_total{b=\"a\"} 1\n# HELP c Other.\n\
+                       # TYPE c histogram\nc_sum 1\n";
+        assert_eq!(classic_text(text), classic);
+        assert_eq!(classic_text(classic), classic);
+    }
 }

@@ -16,8 +16,8 @@ use trefoil_api::{
 };
 use trefoil_model::{Histogram, Labels, Millis};
 use trefoil_query_promql::{
-    HISTOGRAM, Histograms, Listing, MatrixSeries, Point, QueryData, QueryError, QueryResult,
-    RawSeries, STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
+    EvalOptions, HISTOGRAM, Histograms, Listing, MatrixSeries, Point, QueryData, QueryError,
+    QueryResult, RawSeries, STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
 };
 
 /// How the node behaves.
@@ -451,6 +451,9 @@ impl Backend for FakeNode {
             started: 1_000,
             retention_hours: Some(360),
             query_samples_max: 50_000_000,
+            features: vec!["promql-binop-fill-modifiers".to_owned()],
+            eval: EvalOptions::default(),
+            admin_api: true,
         }
     }
 
@@ -558,6 +561,12 @@ impl Backend for FakeNode {
     async fn prepare_stop(&self, wait: Duration) -> Result<admin::Accepted, ApiError> {
         Ok(admin::Accepted {
             message: format!("waited {} s", wait.as_secs()),
+        })
+    }
+
+    async fn undrain(&self, node: &str) -> Result<admin::Accepted, ApiError> {
+        Ok(admin::Accepted {
+            message: format!("{node} takes replicas again"),
         })
     }
 

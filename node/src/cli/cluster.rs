@@ -16,6 +16,8 @@ pub(crate) enum ClusterCommand {
     Status(StatusArgs),
     /// Move all replicas off a node
     Drain(NodeArgs),
+    /// Let a node that is being drained take replicas again
+    Undrain(NodeArgs),
     /// Show or change how long metrics are kept: all, those of a tenant, or some series of a tenant
     Retention(RetentionArgs),
     /// Take a node that is empty or gone for good out of the cluster
@@ -73,6 +75,7 @@ pub(crate) async fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
         ClusterCommand::Status(args) => status(&args).await.map(|()| ExitCode::SUCCESS),
         ClusterCommand::Verify(args) => verify(&args).await,
         ClusterCommand::Drain(args) => change_node(&args, "drain").await,
+        ClusterCommand::Undrain(args) => change_node(&args, "undrain").await,
         ClusterCommand::Remove(args) => change_node(&args, "remove").await,
         ClusterCommand::Retention(args) => super::retention::run(&args).await,
         ClusterCommand::Recover(args) => {

@@ -1,20 +1,21 @@
 //! `trefoil cluster retention`: shows and changes how long metrics are kept.
 
 use super::{
-    Target,
+    Output, Target,
     cluster::{CHANGE_TIMEOUT, fetch, post},
-    print,
+    print, print_json,
     table::Table,
 };
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
-use trefoil_api::{TENANT_DEFAULT, admin};
+use trefoil_api::{Span, TENANT_DEFAULT, admin};
 
 /// What `retention` takes.
 #[derive(Args, Debug)]
 pub(crate) struct RetentionArgs {
-    /// Hours; 0 keeps metrics for ever. What is older is removed for good. Without it, show what holds
+    /// Hours, or a length of time such as 30d; 0 keeps metrics for ever. What is older is removed for good. Without it, show what holds
+    #[arg(value_name = "HOURS", value_parser = whole_hours)]
     hours: Option<u64>,
     /// The tenant whose metrics are meant, instead of all tenants that have no time of their own
     #[arg(long, value_name = "NAME")]
@@ -30,13 +31,31 @@ pub(crate) struct RetentionArgs {
     yes: bool,
     #[command(flatten)]
     target: Target,
+    /// How to print what holds
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Hours, as a number or as a length of time.
+fn whole_hours(text: &str) -> Result<u64, String> {
+    const HOUR: i64 = 3_600_000;
+    if let Ok(hours) = text.parse() {
+        return Ok(hours);
+    }
+    let span: Option<Span> = serde_json::from_value(text.into()).ok();
+    let span = span.filter(|span| span.0 >= HOUR && span.0 % HOUR == 0);
+    span.map(|span| (span.0 / HOUR) as u64)
+        .ok_or_else(|| "whole hours, as 720 or 30d".to_owned())
 }
 
 /// Runs the command; the code that the process ends with.
 pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
     let present: admin::Retention = fetch(&args.target, "retention", 10).await?;
     if args.hours.is_none() && !args.unset {
-        print(&text(&present))?;
+        match args.output {
+            Output::Json => print_json(&serde_json::to_value(&present)?)?,
+            Output::Table => print(&text(&present))?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let (before, after) = (kept(args, &present), wanted(args, &present));
@@ -147,6 +166,20 @@ mod tests {
         let line = std::iter::once("retention").chain(line.split(' '));
         let args = Line::parse_from(line).args;
         is_shorter(wanted(&args, &present), kept(&args, &present))
+    }
+
+    #[test]
+    fn lengths_of_time_are_whole_hours() {
+        for (text, hours) in [
+            ("0", Some(0)),
+            ("720", Some(720)),
+            ("30d", Some(720)),
+            ("1d2h", Some(26)),
+            ("90m", None),
+            ("x", None),
+        ] {
+            assert_eq!(whole_hours(text).ok(), hours, "{text}");
+        }
     }
 
     #[test]

@@ -84,8 +84,10 @@ async fn limits(args: &LimitsArgs) -> anyhow::Result<ExitCode> {
 async fn set_limits(args: &SetLimitsArgs) -> anyhow::Result<ExitCode> {
     let present = fetch(&args.target, args.tenant.as_deref()).await?.set;
     let mut limits = present.clone();
+    let mut seen = std::collections::BTreeSet::new();
     for text in &args.limits {
-        change(&mut limits, text)?;
+        let name = change(&mut limits, text)?;
+        anyhow::ensure!(seen.insert(name), "{name} is set twice");
     }
     let wanted = admin::LimitsRequest {
         tenant: args.tenant.clone(),
@@ -96,20 +98,20 @@ async fn set_limits(args: &SetLimitsArgs) -> anyhow::Result<ExitCode> {
     cluster::post(&args.target, "limits", &wanted, CHANGE_TIMEOUT).await
 }
 
-/// Sets the limit that a text says.
-fn change(limits: &mut LimitValues, text: &str) -> anyhow::Result<()> {
+/// Sets the limit that a text says, and gives its name.
+fn change<'t>(limits: &mut LimitValues, text: &'t str) -> anyhow::Result<&'t str> {
     let (name, value) = text
         .split_once('=')
         .with_context(|| format!("{text:?} is not of the form NAME=VALUE"))?;
     if value.is_empty() {
         limits.remove(name);
-        return Ok(());
+        return Ok(name);
     }
     let number = value.parse::<u64>().map(serde_json::Value::from).ok();
     let float = || value.parse::<f64>().map(serde_json::Value::from).ok();
     let value = number.or_else(float).unwrap_or_else(|| value.into());
     limits.insert(name.to_owned(), value);
-    Ok(())
+    Ok(name)
 }
 
 #[cfg(test)]

@@ -22,28 +22,58 @@ pub(crate) struct PromqlArgs {
     paths: Vec<PathBuf>,
 }
 
-/// Runs the files and prints what failed and how many passed. Fails when any evaluation did.
+/// What a shell gives for SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs the files and prints what failed and how many passed. Fails when any evaluation did, or a file could not be read; the others
+/// are run all the same.
 ///
 /// # Errors
-/// For a file that cannot be read.
+/// When a directory cannot be read or there are no files.
 pub(crate) async fn run(command: TestCommand) -> anyhow::Result<ExitCode> {
     let TestCommand::Promql(args) = command;
+    let files = files(&args.paths)?;
+    anyhow::ensure!(!files.is_empty(), "there are no *.test files in there");
+    // Its directory goes with it, also when somebody interrupts.
     let mut target = Standalone::new().context("make a store for the tests")?;
-    let (mut passed, mut failed) = (0, 0);
-    for file in files(&args.paths)? {
+    tokio::select! {
+        outcome = run_files(&files, &mut target) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    }
+}
+
+async fn run_files(files: &[PathBuf], target: &mut Standalone) -> anyhow::Result<ExitCode> {
+    let (mut passed, mut failed, mut unreadable) = (0, 0, 0);
+    for file in files {
         let name = file.display();
-        let text = fs::read_to_string(&file).with_context(|| format!("read {name}"))?;
-        let report = promqltest::run(&text, &mut target).await;
-        let report = report.map_err(|error| anyhow::anyhow!("{name}: {error}"))?;
+        let report = match fs::read_to_string(file) {
+            Ok(text) => promqltest::run(&text, target).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                unreadable += 1;
+                print(&format!("{name}: {error}\n"))?;
+                continue;
+            }
+        };
         passed += report.passed;
         failed += report.failures.len();
         for failure in &report.failures {
             let (line, query) = (failure.line, &failure.query);
             print(&format!("{name}:{line}: {query}\n    {}\n", failure.reason))?;
         }
+        // Others may run meanwhile, and an interrupt is heard.
+        tokio::task::yield_now().await;
+    }
+    if unreadable > 0 {
+        print(&format!(
+            "{unreadable} files could not be run to their end\n"
+        ))?;
     }
     print(&format!("{passed} passed, {failed} failed\n"))?;
-    Ok(match failed {
+    Ok(match failed + unreadable {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })

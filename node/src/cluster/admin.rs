@@ -389,8 +389,45 @@ impl Cluster {
         })
         .await?;
         let name = self.node_name(node);
+        let left = state.members().filter(|member| goes_on(member)).count();
+        let fewer = match left < usize::from(replication_factor(&state)) {
+            true => format!(
+                ". Only {left} others take replicas, so there will be fewer copies of everything. To take it back: \
+                 trefoil cluster undrain {name}"
+            ),
+            false => String::new(),
+        };
         Ok(admin::Accepted {
-            message: format!("{name} is being drained; watch it with: trefoil cluster status"),
+            message: format!(
+                "{name} is being drained; watch it with: trefoil cluster status{fewer}"
+            ),
+        })
+    }
+
+    /// Lets a node that is being drained take replicas again.
+    ///
+    /// # Errors
+    /// As [`Cluster::drain`]; when the node is not being drained.
+    pub(crate) async fn undrain(&self, text: &str) -> Result<admin::Accepted, ApiError> {
+        let node = self.known_node(text)?;
+        let name = self.node_name(node);
+        let is_draining =
+            |member: &Member| member.node == node && member.state == MemberState::Draining;
+        if !self
+            .metadata
+            .state()
+            .members()
+            .any(|member| is_draining(member))
+        {
+            return Err(ApiError::Conflict(format!("{name} is not being drained")));
+        }
+        self.command(Command::SetDraining {
+            node,
+            draining: false,
+        })
+        .await?;
+        Ok(admin::Accepted {
+            message: format!("{name} takes replicas again; watch it with: trefoil cluster status"),
         })
     }
 

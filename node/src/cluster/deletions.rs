@@ -59,6 +59,7 @@ impl Cluster {
         let mut recorded = Vec::with_capacity(all);
         let mut failed = None;
         for selector in deletion.selectors {
+            let logged = selector.clone();
             let command = Command::CreateDeletion {
                 tenant,
                 signal: Signal::Metrics,
@@ -66,7 +67,10 @@ impl Cluster {
                 range: deletion.range,
             };
             match self.command(command).await {
-                Ok(Reply::Deletion(version)) => recorded.push(version),
+                Ok(Reply::Deletion(version)) => {
+                    tracing::info!(%tenant, ?version, selector = logged, "series are deleted");
+                    recorded.push(version);
+                }
                 Ok(other) => {
                     failed = Some(not_yet(format!("an answer to another command: {other:?}")))
                 }

@@ -17,6 +17,8 @@ impl Settings {
             yaml.text("advertise", advertise);
         }
         yaml.texts("seeds", &self.seeds);
+        yaml.texts("enable_feature", &self.features);
+        yaml.line("enable_admin_api", &self.enable_admin_api.to_string());
         yaml.number("bootstrap_expect", self.bootstrap_expect as u64);
         yaml.number("shards", self.shards.into());
         let mode = match self.zone_mode {
@@ -48,6 +50,7 @@ impl Settings {
             self.movement_bytes_per_second,
         );
         yaml.hours("  retention_hours", self.retention);
+        yaml.line("  down_sampling", &self.down_sampling.to_string());
     }
 
     fn add_limits(&self, yaml: &mut Yaml) {
@@ -136,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_shown_gives_the_same_settings() {
         let file = "node_name: \"a: b\"\nseeds: [a:1, b:2]\nzone_mode: strict\nadvertise: c\n\
-                    storage: {retention_hours: 0}\nlog: {format: json}\n\
+                    storage: {retention_hours: 0, down_sampling: true}\nenable_admin_api: true\nenable_feature: [promql-binop-fill-modifiers]\nlog: {format: json}\n\
                     limits: {out_of_order_window_hours: 3, accept_ha_samples: true}\n\
                     otlp: {grpc: off, promote_resource_attributes: [x.y]}\n";
         for text in ["node_name: a\n", file] {

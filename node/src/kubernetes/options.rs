@@ -31,16 +31,16 @@ pub(crate) struct ManifestsArgs {
     #[arg(long, value_name = "ZONE,...", value_delimiter = ',')]
     zones: Vec<String>,
     /// Size of each node's volume
-    #[arg(long, value_name = "SIZE", default_value = "50Gi")]
+    #[arg(long, value_name = "SIZE", default_value = "50Gi", value_parser = quantity)]
     storage_size: String,
     /// Class of the volumes [default: the cluster's]
     #[arg(long, value_name = "CLASS")]
     storage_class: Option<String>,
     /// Processor time that a node is sure to get
-    #[arg(long, value_name = "CORES", default_value = "1")]
+    #[arg(long, value_name = "CORES", default_value = "1", value_parser = quantity)]
     cpu: String,
     /// Memory that a node is sure to get, and its limit
-    #[arg(long, value_name = "SIZE", default_value = "4Gi")]
+    #[arg(long, value_name = "SIZE", default_value = "4Gi", value_parser = quantity)]
     memory: String,
     /// Configuration file for every node; checked here
     #[arg(long, value_name = "FILE")]
@@ -209,6 +209,22 @@ fn key(args: &ManifestsArgs) -> anyhow::Result<Option<Key>> {
     let named = args.cluster_key_secret.clone();
     let secret = named.unwrap_or_else(|| format!("{}-cluster-key", args.name));
     Ok(Some(Key { secret, text }))
+}
+
+/// A quantity as Kubernetes writes them: a number with a suffix such as `Gi`, `G` or `m`, or none.
+fn quantity(text: &str) -> Result<String, String> {
+    const SUFFIXES: &[&str] = &[
+        "", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
+    ];
+    let digits = text.trim_end_matches(|one: char| one.is_ascii_alphabetic());
+    let is_number = digits.parse::<f64>().is_ok_and(|number| number > 0.0)
+        && digits.chars().all(|one| one.is_ascii_digit() || one == '.');
+    match is_number && SUFFIXES.contains(&&text[digits.len()..]) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a number with Ki, Mi, Gi, Ti, k, M, G, T or m behind it, or nothing".to_owned())
+        }
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

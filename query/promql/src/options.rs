@@ -38,3 +38,77 @@ impl Default for EvalOptions {
         }
     }
 }
+
+/// What Prometheus' `--enable-feature` names of PromQL, and what it sets.
+type Feature = (&'static str, fn(&mut EvalOptions));
+
+const FEATURES: [Feature; 5] = [
+    ("promql-experimental-functions", |o| {
+        o.experimental_functions = true
+    }),
+    ("promql-extended-range-selectors", |o| {
+        o.extended_range_selectors = true
+    }),
+    ("promql-binop-fill-modifiers", |o| o.fill_modifiers = true),
+    ("promql-delayed-name-removal", |o| {
+        o.delayed_name_removal = true
+    }),
+    ("use-start-timestamps", |o| o.use_start_timestamps = true),
+];
+
+/// Names of features that are always there, as in Prometheus 3.14 or because nothing else makes sense here.
+const ALWAYS_ON: [&str; 7] = [
+    "created-timestamp-zero-ingestion",
+    "exemplar-storage",
+    "native-histograms",
+    "promql-at-modifier",
+    "promql-duration-expr",
+    "promql-negative-offset",
+    "st-storage",
+];
+
+impl EvalOptions {
+    /// The same options with a feature that Prometheus' `--enable-feature` names.
+    ///
+    /// # Errors
+    /// For names that mean nothing here: the text says which do.
+    pub fn with_feature(mut self, name: &str) -> Result<Self, String> {
+        if let Some((_, enable)) = FEATURES.iter().find(|(known, _)| *known == name) {
+            enable(&mut self);
+            return Ok(self);
+        }
+        if ALWAYS_ON.contains(&name) {
+            return Ok(self);
+        }
+        let known: Vec<&str> = FEATURES.iter().map(|(known, _)| *known).collect();
+        Err(format!(
+            "unknown feature {name:?}; there are {}, and {} are always enabled",
+            known.join(", "),
+            ALWAYS_ON.join(", ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_have_the_names_of_prometheus() {
+        let mut options = EvalOptions::default();
+        for name in FEATURES.iter().map(|(name, _)| *name).chain(ALWAYS_ON) {
+            options = options.with_feature(name).expect(name);
+        }
+        let all = EvalOptions {
+            delayed_name_removal: true,
+            experimental_functions: true,
+            extended_range_selectors: true,
+            fill_modifiers: true,
+            use_start_timestamps: true,
+            ..EvalOptions::default()
+        };
+        assert_eq!(options, all);
+        let error = options.with_feature("wombat").expect_err("there is none");
+        assert!(error.contains("promql-experimental-functions"), "{error}");
+    }
+}

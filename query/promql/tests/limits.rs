@@ -121,3 +121,32 @@ fn a_late_query_has_no_answer() {
     let text = error.expect_err("it is late").to_string();
     assert_eq!(text, "query timed out in expression evaluation");
 }
+
+#[test]
+fn labels_that_a_query_makes_are_limited() {
+    let source = one_series();
+    let grown = |times: usize| {
+        let ten = "$1".repeat(10);
+        (0..times).fold(
+            "label_replace(m, \"x\", \"0123456789\", \"\", \"\")".to_owned(),
+            |inner, _| format!("label_replace({inner}, \"x\", \"{ten}\", \"x\", \"(.*)\")"),
+        )
+    };
+    let ask = |query: &str| {
+        let budget = Budget::with_deadline(1_000_000, 100_000, || false);
+        let answer = block_on(query_instant(&source, query, 3_600_000, &options(budget)));
+        answer.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(ask(&grown(3)), Ok(()));
+    let joined = format!(
+        "label_join({}, \"y\", \"\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\")",
+        grown(3)
+    );
+    for query in [grown(4), joined] {
+        let error = ask(&query).expect_err("its labels take more");
+        assert!(
+            error.ends_with("more than 100000 bytes of results"),
+            "{error}"
+        );
+    }
+}

@@ -29,8 +29,8 @@ impl Coordinator<'_> {
             FunctionKind::LabelReplace | FunctionKind::LabelJoin => {
                 let mut rows = self.rows(&call.arguments[0], grid).await?;
                 match call.function.kind {
-                    FunctionKind::LabelReplace => labels::replace(call, &mut rows)?,
-                    _ => labels::join(call, &mut rows)?,
+                    FunctionKind::LabelReplace => labels::replace(call, &mut rows, self.budget)?,
+                    _ => labels::join(call, &mut rows, self.budget)?,
                 }
                 if self.options.delayed_name_removal {
                     return Ok(rows);

@@ -207,7 +207,10 @@ impl<'a> Join<'a> {
         // When one side is empty nothing is matched, so nothing is ambiguous.
         let any = |rows: &[Row], at: usize| rows.iter().any(|row| !is_absent(row.values[at]));
         let fills = self.fill_many.is_some() || self.fill_one.is_some();
-        for group in groups.values().filter(|group| group.ones.len() > 1) {
+        let mut several: Vec<_> = groups.values().filter(|g| g.ones.len() > 1).collect();
+        // Of several mistakes the same one is told each time.
+        several.sort_by_key(|group| group.ones[0]);
+        for group in several {
             for at in 0..self.steps {
                 let mut present = group
                     .ones

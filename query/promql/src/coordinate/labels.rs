@@ -1,7 +1,7 @@
 //! Functions that change labels or the order of series.
 
 use crate::{
-    QueryError, StringLiteral,
+    Budget, QueryError, StringLiteral,
     ast::{Call, Expr, ExprKind},
     evaluate::without_name,
     functions::quantile::nan_first,
@@ -25,30 +25,58 @@ fn text(expr: Option<&Expr>) -> Result<&str, QueryError> {
     literal.text().ok_or_else(bad)
 }
 
-/// Sets a label of a row whose name may be about to go.
-fn set_label(row: &mut Row, label: &str, value: &str) {
+/// Sets a label of a row whose name may be about to go. The budget holds what the labels grow by.
+fn set_label(row: &mut Row, label: &str, value: &str, budget: &Budget) -> Result<(), QueryError> {
+    budget.check()?;
+    let before = row.labels.canonical().len();
+    let added = value.len() + label.len();
+    budget.hold_bytes(added)?;
     let mut builder = LabelsBuilder::from_labels(&row.labels);
     builder.set(label, value);
     row.labels = builder.build();
+    let grown = row.labels.canonical().len().saturating_sub(before);
+    budget.release_bytes(added.saturating_sub(grown));
     if label == LABEL_NAME_METRIC {
         row.drop_name = false;
     }
+    Ok(())
+}
+
+/// The label that a function sets.
+fn destination<'c>(call: &'c Call, name: &str) -> Result<&'c str, QueryError> {
+    named(call.arguments.get(1), "destination", name)
+}
+
+fn named<'c>(
+    argument: Option<&'c Expr>,
+    which: &str,
+    function: &str,
+) -> Result<&'c str, QueryError> {
+    let literal = literal(argument)?;
+    let shown = || {
+        format!(
+            "invalid {which} label name in {function}(): {}",
+            literal.shown()
+        )
+    };
+    let label = literal.label_name();
+    label.map_err(|_| QueryError::execution(shown()))
 }
 
 /// `label_replace(v, destination, replacement, source, expression)`.
 ///
 /// # Errors
-/// For an expression that does not compile and an empty destination.
-pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
+/// For an expression that does not compile, an empty destination, and labels that the budget has no room for.
+pub(crate) fn replace(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(), QueryError> {
     let argument = |index: usize| text(call.arguments.get(index));
-    let (label, replacement) = (literal(call.arguments.get(1))?, argument(2)?);
+    let replacement = argument(2)?;
     let (source, expression) = (argument(3)?, argument(4)?);
     let regex = Regex::new(&format!("^(?s:{expression})$")).map_err(|_| {
         QueryError::execution(format!(
             "invalid regular expression in label_replace(): {expression}"
         ))
     })?;
-    let label = label.label_name()?;
+    let label = destination(call, "label_replace")?;
     for row in rows {
         let value = row.labels.get(source).unwrap_or("");
         let Some(captures) = regex.captures(value) else {
@@ -56,7 +84,7 @@ pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
         };
         let mut replaced = String::new();
         captures.expand(replacement, &mut replaced);
-        set_label(row, label, &replaced);
+        set_label(row, label, &replaced, budget)?;
     }
     Ok(())
 }
@@ -64,21 +92,21 @@ pub(crate) fn replace(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
 /// `label_join(v, destination, separator, source...)`.
 ///
 /// # Errors
-/// For an empty destination or source.
-pub(crate) fn join(call: &Call, rows: &mut [Row]) -> Result<(), QueryError> {
-    let label = literal(call.arguments.get(1))?.label_name()?;
+/// For an empty destination or source, and labels that the budget has no room for.
+pub(crate) fn join(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(), QueryError> {
     let separator = text(call.arguments.get(2))?;
     let sources: Vec<&str> = call.arguments[3..]
         .iter()
-        .map(|argument| literal(Some(argument))?.label_name())
+        .map(|argument| named(Some(argument), "source", "label_join"))
         .collect::<Result<_, _>>()?;
+    let label = destination(call, "label_join")?;
     for row in rows {
         let values: Vec<&str> = sources
             .iter()
             .map(|source| row.labels.get(source).unwrap_or(""))
             .collect();
         let joined = values.join(separator);
-        set_label(row, label, &joined);
+        set_label(row, label, &joined, budget)?;
     }
     Ok(())
 }

@@ -39,9 +39,17 @@ fn check_item(got: &Value, want: &Item, what: &str) -> Result<(), String> {
         (Value::Float(got), Item::Value(want)) => check_value(*got, *want, what),
         (Value::Histogram(got), Item::Histogram(want)) => match same_histogram(got, want) {
             true => Ok(()),
-            false => Err(format!("{what}: got {got:?}, want {:?}", want.histogram)),
+            false => Err(format!(
+                "{what}: got {}, want {}",
+                histogram_text(got),
+                histogram_text(&want.histogram)
+            )),
         },
-        (got, want) => Err(format!("{what}: got {got:?}, want {want:?}")),
+        (got, want) => Err(format!(
+            "{what}: got {}, want {}",
+            value_text(got),
+            item_text(want)
+        )),
     }
 }
 
@@ -98,7 +106,8 @@ pub(super) fn instant(
     if let Some(want) = &expected.string {
         return match data {
             QueryData::String { text, .. } if text == want => Ok(()),
-            other => Err(format!("want the text {want:?}, got {other:?}")),
+            QueryData::String { text, .. } => Err(format!("want the text {want:?}, got {text:?}")),
+            _ => Err(format!("want the text {want:?}, got none")),
         };
     }
     match (data, expected.scalar) {
@@ -128,6 +137,75 @@ pub(super) fn instant(
     Ok(())
 }
 
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Float(value) => number(*value),
+        Value::Histogram(histogram) => histogram_text(histogram),
+    }
+}
+
+/// As it stands in a test file.
+fn item_text(item: &Item) -> String {
+    match item {
+        Item::Value(value) => number(*value),
+        Item::Gap => "_".to_owned(),
+        Item::Histogram(literal) => histogram_text(&literal.histogram),
+    }
+}
+
+fn samples_text(samples: impl Iterator<Item = (Millis, String)>) -> String {
+    let each: Vec<String> = samples
+        .map(|(time, text)| format!("{text} @[{time}]"))
+        .collect();
+    match each.is_empty() {
+        true => "nothing".to_owned(),
+        false => each.join(", "),
+    }
+}
+
+/// As a literal of a test file, with the indexes of the buckets.
+fn histogram_text(histogram: &Histogram) -> String {
+    let numbers = |values: &[f64]| {
+        values
+            .iter()
+            .map(|one| number(*one))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let side = |buckets: &Buckets| {
+        let counts = buckets.indexes().iter().zip(buckets.counts());
+        let each: Vec<String> = counts
+            .map(|(index, count)| format!("{index}:{}", number(*count)))
+            .collect();
+        each.join(" ")
+    };
+    let mut text = format!(
+        "{{{{schema:{} count:{} sum:{}",
+        histogram.schema,
+        number(histogram.count),
+        number(histogram.sum)
+    );
+    if histogram.zero_count != 0.0 || histogram.zero_threshold != 0.0 {
+        text += &format!(
+            " z_bucket:{} z_bucket_w:{}",
+            number(histogram.zero_count),
+            number(histogram.zero_threshold)
+        );
+    }
+    for (name, buckets) in [
+        ("buckets", &histogram.positive),
+        ("n_buckets", &histogram.negative),
+    ] {
+        if !buckets.counts().is_empty() {
+            text += &format!(" {name}:[{}]", side(buckets));
+        }
+    }
+    if !histogram.custom_bounds.is_empty() {
+        text += &format!(" custom_values:[{}]", numbers(&histogram.custom_bounds));
+    }
+    text + &format!(" counter_reset_hint:{:?}}}}}", histogram.reset_hint).to_lowercase()
+}
+
 /// Checks series and their values at the times of `grid`.
 pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result<(), String> {
     let mut remaining: HashMap<&Labels, &Vec<(Millis, Value)>> = HashMap::new();
@@ -149,9 +227,11 @@ pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result
         let got = got.map_or(&[][..], Vec::as_slice);
         if got.len() != want.len() {
             return Err(format!(
-                "{labels}: got {} samples, want {}: {got:?}, want {want:?}",
+                "{labels}: got {} samples, want {}: got {}, want {}",
                 got.len(),
-                want.len()
+                want.len(),
+                samples_text(got.iter().map(|(time, value)| (*time, value_text(value)))),
+                samples_text(want.iter().map(|(time, item)| (*time, item_text(item)))),
             ));
         }
         for ((got_time, got), (time, want)) in got.iter().zip(&want) {
@@ -164,7 +244,11 @@ pub(super) fn series(got: &Samples, expected: &[Sequence], grid: Grid) -> Result
         }
     }
     match remaining.iter().next() {
-        Some((labels, samples)) => Err(format!("got {labels} {samples:?}, want none")),
+        Some((labels, samples)) => {
+            let samples = samples.iter();
+            let got = samples_text(samples.map(|(time, value)| (*time, value_text(value))));
+            Err(format!("got {labels} {got}, want none"))
+        }
         None => Ok(()),
     }
 }
@@ -196,7 +280,7 @@ fn remarks_of(
     }
     for text in &expected.texts {
         if !got.iter().any(|got| text.fits(got)) {
-            return Err(format!("got {what} {got:?}, want {text:?}"));
+            return Err(format!("got {what} {got:?}, want {text}"));
         }
     }
     Ok(())
@@ -212,7 +296,7 @@ pub(super) fn failure(error: &QueryError, expected: &[Text]) -> Result<(), Strin
             Text::Matching(_) => expected.fits(&text),
         };
         if !fits {
-            return Err(format!("failed with {text:?}, want {expected:?}"));
+            return Err(format!("failed with {text:?}, want {expected}"));
         }
     }
     Ok(())

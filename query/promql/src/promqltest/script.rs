@@ -3,7 +3,7 @@
 use super::sequence::{Sequence, number, series};
 use crate::{Grid, parse::duration_seconds};
 use regex::Regex;
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 use trefoil_model::Millis;
 
 /// A command and the line, counted from one, where it begins.
@@ -68,6 +68,15 @@ impl Text {
         match self {
             Self::Exactly(expected) => expected == text,
             Self::Matching(regex) => regex.is_match(text),
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(text) => write!(f, "{text:?}"),
+            Self::Matching(regex) => write!(f, "what matches {:?}", regex.as_str()),
         }
     }
 }
@@ -181,8 +190,8 @@ fn expectation(line: &str, expected: &mut Expected) -> Result<(), String> {
             .push(matching(pattern)?);
         return Ok(());
     }
-    if let Some(rest) = line.strip_prefix("expect ") {
-        return expect(line, rest.trim(), expected);
+    if line.split_whitespace().next() == Some("expect") {
+        return expect(line, line["expect".len()..].trim(), expected);
     }
     if let Some(value) = number(line) {
         expected.scalar = Some(value);
