@@ -182,6 +182,9 @@ impl NodeBackend {
             None => request.sample_count() as u64,
             Some(filter) => filter.samples_stored(request),
         };
+        // As Mimir counts them.
+        let beside = request.metadata().len() + request.exemplars().len();
+        let samples = samples + beside as u64;
         let parts = self.cluster.nodes_that_write();
         let admitted = self
             .gates

@@ -36,6 +36,7 @@ pub use writer::BodyWriter;
 pub(crate) use reader::read_metadata;
 pub(crate) use writer::write_metadata_entry;
 
+use std::collections::BTreeSet;
 use trefoil_model::ShardId;
 
 /// The newest version that this program reads and writes.
@@ -130,6 +131,44 @@ pub struct MetricMetadata {
     pub help: String,
     /// Base unit; may be empty.
     pub unit: String,
+}
+
+/// What is declared of a tenant's metrics takes at most about so much memory in a generation of the head, in a block and in an
+/// answer; what is beyond is dropped. Some hundred bytes each, it is enough for some hundred thousand metrics.
+const METADATA_BYTES_MAX: usize = 32 << 20;
+
+/// Room for what is declared of one tenant's metrics.
+pub(crate) struct MetadataRoom {
+    bytes: usize,
+}
+
+impl MetadataRoom {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: METADATA_BYTES_MAX,
+        }
+    }
+
+    /// Takes the room of a declaration. Whether there was some.
+    pub(crate) fn take(&mut self, entry: &MetricMetadata) -> bool {
+        let texts = entry.metric.len() + entry.help.len() + entry.unit.len();
+        let rest = self.bytes.checked_sub(texts + size_of::<MetricMetadata>());
+        self.bytes = rest.unwrap_or(self.bytes);
+        rest.is_some()
+    }
+
+    /// Adds what is not there yet, as far as there is room.
+    pub(crate) fn extend<'e>(
+        &mut self,
+        entries: &mut BTreeSet<(ShardId, MetricMetadata)>,
+        more: impl IntoIterator<Item = &'e (ShardId, MetricMetadata)>,
+    ) {
+        for entry in more {
+            if !entries.contains(entry) && self.take(&entry.1) {
+                entries.insert(entry.clone());
+            }
+        }
+    }
 }
 
 /// The shard in which a metric's metadata lives: that of the series that has only this name.

@@ -21,7 +21,7 @@ pub use export::{Export, ExportCursor, ExportedBody};
 pub use stamp::{Stamp, Stamps};
 
 use crate::block::Pieces;
-use crate::body::MetricMetadata;
+use crate::body::{MetadataRoom, MetricMetadata};
 use crate::deletion::{Deletion, SelectedCutOff};
 use crate::engine::{BlockReaders, DigestCache, Policy, Unselected};
 use crate::exemplars::{Exemplar, Exemplars, WantedExemplars};
@@ -497,17 +497,18 @@ impl View {
         range: TimeRange,
         shards: &ShardSet,
     ) -> Result<BTreeSet<(ShardId, MetricMetadata)>, MetricsError> {
-        let mut entries = BTreeSet::new();
+        let (mut entries, mut room) = (BTreeSet::new(), MetadataRoom::new());
         for source in self.sources(tenant, range, shards)? {
             if let Source::Block { reader, shards, .. } = &source {
-                entries.extend(reader.metadata(shards)?);
+                room.extend(&mut entries, &reader.metadata(shards)?);
             }
         }
         for part in self.heads.get(&tenant).into_iter().flatten() {
             let samples = part.generation().read();
             if !samples.has_samples() || samples.overlaps(&range) {
                 let wanted = samples.metadata().iter();
-                entries.extend(wanted.filter(|(shard, _)| shards.contains(*shard)).cloned());
+                let wanted = wanted.filter(|(shard, _)| shards.contains(*shard));
+                room.extend(&mut entries, wanted);
             }
         }
         Ok(entries)

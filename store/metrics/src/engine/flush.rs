@@ -10,7 +10,7 @@ use super::readers::{AGGREGATES_FILE, BLOCK_FILE};
 use super::{MetricsEngine, Policy};
 use crate::MetricsError;
 use crate::block::{BlockSummary, BlockWriter, fitting};
-use crate::body::MetricMetadata;
+use crate::body::{MetadataRoom, MetricMetadata};
 use crate::columns::{Column, SampleSlice};
 use crate::head::{Gathered, HeadPart};
 use crate::order::write_block_key;
@@ -295,9 +295,9 @@ fn begin_tenant(
 
 /// What a tenant's generations declare.
 fn declared(parts: &[HeadPart]) -> Entries {
-    let mut entries = Entries::new();
+    let (mut entries, mut room) = (Entries::new(), MetadataRoom::new());
     for part in parts {
-        entries.extend(part.generation().read().metadata().iter().cloned());
+        room.extend(&mut entries, part.generation().read().metadata());
     }
     entries
 }

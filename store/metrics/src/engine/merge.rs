@@ -16,7 +16,7 @@ use crate::MetricsError;
 use crate::block::{
     AggregatesWriter, BlockReader, BlockSummary, BlockVersion, BlockWriter, Pieces,
 };
-use crate::body::MetricMetadata;
+use crate::body::{MetadataRoom, MetricMetadata};
 use crate::columns::{Column, SampleSlice};
 use crate::deletion::Deletion;
 use crate::view::extend_without;
@@ -357,6 +357,7 @@ fn merge_tenant(
     };
     let mut scans: Vec<(Scan, Vec<Deletion>)> = Vec::new();
     let mut metadata: BTreeSet<(ShardId, MetricMetadata)> = BTreeSet::new();
+    let mut room = MetadataRoom::new();
     let mut presupposed = Vec::with_capacity(readers.len());
     for (block, shards) in readers {
         let Some(reader) = block.tenant(tenant, Pieces::Read)? else {
@@ -364,7 +365,7 @@ fn merge_tenant(
         };
         let applied: DeletionVersion = reader.entry().deletion_version;
         presupposed.push(applied);
-        metadata.extend(reader.metadata(shards)?);
+        room.extend(&mut metadata, &reader.metadata(shards)?);
         let pending = policy
             .erasing(tenant)
             .iter()

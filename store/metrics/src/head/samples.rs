@@ -11,7 +11,7 @@
 
 use super::extras::Extras;
 use super::growing::Steps;
-use crate::body::MetricMetadata;
+use crate::body::{MetadataRoom, MetricMetadata};
 use crate::columns::Column;
 use crate::value::HISTOGRAM_BITS;
 use roaring::RoaringBitmap;
@@ -74,6 +74,7 @@ pub(crate) struct Samples {
     /// No other generation of this process has it.
     number: u64,
     metadata: BTreeSet<(ShardId, MetricMetadata)>,
+    metadata_room: MetadataRoom,
 }
 
 impl Samples {
@@ -94,6 +95,7 @@ impl Samples {
             appended: NOTHING_APPENDED,
             number: GENERATIONS.fetch_add(1, Ordering::Relaxed),
             metadata: BTreeSet::new(),
+            metadata_room: MetadataRoom::new(),
         }
     }
 
@@ -258,8 +260,10 @@ impl Samples {
         windows.map(|(window, of_window)| (*window, of_window.noted))
     }
 
+    /// Adds a declaration, if there is room.
     pub(crate) fn add_metadata(&mut self, shard: ShardId, entry: MetricMetadata) {
-        self.metadata.insert((shard, entry));
+        self.metadata_room
+            .extend(&mut self.metadata, [&(shard, entry)]);
     }
 
     pub(crate) fn metadata(&self) -> &BTreeSet<(ShardId, MetricMetadata)> {

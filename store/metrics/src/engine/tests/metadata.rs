@@ -123,3 +123,44 @@ fn metadata_survives_the_samples_that_came_with_it() {
     engine.set_cut_off(tenant, cut_off);
     assert_eq!(engine.enforce_retention().unwrap(), 1);
 }
+
+/// A tenant that declares without end fills neither memory nor blocks, and what it writes is flushed.
+#[test]
+fn declarations_are_bounded() {
+    const EACH: usize = 1 << 19;
+    let engine = open(&Arc::new(SimulatedDisk::new(1)));
+    let shards = ShardSet::all(SHARDS);
+    let labels = series_labels(0);
+    let found = |engine: &MetricsEngine| engine.view().metadata(TenantId(0), &shards).unwrap();
+    let mut position = 0;
+    for round in 0..4 {
+        for number in 0..40 {
+            position += 1;
+            let mut writer = BodyWriter::new().unwrap();
+            let entry = crate::MetricMetadata {
+                metric: format!("m{round}_{number}"),
+                metric_type: crate::MetricType::Counter,
+                help: "x".repeat(EACH),
+                unit: String::new(),
+            };
+            writer.add_metadata(ShardId(1), &entry).unwrap();
+            let sample = [(START + position as Millis, 1.0)];
+            writer
+                .add_series(ShardId(1), labels.canonical(), sample)
+                .unwrap();
+            let body = writer.finish().unwrap();
+            engine
+                .apply(position, TenantId(0), DeletionVersion(0), &body, &shards)
+                .unwrap();
+        }
+        let count = found(&engine).len();
+        assert!((40..=64).contains(&count), "{count} after round {round}");
+        engine.flush(position, None).unwrap();
+    }
+    while engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    assert_eq!(
+        found(&engine).len(),
+        63,
+        "each takes a little more than half a MiB"
+    );
+}
