@@ -18,7 +18,7 @@ use std::{
     process::ExitCode,
 };
 
-/// One database for metrics, logs and traces: identical nodes, replicated, answered from any of them.
+/// A database for metrics: identical nodes, replicated, answered from any of them.
 #[derive(Parser, Debug)]
 #[command(
     name = "trefoil",
