@@ -1,12 +1,15 @@
 //! The node's servers for clients, from the first moment: who asks while the node starts learns why it is not
 //! ready, and a probe learns that it lives. The routes behind them are exchanged as the node comes up.
 
+mod first_line;
+
 use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::{Request, State},
     response::Response,
 };
+use first_line::Lenient;
 use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::JoinHandle};
 use tonic::{
@@ -98,7 +101,7 @@ fn serve_http(
     let outer = Router::new().fallback(pass).with_state(routes.clone());
     let stopping = until_true(stopping.clone());
     async move {
-        let served = axum::serve(listener, outer).with_graceful_shutdown(stopping);
+        let served = axum::serve(Lenient(listener), outer).with_graceful_shutdown(stopping);
         if let Err(error) = served.await {
             tracing::error!(%error, "the HTTP server ended");
         }
