@@ -94,6 +94,16 @@ pub fn too_many_fetched_bytes(limit: u64) -> String {
     refusal(reason, "max-chunks-bytes-per-query", name)
 }
 
+/// 422: results that take too much memory.
+#[must_use]
+pub fn too_much_memory(limit: u64) -> String {
+    let reason = format!(
+        "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: {limit} bytes)"
+    );
+    let name = "max_estimated_memory_consumption_per_query";
+    refusal(reason, "max-estimated-memory-consumption-per-query", name)
+}
+
 /// 422: too long a text.
 #[must_use]
 pub fn expression_too_large(bytes: usize, limit: usize) -> String {

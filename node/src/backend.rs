@@ -103,6 +103,18 @@ impl NodeBackend {
         }
     }
 
+    /// The same, where the tenant's limit is why, in its words.
+    fn naming_limit(&self, tenant: &TenantName, error: QueryError) -> QueryError {
+        let limit = self
+            .limits(tenant)
+            .max_estimated_memory_consumption_per_query;
+        let is_its = (1..=self.cluster.settings.query_bytes).contains(&limit);
+        match is_its && error.is_too_many_bytes() {
+            true => QueryError::Execution(limit_refusals::too_much_memory(limit)),
+            false => error,
+        }
+    }
+
     /// What a query of a tenant may use at this node.
     fn budget(&self, limits: &TenantLimits, deadline: Instant) -> Budget {
         let settings = &self.cluster.settings;
@@ -500,7 +512,7 @@ impl Backend for NodeBackend {
             let answer = query_instant(&source, &query.query, query.time, &options).await?;
             Ok(with_warnings(answer, &source))
         };
-        let result = result.await;
+        let result = result.await.map_err(|e| self.naming_limit(tenant, e));
         self.finish_query(begun, &result);
         result
     }
@@ -527,7 +539,7 @@ impl Backend for NodeBackend {
             let answer = query_range(&source, &query.query, grid, &options).await?;
             Ok(with_warnings(answer, &source))
         };
-        let result = result.await;
+        let result = result.await.map_err(|e| self.naming_limit(tenant, e));
         self.finish_query(begun, &result);
         result
     }

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) const TOO_MANY_SAMPLES: &str =
     "query processing would load too many samples into memory in query execution";
 
+/// How our own text for too many bytes begins.
+const TOO_MANY_BYTES: &str =
+    "query processing would load too much data into memory in query execution";
+
 /// Why a query has no answer. No variant changes state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum QueryError {
@@ -64,9 +68,14 @@ impl QueryError {
 
     pub(crate) fn too_many_bytes(bytes_max: u64) -> Self {
         Self::Execution(format!(
-            "query processing would load too much data into memory in query execution: more than \
-             {bytes_max} bytes of results"
+            "{TOO_MANY_BYTES}: more than {bytes_max} bytes of results"
         ))
+    }
+
+    /// Whether the query's results took more bytes than it may have.
+    #[must_use]
+    pub fn is_too_many_bytes(&self) -> bool {
+        matches!(self, Self::Execution(text) if text.starts_with(TOO_MANY_BYTES))
     }
 
     pub(crate) fn too_many_samples() -> Self {
