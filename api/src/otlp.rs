@@ -20,6 +20,7 @@ mod metrics;
 mod name;
 mod origin;
 mod response;
+mod same_time;
 mod schema;
 mod text;
 mod translate;
