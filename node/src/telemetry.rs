@@ -87,7 +87,7 @@ impl Telemetry {
         let left_out_exemplars = add(all, name, help, Counter::default());
         let help = "Deltas that were left out of totals, with the reason in their answers";
         let refused_deltas = add(all, "trefoil_refused_deltas", help, Counter::default());
-        let help = "Series of which this node adds deltas up";
+        let help = "Series of which this node adds deltas up; 0 where another one does";
         let delta_series = add(all, "trefoil_delta_series", help, Gauge::default());
         let help = "Write requests by outcome";
         let writes = add(all, "trefoil_write_requests", help, Family::default());
