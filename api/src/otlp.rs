@@ -34,11 +34,11 @@ pub use translate::{Imported, Rejections, import_metrics};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deltas {
     /// The node adds them up, and stores the totals.
+    #[default]
     Accumulate,
     /// They are stored as they are.
     Store,
     /// They are rejected.
-    #[default]
     Refuse,
 }
 

@@ -715,6 +715,8 @@ impl Backend for NodeBackend {
             false => 0,
         };
         self.telemetry.delta_series.set(series);
+        let read_backs = deltas::READ_BACKS_MAX - self.read_backs.available_permits();
+        self.telemetry.delta_read_backs.set(read_backs as i64);
         self.telemetry
             .render()
             .unwrap_or_else(|_| "# the metrics could not be rendered\n".to_owned())

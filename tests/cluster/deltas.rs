@@ -15,8 +15,6 @@ use trefoil_jepsen::{
     Cluster, Exclusive, HttpClient, percent_encode, ready_seconds_max, wait_until,
 };
 
-/// By default deltas are refused.
-const CONFIG: &str = "otlp:\n  deltas: accumulate\n";
 /// How long deltas may wait for another node to add them up: a lease of 10 s, which a new leader counts anew, and an
 /// election.
 const HOLDER_GONE_MAX: Duration = Duration::from_secs(40);
@@ -45,7 +43,7 @@ struct Sender {
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let begin = now() - 120_000;
     let mut sender = Sender::new(&cluster, "one", begin);
@@ -142,7 +140,7 @@ async fn what_a_limit_refuses_is_not_added_up(cluster: &Cluster) -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_count_once_when_nodes_die_under_load() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let load = Load::begin(&cluster);
     load.goes_on().await?;
@@ -161,7 +159,7 @@ async fn deltas_count_once_when_nodes_die_under_load() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_count_once_when_the_node_that_adds_them_up_is_paused() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let load = Load::begin(&cluster);
     for round in 1..=2 {
