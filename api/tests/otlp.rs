@@ -618,28 +618,6 @@ async fn http_says_what_was_left_out() {
 }
 
 #[tokio::test]
-async fn all_else_is_stored_when_deltas_cannot_be_added_up() {
-    let point = r#"{"timeUnixNano": 1000000, "asInt": 1}"#;
-    let mixed = format!(
-        r#"{{"name": "d", "sum": {{"aggregationTemporality": 1, "isMonotonic": true, "dataPoints": [{point}]}}}},
-           {{"name": "g", "gauge": {{"dataPoints": [{point}]}}}}"#
-    );
-    let body = protobuf(&request("", &mixed));
-    let node = FakeNode::with(Mood::NoHolder);
-    let answer = call(&node, PATH, &[PROTOBUF], body.clone()).await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.headers["retry-after"], "5");
-    assert_eq!(node.stored(), ["anonymous g 1 1"]);
-    // Who has no deltas has no part in it.
-    let answer = call(&node, PATH, &[JSON], one_point().into()).await;
-    assert_eq!((answer.status, node.stored().len()), (200, 2));
-    // The other way round nothing is added up: the sender has to come again anyway.
-    let node = FakeNode::with(Mood::NoMajority);
-    let answer = call(&node, PATH, &[PROTOBUF], body).await;
-    assert_eq!((answer.status, node.stored().len()), (503, 0));
-}
-
-#[tokio::test]
 async fn http_errors_are_statuses() {
     let node = FakeNode::new();
     let large = vec![0x0a; (1 << 16) + 1];

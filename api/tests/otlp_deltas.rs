@@ -1,9 +1,16 @@
-//! Deltas that are to be added up: which of them are rejected.
+//! Deltas that are to be added up: which of them are rejected, and what becomes of all else of their requests.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[allow(dead_code, reason = "other tests use more of it")]
+mod fake;
+
+use axum::{body::Body, http::Request};
+use fake::{FakeNode, Mood};
+use std::sync::Arc;
+use tower::ServiceExt;
 use trefoil_api::{
-    WriteLimits,
+    Api, ApiLimits, WriteLimits,
     otlp::{Deltas, Export, Imported, OtlpOptions, Rejections, import_metrics, transcode_json},
     remote_write::SampleValue,
 };
@@ -151,4 +158,44 @@ fn negative_ones_are_rejected_by_name() {
     // Stored as they are they are no counters.
     let (series, rejections) = translate(Deltas::Store, &json);
     assert_eq!((series, rejections.points), ([0, 6], 0));
+}
+
+/// The status of the answer to these metrics, and when to come again.
+async fn post(node: &Arc<FakeNode>, metrics: &str) -> (u16, Option<String>) {
+    let json =
+        format!(r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#);
+    let request = Request::post("/v1/metrics").header("content-type", "application/json");
+    let request = request.body(Body::from(json)).unwrap();
+    let node = Arc::<FakeNode>::clone(node);
+    let api = Api::new(node, ApiLimits::default(), OtlpOptions::default());
+    let answer = api.http().oneshot(request).await.unwrap();
+    let later = answer.headers().get("retry-after");
+    let later = later.map(|later| later.to_str().unwrap().to_owned());
+    (answer.status().as_u16(), later)
+}
+
+#[tokio::test]
+async fn all_else_is_stored_when_they_cannot_be_added_up() {
+    let point = r#"{"timeUnixNano": 1000000, "asInt": 1}"#;
+    let delta = format!(
+        r#"{{"name": "d", "sum": {{"aggregationTemporality": 1, "isMonotonic": true, "dataPoints": [{point}]}}}}"#
+    );
+    let gauge = format!(r#"{{"name": "g", "gauge": {{"dataPoints": [{point}]}}}}"#);
+    let mixed = format!("{delta},{gauge}");
+    let node = FakeNode::with(Mood::NoHolder);
+    assert_eq!(post(&node, &mixed).await, (503, Some("5".to_owned())));
+    assert_eq!(node.stored(), ["anonymous g 1 1"]);
+    // Who has no deltas has no part in it.
+    assert_eq!(post(&node, &gauge).await, (200, None));
+    assert_eq!(node.stored().len(), 2);
+    // The other way round nothing is added up: the sender has to come again anyway.
+    let node = FakeNode::with(Mood::NoMajority);
+    assert_eq!(post(&node, &mixed).await.0, 503);
+    assert!(node.stored().is_empty());
+    let node = FakeNode::new();
+    assert_eq!(post(&node, &mixed).await, (200, None));
+    assert_eq!(
+        node.stored(),
+        ["anonymous g 1 1", "anonymous d_total 1 1 added up"]
+    );
 }
