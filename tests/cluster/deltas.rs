@@ -180,6 +180,67 @@ async fn deltas_count_once_when_the_node_that_adds_them_up_is_paused() -> anyhow
     load.end(&cluster).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_totals_are_read_back_by_the_next_node() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let client = HttpClient::new(Duration::from_secs(20));
+    let begin = now() - 60_000;
+    // More questions than one, and of each metric more values than are asked for.
+    let (metrics, points) = (80, 100);
+    let urls: Vec<String> = (0..3).map(|node| cluster.url(node)).collect();
+    let send = async |node: usize, number: u64| {
+        let url = format!("{}/v1/metrics", urls[node]);
+        let json = [("content-type", "application/json")];
+        let body = many(metrics, points, begin + number * 1000);
+        let begun = Instant::now();
+        let answer = client.post(&url, &json, body).await?;
+        let (status, text) = (answer.status, answer.text());
+        ensure!(status == 200 && text == "{}", "{status}: {text}");
+        Ok(begun.elapsed())
+    };
+    let deadline = HOLDER_GONE_MAX;
+    wait_until("the first are taken", deadline, || send(0, 0)).await?;
+    wait_until("the second are taken", deadline, || send(1, 1)).await?;
+    let holder = holder(&cluster).await?;
+    cluster.kill(holder)?;
+    let other = (holder + 1) % 3;
+    let (took, _) = wait_until("another one takes them", deadline, || send(other, 2)).await?;
+    let all = metrics * points;
+    eprintln!("{all} totals are read back and added to in {took:.1?}");
+    let query = percent_encode("count({__name__=~\"many_.*\"} == 3)");
+    let url = format!("{}/api/v1/query?query={query}", cluster.url(other));
+    let found = client.get(&url).await?.text();
+    ensure!(
+        found.contains(&format!("\"{all}\"")),
+        "not {all} go on: {found}"
+    );
+    Ok(())
+}
+
+/// A delta of one, of a second that begins then, of so many points of so many metrics.
+fn many(metrics: usize, points: usize, begin: u64) -> String {
+    let times = format!(
+        r#""startTimeUnixNano": "{}", "timeUnixNano": "{}", "asInt": 1"#,
+        begin * 1_000_000,
+        (begin + 1000) * 1_000_000
+    );
+    let point = |point: usize| {
+        let value = format!(r#""value": {{"stringValue": "p{point}"}}"#);
+        format!(r#"{{"attributes": [{{"key": "point", {value}}}], {times}}}"#)
+    };
+    let points: Vec<String> = (0..points).map(point).collect();
+    let points = points.join(",");
+    let metric = |metric: usize| {
+        let rest = r#""aggregationTemporality": 1, "isMonotonic": true"#;
+        format!(r#"{{"name": "many.m{metric}", "sum": {{{rest}, "dataPoints": [{points}]}}}}"#)
+    };
+    let metrics: Vec<String> = (0..metrics).map(metric).collect();
+    let metrics = metrics.join(",");
+    format!(r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#)
+}
+
 /// A request of which the deltas cannot be added up, because who does that is away.
 async fn all_else_is_stored(cluster: &Cluster, node: usize, value: u32) -> anyhow::Result<()> {
     let time = now();
