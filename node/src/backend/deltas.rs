@@ -34,8 +34,9 @@ use trefoil_query_promql::Budget;
 
 /// How often another holder is looked for before the client has to.
 const TRIES_MAX: usize = 3;
-/// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later.
-pub(super) const IN_WORK_KIB_MAX: usize = 256 << 10;
+/// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later. In work they take some five
+/// times as much memory, and this is four of the largest messages.
+pub(super) const IN_WORK_KIB_MAX: usize = 64 << 10;
 /// How far in front of a delta's end its total is looked for, in milliseconds: what takes longer than an hour begins a new counter
 /// when the holder changes. First deltas of series may begin long ago, and all of a request are looked for from one time on.
 const READ_BACK_MAX: Millis = 3_600_000;
