@@ -20,6 +20,7 @@ mod metrics;
 mod name;
 mod origin;
 mod response;
+mod same_time;
 mod schema;
 mod text;
 mod translate;
@@ -33,11 +34,11 @@ pub use translate::{Imported, Rejections, import_metrics};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deltas {
     /// The node adds them up, and stores the totals.
+    #[default]
     Accumulate,
     /// They are stored as they are.
     Store,
     /// They are rejected.
-    #[default]
     Refuse,
 }
 

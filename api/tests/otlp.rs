@@ -457,7 +457,7 @@ fn deltas_are_added_up_or_stored_or_rejected() {
     });
     assert_eq!(hints.collect::<Vec<_>>(), [ResetHint::Gauge]);
 
-    assert_eq!(Deltas::default(), Deltas::Refuse);
+    assert_eq!(Deltas::default(), Deltas::Accumulate);
     let (lines, _, rejections) = of(Deltas::Refuse);
     assert_eq!(lines, ["g 3 1"]);
     assert_eq!(rejections.points, 3);

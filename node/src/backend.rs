@@ -69,6 +69,8 @@ pub(crate) struct NodeBackend {
     delta_turns: Semaphore,
     /// Told when a request no longer works on series of deltas.
     delta_freed: Notify,
+    /// Requests that may read totals of deltas back.
+    read_backs: Semaphore,
     /// Queries that were begun here.
     queries: AtomicU64,
     begun: Instant,
@@ -78,8 +80,12 @@ pub(crate) struct NodeBackend {
 #[derive(Clone, Copy)]
 enum Origin {
     Client,
-    /// Totals of deltas, which were taken out of the tenant's rate, and whose times were looked at, as they came.
-    Deltas,
+    /// Totals of deltas, which were taken out of the tenant's rate, and whose times were looked at, as they came. They go on from
+    /// what this deletion and those before it have left, and none is before `oldest`.
+    Deltas {
+        deletion: DeletionVersion,
+        oldest: Millis,
+    },
     /// It was held back, was taken out of the rate by who stores it now, and is not older than this deletion.
     Held(DeletionVersion),
 }
@@ -98,6 +104,7 @@ impl NodeBackend {
             totals: Mutex::new(totals),
             delta_turns: Semaphore::new(deltas::IN_WORK_KIB_MAX),
             delta_freed: Notify::new(),
+            read_backs: Semaphore::new(deltas::READ_BACKS_MAX),
             queries: AtomicU64::new(0),
             begun: Instant::now(),
         }
@@ -257,8 +264,8 @@ impl NodeBackend {
         }
         let takes_exemplars = formats::takes_exemplars(&state);
         let deletion = match origin {
-            Origin::Client | Origin::Deltas => self.cluster.newest_deletion(tenant),
-            Origin::Held(deletion) => deletion,
+            Origin::Client => self.cluster.newest_deletion(tenant),
+            Origin::Deltas { deletion, .. } | Origin::Held(deletion) => deletion,
         };
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
@@ -271,9 +278,8 @@ impl NodeBackend {
             .await;
         let mut gate = |canonical: &[u8]| series.admit(canonical);
         let mut acceptance = self.acceptance(Some(tenant), &limits);
-        if let Origin::Deltas = origin {
-            // A total goes on from the one before, however old that is.
-            acceptance.oldest = Millis::MIN;
+        if let Origin::Deltas { oldest, .. } = origin {
+            acceptance.oldest = oldest;
         }
         let admission = Admission {
             acceptance,
@@ -285,7 +291,7 @@ impl NodeBackend {
             .encoder
             .encode(tenant, request, &routing, admission)
             .map_err(|error| ApiError::BadData(error.to_string()))?;
-        if let (Origin::Deltas, Some(first)) = (origin, &encoded.first_out_of_bounds) {
+        if let (Origin::Deltas { .. }, Some(first)) = (origin, &encoded.first_out_of_bounds) {
             // They were acceptable as they came. A total that is not stored must not be gone on from.
             return Err(unavailable(format!(
                 "totals of deltas cannot be stored now: {first}"
@@ -722,6 +728,13 @@ impl Backend for NodeBackend {
     }
 
     fn metrics_text(&self) -> String {
+        let series = match self.cluster.adds_up() {
+            true => self.totals.lock().len() as i64,
+            false => 0,
+        };
+        self.telemetry.delta_series.set(series);
+        let read_backs = deltas::READ_BACKS_MAX - self.read_backs.available_permits();
+        self.telemetry.delta_read_backs.set(read_backs as i64);
         self.telemetry
             .render()
             .unwrap_or_else(|_| "# the metrics could not be rendered\n".to_owned())

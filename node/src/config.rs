@@ -234,7 +234,7 @@ pub(crate) struct Settings {
     pub(crate) otlp_http: Listen,
     /// How OpenTelemetry's metrics become series. A change makes other series from then on; all nodes need the same.
     pub(crate) otlp: OtlpOptions,
-    /// Series of deltas that this node adds up at the same time; further ones are refused. Each takes some 200 bytes.
+    /// Series of deltas that this node adds up at the same time; further ones are refused. Each takes some 250 bytes.
     pub(crate) delta_series_max: usize,
     /// Host that others reach this node at; found from the routes when absent.
     pub(crate) advertise: Option<String>,

@@ -17,3 +17,4 @@ pub(crate) mod read_back;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod totals;
+pub(crate) mod turns;

@@ -44,6 +44,7 @@ pub(crate) struct Telemetry {
     pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
+    pub(crate) delta_read_backs: Gauge,
     pub(crate) writes: Family<Outcome, Counter>,
     pub(crate) write_duration: Histogram,
     pub(crate) queries: Family<Outcome, Counter>,
@@ -87,8 +88,10 @@ impl Telemetry {
         let left_out_exemplars = add(all, name, help, Counter::default());
         let help = "Deltas that were left out of totals, with the reason in their answers";
         let refused_deltas = add(all, "trefoil_refused_deltas", help, Counter::default());
-        let help = "Series of which this node adds deltas up";
+        let help = "Series of which this node adds deltas up; 0 where another one does";
         let delta_series = add(all, "trefoil_delta_series", help, Gauge::default());
+        let help = "Requests with deltas for which totals are read back now";
+        let delta_read_backs = add(all, "trefoil_delta_read_backs", help, Gauge::default());
         let help = "Write requests by outcome";
         let writes = add(all, "trefoil_write_requests", help, Family::default());
         let help = "Time from a write request to its acknowledgement";
@@ -110,6 +113,7 @@ impl Telemetry {
             left_out_exemplars,
             refused_deltas,
             delta_series,
+            delta_read_backs,
             writes,
             write_duration,
             queries,

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -15,8 +15,6 @@ use trefoil_jepsen::{
     Cluster, Exclusive, HttpClient, percent_encode, ready_seconds_max, wait_until,
 };
 
-/// By default deltas are refused.
-const CONFIG: &str = "otlp:\n  deltas: accumulate\n";
 /// How long deltas may wait for another node to add them up: a lease of 10 s, which a new leader counts anew, and an
 /// election.
 const HOLDER_GONE_MAX: Duration = Duration::from_secs(40);
@@ -26,12 +24,16 @@ const SERIES: usize = 6;
 const SENDERS: [usize; 2] = [6, 3];
 /// Points of each sender that have to be answered between two faults.
 const POINTS_BETWEEN: u64 = 5;
+/// No node, as one that senders leave out.
+const NONE: usize = usize::MAX;
 
 /// A sender, and what came of its points.
 struct Sender {
     name: String,
     client: HttpClient,
     urls: Vec<String>,
+    /// The node that is asked for nothing.
+    left_out: Arc<AtomicUsize>,
     /// Where the next point begins.
     begin: u64,
     sent: f64,
@@ -41,7 +43,7 @@ struct Sender {
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let begin = now() - 120_000;
     let mut sender = Sender::new(&cluster, "one", begin);
@@ -86,7 +88,24 @@ async fn deltas_are_added_up_whichever_node_gets_them() -> anyhow::Result<()> {
         "{overlap}"
     );
     sender.check(&cluster).await?;
+    nothing_goes_on_from_what_was_deleted(&cluster, &mut sender).await?;
     what_a_limit_refuses_is_not_added_up(&cluster).await
+}
+
+async fn nothing_goes_on_from_what_was_deleted(
+    cluster: &Cluster,
+    sender: &mut Sender,
+) -> anyhow::Result<()> {
+    let selector = percent_encode(&format!("{{sender=\"{}\"}}", sender.name));
+    let path = format!("/api/v1/admin/tsdb/delete_series?match[]={selector}");
+    let url = format!("{}{path}", cluster.url(0));
+    let answer = sender.client.post(&url, &[], "").await?;
+    ensure!(answer.status == 204, "{}: {}", answer.status, answer.text());
+    (sender.sent, sender.acknowledged) = (0.0, 0.0);
+    for node in [1, 2] {
+        sender.send(node, sender.begin + 1000).await?;
+    }
+    sender.check(cluster).await
 }
 
 async fn what_a_limit_refuses_is_not_added_up(cluster: &Cluster) -> anyhow::Result<()> {
@@ -121,48 +140,186 @@ async fn what_a_limit_refuses_is_not_added_up(cluster: &Cluster) -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn deltas_count_once_when_nodes_die_under_load() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, CONFIG)?;
+    let mut cluster = Cluster::start(3)?;
     cluster.wait_ready(ready_seconds_max()).await?;
-    let is_over = Arc::new(AtomicBool::new(false));
-    let mut running = Vec::new();
-    let mut answered = Vec::new();
-    for number in 0..SENDERS[0] + SENDERS[1] {
-        let sender = Sender::new(&cluster, &format!("s{number}"), now());
-        let points = Arc::new(AtomicU64::new(0));
-        answered.push(Arc::clone(&points));
-        let at_once = if number < SENDERS[0] { 1 } else { 2 };
-        let is_over = Arc::clone(&is_over);
-        running.push(tokio::spawn(sender.run(at_once, points, is_over)));
+    let load = Load::begin(&cluster);
+    load.goes_on().await?;
+    // One of them adds up, and changes only when it dies.
+    for node in 0..3 {
+        cluster.kill(node)?;
+        let took = load.goes_on().await?;
+        eprintln!("all senders go on {took:.1?} after the death of node {node}");
+        cluster.start_node(node)?;
+        cluster.wait_ready(ready_seconds_max()).await?;
+        load.goes_on().await?;
     }
-    let go_on = async || {
-        let before: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+    load.end(&cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_count_once_when_the_node_that_adds_them_up_is_paused() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let load = Load::begin(&cluster);
+    for round in 1..=2 {
+        load.goes_on().await?;
+        let holder = holder(&cluster).await?;
+        // In the middle of what it does for them.
+        cluster.pause(holder)?;
+        load.left_out.store(holder, Ordering::Relaxed);
+        all_else_is_stored(&cluster, (holder + 1) % 3, round).await?;
+        let took = load.goes_on().await?;
+        eprintln!("all senders go on {took:.1?} after the pause of node {holder} was met");
+        // It goes on where it was, and has lost its place.
+        cluster.resume(holder)?;
+        load.left_out.store(NONE, Ordering::Relaxed);
+        cluster.wait_ready(ready_seconds_max()).await?;
+        load.goes_on().await?;
+    }
+    load.end(&cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_totals_are_read_back_by_the_next_node() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(3)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let client = HttpClient::new(Duration::from_secs(20));
+    let begin = now() - 60_000;
+    // More questions than one, and of each metric more values than are asked for.
+    let (metrics, points) = (80, 100);
+    let urls: Vec<String> = (0..3).map(|node| cluster.url(node)).collect();
+    let send = async |node: usize, number: u64| {
+        let url = format!("{}/v1/metrics", urls[node]);
+        let json = [("content-type", "application/json")];
+        let body = many(metrics, points, begin + number * 1000);
+        let begun = Instant::now();
+        let answer = client.post(&url, &json, body).await?;
+        let (status, text) = (answer.status, answer.text());
+        ensure!(status == 200 && text == "{}", "{status}: {text}");
+        Ok(begun.elapsed())
+    };
+    let deadline = HOLDER_GONE_MAX;
+    wait_until("the first are taken", deadline, || send(0, 0)).await?;
+    wait_until("the second are taken", deadline, || send(1, 1)).await?;
+    let holder = holder(&cluster).await?;
+    cluster.kill(holder)?;
+    let other = (holder + 1) % 3;
+    let (took, _) = wait_until("another one takes them", deadline, || send(other, 2)).await?;
+    let all = metrics * points;
+    eprintln!("{all} totals are read back and added to in {took:.1?}");
+    let query = percent_encode("count({__name__=~\"many_.*\"} == 3)");
+    let url = format!("{}/api/v1/query?query={query}", cluster.url(other));
+    let found = client.get(&url).await?.text();
+    ensure!(
+        found.contains(&format!("\"{all}\"")),
+        "not {all} go on: {found}"
+    );
+    Ok(())
+}
+
+/// A delta of one, of a second that begins then, of so many points of so many metrics.
+fn many(metrics: usize, points: usize, begin: u64) -> String {
+    let times = format!(
+        r#""startTimeUnixNano": "{}", "timeUnixNano": "{}", "asInt": 1"#,
+        begin * 1_000_000,
+        (begin + 1000) * 1_000_000
+    );
+    let point = |point: usize| {
+        let value = format!(r#""value": {{"stringValue": "p{point}"}}"#);
+        format!(r#"{{"attributes": [{{"key": "point", {value}}}], {times}}}"#)
+    };
+    let points: Vec<String> = (0..points).map(point).collect();
+    let points = points.join(",");
+    let metric = |metric: usize| {
+        let rest = r#""aggregationTemporality": 1, "isMonotonic": true"#;
+        format!(r#"{{"name": "many.m{metric}", "sum": {{{rest}, "dataPoints": [{points}]}}}}"#)
+    };
+    let metrics: Vec<String> = (0..metrics).map(metric).collect();
+    let metrics = metrics.join(",");
+    format!(r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#)
+}
+
+/// A request of which the deltas cannot be added up, because who does that is away.
+async fn all_else_is_stored(cluster: &Cluster, node: usize, value: u32) -> anyhow::Result<()> {
+    let time = now();
+    let point = format!(
+        r#""timeUnixNano": "{}", "asInt": {value}"#,
+        time * 1_000_000
+    );
+    let body = format!(
+        r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [
+            {{"name": "mixed.delta", "sum": {{"aggregationTemporality": 1, "isMonotonic": true, "dataPoints": [{{{point}}}]}}}},
+            {{"name": "mixed.gauge", "gauge": {{"dataPoints": [{{{point}}}]}}}}
+        ]}}]}}]}}"#
+    );
+    let client = HttpClient::new(Duration::from_secs(20));
+    let url = format!("{}/v1/metrics", cluster.url(node));
+    let json = [("content-type", "application/json")];
+    let answer = client.post(&url, &json, body).await?;
+    ensure!(answer.status == 503, "{}: {}", answer.status, answer.text());
+    let url = format!("{}/api/v1/query?query=mixed_gauge", cluster.url(node));
+    let found = client.get(&url).await?.text();
+    ensure!(found.contains(&format!("\"{value}\"")), "{found}");
+    Ok(())
+}
+
+/// Senders that run until they are told to end.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    left_out: Arc<AtomicUsize>,
+    /// How many points of each sender were answered.
+    answered: Vec<Arc<AtomicU64>>,
+    running: Vec<tokio::task::JoinHandle<anyhow::Result<Sender>>>,
+}
+
+impl Load {
+    fn begin(cluster: &Cluster) -> Self {
+        let mut load = Self {
+            is_over: Arc::default(),
+            left_out: Arc::new(AtomicUsize::new(NONE)),
+            answered: Vec::new(),
+            running: Vec::new(),
+        };
+        for number in 0..SENDERS[0] + SENDERS[1] {
+            let mut sender = Sender::new(cluster, &format!("s{number}"), now());
+            sender.left_out = Arc::clone(&load.left_out);
+            let points = Arc::new(AtomicU64::new(0));
+            load.answered.push(Arc::clone(&points));
+            let at_once = if number < SENDERS[0] { 1 } else { 2 };
+            let sends = sender.run(at_once, points, Arc::clone(&load.is_over));
+            load.running.push(tokio::spawn(sends));
+        }
+        load
+    }
+
+    /// Waits until some more points of each sender are answered; how long that took.
+    async fn goes_on(&self) -> anyhow::Result<Duration> {
+        let answered = self.answered.iter();
+        let before: Vec<u64> = answered.map(|n| n.load(Ordering::Relaxed)).collect();
         let all_did = || async {
-            let mut both = answered.iter().zip(&before);
+            let mut both = self.answered.iter().zip(&before);
             let did = both.all(|(n, before)| n.load(Ordering::Relaxed) >= before + POINTS_BETWEEN);
             ensure!(did, "some senders wait");
             Ok(())
         };
-        wait_until("all senders go on", HOLDER_GONE_MAX, all_did).await
-    };
-    go_on().await?;
-    // One of them adds up, and changes only when it dies.
-    for node in 0..3 {
-        cluster.kill(node)?;
-        let took = go_on().await?.1;
-        eprintln!("all senders go on {took:.1?} after the death of node {node}");
-        cluster.start_node(node)?;
-        cluster.wait_ready(ready_seconds_max()).await?;
-        go_on().await?;
+        let waited = wait_until("all senders go on", HOLDER_GONE_MAX, all_did).await?;
+        Ok(waited.1)
     }
-    is_over.store(true, Ordering::Relaxed);
-    let mut sums = (0.0, 0.0);
-    for sender in running {
-        let sender = sender.await??;
-        sender.check(&cluster).await?;
-        sums = (sums.0 + sender.acknowledged, sums.1 + sender.sent);
+
+    /// Ends all of them; what they sent must have been counted.
+    async fn end(self, cluster: &Cluster) -> anyhow::Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let mut sums = (0.0, 0.0);
+        for sender in self.running {
+            let sender = sender.await??;
+            sender.check(cluster).await?;
+            sums = (sums.0 + sender.acknowledged, sums.1 + sender.sent);
+        }
+        eprintln!("{} of {} acknowledged", sums.0, sums.1);
+        Ok(())
     }
-    eprintln!("{} of {} acknowledged", sums.0, sums.1);
-    Ok(())
 }
 
 impl Sender {
@@ -171,6 +328,7 @@ impl Sender {
             name: name.to_owned(),
             client: HttpClient::new(Duration::from_secs(12)),
             urls: (0..3).map(|node| cluster.url(node)).collect(),
+            left_out: Arc::new(AtomicUsize::new(NONE)),
             begin,
             sent: 0.0,
             acknowledged: 0.0,
@@ -208,6 +366,9 @@ impl Sender {
     async fn deliver(&self, from: u64, to: u64) -> anyhow::Result<bool> {
         let begun = Instant::now();
         for node in from as usize.. {
+            if node % 3 == self.left_out.load(Ordering::Relaxed) {
+                continue;
+            }
             match self.ask(node % 3, from, to).await {
                 Ok(text) if text == "{}" => return Ok(true),
                 Ok(text) => {
@@ -356,8 +517,10 @@ async fn holder(cluster: &Cluster) -> anyhow::Result<usize> {
         let url = format!("{}/metrics", cluster.url(node));
         let answer = cluster.client().get(&url).await?;
         let text = String::from_utf8(answer.body.to_vec())?;
-        let line = format!("trefoil_delta_series {SERIES}");
-        if text.lines().any(|other| other == line) {
+        let series = text
+            .lines()
+            .find_map(|line| line.strip_prefix("trefoil_delta_series "));
+        if series.with_context(|| format!("no number of series: {text}"))? != "0" {
             holders.push(node);
         }
     }

@@ -20,6 +20,7 @@ use super::{
     metrics::{Data, DataKind, Metric, PARTS_MAX, Point, Temporality},
     name::NamedKind,
     origin::{FlawAt, Origin, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE},
+    same_time::{self, Interval},
 };
 use crate::{
     ApiError, WriteLimits, recycle,
@@ -75,20 +76,25 @@ impl Rejections {
 pub struct Imported {
     /// What is to be stored.
     pub request: WriteRequest,
-    /// What is to be added up first: series alone.
+    /// What is to be added up first: series alone, of each of which no two samples end in the same millisecond that follow each
+    /// other.
     pub deltas: WriteRequest,
+    /// Of the deltas' samples, while they are read.
+    pub(crate) intervals: Vec<Interval>,
 }
 
 impl Imported {
     pub(crate) fn clear(&mut self) {
         self.request.clear();
         self.deltas.clear();
+        self.intervals.clear();
     }
 
     /// Bytes of memory that the buffers hold.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
-        self.request.capacity_bytes() + self.deltas.capacity_bytes()
+        let intervals = self.intervals.capacity() * size_of::<Interval>();
+        self.request.capacity_bytes() + self.deltas.capacity_bytes() + intervals
     }
 
     fn refused(&self) -> u64 {
@@ -119,14 +125,21 @@ pub fn import_metrics(
         out,
         grow,
         is_adding_up: false,
+        interval: Interval::default(),
         scratch: Scratch::default(),
         families: HashSet::new(),
         rejections: Rejections::default(),
     };
     let outcome = translator.request(Reader::new(body, body.len()));
-    let rejections = translator.rejections;
-    match outcome {
-        Ok(()) => Ok(rejections),
+    let mut rejections = translator.rejections;
+    match outcome.and_then(|()| same_time::add_up(out, limits, grow)) {
+        Ok(twice) => {
+            if twice.samples > 0 {
+                let reason = || format!("a data point comes twice, in series {}", twice.first);
+                rejections.add(twice.samples, reason);
+            }
+            Ok(rejections)
+        }
         Err(error) => {
             out.clear();
             Err(error)
@@ -142,6 +155,8 @@ struct Translator<'a, 'o> {
     grow: &'o mut dyn FnMut(usize) -> Result<(), ApiError>,
     /// Whether points are deltas that have to be added up.
     is_adding_up: bool,
+    /// Of the present point.
+    interval: Interval,
     scratch: Scratch<'a>,
     families: HashSet<String>,
     rejections: Rejections,
@@ -318,6 +333,11 @@ impl<'a> Translator<'a, '_> {
         let mut points = data.points();
         let outcome = points.try_for_each(|message| {
             point.read(data.kind, message?)?;
+            self.interval = Interval {
+                point: self.interval.point + 1,
+                start: point.start,
+                end: point.time,
+            };
             point.exponential.reset_hint = hint;
             self.point(&family, data.kind, &point, origin, span)
         });
@@ -546,13 +566,15 @@ impl<'a> Translator<'a, '_> {
         extra: Option<(&str, &str)>,
         samples: impl IntoIterator<Item = Sample>,
     ) -> Result<(), ApiError> {
-        let (limits, is_adding_up) = (self.limits, self.is_adding_up);
+        let (limits, is_adding_up, interval) = (self.limits, self.is_adding_up, self.interval);
         self.with_labels(metric, extra, |out, pairs| {
-            let out = match is_adding_up {
-                true => &mut out.deltas,
-                false => &mut out.request,
-            };
-            out.push_samples(pairs, samples, limits)
+            if !is_adding_up {
+                return out.request.push_samples(pairs, samples, limits);
+            }
+            out.deltas.push_samples(pairs, samples, limits)?;
+            // Unless it was refused.
+            out.intervals.resize(out.deltas.sample_count(), interval);
+            Ok(())
         })
     }
 

@@ -322,6 +322,11 @@ impl WriteRequest {
             + self.metadata.capacity() * size_of::<MetadataEnds>()
     }
 
+    /// Takes what was left out of another request over.
+    pub(crate) fn take_refusals_of(&mut self, other: &mut Self) {
+        self.refusals = std::mem::take(&mut other.refusals);
+    }
+
     /// Adds a series under the same rules as remote write's: what breaks one is refused and counted, all
     /// else is kept. The pairs are sorted on the way; a series without samples is left out.
     ///

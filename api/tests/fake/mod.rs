@@ -25,6 +25,8 @@ use trefoil_query_promql::{
 pub(crate) enum Mood {
     Good,
     NoMajority,
+    /// Nobody knows which node adds deltas up.
+    NoHolder,
     RateLimited,
     Hangs,
     RefusesOld,
@@ -159,7 +161,7 @@ impl Backend for FakeNode {
                 outcome.deduplicated = request.sample_count() as u64;
                 return Ok(outcome);
             }
-            Mood::Good | Mood::NotReady | Mood::HasHistograms => {}
+            Mood::Good | Mood::NoHolder | Mood::NotReady | Mood::HasHistograms => {}
         }
         let mut stored = self.stored.lock().unwrap();
         for series in request.series() {
@@ -195,6 +197,12 @@ impl Backend for FakeNode {
         deltas: &WriteRequest,
         deadline: Instant,
     ) -> Result<WriteOutcome, ApiError> {
+        if self.mood == Mood::NoHolder {
+            return Err(ApiError::Unavailable {
+                message: "the node that adds deltas up is changing".to_owned(),
+                retry_after: Duration::from_secs(5),
+            });
+        }
         let outcome = self.write(tenant, deltas, deadline).await?;
         let mut stored = self.stored.lock().unwrap();
         let first = stored.len() - deltas.sample_count();

@@ -3,12 +3,13 @@
 use super::{NodeBackend, Origin, unavailable};
 use crate::{
     clock,
-    cluster::delta_lease::Holder,
+    cluster::{delta_lease::Holder, known_deletions::Since},
     deltas::{
-        counter::{Refusal, start_of},
+        counter::{Refusal, ZERO_BEFORE_MAX, start_of},
         message::{Answered, DeltaSeries, Deltas, Refused},
-        read_back::Wanted,
+        read_back::{Settled, Wanted},
         totals::{NoRoom, Now, Step, Totals},
+        turns::Ticket,
     },
     ingest::{
         Acceptance,
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use futures::{StreamExt, pin_mut};
 use parking_lot::MutexGuard;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 use tonic::Status;
@@ -28,15 +29,25 @@ use trefoil_api::{
     ApiError, ApiLimits, Backend, TenantName, WriteLimits, WriteOutcome, limit_refusals,
     remote_write::{Refusals, Sample, SampleValue, WriteRequest},
 };
-use trefoil_model::{Labels, Millis, SeriesHash, TenantId};
+use trefoil_model::{DeletionVersion, Labels, Millis, SeriesHash, TenantId};
+use trefoil_query_promql::Budget;
 
 /// How often another holder is looked for before the client has to.
 const TRIES_MAX: usize = 3;
-/// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later.
-pub(super) const IN_WORK_KIB_MAX: usize = 256 << 10;
+/// Bytes of deltas of peers that are added up at the same time, in KiB; more are sent again later. In work they take some five
+/// times as much memory, and this is four of the largest messages.
+pub(super) const IN_WORK_KIB_MAX: usize = 64 << 10;
 /// How far in front of a delta's end its total is looked for, in milliseconds: what takes longer than an hour begins a new counter
 /// when the holder changes. First deltas of series may begin long ago, and all of a request are looked for from one time on.
 const READ_BACK_MAX: Millis = 3_600_000;
+/// Requests that read totals back at the same time; others wait in order. At an evaluator each takes one of the turns that queries
+/// have, of which there are forty by default.
+pub(super) const READ_BACKS_MAX: usize = 4;
+/// Memory of each. Pages are so small that it is not reached but by histograms: see [`page_bytes`].
+const READ_BACK_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the pages of all alternatives of a question, at all evaluators together, and of one page at least.
+const PAGES_BYTES: u64 = 16 << 20;
+const PAGE_BYTES_MIN: u64 = 4 << 10;
 
 /// Deltas of a series on their way into its total, ascending by time.
 struct Work {
@@ -56,12 +67,15 @@ struct Holding<'a> {
     name: &'a TenantName,
     tenant: TenantId,
     acceptance: Acceptance,
+    /// The newest one that was known before anything was read for the request.
+    deletion: DeletionVersion,
     deadline: Instant,
 }
 
-/// Series that one request works on, until it is dropped.
+/// Series that one request works on or waits for, until it is dropped.
 struct Reserved<'a> {
     backend: &'a NodeBackend,
+    ticket: Ticket,
     series: Vec<SeriesHash>,
 }
 
@@ -108,6 +122,9 @@ impl NodeBackend {
                 Answered::NotHere => return Err(moving(Duration::ZERO)),
             }
         }
+        self.telemetry
+            .deduplicated_samples
+            .inc_by(outcome.deduplicated);
         Ok(outcome)
     }
 
@@ -207,6 +224,13 @@ impl NodeBackend {
         };
         let answered = answered.unwrap_or_else(|error| match error {
             ApiError::BadData(message) => Answered::Wrong(message),
+            ApiError::Unavailable {
+                message,
+                retry_after,
+            } => Answered::Later {
+                retry_after_ms: retry_after.as_millis() as u64,
+                message,
+            },
             error => Answered::Later {
                 retry_after_ms: 1000,
                 message: error.to_string(),
@@ -229,16 +253,19 @@ impl NodeBackend {
         let acceptance = self.acceptance(Some(tenant), &self.limits(&name));
         let mut left = LeftOut::default();
         let mut work = work_of(tenant, deltas, acceptance, &mut left)?;
+        let _reserved = self.reserve(&work, deadline).await?;
         let on = Holding {
             fencing,
             name: &name,
             tenant,
             acceptance,
+            // What is stored from here on was made by this request.
+            deletion: self.cluster.newest_deletion(tenant),
             deadline,
         };
-        let _reserved = self.reserve(&work, deadline).await?;
-        let wanted = self.read_back(on, &work).await?;
-        self.recall(on, &mut work, &wanted, &mut left)?;
+        self.heed_deletions(on, &work)?;
+        self.read_back(on, &work).await?;
+        self.recall(on, &mut work, &mut left)?;
         // A total may go on only from one that a majority has.
         self.store_totals(on, &mut work, &mut left).await?;
         loop {
@@ -258,14 +285,19 @@ impl NodeBackend {
         Ok(Answered::Stored(refused))
     }
 
-    /// Waits until no other request works on these series.
+    /// Waits until no request that came before works on these series.
     async fn reserve(&self, work: &[Work], deadline: Instant) -> Result<Reserved<'_>, ApiError> {
         let series: Vec<SeriesHash> = work.iter().map(|one| one.series).collect();
+        let ticket = self.totals.lock().ask(&series);
+        let reserved = Reserved {
+            backend: self,
+            ticket,
+            series,
+        };
         loop {
             let freed = self.delta_freed.notified();
-            if self.totals.lock().reserve(&series) {
-                let backend = self;
-                return Ok(Reserved { backend, series });
+            if self.totals.lock().has_turn(ticket, &reserved.series) {
+                return Ok(reserved);
             }
             let freed = tokio::time::timeout_at(deadline.into(), freed);
             freed.await.map_err(|_| {
@@ -274,56 +306,103 @@ impl NodeBackend {
         }
     }
 
-    /// Reads the newest samples of the series that are not remembered. Complete, as every query is.
-    async fn read_back(&self, on: Holding<'_>, work: &[Work]) -> Result<Wanted, ApiError> {
+    /// Forgets the totals that deletions have erased since they were made.
+    fn heed_deletions(&self, on: Holding<'_>, work: &[Work]) -> Result<(), ApiError> {
+        let mut known: HashMap<DeletionVersion, Since> = HashMap::new();
+        let mut totals = self.remembered(on)?;
+        for one in work {
+            totals.heed(one.series, on.deletion, |version, newest| {
+                let since = known.entry(version);
+                let since =
+                    since.or_insert_with(|| self.cluster.deletions_since(on.tenant, version));
+                match since {
+                    Since::Known(_, erasing) => erasing.iter().any(|deletion| {
+                        let labels = one.labels.canonical();
+                        deletion.range.contains(newest) && deletion.selects(labels)
+                    }),
+                    Since::Forgotten => true,
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the newest samples of the series that are not remembered. Complete, as every query is. What was read is kept when
+    /// the rest could not be, so that the next try goes on from there; half of the request's time is left to store.
+    async fn read_back(&self, on: Holding<'_>, work: &[Work]) -> Result<(), ApiError> {
         let mut wanted = Wanted::default();
         {
             let totals = self.remembered(on)?;
-            for one in work.iter().filter(|one| !totals.remembers(one.series)) {
+            for one in work.iter().filter(|one| totals.lacks(one.series)) {
                 wanted.add(one.series, &one.labels, one.begin() - 1);
             }
         }
         let Some(start) = wanted.from else {
-            return Ok(wanted);
+            return Ok(());
         };
-        let failed = |error| unavailable(format!("the totals of deltas cannot be read: {error}"));
-        for alternatives in wanted.questions() {
-            let source = self.source_of(on.name, on.deadline).await.map_err(failed)?;
+        let now = Instant::now();
+        let until = now + on.deadline.saturating_duration_since(now) / 2;
+        let turn = tokio::time::timeout_at(until.into(), self.read_backs.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(unavailable(
+                "totals of other deltas are still read".to_owned(),
+            ));
+        };
+        let nodes = self.cluster.nodes_that_write();
+        for mut question in wanted.questions() {
+            let samples_max = self.cluster.settings.query_samples;
+            let is_late = move || Instant::now() >= until;
+            let budget = Budget::with_deadline(samples_max, READ_BACK_BYTES_MAX as u64, is_late);
             // It is no query of the tenant's, so its limits of queries are not meant. What is lost for good begins anew.
-            let source = source.within(None).accepting_loss(true);
+            let source = self.source(on.tenant, until, budget).accepting_loss(true);
             let pages = source.select(Select {
-                alternatives,
                 start,
                 end: on.acceptance.newest,
                 newest_only: true,
-                after: None,
-                bytes_max: 0,
+                after: question.after().map(|after| after.canonical().to_vec()),
+                bytes_max: page_bytes(nodes, question.alternatives.len()),
+                alternatives: std::mem::take(&mut question.alternatives),
             });
             pin_mut!(pages);
             while let Some(page) = pages.next().await {
-                for series in page.map_err(failed)? {
-                    wanted.found(on.tenant, &series);
+                let page = page.map_err(|error| {
+                    unavailable(format!("the totals of deltas cannot be read: {error}"))
+                })?;
+                page.iter().for_each(|series| question.found(series));
+                if let Some(last) = page.last() {
+                    self.keep_found(on, question.settle(Some(&last.labels)))?;
                 }
             }
+            self.keep_found(on, question.settle(None))?;
         }
-        Ok(wanted)
+        Ok(())
     }
 
-    /// Remembers series again. Those that are too many are left out.
+    /// Keeps what was read back.
+    fn keep_found(&self, on: Holding<'_>, settled: Vec<Settled>) -> Result<(), ApiError> {
+        let mut totals = self.remembered(on)?;
+        let now = self.now_of_totals();
+        for (series, stored) in settled {
+            let kept = totals.keep_found(series, stored, on.deletion, now);
+            kept.map_err(|_| no_memory())?;
+        }
+        Ok(())
+    }
+
+    /// Remembers series again, by what was found of them. Those that are too many are left out.
     fn recall(
         &self,
         on: Holding<'_>,
         work: &mut Vec<Work>,
-        wanted: &Wanted,
         left: &mut LeftOut,
     ) -> Result<(), ApiError> {
         let mut totals = self.remembered(on)?;
         let (now, mut is_short) = (self.now_of_totals(), false);
         work.retain(|one| {
-            let Some(stored) = wanted.of(one.series) else {
+            if totals.remembers(one.series) {
                 return true;
-            };
-            let recalled = totals.recall(one.series, stored, &one.deltas, now);
+            }
+            let recalled = totals.recall(one.series, &one.deltas, now);
             match recalled {
                 Ok(()) => {}
                 Err(NoRoom::Bytes) => is_short = true,
@@ -333,7 +412,6 @@ impl NodeBackend {
             }
             recalled.is_ok()
         });
-        self.telemetry.delta_series.set(totals.len() as i64);
         if is_short { Err(no_memory()) } else { Ok(()) }
     }
 
@@ -346,24 +424,29 @@ impl NodeBackend {
         left: &mut LeftOut,
     ) -> Result<(), ApiError> {
         let mut request = WriteRequest::default();
+        let now = self.cluster.now();
+        let oldest = self.cluster.oldest_accepted(Some(on.tenant), now);
+        let oldest = oldest.saturating_sub(ZERO_BEFORE_MAX);
         {
             let totals = self.remembered(on)?;
             for one in work.iter() {
-                let unstored = totals.unstored(one.series);
+                let unstored = storable(totals.unstored(one.series), oldest);
                 if !unstored.is_empty() {
                     let mut pairs: Vec<(&str, &str)> = one.labels.iter().collect();
-                    let samples = unstored.iter().cloned();
-                    request.push_samples(&mut pairs, samples, &checked_limits())?;
+                    request.push_samples(&mut pairs, unstored.to_vec(), &checked_limits())?;
                 }
             }
         }
-        if request.is_empty() {
-            return Ok(());
-        }
         let mut refused = Vec::new();
-        let stored = self
-            .store_telling(on.name, &request, Origin::Deltas, on.deadline, &mut refused)
-            .await;
+        let stored = match request.is_empty() {
+            true => Ok(WriteOutcome::default()),
+            false => {
+                let deletion = on.deletion;
+                let origin = Origin::Deltas { deletion, oldest };
+                self.store_telling(on.name, &request, origin, on.deadline, &mut refused)
+                    .await
+            }
+        };
         let mut totals = self.totals.lock();
         let outcome = match stored {
             Ok(outcome) => outcome,
@@ -406,6 +489,9 @@ impl NodeBackend {
         let (now, mut step) = (self.now_of_totals(), Step::default());
         let (mut is_all, mut has_taken) = (true, false);
         for one in work {
+            if one.taken == 0 {
+                totals.expect(one.series, one.deltas.len());
+            }
             let (mut reasons, next) = (Vec::new(), &one.deltas[one.taken..]);
             let taken = totals.take(one.series, next, now, &mut step, &mut reasons);
             let taken = taken.ok_or_else(|| moving(Duration::ZERO))?;
@@ -441,7 +527,7 @@ impl NodeBackend {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.backend.totals.lock().release(&self.series);
+        self.backend.totals.lock().end(self.ticket, &self.series);
         self.backend.delta_freed.notify_waiters();
     }
 }
@@ -547,6 +633,17 @@ pub(super) fn checked_limits() -> WriteLimits {
     }
 }
 
+/// What is stored of samples that ascend: not what is so old that it would vanish at once, or nobody may write it.
+fn storable(unstored: &[Sample], oldest: Millis) -> &[Sample] {
+    &unstored[unstored.partition_point(|sample| sample.time < oldest)..]
+}
+
+/// Bytes of a page of one alternative, so that those of all alternatives fit into memory wherever they come from.
+fn page_bytes(nodes: usize, alternatives: usize) -> u64 {
+    let pages = (nodes.max(1) * alternatives.max(1)) as u64;
+    (PAGES_BYTES / pages).max(PAGE_BYTES_MIN)
+}
+
 fn no_memory() -> ApiError {
     unavailable("memory for totals of deltas is short; send them again".to_owned())
 }
@@ -555,5 +652,27 @@ fn moving(retry_after: Duration) -> ApiError {
     ApiError::Unavailable {
         message: "the node that adds deltas up is changing; send them again".to_owned(),
         retry_after: retry_after.max(Duration::from_secs(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_vanish_at_once_is_not_stored_again() {
+        let samples = [10, 20, 30].map(|time| Sample::float(time, 1.0));
+        assert_eq!(storable(&samples, Millis::MIN), samples);
+        assert_eq!(storable(&samples, 20), &samples[1..]);
+        assert_eq!(storable(&samples, 31), []);
+    }
+
+    #[test]
+    fn pages_fit_into_memory() {
+        assert_eq!(page_bytes(1, 1), PAGES_BYTES);
+        assert_eq!(page_bytes(3, 64) * 3 * 64 / PAGES_BYTES, 0);
+        assert_eq!(page_bytes(100, 64), PAGE_BYTES_MIN);
+        // They are held as they arrived, and decoded.
+        assert!(PAGES_BYTES * 2 < READ_BACK_BYTES_MAX as u64);
     }
 }

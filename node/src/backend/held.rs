@@ -161,7 +161,7 @@ impl NodeBackend {
                 tenant: of.name.clone(),
                 body: packed.body,
                 deletion: of.deletion,
-                is_charged: matches!(of.origin, Origin::Deltas),
+                is_charged: matches!(of.origin, Origin::Deltas { .. }),
             };
             held.hold(&sender, content.into_request(arrived, packed.samples));
         }

@@ -2,7 +2,8 @@
 //!
 //! Whoever gets deltas and finds no holder takes the lease; whoever uses it renews it, and without deltas it lapses. Who
 //! held it last is still asked first, so that totals do not move without need. The holder counts the term from before it
-//! asked, on the boot clock, and uses 0.8 of it.
+//! asked, on the boot clock, and uses 0.8 of it. While nobody can say who holds it, because the metadata plane has no
+//! majority, requests share one question: none waits for another one's, and all are told to come later.
 
 use super::Cluster;
 use crate::{
@@ -32,6 +33,12 @@ const USED: Duration = Duration::from_millis(TERM_MS * 8 / 10);
 const RENEWED_AFTER: Duration = Duration::from_millis(TERM_MS * 3 / 10);
 /// Between two questions for a lease that another node has: requests of that time share an answer.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long the metadata plane may take to say who has it: an election, not an outage. Requests wait meanwhile.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+/// How long requests share that it did not say so.
+const ASKED_AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// When senders should try again that nobody could tell who has it: all else of their requests is stored each time.
+const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How long a node that stops waits until the lease is given back.
 const GIVING_BACK_MAX: Duration = Duration::from_secs(1);
 
@@ -39,8 +46,8 @@ const GIVING_BACK_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct DeltaLease {
     held: Mutex<Option<Held>>,
-    /// Who had it when it was asked for last, and until when that is not asked again.
-    refused: Mutex<Option<(Holder, Duration)>>,
+    /// What became of the last question that did not get it, and until when that is not asked again.
+    refused: Mutex<Option<(Result<Holder, String>, Duration)>>,
     /// Taken by who asks for it.
     asking: tokio::sync::Mutex<()>,
     /// Whether this node is about to stop.
@@ -69,6 +76,25 @@ impl DeltaLease {
         let held = (*self.held.lock())?;
         let age = now.saturating_sub(held.asked);
         (age < USED).then_some((held.fencing, age >= RENEWED_AFTER))
+    }
+
+    /// What need not be asked at this time.
+    fn known(&self, now: Duration) -> Option<Result<Holder, ApiError>> {
+        if let Some((fencing, _)) = self.used(now) {
+            return Some(Ok(Holder::Here(fencing)));
+        }
+        let refused = self.refused.lock();
+        let (answer, until) = refused.as_ref()?;
+        (now < *until).then(|| answer.clone().map_err(unknown))
+    }
+
+    /// Notes that the lease was not got.
+    fn refuse(&self, answer: Result<Holder, String>) {
+        let pause = match answer {
+            Ok(_) => ASKED_AGAIN_AFTER,
+            Err(_) => ASKED_AGAIN_AFTER_FAILURE,
+        };
+        *self.refused.lock() = Some((answer, clock::boot() + pause));
     }
 }
 
@@ -110,19 +136,23 @@ impl Cluster {
             }
             None => {}
         }
-        let _asking = lease.asking.lock().await;
-        let now = clock::boot();
-        if let Some((fencing, _)) = lease.used(now) {
-            return Ok(Holder::Here(fencing));
+        if let Some(known) = lease.known(clock::boot()) {
+            return known;
         }
-        let refused = *lease.refused.lock();
-        match refused.filter(|(_, until)| now < *until) {
-            Some((holder, _)) => Ok(holder),
+        let _asking = lease.asking.lock().await;
+        // By a request that had its turn before.
+        match lease.known(clock::boot()) {
+            Some(known) => known,
             None => self.ask_for_deltas().await,
         }
     }
 
+    /// Asks for the lease; who does has taken `asking`.
     async fn ask_for_deltas(&self) -> Result<Holder, ApiError> {
+        let lease = &self.delta_lease;
+        if self.is_done_with_deltas() {
+            return Err(unknown("this node stops".to_owned()));
+        }
         let asked = clock::boot();
         let command = Command::AcquireLease {
             name: NAME.to_owned(),
@@ -130,23 +160,26 @@ impl Cluster {
             incarnation: self.identity.incarnation,
             term_ms: TERM_MS,
         };
-        match self.metadata.propose(command).await {
-            Ok(Reply::Lease { fencing }) => {
-                *self.delta_lease.held.lock() = Some(Held { fencing, asked });
-                Ok(Holder::Here(fencing))
+        let reply = tokio::time::timeout(ANSWERED_WITHIN, self.metadata.propose(command));
+        let failed = match reply.await {
+            Ok(Ok(Reply::Lease { fencing })) => {
+                *lease.held.lock() = Some(Held { fencing, asked });
+                return Ok(Holder::Here(fencing));
             }
-            Err(MetadataError::Refused(Refusal::LeaseHeld {
+            Ok(Err(MetadataError::Refused(Refusal::LeaseHeld {
                 holder,
                 remaining_ms,
-            })) => {
+            }))) => {
                 let holder = Holder::Other(holder, Duration::from_millis(remaining_ms));
-                let until = clock::boot() + ASKED_AGAIN_AFTER;
-                *self.delta_lease.refused.lock() = Some((holder, until));
-                Ok(holder)
+                lease.refuse(Ok(holder));
+                return Ok(holder);
             }
-            Ok(other) => Err(unknown(format!("it answered {other:?}"))),
-            Err(error) => Err(unknown(error.to_string())),
-        }
+            Ok(Ok(other)) => format!("it answered {other:?}"),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it did not answer in time".to_owned(),
+        };
+        lease.refuse(Err(failed.clone()));
+        Err(unknown(failed))
     }
 
     /// Whether the lease is still held under this number.
@@ -155,25 +188,33 @@ impl Cluster {
         used.is_some_and(|(held, _)| held == fencing)
     }
 
+    /// Whether the lease is held.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.delta_lease.used(clock::boot()).is_some()
+    }
+
     /// Whether this node takes the lease no more.
     pub(crate) fn is_done_with_deltas(&self) -> bool {
         self.delta_lease.is_closed.load(Ordering::Acquire)
     }
 
-    /// Gives the lease back before the node stops, so that another one need not wait for its end.
+    /// Gives the lease back before the node stops, so that another one need not wait for its end. A question for it that is under
+    /// way is waited for: it would take the lease again.
     pub(crate) async fn give_deltas_back(&self) {
         let lease = &self.delta_lease;
         lease.is_closed.store(true, Ordering::Release);
-        let Some((fencing, _)) = lease.used(clock::boot()) else {
-            return;
+        let released = async {
+            let _asking = lease.asking.lock().await;
+            let (fencing, _) = lease.used(clock::boot())?;
+            *lease.held.lock() = None;
+            let command = Command::ReleaseLease {
+                name: NAME.to_owned(),
+                fencing,
+            };
+            Some(self.metadata.propose(command).await)
         };
-        *lease.held.lock() = None;
-        let command = Command::ReleaseLease {
-            name: NAME.to_owned(),
-            fencing,
-        };
-        let released = tokio::time::timeout(GIVING_BACK_MAX, self.metadata.propose(command));
-        if !matches!(released.await, Ok(Ok(_))) {
+        let released = tokio::time::timeout(GIVING_BACK_MAX, released).await;
+        if !matches!(released, Ok(None | Some(Ok(_)))) {
             tracing::debug!("the lease of deltas ends by itself");
         }
     }
@@ -217,7 +258,7 @@ impl Cluster {
 fn unknown(reason: String) -> ApiError {
     ApiError::Unavailable {
         message: format!("which node adds deltas up cannot be recorded now: {reason}"),
-        retry_after: Duration::from_secs(1),
+        retry_after: RETRY_AFTER_FAILURE,
     }
 }
 
@@ -235,5 +276,29 @@ mod tests {
         assert_eq!(lease.used(asked + RENEWED_AFTER), Some((7, true)));
         assert_eq!(lease.used(asked + USED), None);
         assert!(USED < Duration::from_millis(TERM_MS));
+    }
+
+    #[test]
+    fn requests_share_an_answer_and_a_failure_for_a_while() {
+        let lease = DeltaLease::default();
+        assert!(lease.known(clock::boot()).is_none());
+        lease.refuse(Err("no leader".to_owned()));
+        let now = clock::boot();
+        let Some(Err(ApiError::Unavailable { retry_after, .. })) = lease.known(now) else {
+            panic!("{:?}", lease.known(now));
+        };
+        assert_eq!(retry_after, RETRY_AFTER_FAILURE);
+        assert!(lease.known(now + ASKED_AGAIN_AFTER_FAILURE).is_none());
+        let holder = Holder::Other(NodeId(3), Duration::from_secs(2));
+        lease.refuse(Ok(holder));
+        let now = clock::boot();
+        assert!(matches!(lease.known(now), Some(Ok(found)) if found == holder));
+        assert!(lease.known(now + ASKED_AGAIN_AFTER).is_none());
+        // What is held comes first.
+        *lease.held.lock() = Some(Held {
+            fencing: 7,
+            asked: now,
+        });
+        assert!(matches!(lease.known(now), Some(Ok(Holder::Here(7)))));
     }
 }

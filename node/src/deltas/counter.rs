@@ -16,6 +16,7 @@
 //! Pure: deltas come in, samples go out.
 
 use std::{
+    collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -26,12 +27,14 @@ use trefoil_model::{
 };
 use trefoil_query_promql::STALE_NAN_BITS;
 
-/// Deltas that are known again when they are repeated. Behind them a repeated delta is refused, though it was counted.
+/// Deltas that are known again when they are repeated, at least. Behind them a repeated delta is refused, though it was counted.
 const RECENT: usize = 8;
+/// The same for a series of which requests have more deltas than that, at most: 8 KiB.
+const RECENT_MAX: usize = 1024;
 
 /// How far in front of a delta's end its zero is at most, in milliseconds: the usual look-back. The first delta of a series may
 /// begin when its process did, days ago; nobody looks for its zero there.
-const ZERO_BEFORE_MAX: Millis = 300_000;
+pub(crate) const ZERO_BEFORE_MAX: Millis = 300_000;
 
 /// Why a delta does not count, in words.
 pub(crate) type Refusal = &'static str;
@@ -54,6 +57,9 @@ pub(crate) struct Counter {
     unstored: Vec<Sample>,
     /// Digests of the deltas that were counted last; 0 where there are none.
     recent: [u64; RECENT],
+    /// Those in front of them, newest first, `earlier_max` at most; without memory unless requests have many of a series.
+    earlier: VecDeque<u64>,
+    earlier_max: usize,
     /// What was read back, while deltas are counted again of which it is the sum.
     repeated: Option<Repeated>,
 }
@@ -120,7 +126,9 @@ impl Counter {
     /// When it does not count; nothing has changed then.
     pub(crate) fn take(&mut self, delta: &Sample, bounds: Bounds) -> Result<(), Refusal> {
         let digest = digest(delta);
-        if self.recent.contains(&digest) {
+        // What ends behind the newest total was not counted.
+        let may_repeat = (self.newest.as_ref()).is_some_and(|newest| delta.time <= newest.time);
+        if may_repeat && (self.recent.contains(&digest) || self.earlier.contains(&digest)) {
             return Ok(());
         }
         check(delta)?;
@@ -176,6 +184,22 @@ impl Counter {
         }
     }
 
+    /// A request with so many deltas is to be counted: as many are known again when it is repeated. What was needed for earlier
+    /// requests is given up over some thirty of them.
+    pub(crate) fn expect(&mut self, deltas: usize) {
+        let wanted = deltas.min(RECENT_MAX).saturating_sub(RECENT);
+        self.earlier_max = wanted.max(self.earlier_max * 7 / 8);
+        self.earlier.truncate(self.earlier_max);
+        self.earlier.shrink_to(self.earlier_max * 2);
+    }
+
+    /// When the newest total stands, if there is one.
+    pub(crate) fn newest_at(&self) -> Option<Millis> {
+        let repeated = self.repeated.as_ref().map(|repeated| &repeated.total);
+        let newest = self.newest.iter().chain(repeated);
+        newest.map(|total| total.time).max()
+    }
+
     /// Whether nothing was counted, nor read back as what it is.
     pub(crate) fn is_empty(&self) -> bool {
         self.newest.is_none()
@@ -199,12 +223,18 @@ impl Counter {
             SampleValue::Float(_) => 0,
             SampleValue::Histogram(histogram) => histogram.bytes(),
         });
-        histograms.sum::<usize>() + self.unstored.capacity() * size_of::<Sample>()
+        histograms.sum::<usize>()
+            + self.unstored.capacity() * size_of::<Sample>()
+            + self.earlier.capacity() * size_of::<u64>()
     }
 
     fn note(&mut self, digest: u64) {
         self.recent.rotate_right(1);
-        self.recent[0] = digest;
+        let earlier = std::mem::replace(&mut self.recent[0], digest);
+        if self.earlier_max > 0 && earlier != 0 {
+            self.earlier.truncate(self.earlier_max - 1);
+            self.earlier.push_front(earlier);
+        }
     }
 }
 

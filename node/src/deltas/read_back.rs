@@ -1,11 +1,13 @@
 //! The stored totals of series: which question finds them, and which of its answers are theirs.
 //!
-//! One question for all series of a request: of each metric, those whose labels have values that series of the request have. A
-//! single series is found alone, and all of a process are found by few matchers; between the two some are read in vain.
+//! Few questions for all series of a request: of each metric, those whose labels have values that series of the request have. A
+//! single series is found alone, and all of a process are found by few matchers; between the two some are read in vain. Answers
+//! come by pages in the order of labels, so that each page settles what is in front of its end: who is interrupted has to ask for
+//! the rest only, from the first series of it on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use trefoil_api::remote_write::{Sample, SampleValue};
-use trefoil_model::{LABEL_NAME_METRIC, Labels, Millis, SeriesHash, TenantId};
+use trefoil_model::{LABEL_NAME_METRIC, Labels, Millis, SeriesHash};
 use trefoil_query_promql::{MatchOp, Matcher, RawSeries};
 
 /// Values of a label that are asked for; a label with more tells nothing. Patterns are compiled at every evaluator, and of those
@@ -13,17 +15,16 @@ use trefoil_query_promql::{MatchOp, Matcher, RawSeries};
 const VALUES_MAX: usize = 32;
 /// Bytes of a pattern, beyond which a label tells nothing either.
 const PATTERN_BYTES_MAX: usize = 4096;
-/// Alternatives of one question. A request of one process has as many as it has metrics.
-const ALTERNATIVES_MAX: usize = 512;
+/// Alternatives of one question. A request of one process has as many as it has metrics, and an evaluator makes a page of each.
+const ALTERNATIVES_MAX: usize = 64;
 /// Characters that do not stand for themselves in a pattern.
 const SYNTAX: &[char] = &[
     '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
 ];
 
-/// The series that are looked for, and the newest sample of each that has one.
+/// The series that are looked for.
 #[derive(Default)]
 pub(crate) struct Wanted {
-    series: HashMap<SeriesHash, Option<Sample>>,
     /// By their metrics' names.
     metrics: BTreeMap<String, Metric>,
     /// The earliest time at which a total of interest can stand.
@@ -33,9 +34,20 @@ pub(crate) struct Wanted {
 /// The series of a metric that are looked for.
 #[derive(Default)]
 struct Metric {
-    series: usize,
+    series: Vec<(Labels, SeriesHash)>,
     labels: BTreeMap<String, Values>,
 }
+
+/// What is asked for at once, and the newest samples that were found so far.
+pub(crate) struct Question {
+    /// A series fits when it fits all matchers of one of these.
+    pub(crate) alternatives: Vec<Vec<Matcher>>,
+    /// What is looked for and not settled.
+    series: BTreeMap<Labels, (SeriesHash, Option<Sample>)>,
+}
+
+/// A series that was looked for, and its newest stored sample if there is one.
+pub(crate) type Settled = (SeriesHash, Option<Sample>);
 
 /// What series have as the value of a label.
 #[derive(Default)]
@@ -48,11 +60,10 @@ struct Values {
 impl Wanted {
     /// Looks for a series, whose total is of interest if it stands at `from` or later.
     pub(crate) fn add(&mut self, series: SeriesHash, labels: &Labels, from: Millis) {
-        self.series.insert(series, None);
         self.from = Some(self.from.map_or(from, |known| known.min(from)));
         let name = labels.get(LABEL_NAME_METRIC).unwrap_or_default();
         let metric = self.metrics.entry(name.to_owned()).or_default();
-        metric.series += 1;
+        metric.series.push((labels.clone(), series));
         for (name, value) in labels.iter() {
             let values = metric.labels.entry(name.to_owned()).or_default();
             values.series += 1;
@@ -62,16 +73,39 @@ impl Wanted {
         }
     }
 
-    /// What to ask for, question by question: a series fits when it fits all matchers of one alternative.
-    pub(crate) fn questions(&self) -> Vec<Vec<Vec<Matcher>>> {
-        let all: Vec<_> = self.metrics.values().map(Metric::matchers).collect();
-        all.chunks(ALTERNATIVES_MAX).map(<[_]>::to_vec).collect()
+    /// What to ask for, one after the other.
+    pub(crate) fn questions(self) -> Vec<Question> {
+        let all: Vec<Metric> = self.metrics.into_values().collect();
+        all.chunks(ALTERNATIVES_MAX).map(Question::new).collect()
+    }
+}
+
+impl Question {
+    fn new(metrics: &[Metric]) -> Self {
+        let series = metrics.iter().flat_map(|metric| &metric.series);
+        let unknown = |(labels, series): &(Labels, SeriesHash)| (labels.clone(), (*series, None));
+        Self {
+            alternatives: metrics.iter().map(Metric::matchers).collect(),
+            series: series.map(unknown).collect(),
+        }
+    }
+
+    /// Labels in front of all that is looked for, and not far from it.
+    pub(crate) fn after(&self) -> Option<Labels> {
+        let (first, _) = self.series.first_key_value()?;
+        let mut pairs: Vec<(&str, &str)> = first.iter().collect();
+        let (name, value) = pairs.pop()?;
+        let shorter = value.char_indices().next_back();
+        let shorter = shorter.map_or("", |(last, _)| &value[..last]);
+        if !shorter.is_empty() {
+            pairs.push((name, shorter));
+        }
+        (!pairs.is_empty()).then(|| Labels::from_pairs(pairs))
     }
 
     /// Takes the newest sample of a series that was found, if it was looked for. Of several answers the newest one counts.
-    pub(crate) fn found(&mut self, tenant: TenantId, series: &RawSeries) {
-        let key = SeriesHash::of(tenant, series.labels.canonical());
-        let Some(slot) = self.series.get_mut(&key) else {
+    pub(crate) fn found(&mut self, series: &RawSeries) {
+        let Some((_, slot)) = self.series.get_mut(&series.labels) else {
             return;
         };
         let Some((time, value)) = series.timestamps.last().zip(series.values.last()) else {
@@ -93,9 +127,17 @@ impl Wanted {
         });
     }
 
-    /// The newest stored sample of a series; nothing at all if it was not looked for.
-    pub(crate) fn of(&self, series: SeriesHash) -> Option<Option<&Sample>> {
-        self.series.get(&series).map(Option::as_ref)
+    /// What is known once a page was taken that ends with these labels, and there is nothing more in front of them. `None`: there
+    /// is no further page.
+    pub(crate) fn settle(&mut self, end: Option<&Labels>) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        while let Some(first) = self.series.first_entry() {
+            if end.is_some_and(|end| first.key() > end) {
+                break;
+            }
+            settled.push(first.remove());
+        }
+        settled
     }
 }
 
@@ -104,7 +146,7 @@ impl Metric {
     fn matchers(&self) -> Vec<Matcher> {
         let labels = self.labels.iter();
         let telling = labels.filter(|(_, values)| {
-            values.series == self.series && values.different.len() <= VALUES_MAX
+            values.series == self.series.len() && values.different.len() <= VALUES_MAX
         });
         let matcher = |(name, values): (&String, &Values)| {
             let mut texts = values.different.iter();
@@ -137,50 +179,69 @@ fn literally(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const TENANT: TenantId = TenantId(3);
-
-    fn hash(labels: &Labels) -> SeriesHash {
-        SeriesHash::of(TENANT, labels.canonical())
-    }
-
-    fn texts(wanted: &Wanted) -> Vec<String> {
+    fn texts(wanted: Wanted) -> Vec<String> {
         let questions = wanted.questions();
         let [question] = &questions[..] else {
-            panic!("{questions:?}");
+            panic!("{} questions", questions.len());
         };
         let alternative = |matchers: &Vec<Matcher>| {
             let texts: Vec<String> = matchers.iter().map(ToString::to_string).collect();
             texts.join(",")
         };
-        question.iter().map(alternative).collect()
+        question.alternatives.iter().map(alternative).collect()
+    }
+
+    fn of_path(path: &str) -> Labels {
+        Labels::from_pairs([("__name__", "n"), ("job", "j"), ("path", path)])
+    }
+
+    fn wanted(paths: &[(&str, Millis)]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (number, (path, from)) in paths.iter().enumerate() {
+            wanted.add(SeriesHash(number as u128), &of_path(path), *from);
+        }
+        wanted
     }
 
     #[test]
     fn series_are_found_among_others_of_their_process() {
-        let of_path =
-            |path: &str| Labels::from_pairs([("__name__", "n"), ("job", "j"), ("path", path)]);
-        let (one, other, foreign) = (of_path("/1"), of_path("/2.a"), of_path("/3"));
-        let mut wanted = Wanted::default();
-        wanted.add(hash(&one), &one, 20);
-        let only = r#"__name__="n",job="j",path="/1""#;
-        assert_eq!(texts(&wanted), [only]);
-        wanted.add(hash(&other), &other, 10);
-        assert_eq!(wanted.from, Some(10));
-        let both = r#"__name__="n",job="j",path=~"/1|/2\\.a""#;
-        assert_eq!(texts(&wanted), [both]);
-        // It may be on several pages, in any order.
-        for (labels, newest) in [(&one, 4), (&one, 6), (&foreign, 6), (&one, 5)] {
-            let series = RawSeries {
-                labels: labels.clone(),
+        assert_eq!(
+            texts(wanted(&[("/1", 20)])),
+            [r#"__name__="n",job="j",path="/1""#]
+        );
+        let both = [("/1", 20), ("/2.a", 10)];
+        assert_eq!(wanted(&both).from, Some(10));
+        assert_eq!(
+            texts(wanted(&both)),
+            [r#"__name__="n",job="j",path=~"/1|/2\\.a""#]
+        );
+    }
+
+    #[test]
+    fn each_page_settles_what_is_in_front_of_its_end() {
+        let wanted = wanted(&[("/1", 1), ("/2", 1), ("/30", 1), ("/4", 1)]);
+        let mut question = wanted.questions().pop().expect("one");
+        assert_eq!(question.after(), Some(of_path("/")));
+        // A series may be in several answers, in any order; others are found in vain.
+        for (path, newest) in [("/1", 4), ("/1", 6), ("/25", 6), ("/1", 5)] {
+            question.found(&RawSeries {
+                labels: of_path(path),
                 timestamps: vec![newest - 1, newest],
                 values: vec![1.0, newest as f64],
                 histograms: Default::default(),
-            };
-            wanted.found(TENANT, &series);
+            });
         }
-        assert_eq!(wanted.of(hash(&one)), Some(Some(&Sample::float(6, 6.0))));
-        assert_eq!(wanted.of(hash(&other)), Some(None));
-        assert_eq!(wanted.of(hash(&foreign)), None);
+        let settled = question.settle(Some(&of_path("/25")));
+        let found = Some(Sample::float(6, 6.0));
+        assert_eq!(settled, [(SeriesHash(0), found), (SeriesHash(1), None)]);
+        let after = question.after().expect("some are left");
+        assert!(after == of_path("/3") && after < of_path("/30"));
+        assert_eq!(question.settle(Some(&of_path("/25"))), []);
+        assert_eq!(question.settle(None).len(), 2);
+        assert_eq!(question.after(), None);
+        let mut alone = Wanted::default();
+        alone.add(SeriesHash(1), &Labels::from_pairs([("__name__", "n")]), 1);
+        assert_eq!(alone.questions()[0].after(), None, "all is asked for");
     }
 
     #[test]
@@ -191,9 +252,9 @@ mod tests {
             let mut pairs = vec![("__name__", "n"), ("id", id.as_str())];
             pairs.extend((number > 0).then_some(("job", "j")));
             let labels = Labels::from_pairs(pairs);
-            wanted.add(hash(&labels), &labels, 1);
+            wanted.add(SeriesHash(number as u128), &labels, 1);
         }
-        assert_eq!(texts(&wanted), [r#"__name__="n""#]);
+        assert_eq!(texts(wanted), [r#"__name__="n""#]);
     }
 
     #[test]
@@ -208,10 +269,11 @@ mod tests {
         let mut wanted = Wanted::default();
         for number in 0..=ALTERNATIVES_MAX {
             let labels = Labels::from_pairs([("__name__", format!("n{number}").as_str())]);
-            wanted.add(hash(&labels), &labels, 1);
+            wanted.add(SeriesHash(number as u128), &labels, 1);
         }
         let questions = wanted.questions();
-        let sizes: Vec<usize> = questions.iter().map(Vec::len).collect();
+        let sizes = questions.iter().map(|one| one.alternatives.len());
+        let sizes: Vec<usize> = sizes.collect();
         assert_eq!(sizes, [ALTERNATIVES_MAX, 1]);
     }
 }

@@ -1,19 +1,20 @@
 //! The counters that the holder of the lease remembers, as many as are allowed, and which of them requests work on.
 //!
 //! ```text
-//! reserve -> (not remembered: read back, recall) -> what is unstored is stored -> take -> what is unstored is stored -> release
+//! ask -> its turn -> (not remembered: read back, found, recall) -> what is unstored is stored -> take -> what is unstored is stored -> end
 //! ```
 //! One request works on a series at a time: what it takes goes on from what is stored. A request may end at any step, also by
-//! being dropped: what is unstored then is stored by the next one, before it takes anything.
+//! being dropped: what is unstored then is stored by the next one, before it takes anything, and what was found is used by it. What
+//! was found a while ago is as good as what was found slowly: nobody else adds under the same fencing number.
 
-use super::counter::{Bounds, Counter, Refusal};
-use crate::cluster::clocks::OFFSET_MAX;
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
+use super::{
+    counter::{Bounds, Counter, Refusal},
+    turns::{Ticket, Turns},
 };
-use trefoil_api::remote_write::Sample;
-use trefoil_model::{Millis, SeriesHash};
+use crate::cluster::clocks::OFFSET_MAX;
+use std::{collections::HashMap, time::Duration};
+use trefoil_api::remote_write::{Sample, SampleValue};
+use trefoil_model::{DeletionVersion, Millis, SeriesHash};
 
 /// Bytes of memory for all counters together, about. What does not fit has to come again.
 const BYTES_MAX: usize = 256 << 20;
@@ -22,6 +23,8 @@ const STEP_DELTAS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a counter takes beside what [`Counter::bytes`] says, about.
 const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() + 8;
+/// Bytes of what was found of a series beside its histogram, about.
+const FOUND_BYTES: usize = size_of::<SeriesHash>() + size_of::<Found>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How often idle ones are looked for.
@@ -40,6 +43,17 @@ struct Remembered {
     counter: Counter,
     /// When it got something, by the boot clock.
     used: Duration,
+    /// The deletions of its tenant that it takes account of.
+    deletion: DeletionVersion,
+}
+
+/// What was read back of a series that is not remembered yet.
+struct Found {
+    /// The newest stored sample, if there is one.
+    stored: Option<Sample>,
+    at: Duration,
+    /// The deletion of its tenant that was known before.
+    deletion: DeletionVersion,
 }
 
 /// What the holder of a lease remembers under its fencing number.
@@ -50,10 +64,13 @@ pub(crate) struct Totals {
     series_max: usize,
     bytes_max: usize,
     counters: HashMap<SeriesHash, Remembered>,
+    /// None of these is remembered.
+    found: HashMap<SeriesHash, Found>,
+    /// Of both.
     bytes: usize,
     swept: Duration,
-    /// Series that a request works on, under whichever fencing number.
-    reserved: HashSet<SeriesHash>,
+    /// Who works on which series, under whichever fencing number.
+    turns: Turns,
 }
 
 /// What a request may count before that is stored.
@@ -104,9 +121,10 @@ impl Totals {
             series_max,
             bytes_max: BYTES_MAX,
             counters: HashMap::new(),
+            found: HashMap::new(),
             bytes: 0,
             swept: Duration::ZERO,
-            reserved: HashSet::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -115,6 +133,7 @@ impl Totals {
     pub(crate) fn begin(&mut self, fencing: u64, now: Now) -> bool {
         if fencing > self.fencing {
             self.counters.clear();
+            self.found.clear();
             (self.fencing, self.bytes) = (fencing, 0);
             self.doubtful_until = now.time + DOUBTFUL_FOR;
         }
@@ -122,27 +141,58 @@ impl Totals {
         fencing == self.fencing
     }
 
-    /// Reserves series for a request, all or none. `false`: another one works on some.
-    pub(crate) fn reserve(&mut self, series: &[SeriesHash]) -> bool {
-        let is_free = !series.iter().any(|one| self.reserved.contains(one));
-        if is_free {
-            self.reserved.extend(series);
-        }
-        is_free
+    /// Asks for series, each given once, for a request.
+    pub(crate) fn ask(&mut self, series: &[SeriesHash]) -> Ticket {
+        self.turns.ask(series)
     }
 
-    /// Gives series that were reserved to the next request.
-    pub(crate) fn release(&mut self, series: &[SeriesHash]) {
-        for one in series {
-            self.reserved.remove(one);
-            if let Some(remembered) = self.counters.get_mut(one) {
-                let before = remembered.counter.bytes();
-                remembered.counter.settle();
-                self.bytes = self.bytes + remembered.counter.bytes() - before;
-                if remembered.counter.is_empty() {
-                    self.forget(*one);
-                }
-            }
+    /// Whether a request may work on the series that it asked for.
+    pub(crate) fn has_turn(&self, ticket: Ticket, series: &[SeriesHash]) -> bool {
+        self.turns.has_come(ticket, series)
+    }
+
+    /// Gives series that were asked for to the next request.
+    pub(crate) fn end(&mut self, ticket: Ticket, series: &[SeriesHash]) {
+        if self.turns.has_come(ticket, series) {
+            series.iter().for_each(|one| self.settle(*one));
+        }
+        self.turns.end(ticket, series);
+    }
+
+    fn settle(&mut self, series: SeriesHash) {
+        let Some(remembered) = self.counters.get_mut(&series) else {
+            return;
+        };
+        let before = remembered.counter.bytes();
+        remembered.counter.settle();
+        self.bytes = self.bytes + remembered.counter.bytes() - before;
+        if remembered.counter.is_empty() {
+            self.forget(series);
+        }
+    }
+
+    /// Forgets what is remembered, or was found, of a series before this deletion of its tenant, if it is one of those that
+    /// `erases` says; it is told the deletion that was taken account of, and where the newest total stands.
+    pub(crate) fn heed(
+        &mut self,
+        series: SeriesHash,
+        deletion: DeletionVersion,
+        erases: impl FnOnce(DeletionVersion, Millis) -> bool,
+    ) {
+        if (self.found.get(&series)).is_some_and(|found| found.deletion < deletion) {
+            self.lose(series);
+        }
+        let Some(remembered) = self.counters.get_mut(&series) else {
+            return;
+        };
+        if remembered.deletion >= deletion {
+            return;
+        }
+        let newest = remembered.counter.newest_at();
+        match newest.is_some_and(|at| erases(remembered.deletion, at)) {
+            // What may not be stored of it was sent before the deletion, which erases that as well.
+            true => self.forget(series),
+            false => remembered.deletion = deletion,
         }
     }
 
@@ -150,19 +200,50 @@ impl Totals {
         self.counters.contains_key(&series)
     }
 
+    /// Whether a series has to be read back.
+    pub(crate) fn lacks(&self, series: SeriesHash) -> bool {
+        !self.remembers(series) && !self.found.contains_key(&series)
+    }
+
+    /// Keeps what was read back of a series that is not remembered, until it is recalled. `deletion`: the one of its tenant that
+    /// was known before.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(crate) fn keep_found(
+        &mut self,
+        series: SeriesHash,
+        stored: Option<Sample>,
+        deletion: DeletionVersion,
+        now: Now,
+    ) -> Result<(), NoRoom> {
+        if !self.has_room(self.series_bytes_max(), now) {
+            return Err(NoRoom::Bytes);
+        }
+        self.lose(series);
+        let at = now.boot;
+        let found = Found {
+            stored,
+            at,
+            deletion,
+        };
+        self.bytes += found.bytes();
+        self.found.insert(series, found);
+        Ok(())
+    }
+
     /// How many series there are.
     pub(crate) fn len(&self) -> usize {
         self.counters.len()
     }
 
-    /// Remembers a series again, of which this is the newest stored sample, for these deltas.
+    /// Remembers a series again for these deltas, by what was found of it.
     ///
     /// # Errors
-    /// When there are too many series, or bytes.
+    /// When there are too many series, or bytes, or what was found is lost since.
     pub(crate) fn recall(
         &mut self,
         series: SeriesHash,
-        stored: Option<&Sample>,
         deltas: &[Sample],
         now: Now,
     ) -> Result<(), NoRoom> {
@@ -172,14 +253,29 @@ impl Totals {
         if !self.has_room(self.series_bytes_max(), now) {
             return Err(NoRoom::Bytes);
         }
+        let found = self.lose(series).ok_or(NoRoom::Bytes)?;
         let bounds = self.bounds();
-        let read_back = |stored: &Sample| Counter::read_back(stored.clone(), deltas, bounds);
-        let counter = stored.map(read_back).unwrap_or_default();
-        self.forget(series);
+        let read_back = |stored: Sample| Counter::read_back(stored, deltas, bounds);
+        let counter = found.stored.map(read_back).unwrap_or_default();
         self.bytes += COUNTER_BYTES + counter.bytes();
-        let used = now.boot;
-        self.counters.insert(series, Remembered { counter, used });
+        let remembered = Remembered {
+            counter,
+            used: now.boot,
+            deletion: found.deletion,
+        };
+        self.counters.insert(series, remembered);
         Ok(())
+    }
+
+    /// A request with so many deltas of a series is to be counted: they are known again when it is repeated, unless memory is
+    /// short.
+    pub(crate) fn expect(&mut self, series: SeriesHash, deltas: usize) {
+        let is_short = self.bytes >= self.bytes_max / 2;
+        if let Some(remembered) = self.counters.get_mut(&series) {
+            let before = remembered.counter.bytes();
+            remembered.counter.expect(if is_short { 0 } else { deltas });
+            self.bytes = self.bytes + remembered.counter.bytes() - before;
+        }
     }
 
     /// What a majority may not have of a series, ascending.
@@ -235,6 +331,13 @@ impl Totals {
         }
     }
 
+    /// Takes out what was found of a series.
+    fn lose(&mut self, series: SeriesHash) -> Option<Found> {
+        let found = self.found.remove(&series)?;
+        self.bytes -= found.bytes();
+        Some(found)
+    }
+
     /// Bytes beyond which no further series are remembered: those that are grow.
     fn series_bytes_max(&self) -> usize {
         self.bytes_max / 4 * 3
@@ -264,7 +367,7 @@ impl Totals {
         let bytes = &mut self.bytes;
         self.counters.retain(|series, remembered| {
             let is_kept = now.boot.saturating_sub(remembered.used) < idle_max
-                || self.reserved.contains(series)
+                || self.turns.wants(*series)
                 || !remembered.counter.unstored().is_empty();
             if !is_kept {
                 *bytes -= COUNTER_BYTES + remembered.counter.bytes();
@@ -272,6 +375,27 @@ impl Totals {
             is_kept
         });
         self.counters.shrink_to(self.counters.len() * 2);
+        self.found.retain(|series, found| {
+            let is_kept = now.boot.saturating_sub(found.at) < idle_max || self.turns.wants(*series);
+            if !is_kept {
+                *bytes -= found.bytes();
+            }
+            is_kept
+        });
+        self.found.shrink_to(self.found.len() * 2);
+    }
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        let histogram = self
+            .stored
+            .as_ref()
+            .map_or(0, |stored| match &stored.value {
+                SampleValue::Float(_) => 0,
+                SampleValue::Histogram(histogram) => histogram.bytes(),
+            });
+        FOUND_BYTES + histogram
     }
 }
 
@@ -279,7 +403,6 @@ impl Totals {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use trefoil_api::remote_write::SampleValue;
     use trefoil_model::{Histogram, histogram::Buckets};
 
     const A: SeriesHash = SeriesHash(1);
@@ -299,14 +422,27 @@ mod tests {
         }
     }
 
+    /// Remembers a series of which nothing is stored.
+    fn recall(
+        totals: &mut Totals,
+        series: SeriesHash,
+        deltas: &[Sample],
+        now: Now,
+    ) -> Result<(), NoRoom> {
+        totals.keep_found(series, None, DeletionVersion(0), now)?;
+        totals.recall(series, deltas, now)
+    }
+
     /// Takes deltas of a series of which nothing is stored; how many samples are to be stored, and the refusals.
     fn take(totals: &mut Totals, series: SeriesHash, deltas: &[Sample]) -> (usize, Vec<Refusal>) {
+        let ticket = totals.ask(&[series]);
         if !totals.remembers(series)
-            && let Err(reason) = totals.recall(series, None, deltas, at(1))
+            && let Err(reason) = recall(totals, series, deltas, at(1))
         {
             let NoRoom::Series(reason) = reason else {
                 panic!("memory is short");
             };
+            totals.end(ticket, &[series]);
             return (0, vec![reason]);
         }
         let mut refused = Vec::new();
@@ -314,7 +450,7 @@ mod tests {
         assert_eq!(taken, Some(deltas.len()));
         let samples = totals.unstored(series).len();
         totals.stored(series);
-        totals.release(&[series]);
+        totals.end(ticket, &[series]);
         (samples, refused)
     }
 
@@ -327,10 +463,10 @@ mod tests {
         assert_eq!(take(&mut totals, A, &[delta(20, 30, 1.0)]), (2, vec![]));
         assert!(totals.begin(1, at(300)));
         assert!(totals.remembers(A));
-        assert!(totals.reserve(&[A]));
+        let ticket = totals.ask(&[A]);
         assert!(totals.begin(1, at(331)));
         assert!(totals.remembers(A), "a request works on it");
-        totals.release(&[A]);
+        totals.end(ticket, &[A]);
         assert!(totals.begin(1, at(362)));
         assert_eq!((totals.len(), totals.bytes), (0, 0));
         assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (2, vec![]));
@@ -358,7 +494,7 @@ mod tests {
         let mut totals = Totals::new(2);
         totals.begin(1, at(0));
         let deltas: Vec<Sample> = (1..=600).map(|n| delta(n * 10, n * 10 + 10, 1.0)).collect();
-        assert_eq!(totals.recall(A, None, &deltas, at(1)), Ok(()));
+        assert_eq!(recall(&mut totals, A, &deltas, at(1)), Ok(()));
         let (mut taken, mut refused) = (0, Vec::new());
         for expected in [256, 512, 600] {
             let left = &deltas[taken..];
@@ -369,7 +505,7 @@ mod tests {
             totals.stored(A);
         }
         assert_eq!(refused, [] as [Refusal; 0]);
-        assert_eq!(totals.recall(B, None, &[], at(1)), Ok(()));
+        assert_eq!(recall(&mut totals, B, &[], at(1)), Ok(()));
         let deltas: Vec<Sample> = (1..=600).map(large).collect();
         let mut step = Step {
             bytes: 100_000,
@@ -389,22 +525,22 @@ mod tests {
         totals.begin(1, at(0));
         totals.bytes_max = 200_000;
         let series = |number| SeriesHash(number);
-        assert!(totals.reserve(&[series(1)]));
+        let ticket = totals.ask(&[series(1)]);
         let (mut step, mut refused) = (Step::default(), Vec::new());
         let deltas: Vec<Sample> = (1..=200).map(large).collect();
-        assert_eq!(totals.recall(series(1), None, &deltas, at(1)), Ok(()));
+        assert_eq!(recall(&mut totals, series(1), &deltas, at(1)), Ok(()));
         let taken = totals.take(series(1), &deltas, at(1), &mut step, &mut refused);
         let taken = taken.expect("remembered");
         assert!(step.is_full && (2..100).contains(&taken), "{taken}");
         assert!((200_000..300_000).contains(&totals.bytes));
         assert_eq!(
-            totals.recall(series(2), None, &[], at(1)),
+            recall(&mut totals, series(2), &[], at(1)),
             Err(NoRoom::Bytes)
         );
         // It may not be stored: it is kept, however long.
-        totals.release(&[series(1)]);
+        totals.end(ticket, &[series(1)]);
         assert_eq!(
-            totals.recall(series(2), None, &[], at(999)),
+            recall(&mut totals, series(2), &[], at(999)),
             Err(NoRoom::Bytes)
         );
         assert!(totals.remembers(series(1)));
@@ -423,11 +559,11 @@ mod tests {
         );
         assert!(refused.is_empty());
         totals.stored(series(1));
-        assert_eq!(totals.recall(series(2), None, &[], at(999)), Ok(()));
+        assert_eq!(recall(&mut totals, series(2), &[], at(999)), Ok(()));
         // Many totals fill it as well, until those are forgotten that were not used just now.
         let mut number = 3;
         while totals.bytes < totals.series_bytes_max() {
-            assert_eq!(totals.recall(series(number), None, &[], at(1005)), Ok(()));
+            assert_eq!(recall(&mut totals, series(number), &[], at(1005)), Ok(()));
             let mut step = Step::default();
             totals.take(
                 series(number),
@@ -440,10 +576,10 @@ mod tests {
             number += 1;
         }
         assert_eq!(
-            totals.recall(series(98), None, &[], at(1006)),
+            recall(&mut totals, series(98), &[], at(1006)),
             Err(NoRoom::Bytes)
         );
-        assert_eq!(totals.recall(series(98), None, &[], at(1016)), Ok(()));
+        assert_eq!(recall(&mut totals, series(98), &[], at(1016)), Ok(()));
         assert_eq!(totals.len(), 1);
     }
 
@@ -478,12 +614,65 @@ mod tests {
     #[test]
     fn one_request_works_on_a_series() {
         let mut totals = Totals::new(9);
-        assert!(totals.reserve(&[A]));
-        assert!(!totals.reserve(&[B, A]));
+        let first = totals.ask(&[A]);
+        let second = totals.ask(&[B, A]);
+        assert!(totals.has_turn(first, &[A]));
         assert!(totals.begin(1, at(0)), "which does not change that");
-        assert!(totals.reserve(&[B]));
-        totals.release(&[A]);
-        assert!(totals.reserve(&[A]));
-        assert!(!totals.reserve(&[B]));
+        assert!(!totals.has_turn(second, &[B, A]));
+        assert_eq!(recall(&mut totals, A, &[], at(0)), Ok(()));
+        totals.end(second, &[B, A]);
+        assert!(totals.remembers(A), "who waited changes nothing");
+        totals.end(first, &[A]);
+        assert!(!totals.remembers(A), "nothing is in it");
+    }
+
+    #[test]
+    fn what_was_found_is_there_for_the_next_try() {
+        let mut totals = Totals::new(9);
+        totals.begin(1, at(0));
+        let ticket = totals.ask(&[A, B]);
+        let (stored, known) = (Sample::float(20, 7.0), DeletionVersion(2));
+        assert!(totals.lacks(A) && totals.lacks(B));
+        let kept = totals.keep_found(A, Some(stored.clone()), known, at(1));
+        assert_eq!(kept, Ok(()));
+        // The rest could not be read.
+        totals.end(ticket, &[A, B]);
+        assert!(!totals.lacks(A) && !totals.remembers(A) && totals.lacks(B));
+        assert_eq!(totals.recall(B, &[], at(2)), Err(NoRoom::Bytes));
+        let delta = delta(20, 30, 1.0);
+        let deltas = std::slice::from_ref(&delta);
+        assert_eq!(totals.recall(A, deltas, at(2)), Ok(()));
+        assert_eq!(totals.unstored(A), [stored]);
+        totals.forget(A);
+        assert_eq!((totals.len(), totals.bytes), (0, 0));
+        // Not for ever, and not under another fencing number.
+        assert_eq!(totals.keep_found(A, None, known, at(3)), Ok(()));
+        assert!(totals.begin(1, at(303)) && totals.lacks(A));
+        assert_eq!(totals.bytes, 0);
+        assert_eq!(totals.keep_found(A, None, known, at(304)), Ok(()));
+        assert!(totals.begin(2, at(305)) && totals.lacks(A));
+        assert_eq!(totals.bytes, 0);
+    }
+
+    #[test]
+    fn what_a_deletion_erases_is_forgotten() {
+        let mut totals = Totals::new(9);
+        totals.begin(1, at(0));
+        let of = DeletionVersion;
+        for series in [A, B] {
+            take(&mut totals, series, &[delta(5, 10, 1.0)]);
+        }
+        totals.heed(A, of(0), |_, _| panic!("there is none"));
+        totals.heed(A, of(2), |known, at| (known, at) != (of(0), 10));
+        assert!(totals.remembers(A), "it is another one's");
+        totals.heed(A, of(2), |_, _| panic!("that is known"));
+        totals.heed(B, of(2), |known, at| (known, at) == (of(0), 10));
+        assert!(totals.lacks(B));
+        // What was read back before it may be erased by it.
+        assert_eq!(totals.keep_found(B, None, of(2), at(1)), Ok(()));
+        totals.heed(B, of(2), |_, _| panic!("nothing is remembered"));
+        assert!(!totals.lacks(B));
+        totals.heed(B, of(3), |_, _| panic!("nothing is remembered"));
+        assert!(totals.lacks(B));
     }
 }

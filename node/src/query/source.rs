@@ -240,15 +240,17 @@ impl ClusterSource {
         Ok(counted)
     }
 
-    /// The series that fit, page by page, until there are no more or one could not be had. A page that was taken out
-    /// counts no longer in the query's budget.
+    /// The series that fit, page by page, until there are no more or one could not be had. Pages are of the usual size unless
+    /// `bytes_max` says another one. A page that was taken out counts no longer in the query's budget.
     pub(crate) fn select(
         self,
         select: Select,
     ) -> impl Stream<Item = Result<Vec<RawSeries>, QueryError>> + Send {
         stream::unfold(Some((self, select)), |state| async move {
             let (source, mut select) = state?;
-            select.bytes_max = PAGE_BYTES;
+            if select.bytes_max == 0 {
+                select.bytes_max = PAGE_BYTES;
+            }
             match source.page(&select).await {
                 Ok(page) => {
                     select.after = page.series.last().map(|s| s.labels.canonical().to_vec());

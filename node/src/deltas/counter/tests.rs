@@ -103,6 +103,31 @@ fn a_repeated_delta_counts_once() {
 }
 
 #[test]
+fn as_many_deltas_are_known_again_as_a_request_has() {
+    let of = |turn: Millis| (turn * 1000, turn * 1000 + 1000, 1.0);
+    let mut bench = Bench::new();
+    bench.counter.expect(30);
+    bench.check(of(1), &[(1001, 0.0), (2000, 1.0)]);
+    for turn in 2..=30 {
+        bench.check(of(turn), &[(turn * 1000 + 1000, turn as f64)]);
+    }
+    bench.counter.expect(30);
+    for turn in 1..=30 {
+        bench.check(of(turn), &[]);
+    }
+    bench.check(of(31), &[(32000, 31.0)]);
+    bench.refuse(of(1), TOO_OLD);
+    bench.check(of(2), &[]);
+    let many = bench.counter.bytes();
+    (0..40).for_each(|_| bench.counter.expect(1));
+    assert!(bench.counter.bytes() < many && bench.counter.earlier_max == 0);
+    bench.refuse(of(23), TOO_OLD);
+    bench.check(of(24), &[]);
+    bench.counter.expect(1_000_000);
+    assert_eq!(bench.counter.earlier_max, RECENT_MAX - RECENT);
+}
+
+#[test]
 fn what_was_not_stored_is_stored_with_the_next() {
     let mut bench = Bench::new();
     let first = delta(1000, 2000, 5.0);
