@@ -36,10 +36,8 @@ async fn check_features(cluster: &Cluster, node: usize, newest: i64) -> anyhow::
     ] {
         let time = format!("{}.{:03}", newest / 1000, newest % 1000);
         let parameters = [("query", query.as_str()), ("time", time.as_str())];
-        let data = cluster
-            .client()
-            .query(&cluster.url(node), &parameters)
-            .await?;
+        let url = format!("{}/api/v1/query", cluster.url(node));
+        let data = cluster.client().query(&url, &parameters).await?;
         let found = data["result"].as_array().map(Vec::len);
         ensure!(found == Some(count), "{query}: {data}");
     }
