@@ -19,6 +19,8 @@ pub struct WriteLimits {
     pub label_value_bytes_max: usize,
     /// Bytes of a help text or unit (`max_metadata_length`); longer ones are cut.
     pub metadata_bytes_max: usize,
+    /// Whether series get labels `__type__` and `__unit__` of what the request declares.
+    pub type_and_unit_labels: bool,
 }
 
 impl Default for WriteLimits {
@@ -31,6 +33,7 @@ impl Default for WriteLimits {
             label_name_bytes_max: 1024,
             label_value_bytes_max: 2048,
             metadata_bytes_max: 1024,
+            type_and_unit_labels: false,
         }
     }
 }

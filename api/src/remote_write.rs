@@ -24,6 +24,7 @@ mod series;
 mod short_copy;
 mod snappy;
 mod symbols;
+mod type_and_unit;
 
 pub use decode::Decoder;
 pub use encode::encode;
@@ -32,3 +33,4 @@ pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
 pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;
 pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;
+pub(crate) use type_and_unit::Declarations;

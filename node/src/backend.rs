@@ -197,13 +197,12 @@ impl NodeBackend {
             return Ok(());
         }
         // What another sender of a pair counts for costs the tenant nothing.
-        let samples = match filter {
-            None => request.sample_count() as u64,
-            Some(filter) => filter.samples_stored(request),
+        let (samples, exemplars) = match filter {
+            None => (request.sample_count() as u64, request.exemplars().len()),
+            Some(filter) => (filter.samples_stored(request), 0),
         };
         // As Mimir counts them.
-        let beside = request.metadata().len() + request.exemplars().len();
-        let samples = samples + beside as u64;
+        let samples = samples + (request.metadata().len() + exemplars) as u64;
         let parts = self.cluster.nodes_that_write();
         let admitted = self
             .gates

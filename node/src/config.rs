@@ -77,7 +77,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) enable_admin_api: Option<bool>,
     /// Experimental features, by Prometheus' names, comma-separated: promql-experimental-functions,
-    /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal, use-start-timestamps
+    /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal, use-start-timestamps,
+    /// type-and-unit-labels
     #[arg(
         long,
         value_name = "NAME,...",
@@ -248,6 +249,8 @@ pub(crate) struct Settings {
     pub(crate) enable_admin_api: bool,
     /// Names of experimental features that are enabled.
     pub(crate) features: Vec<String>,
+    /// Whether series get labels of their type and unit.
+    pub(crate) type_and_unit_labels: bool,
     /// How queries are read and evaluated with these.
     pub(crate) eval: EvalOptions,
     /// Slices of the hash space, a power of two; fixed when the cluster begins. Default 256.
@@ -535,10 +538,11 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
     let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
     let hours = |value: u64| (value > 0).then(|| Duration::from_secs(value * 3600));
     let retention = hours(file.storage.retention_hours.unwrap_or(15 * 24));
-    let enabled = args
+    let mut enabled = args
         .enable_feature
         .or(file.enable_feature)
         .unwrap_or_default();
+    enabled.retain(|name| !name.is_empty());
     Ok(Settings {
         data_dir: args
             .data_dir
@@ -580,6 +584,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .or(file.enable_admin_api)
             .unwrap_or(false),
         eval: features(&enabled)?,
+        type_and_unit_labels: enabled.iter().any(|name| name == TYPE_AND_UNIT_LABELS),
         features: enabled,
         shards: file.shards.unwrap_or(256),
         zone_mode: file.zone_mode.unwrap_or_default(),
@@ -607,13 +612,19 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
     })
 }
 
+/// The feature that is none of queries.
+const TYPE_AND_UNIT_LABELS: &str = "type-and-unit-labels";
+
 /// What experimental features make of the evaluation.
 fn features(names: &[String]) -> Result<EvalOptions, ConfigError> {
     let enable = |options: EvalOptions, name: &String| options.with_feature(name);
-    names
-        .iter()
+    let mut of_queries = names.iter().filter(|name| *name != TYPE_AND_UNIT_LABELS);
+    of_queries
         .try_fold(EvalOptions::default(), enable)
-        .map_err(|reason| ConfigError::Impossible(format!("enable_feature: {reason}")))
+        .map_err(|reason| {
+            let other = format!("and {TYPE_AND_UNIT_LABELS} is one of writing");
+            ConfigError::Impossible(format!("enable_feature: {reason}, {other}"))
+        })
 }
 
 fn host_name() -> String {

@@ -30,7 +30,7 @@ use crate::{
 use anyhow::Context;
 use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
-use trefoil_api::{Api, ApiLimits, Backend};
+use trefoil_api::{Api, ApiLimits, Backend, WriteLimits};
 use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
 use trefoil_model::{ClusterId, LineageId, NodeId};
 use trefoil_raft::{
@@ -224,6 +224,10 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     backend.release_held(&clients);
     let backend: Arc<dyn Backend> = backend;
     let limits = ApiLimits {
+        write: WriteLimits {
+            type_and_unit_labels: settings.type_and_unit_labels,
+            ..WriteLimits::default()
+        },
         write_timeout: settings.write_timeout,
         query_timeout: settings.query_timeout,
         queries_at_once_max: settings.query_concurrency,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ApiError, TenantLimits, TenantName, WriteLimits, WriteOutcome,
-    remote_write::{Decoder, Refusals, WriteRequest},
+    remote_write::{Declarations, Decoder, Refusals, WriteRequest},
 };
 use axum::{
     body::Body,
@@ -157,8 +157,12 @@ impl<'a> Intake<'a> {
     ) -> Result<Buffers, ApiError> {
         let mut buffers = self.app.buffers.take();
         let mut held = std::mem::replace(&mut self.held, self.app.write_bytes.hold_none());
+        let labels_types = self.app.limits.write.type_and_unit_labels;
         let run = move || {
             let outcome = decode(&mut buffers, &mut held);
+            if labels_types && outcome.is_ok() {
+                Declarations::of(&buffers.request).label(&mut buffers.request);
+            }
             (buffers, held, outcome)
         };
         let (buffers, held, outcome) = if is_large {

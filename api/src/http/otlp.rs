@@ -20,7 +20,7 @@ use crate::{
         Encoding, Export, Imported, Rejections, export_response, import_metrics, status_body,
         transcode_json,
     },
-    remote_write::WriteRequest,
+    remote_write::{Declarations, WriteRequest},
 };
 use axum::{
     body::Body,
@@ -111,6 +111,10 @@ pub(super) async fn export(
         buffers.request = out.request;
         let rejections = imported?;
         held?;
+        if limits.type_and_unit_labels {
+            // The rest is labelled behind every decoder.
+            Declarations::of(&buffers.request).label(&mut out.deltas);
+        }
         // Nobody waits for it when the client has gone.
         sender.send((rejections, out.deltas)).ok();
         Ok(())

@@ -113,6 +113,7 @@ mod tests {
         label_name_bytes_max: 4,
         label_value_bytes_max: 8,
         metadata_bytes_max: 0,
+        type_and_unit_labels: false,
     };
 
     #[test]

@@ -411,15 +411,15 @@ impl Cluster {
     pub(crate) async fn undrain(&self, text: &str) -> Result<admin::Accepted, ApiError> {
         let node = self.known_node(text)?;
         let name = self.node_name(node);
-        let is_draining =
-            |member: &Member| member.node == node && member.state == MemberState::Draining;
-        if !self
-            .metadata
-            .state()
-            .members()
-            .any(|member| is_draining(member))
-        {
-            return Err(ApiError::Conflict(format!("{name} is not being drained")));
+        let state = self.metadata.read_linearizable().await.map_err(refused)?;
+        let member = state.members().find(|member| member.node == node);
+        let why_not = match member {
+            Some(member) if member.superseded_by.is_some() => "is gone: a newer node has its name",
+            Some(member) if member.state == MemberState::Draining => "",
+            _ => "is not being drained",
+        };
+        if !why_not.is_empty() {
+            return Err(ApiError::Conflict(format!("{name} {why_not}")));
         }
         self.command(Command::SetDraining {
             node,

@@ -87,7 +87,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for FirstLine<S> {
                     ready!(Pin::new(&mut this.stream).poll_read(context, &mut chunk))?;
                     let (new, before) = (chunk.filled(), bytes.len());
                     bytes.extend_from_slice(new);
-                    let has_ended = new.is_empty() || bytes.len() > LINE_BYTES_MAX;
+                    // Who speaks another protocol learns so at once.
+                    let is_http = bytes
+                        .first()
+                        .is_some_and(|one| one.is_ascii_graphic() || one.is_ascii_whitespace());
+                    let has_ended = new.is_empty() || bytes.len() > LINE_BYTES_MAX || !is_http;
                     if bytes[before..].contains(&b'\n') {
                         this.line = Line::Given(encoded(take(bytes)), 0);
                     } else if has_ended {
@@ -195,6 +199,12 @@ mod tests {
         .concat();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let binary = vec![0xff; 100_000];
+        // A client that waits for the answer to something else than HTTP gets it.
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        client.write_all(&[0x16, 3, 1]).await.unwrap();
+        let mut hello = [0; 3];
+        FirstLine::new(server).read_exact(&mut hello).await.unwrap();
+        assert_eq!(hello, [0x16, 3, 1]);
         for bytes in [
             Vec::new(),
             b"GET \"".to_vec(),

@@ -176,7 +176,9 @@ impl Evaluation {
             brief,
         };
         let question = self.question.clone();
-        let answer = evaluate(&storage, question, budget, self.reuse.as_deref());
+        // Putting earlier answers together may take longer than the little that is worked out here.
+        let reuse = self.reuse.as_deref().filter(|_| brief.is_none());
+        let answer = evaluate(&storage, question, budget, reuse);
         (answer, storage.meter.fetched(), storage.damaged.get())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Threads are for large parts, and for processors that no other part uses: under many queries each has one.
 
-use super::storage::{Damaged, Stretch, ViewStorage};
+use super::storage::{Brief, Damaged, Stretch, ViewStorage};
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{
@@ -13,11 +13,15 @@ use std::{
     thread,
 };
 use trefoil_query_promql::{
-    Budget, Part, PartBody, PartResult, QueryError, Worked, evaluate_part_in, part_selector,
+    Budget, Grid, Part, PartBody, PartResult, QueryError, Selector, Worked, evaluate_part_in,
+    part_selector,
 };
 
 /// What a thread is worth, in samples read and values made: a quarter of a millisecond. Waking one takes some ten microseconds.
 const WORK_PER_THREAD: u64 = 16 << 10;
+
+/// A look at a sample in one of its windows costs so much less than reading it.
+const LOOKS_PER_SAMPLE: u64 = 4;
 
 /// Bounds what one part may take; more were not tried.
 const THREADS_MAX: usize = 8;
@@ -98,16 +102,22 @@ pub(super) fn evaluate_in_pieces(
     pieces: impl FnOnce(u64) -> usize,
 ) -> Result<Worked, QueryError> {
     budget.check()?;
-    let Some(selector) = part_selector(part)? else {
-        return evaluate_part_in(part, ends, storage, budget);
+    let (selector, inner_steps) = match (part_selector(part)?, storage.brief) {
+        (Some(read), _) => read,
+        (None, None) => return evaluate_part_in(part, ends, storage, budget),
+        // What does not go series by series is not known to be little.
+        (None, Some(_)) => return Err(QueryError::Canceled),
     };
     let steps = part.grid.steps() as u64;
-    let mut work = 0;
+    let (mut work, mut read) = (0, 0);
     let stretches = storage.stretches(&selector, |series, samples| {
+        read = samples;
         work = series.saturating_mul(steps).saturating_add(samples);
         pieces(work)
     })?;
-    if storage.brief.is_some_and(|brief| work > brief.work_max) {
+    let looks = read.saturating_mul(windows_of_a_sample(&selector, part.grid)) / LOOKS_PER_SAMPLE;
+    let is_little = |brief: Brief| inner_steps == 0 && work.saturating_add(looks) <= brief.work_max;
+    if !storage.brief.is_none_or(is_little) {
         return Err(QueryError::Canceled);
     }
     let fetched = storage.meter.fetched();
@@ -141,6 +151,16 @@ pub(super) fn evaluate_in_pieces(
             .map_or_else(|| Err(QueryError::Canceled), |piece| piece.result);
     }
     join(pieces, budget)
+}
+
+/// In how many of a range's windows a sample lies, about: functions may look at it in each.
+fn windows_of_a_sample(selector: &Selector, grid: Grid) -> u64 {
+    if grid.steps() <= 1 {
+        return 1;
+    }
+    let reach = selector.end.saturating_sub(selector.start);
+    let range = reach.saturating_sub(grid.end.saturating_sub(grid.start));
+    u64::try_from(range / grid.step.max(1)).unwrap_or(0).max(1)
 }
 
 /// What came of one stretch.

@@ -97,6 +97,7 @@ pub(super) struct Stretch<'a> {
     damaged: Cell<Option<Damaged>>,
     meter: Arc<Meter>,
     budget: Budget,
+    samples_max: usize,
     /// Another stretch has failed, so that nobody wants this one.
     is_vain: Arc<AtomicBool>,
 }
@@ -122,7 +123,7 @@ impl SeriesStorage for Stretch<'_> {
             Some(cursor) if selector == self.selector => walk(
                 cursor,
                 &self.damaged,
-                (&self.meter, &self.budget),
+                (&self.meter, &self.budget, self.samples_max),
                 &mut |labels, samples| match self.is_vain.load(Ordering::Relaxed) {
                     true => Err(QueryError::Canceled),
                     false => each(labels, samples),
@@ -160,11 +161,11 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Gives all series of a cursor to `each`.
+/// Gives all series of a cursor to `each`, as long as they have at most `samples_max` samples together.
 fn walk(
     mut cursor: SeriesCursor,
     damaged: &Cell<Option<Damaged>>,
-    (meter, budget): (&Meter, &Budget),
+    (meter, budget, samples_max): (&Meter, &Budget, usize),
     each: &mut SeriesVisitor<'_>,
 ) -> Result<(), QueryError> {
     let mut held = Held {
@@ -172,9 +173,14 @@ fn walk(
         bytes: 0,
         samples: 0,
     };
+    let mut samples: usize = 0;
     while cursor.advance().map_err(|e| query_error(damaged, &e))? {
         held.hold(cursor.aggregates_bytes())?;
         let series = cursor.current();
+        samples = samples.saturating_add(series.timestamps.len());
+        if samples > samples_max {
+            return Err(QueryError::Canceled);
+        }
         meter.count(series.timestamps.len(), || memory_beside(&series))?;
         let labels = labels(cursor.current().canonical)?;
         each(&labels, &mut Columns(&mut cursor))?;
@@ -202,12 +208,19 @@ fn query_error(damaged: &Cell<Option<Damaged>>, error: &MetricsError) -> QueryEr
 
 impl SeriesStorage for ViewStorage<'_> {
     fn select(&self, selector: &Selector, each: &mut SeriesVisitor<'_>) -> Result<(), QueryError> {
-        let counted = (&*self.meter, self.budget);
-        walk(self.cursor(selector)?, &self.damaged, counted, each)
+        let bounds = (&*self.meter, self.budget, self.samples_max());
+        walk(self.cursor(selector)?, &self.damaged, bounds, each)
     }
 }
 
 impl ViewStorage<'_> {
+    /// What heads have of a series is not known before it is read.
+    fn samples_max(&self) -> usize {
+        self.brief.map_or(usize::MAX, |brief| {
+            usize::try_from(brief.work_max).unwrap_or(usize::MAX)
+        })
+    }
+
     fn cursor(&self, selector: &Selector) -> Result<SeriesCursor, QueryError> {
         let matchers = engine_matchers(&selector.matchers)?;
         let mut range = inclusive(selector.start, selector.end);
@@ -258,6 +271,7 @@ impl ViewStorage<'_> {
             damaged: Cell::new(None),
             meter: self.meter.clone(),
             budget: self.budget.clone(),
+            samples_max: self.samples_max(),
         };
         Ok(cursors.into_iter().map(stretch).collect())
     }

@@ -123,7 +123,10 @@ impl Divided {
 
     fn selector(&self, grid: Grid) -> Result<Option<Selector>, QueryError> {
         match self.root.find(self.part.node) {
-            Some(node) => selector_at(node, &self.part, grid),
+            Some(node) => {
+                let read = selector_at(node, &self.part, grid)?;
+                Ok(read.map(|(selector, _)| selector))
+            }
             None => Ok(None),
         }
     }

@@ -125,10 +125,19 @@ pub(crate) struct HeadPart {
 }
 
 impl HeadPart {
-    /// The series with samples here that satisfy all matchers and lie in `shards`.
-    pub(crate) fn find(&self, matchers: &[Matcher], shards: &ShardSet) -> RoaringBitmap {
+    /// The series with samples here that satisfy all matchers and lie in `shards`; perhaps more if there are more than
+    /// `series_max`, so that finding that out takes little.
+    pub(crate) fn find(
+        &self,
+        matchers: &[Matcher],
+        shards: &ShardSet,
+        series_max: u64,
+    ) -> RoaringBitmap {
         let mut index = self.index.steps();
         let mut found = index.find(matchers, self.series);
+        if found.len() > series_max {
+            return found;
+        }
         index.retain_shards(&mut found, shards);
         drop(index);
         self.samples.steps().retain(&mut found, self.records);

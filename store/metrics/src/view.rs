@@ -149,7 +149,11 @@ impl View {
                 continue;
             }
             let visible = block.shards.intersection(shards);
-            let reader = self.readers.get(&block.meta)?;
+            let reader = match pieces {
+                Pieces::OnlyKept(_) => self.readers.opened(&block.meta),
+                Pieces::Read | Pieces::Keep(_) => Some(self.readers.get(&block.meta)?),
+            };
+            let reader = reader.ok_or(MetricsError::NotKept)?;
             if reader.version().is_plain() && !overlaps(range) {
                 continue;
             }
@@ -498,17 +502,18 @@ impl View {
         shards: &ShardSet,
     ) -> Result<BTreeSet<(ShardId, MetricMetadata)>, MetricsError> {
         let (mut entries, mut room) = (BTreeSet::new(), MetadataRoom::new());
-        for source in self.sources(tenant, range, shards)? {
-            if let Source::Block { reader, shards, .. } = &source {
-                room.extend(&mut entries, &reader.metadata(shards)?);
-            }
-        }
         for part in self.heads.get(&tenant).into_iter().flatten() {
             let samples = part.generation().read();
             if !samples.has_samples() || samples.overlaps(&range) {
                 let wanted = samples.metadata().iter();
                 let wanted = wanted.filter(|(shard, _)| shards.contains(*shard));
                 room.extend(&mut entries, wanted);
+            }
+        }
+        // Where there is not room for all, what was declared last counts.
+        for source in self.sources(tenant, range, shards)?.iter().rev() {
+            if let Source::Block { reader, shards, .. } = source {
+                room.extend(&mut entries, &reader.metadata(shards)?);
             }
         }
         Ok(entries)

@@ -102,12 +102,12 @@ fn fixed_name(node: &Expr) -> Option<&str> {
     selector_of(operand)?.fixed_name()
 }
 
-/// The selector of which `part` may be evaluated on some of the series at a time, to [merge](crate::merge) the answers; `None`
-/// if there is none.
+/// The selector of which `part` may be evaluated on some of the series at a time, to [merge](crate::merge) the answers, and how many
+/// times its sub-queries have; `None` if there is none.
 ///
 /// # Errors
 /// As for [`evaluate_part`].
-pub fn part_selector(part: &Part) -> Result<Option<Selector>, QueryError> {
+pub fn part_selector(part: &Part) -> Result<Option<(Selector, usize)>, QueryError> {
     let root = parse(&part.query, &part.options)?;
     selector_at(node_of(&root, part)?, part, part.grid)
 }
@@ -117,12 +117,17 @@ pub(crate) fn selector_at(
     node: &Expr,
     part: &Part,
     grid: Grid,
-) -> Result<Option<Selector>, QueryError> {
+) -> Result<Option<(Selector, usize)>, QueryError> {
     let context = context_of(part);
-    let of_pipeline = |pipeline: Option<Pipeline>| pipeline.map(|pipeline| pipeline.selector);
+    let of_pipeline = |pipeline: Option<Pipeline>| {
+        pipeline.map(|pipeline| {
+            let inner_steps = pipeline.inner_steps();
+            (pipeline.selector, inner_steps)
+        })
+    };
     match (part.output, &node.kind) {
         (PartOutput::Samples, ExprKind::Range(range)) => {
-            samples_selector(range, grid, &context).map(Some)
+            samples_selector(range, grid, &context).map(|selector| Some((selector, 0)))
         }
         (PartOutput::Groups, ExprKind::Aggregate(aggregate)) => {
             // At a single time groups come in the order of their first members, which their winners do not show.

@@ -82,7 +82,11 @@ impl BlockReader {
         else {
             return Ok(None);
         };
-        let directory = self.directory(index)?;
+        let directory = match (&pieces, self.directories[index].get()) {
+            (Pieces::OnlyKept(_), None) => return Err(MetricsError::NotKept),
+            (_, Some(directory)) => Arc::clone(directory),
+            (_, None) => self.directory(index)?,
+        };
         Ok(Some(TenantReader {
             block: Arc::clone(self),
             index,
@@ -355,6 +359,10 @@ impl TenantReader {
     ) -> Result<(), MetricsError> {
         if self.entry().shards.is_subset(shards) || found.is_empty() {
             return Ok(());
+        }
+        // They are those of all series, and not kept.
+        if matches!(self.pieces, Pieces::OnlyKept(_)) {
+            return Err(MetricsError::NotKept);
         }
         let all = self.shards()?;
         let mut kept = RoaringBitmap::new();

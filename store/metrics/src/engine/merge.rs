@@ -365,7 +365,6 @@ fn merge_tenant(
         };
         let applied: DeletionVersion = reader.entry().deletion_version;
         presupposed.push(applied);
-        room.extend(&mut metadata, &reader.metadata(shards)?);
         let pending = policy
             .erasing(tenant)
             .iter()
@@ -376,6 +375,12 @@ fn merge_tenant(
     writer.begin_tenant(tenant, policy.claim(tenant, presupposed)?)?;
     if merge_series(writer, &mut scans)?.is_break() {
         return Ok(ControlFlow::Break(()));
+    }
+    // Where there is not room for all, what was declared last counts.
+    for (block, shards) in readers.iter().rev() {
+        if let Some(reader) = block.tenant(tenant, Pieces::Read)? {
+            room.extend(&mut metadata, &reader.metadata(shards)?);
+        }
     }
     if !metadata.is_empty() {
         let entries: Vec<_> = metadata.into_iter().collect();

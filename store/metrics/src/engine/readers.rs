@@ -50,6 +50,11 @@ impl BlockReaders {
         self.aggregated.load(Ordering::Relaxed)
     }
 
+    /// The same, if the block was opened before.
+    pub(crate) fn opened(&self, meta: &BlockMeta) -> Option<Arc<BlockReader>> {
+        self.open.lock().get(&meta.id).map(Arc::clone)
+    }
+
     /// The reader of a block whose metadata the caller holds, and with it the files.
     pub(crate) fn get(&self, meta: &BlockMeta) -> Result<Arc<BlockReader>, MetricsError> {
         if let Some(reader) = self.open.lock().get(&meta.id) {

@@ -63,6 +63,15 @@ impl Source {
     }
 
     pub(super) fn find(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, MetricsError> {
+        self.find_few(matchers, u64::MAX)
+    }
+
+    /// The same; perhaps more than that if there are more than `series_max`.
+    fn find_few(
+        &self,
+        matchers: &[Matcher],
+        series_max: u64,
+    ) -> Result<RoaringBitmap, MetricsError> {
         match self {
             Self::Block {
                 reader,
@@ -78,7 +87,7 @@ impl Source {
                 }
                 Ok(found)
             }
-            Self::Head { part, shards, .. } => Ok(part.find(matchers, shards)),
+            Self::Head { part, shards, .. } => Ok(part.find(matchers, shards, series_max)),
         }
     }
 
@@ -195,7 +204,7 @@ impl Selection {
         let mut selection = Self::default();
         let mut table: HashTable<u32> = HashTable::new();
         for (source, from) in sources.iter().enumerate() {
-            let found = from.find(matchers)?;
+            let found = from.find_few(matchers, series_max)?;
             if found.len() > series_max {
                 return Ok(None);
             }

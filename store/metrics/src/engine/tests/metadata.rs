@@ -158,6 +158,9 @@ fn declarations_are_bounded() {
         engine.flush(position, None).unwrap();
     }
     while engine.merge_once(Millis::MAX).unwrap().is_some() {}
+    let newest = |entry: &crate::MetricMetadata| entry.metric.starts_with("m3_");
+    let count = found(&engine).iter().filter(|entry| newest(entry)).count();
+    assert_eq!(count, 40, "what was declared last stays");
     assert_eq!(
         found(&engine).len(),
         63,
