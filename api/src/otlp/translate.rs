@@ -382,12 +382,15 @@ impl<'a> Translator<'a, '_> {
             reject(&mut self.rejections, &|| flaw.describe(key));
             return Ok(());
         }
-        let refused = self.out.refused();
+        let (refused, rejected) = (self.out.refused(), self.rejections.points);
         match kind {
             DataKind::Gauge | DataKind::Sum => self.series(&family.name, None, point, value)?,
             DataKind::Histogram => self.histogram(family, point)?,
             DataKind::Summary => self.summary(family, point)?,
             DataKind::Exponential => self.exponential(family, point)?,
+        }
+        if self.rejections.points > rejected {
+            return Ok(());
         }
         self.exemplars(family, kind, point)?;
         self.rejections.points += u64::from(self.out.refused() > refused);
@@ -427,9 +430,9 @@ impl<'a> Translator<'a, '_> {
                 self.push(&family.name, None, [sample])
             }
             Err(reason) => {
-                let metric = family.metric;
+                let metric = Shown(family.metric);
                 self.rejections
-                    .add(1, || format!("metric {metric:?} {reason}"));
+                    .add(1, || format!("metric {metric} {reason}"));
                 Ok(())
             }
         }

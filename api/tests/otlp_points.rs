@@ -1,0 +1,62 @@
+//! Points of OpenTelemetry that are wrong or unusual: what is stored and what is said.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use trefoil_api::{
+    WriteLimits,
+    otlp::{Export, Imported, OtlpOptions, Rejections, import_metrics, transcode_json},
+    remote_write::WriteRequest,
+};
+
+/// What comes of metrics of a resource with these attributes.
+fn translate(
+    options: &OtlpOptions,
+    attributes: &str,
+    metrics: &str,
+) -> (WriteRequest, Rejections) {
+    let json = format!(
+        r#"{{"resourceMetrics": [{{"resource": {{"attributes": [{attributes}]}},
+            "scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#
+    );
+    let mut body = Vec::new();
+    transcode_json(Export::Metrics, json.as_bytes(), &mut body, &mut |_| Ok(())).unwrap();
+    let (limits, mut out) = (WriteLimits::default(), Imported::default());
+    let mut grow = |_| Ok(());
+    let rejections = import_metrics(&body, options, &limits, 1..=9, &mut out, &mut grow);
+    (out.request, rejections.unwrap())
+}
+
+/// The labels of all series.
+fn series_of(request: &WriteRequest) -> Vec<String> {
+    let series = request.series();
+    series.map(|one| one.to_labels().to_string()).collect()
+}
+
+/// A metric of one point at 3 ms.
+fn metric(name: &str, kind: &str, point: &str) -> String {
+    format!(
+        r#"{{"name": "{name}", "{kind}": {{"aggregationTemporality": "AGGREGATION_TEMPORALITY_CUMULATIVE",
+            "dataPoints": [{{"timeUnixNano": 3000000, {point}}}]}}}}"#
+    )
+}
+
+#[test]
+fn exponential_histograms_add_up() {
+    let point = |count: u32| {
+        format!(
+            r#""count": {count}, "sum": 9, "zeroCount": 1, "positive": {{"bucketCounts": [4]}},
+               "exemplars": [{{"timeUnixNano": 3000000, "asDouble": 1.5}}]"#
+        )
+    };
+    let metrics = [("wrong", 99), ("right", 5)]
+        .map(|(name, count)| metric(name, "exponentialHistogram", &point(count)));
+    let (out, rejections) = translate(&OtlpOptions::default(), "", &metrics.join(","));
+    assert_eq!(series_of(&out), ["right"]);
+    assert_eq!(out.exemplars().len(), 1, "those of the other one go with it");
+    let reason = "metric \"wrong\" has a wrong histogram: 5 observations found in buckets, but the Count field is 99: \
+                  histogram's observation count should equal the number of observations found in the buckets (in absence of NaN)";
+    assert_eq!(
+        (rejections.points, rejections.reasons),
+        (1, vec![reason.to_owned()])
+    );
+}
