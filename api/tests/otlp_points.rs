@@ -9,11 +9,7 @@ use trefoil_api::{
 };
 
 /// What comes of metrics of a resource with these attributes.
-fn translate(
-    options: &OtlpOptions,
-    attributes: &str,
-    metrics: &str,
-) -> (WriteRequest, Rejections) {
+fn translate(options: &OtlpOptions, attributes: &str, metrics: &str) -> (WriteRequest, Rejections) {
     let json = format!(
         r#"{{"resourceMetrics": [{{"resource": {{"attributes": [{attributes}]}},
             "scopeMetrics": [{{"metrics": [{metrics}]}}]}}]}}"#
@@ -52,11 +48,27 @@ fn exponential_histograms_add_up() {
         .map(|(name, count)| metric(name, "exponentialHistogram", &point(count)));
     let (out, rejections) = translate(&OtlpOptions::default(), "", &metrics.join(","));
     assert_eq!(series_of(&out), ["right"]);
-    assert_eq!(out.exemplars().len(), 1, "those of the other one go with it");
+    assert_eq!(
+        out.exemplars().len(),
+        1,
+        "those of the other one go with it"
+    );
     let reason = "metric \"wrong\" has a wrong histogram: 5 observations found in buckets, but the Count field is 99: \
                   histogram's observation count should equal the number of observations found in the buckets (in absence of NaN)";
     assert_eq!(
         (rejections.points, rejections.reasons),
         (1, vec![reason.to_owned()])
+    );
+}
+
+#[test]
+fn units_are_told_in_words() {
+    let metrics = r#"{"name": "a", "unit": "By/s", "gauge": {"dataPoints": [{"timeUnixNano": 3000000, "asInt": 1}]}},
+        {"name": "b", "unit": "1", "gauge": {"dataPoints": [{"timeUnixNano": 3000000, "asInt": 1}]}}"#;
+    let (out, _) = translate(&OtlpOptions::default(), "", metrics);
+    let units: Vec<_> = out.metadata().map(|m| (m.metric, m.unit)).collect();
+    assert_eq!(
+        units,
+        [("a_bytes_per_second", "bytes_per_second"), ("b_ratio", "")]
     );
 }

@@ -337,7 +337,8 @@ impl<'a> Translator<'a, '_> {
         if self.families.len() < FAMILIES_MAX {
             self.families.insert(name.to_owned());
         }
-        let texts = [name, metric.description, metric.unit].map(str::as_bytes);
+        let unit = self.options.strategy.unit_name(metric.unit);
+        let texts = [name, metric.description, &unit].map(str::as_bytes);
         (self.grow)(self.out.capacity_bytes())?;
         self.out.request.push_metadata(kind, texts, self.limits);
         Ok(())
