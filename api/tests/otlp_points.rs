@@ -72,3 +72,79 @@ fn units_are_told_in_words() {
         [("a_bytes_per_second", "bytes_per_second"), ("b_ratio", "")]
     );
 }
+
+/// As many attributes, and the service's name if it has one.
+fn attributes(count: usize, service: &str) -> String {
+    let text = |(key, value): (String, &str)| {
+        format!(r#"{{"key": "{key}", "value": {{"stringValue": "{value}"}}}}"#)
+    };
+    let named = (!service.is_empty()).then(|| ("service.name".to_owned(), service));
+    let others = (0..count).map(|i| (format!("l{i}"), "v"));
+    let texts: Vec<_> = named.into_iter().chain(others).map(text).collect();
+    texts.join(",")
+}
+
+#[test]
+fn target_info_may_have_more_labels() {
+    let metrics = metric("a", "gauge", r#""asInt": 1"#);
+    let options = OtlpOptions::default();
+    // With its name and the job.
+    let (out, rejections) = translate(&options, &attributes(78, "cart"), &metrics);
+    assert_eq!(
+        (out.series().count(), rejections),
+        (2, Rejections::default())
+    );
+    let (out, rejections) = translate(&options, &attributes(79, "cart"), &metrics);
+    assert_eq!(series_of(&out), [r#"a{job="cart"}"#]);
+    let reason = "target_info of the resource job \"cart\" has more than 80 labels (max_label_names_per_info_series)";
+    assert_eq!(
+        (rejections.points, rejections.reasons),
+        (1, vec![reason.to_owned()])
+    );
+}
+
+#[test]
+fn metrics_that_inform_may_have_more_labels() {
+    let point = |count| format!(r#""asInt": 1, "attributes": [{}]"#, attributes(count, ""));
+    let options = OtlpOptions::default();
+    for (name, count, expected) in [
+        ("a_info", 79, None),
+        (
+            "a_info",
+            80,
+            Some("80 labels (max_label_names_per_info_series)"),
+        ),
+        // So many are not even put together.
+        (
+            "a_info",
+            200,
+            Some("80 labels (max_label_names_per_info_series)"),
+        ),
+        ("a_inform", 29, None),
+        (
+            "a_inform",
+            30,
+            Some("30 labels (max_label_names_per_series)"),
+        ),
+        (
+            "a_inform",
+            200,
+            Some("30 labels (max_label_names_per_series)"),
+        ),
+    ] {
+        let metrics = metric(name, "gauge", &point(count));
+        let (out, rejections) = translate(&options, "", &metrics);
+        let reasons = expected.map(|text| format!("metric \"{name}\" has more than {text}"));
+        assert_eq!(
+            rejections.reasons,
+            Vec::from_iter(reasons),
+            "{name} {count}"
+        );
+        let stored = usize::from(expected.is_none());
+        assert_eq!((out.series().count(), out.refusals().series), (stored, 0));
+    }
+    // Only those of its series are called so that tell quantiles.
+    let summary = format!(r#""count": 1, "attributes": [{}]"#, attributes(40, ""));
+    let (out, rejections) = translate(&options, "", &metric("a_info", "summary", &summary));
+    assert_eq!((out.series().count(), rejections.points), (0, 1));
+}

@@ -90,9 +90,9 @@ impl Origin {
         }
     }
 
-    /// Whether it has neither of these.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.identity.iter().next().is_none()
+    /// The first of these, as people call the resource. `None`: it has neither.
+    pub(super) fn name(&self) -> Option<(&str, &str)> {
+        self.identity.iter().next()
     }
 
     /// Why no point can be kept.
@@ -115,7 +115,7 @@ impl Origin {
     /// Adds the labels to those of a point.
     ///
     /// # Errors
-    /// [`Flaw::Labels`]; not when [`Origin::count_with`] is within the limit.
+    /// [`Flaw::InfoLabels`]; not when [`Origin::count_with`] is within the limit.
     pub(super) fn add_to(&self, own: &mut LabelSet, limits: &WriteLimits) -> Result<(), Flaw> {
         for (name, value) in self.promoted.iter() {
             if !own.has(name) {

@@ -22,7 +22,9 @@ use super::{
     origin::{FlawAt, Origin, SERVICE_INSTANCE, SERVICE_NAME, SERVICE_NAMESPACE},
 };
 use crate::{
-    ApiError, WriteLimits, recycle,
+    ApiError, WriteLimits,
+    limits::is_info,
+    recycle,
     remote_write::{MetricKind, Sample, SampleValue, WriteRequest},
     wire::{Reader, WireType},
 };
@@ -168,6 +170,8 @@ struct Family<'a> {
     bucket: String,
     sum: String,
     count: String,
+    /// Whether all its series inform, and may have more labels for that.
+    informs: bool,
 }
 
 impl<'a> Translator<'a, '_> {
@@ -259,8 +263,10 @@ impl<'a> Translator<'a, '_> {
         let Some(name) = strategy.metric_name(metric.name, metric.unit, named) else {
             return Err("has a name of which nothing can be kept".to_owned());
         };
+        let has_other_names = matches!(data.kind, DataKind::Histogram | DataKind::Summary);
         let family = Family {
             metric: metric.name,
+            informs: !has_other_names && is_info(name.as_bytes()),
             bucket: format!("{name}_bucket"),
             sum: format!("{name}_sum"),
             count: format!("{name}_count"),
@@ -379,7 +385,9 @@ impl<'a> Translator<'a, '_> {
             reject(&mut self.rejections, &|| NEGATIVE_DELTA.to_owned());
             return Ok(());
         }
-        if let Some((flaw, key)) = self.label(&point.attributes, &[], origin, labels)? {
+        if let Some((flaw, key)) =
+            self.label(&point.attributes, &[], origin, labels, family.informs)?
+        {
             reject(&mut self.rejections, &|| flaw.describe(key));
             return Ok(());
         }
@@ -449,14 +457,15 @@ impl<'a> Translator<'a, '_> {
         Ok(())
     }
 
-    /// Puts the labels of attributes together, but for those that are `ignored`; `others` are added to them. What is
-    /// wrong with them, if anything is: nothing of others was copied then.
+    /// Puts the labels of attributes together, but for those that are `ignored`; `others` are added to them. `informs`: of
+    /// a series that may have more of them. What is wrong with them, if anything is: nothing of others was copied then.
     fn label(
         &mut self,
         attributes: &[KeyValue<'a>],
         ignored: &[&str],
         origin: &Origin,
         others: usize,
+        informs: bool,
     ) -> Result<Option<FlawAt<'a>>, ApiError> {
         let (limits, strategy) = (self.limits, self.options.strategy);
         let Scratch {
@@ -483,12 +492,16 @@ impl<'a> Translator<'a, '_> {
                 Ok(()) => labels.join(name, value, limits),
                 Err(flaw) => Err(flaw),
             };
-            if let Err(flaw) = joined {
-                return Ok(Some((flaw, key)));
+            match joined {
+                Ok(()) => {}
+                Err(Flaw::InfoLabels(_)) => {
+                    return Ok(Some((Flaw::too_many(limits, informs), "")));
+                }
+                Err(flaw) => return Ok(Some((flaw, key))),
             }
         }
-        if origin.count_with(labels) + others > limits.label_names_max {
-            return Ok(Some((Flaw::Labels(limits.label_names_max), "")));
+        if origin.count_with(labels) + others > limits.label_names_max_of(informs) {
+            return Ok(Some((Flaw::too_many(limits, informs), "")));
         }
         let added = origin.add_to(labels, limits);
         Ok(added.err().map(|flaw| (flaw, "")))
@@ -593,17 +606,23 @@ impl<'a> Translator<'a, '_> {
         };
         let mut others = resource.attributes.iter();
         let tells = others.any(|attribute| !IDENTIFYING.contains(&attribute.key));
-        if !tells || origin.is_anonymous() {
+        let Some((label, name)) = origin.name().filter(|_| tells) else {
             return Ok(());
-        }
+        };
         let ignored = match self.options.keeps_identifying_attributes {
             true => &[][..],
             false => &IDENTIFYING,
         };
-        let origin = origin.identity();
-        if let Some((flaw, key)) = self.label(&resource.attributes, ignored, &origin, 1)? {
-            self.rejections
-                .add(0, || format!("a resource {}", flaw.describe(key)));
+        let identity = origin.identity();
+        if let Some((flaw, key)) = self.label(&resource.attributes, ignored, &identity, 1, true)? {
+            let flaw = flaw.describe(key);
+            let reason = || {
+                format!(
+                    "{TARGET_INFO} of the resource {label} {} {flaw}",
+                    Shown(name)
+                )
+            };
+            self.rejections.add(1, reason);
             return Ok(());
         }
         if self.families.insert(TARGET_INFO.to_owned()) {
