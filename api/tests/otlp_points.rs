@@ -4,9 +4,13 @@
 
 use trefoil_api::{
     WriteLimits,
-    otlp::{Export, Imported, OtlpOptions, Rejections, import_metrics, transcode_json},
-    remote_write::WriteRequest,
+    otlp::{
+        Deltas, Export, Imported, OtlpOptions, Promotion, Rejections, import_metrics,
+        transcode_json,
+    },
+    remote_write::{SampleValue, WriteRequest},
 };
+use trefoil_model::histogram::{ResetHint, SCHEMA_CUSTOM};
 
 /// What comes of metrics of a resource with these attributes.
 fn translate(options: &OtlpOptions, attributes: &str, metrics: &str) -> (WriteRequest, Rejections) {
@@ -147,4 +151,118 @@ fn metrics_that_inform_may_have_more_labels() {
     let summary = format!(r#""count": 1, "attributes": [{}]"#, attributes(40, ""));
     let (out, rejections) = translate(&options, "", &metric("a_info", "summary", &summary));
     assert_eq!((out.series().count(), rejections.points), (0, 1));
+}
+
+#[test]
+fn all_attributes_of_a_resource_are_promoted_but_some() {
+    let text = |key: &str, value: &str| {
+        format!(r#"{{"key": "{key}", "value": {{"stringValue": "{value}"}}}}"#)
+    };
+    let attributes = [
+        text("k8s_pod", "under"),
+        text("service.name", "cart"),
+        text("process.pid", "7"),
+        text("k8s.pod", "dot"),
+        text("..", "nameless"),
+    ];
+    let options = OtlpOptions {
+        promoted: Promotion::AllBut(vec!["process.pid".to_owned()]),
+        ..OtlpOptions::default()
+    };
+    let own = format!(r#""asInt": 1, "attributes": [{}]"#, text("k8s.pod", "mine"));
+    let metrics = [
+        metric("a", "gauge", r#""asInt": 1"#),
+        metric("b", "gauge", &own),
+    ];
+    let expected = [
+        r#"a{job="cart", k8s_pod="dot", service_name="cart"}"#,
+        r#"b{job="cart", k8s_pod="mine", service_name="cart"}"#,
+    ];
+    let (out, rejections) = translate(&options, &attributes.join(","), &metrics.join(","));
+    assert_eq!(series_of(&out), expected);
+    // The points are stored, and what cannot be told of the resource is.
+    assert!(rejections.reasons[0].starts_with("target_info of the resource job \"cart\""));
+    assert_eq!(rejections.points, 1);
+    // The order of a client's attributes does not make another series.
+    let reversed: Vec<_> = attributes.iter().rev().map(String::as_str).collect();
+    let (out, _) = translate(&options, &reversed.join(","), &metrics.join(","));
+    assert_eq!(series_of(&out), expected);
+}
+
+#[test]
+fn too_many_promoted_attributes_refuse_the_points() {
+    let options = OtlpOptions {
+        promoted: Promotion::AllBut(Vec::new()),
+        ..OtlpOptions::default()
+    };
+    let metrics = [
+        metric("a", "gauge", r#""asInt": 1"#),
+        metric("a_info", "gauge", r#""asInt": 1"#),
+    ];
+    for (count, stored, points) in [(29, 2, 0), (40, 1, 1), (200, 0, 2)] {
+        let (out, rejections) = translate(&options, &attributes(count, ""), &metrics.join(","));
+        let found = (out.series().count(), rejections.points);
+        assert_eq!(found, (stored, points), "{count}: {:?}", rejections.reasons);
+    }
+}
+
+#[test]
+fn explicit_histograms_become_native_ones() {
+    let options = OtlpOptions {
+        converts_histograms: true,
+        ..OtlpOptions::default()
+    };
+    let point = |count: u32| {
+        format!(
+            r#""startTimeUnixNano": 1000000, "count": {count}, "sum": 7.5, "bucketCounts": [1, 2, 3],
+               "explicitBounds": [0.5, 1], "exemplars": [{{"timeUnixNano": 3000000, "asDouble": 0.7}}]"#
+        )
+    };
+    let metrics = [
+        metric("h", "histogram", &point(6)),
+        metric("wrong", "histogram", &point(99)),
+        metric("pause", "histogram", r#""flags": 1"#),
+    ];
+    let (out, rejections) = translate(&options, "", &metrics.join(","));
+    assert_eq!(series_of(&out), ["h", "pause"]);
+    let samples = out.series().flat_map(|series| series.whole_samples());
+    let samples: Vec<_> = samples.collect();
+    let SampleValue::Histogram(histogram) = &samples[0].value else {
+        panic!("not a histogram");
+    };
+    assert_eq!((samples[0].time, samples[0].start), (3, 1));
+    assert_eq!(
+        (histogram.schema, histogram.reset_hint),
+        (SCHEMA_CUSTOM, ResetHint::Unknown)
+    );
+    assert_eq!((histogram.count, histogram.sum), (6.0, 7.5));
+    assert_eq!(histogram.custom_bounds[..], [0.5, 1.0]);
+    let buckets: Vec<_> = histogram.positive.iter().collect();
+    assert_eq!(buckets, [(0, 1.0), (1, 2.0), (2, 3.0)]);
+    assert!(matches!(samples[1].value, SampleValue::Float(value) if value.is_nan()));
+    let exemplars: Vec<_> = out
+        .exemplars()
+        .iter()
+        .map(|(series, _)| series.to_string())
+        .collect();
+    assert_eq!(exemplars, ["h"]);
+    assert_eq!(rejections.points, 1);
+    let reason = "metric \"wrong\" has a wrong histogram: 6 observations found in buckets, but the Count field is 99";
+    assert!(
+        rejections.reasons[0].starts_with(reason),
+        "{:?}",
+        rejections.reasons
+    );
+
+    let options = OtlpOptions {
+        deltas: Deltas::Store,
+        ..options
+    };
+    let delta = metrics[0].replace("CUMULATIVE", "DELTA");
+    let (out, _) = translate(&options, "", &delta);
+    let mut samples = out.series().flat_map(|series| series.whole_samples());
+    let Some(SampleValue::Histogram(histogram)) = samples.next().map(|sample| sample.value) else {
+        panic!("not a histogram");
+    };
+    assert_eq!(histogram.reset_hint, ResetHint::Gauge);
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 use trefoil_model::{
     Histogram,
-    histogram::{Buckets, ResetHint, SCHEMA_MAX, SCHEMA_MIN},
+    histogram::{Buckets, SCHEMA_MAX, SCHEMA_MIN},
 };
 
 /// The width of the zero bucket of points that do not say theirs, as Prometheus has it.
@@ -25,8 +25,6 @@ pub(super) struct Exponential {
     pub(super) scale: i32,
     pub(super) zero_count: u64,
     pub(super) zero_threshold: f64,
-    /// Whether the histogram is a counter.
-    pub(super) reset_hint: ResetHint,
     pub(super) positive: Side,
     pub(super) negative: Side,
 }
@@ -41,7 +39,6 @@ pub(super) struct Side {
 impl Exponential {
     pub(super) fn clear(&mut self) {
         (self.scale, self.zero_count, self.zero_threshold) = (0, 0, 0.0);
-        self.reset_hint = ResetHint::Unknown;
         for side in [&mut self.positive, &mut self.negative] {
             side.offset = 0;
             side.counts.clear();
@@ -71,7 +68,6 @@ impl Exponential {
                 ZERO_THRESHOLD
             },
             zero_count: self.zero_count as f64,
-            reset_hint: self.reset_hint,
             count: count as f64,
             sum,
             positive: buckets(&self.positive)?,

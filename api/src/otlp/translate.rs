@@ -3,7 +3,7 @@
 //! | OTLP | series |
 //! |---|---|
 //! | gauge, sum | the metric's name |
-//! | histogram | `_bucket` with `le`, `_sum` if it has one, `_count` |
+//! | histogram | `_bucket` with `le`, `_sum` if it has one, `_count`; or the metric's name, a native histogram |
 //! | exponential histogram | the metric's name, a native histogram |
 //! | summary | the metric's name with `quantile`, `_sum`, `_count` |
 //! | resource | `job`, `instance`; `target_info` with its other attributes |
@@ -13,7 +13,7 @@
 //! Source: the behaviour of Prometheus' OTLP receiver.
 
 use super::{
-    Deltas, OtlpOptions, exemplar,
+    Deltas, OtlpOptions, custom, exemplar,
     flaw::{Flaw, Shown},
     labels::LabelSet,
     message::{KeyValue, Resource, Scope},
@@ -121,6 +121,7 @@ pub fn import_metrics(
         out,
         grow,
         is_adding_up: false,
+        reset_hint: ResetHint::Unknown,
         scratch: Scratch::default(),
         families: HashSet::new(),
         rejections: Rejections::default(),
@@ -144,6 +145,8 @@ struct Translator<'a, 'o> {
     grow: &'o mut dyn FnMut(usize) -> Result<(), ApiError>,
     /// Whether points are deltas that have to be added up.
     is_adding_up: bool,
+    /// Whether native histograms of these points are counters.
+    reset_hint: ResetHint,
     scratch: Scratch<'a>,
     families: HashSet<String>,
     rejections: Rejections,
@@ -263,7 +266,10 @@ impl<'a> Translator<'a, '_> {
         let Some(name) = strategy.metric_name(metric.name, metric.unit, named) else {
             return Err("has a name of which nothing can be kept".to_owned());
         };
-        let has_other_names = matches!(data.kind, DataKind::Histogram | DataKind::Summary);
+        let has_other_names = match data.kind {
+            DataKind::Histogram | DataKind::Summary => !self.is_native(data.kind),
+            _ => false,
+        };
         let family = Family {
             metric: metric.name,
             informs: !has_other_names && is_info(name.as_bytes()),
@@ -316,7 +322,7 @@ impl<'a> Translator<'a, '_> {
         };
         self.declare(declared, &family.name, metric)?;
         self.is_adding_up = is_delta && self.options.deltas == Deltas::Accumulate;
-        let hint = match is_delta && !self.is_adding_up {
+        self.reset_hint = match is_delta && !self.is_adding_up {
             true => ResetHint::Gauge,
             false => ResetHint::Unknown,
         };
@@ -324,7 +330,6 @@ impl<'a> Translator<'a, '_> {
         let mut points = data.points();
         let outcome = points.try_for_each(|message| {
             point.read(data.kind, message?)?;
-            point.exponential.reset_hint = hint;
             self.point(&family, data.kind, &point, origin, span)
         });
         self.is_adding_up = false;
@@ -348,6 +353,15 @@ impl<'a> Translator<'a, '_> {
         (self.grow)(self.out.capacity_bytes())?;
         self.out.request.push_metadata(kind, texts, self.limits);
         Ok(())
+    }
+
+    /// Whether points of this kind become native histograms.
+    fn is_native(&self, kind: DataKind) -> bool {
+        match kind {
+            DataKind::Exponential => true,
+            DataKind::Histogram => self.options.converts_histograms,
+            _ => false,
+        }
     }
 
     fn point(
@@ -381,7 +395,7 @@ impl<'a> Translator<'a, '_> {
             });
             return Ok(());
         }
-        if self.is_adding_up && falls(kind, point, value) {
+        if self.is_adding_up && !self.is_native(kind) && falls(kind, point, value) {
             reject(&mut self.rejections, &|| NEGATIVE_DELTA.to_owned());
             return Ok(());
         }
@@ -394,9 +408,11 @@ impl<'a> Translator<'a, '_> {
         let (refused, rejected) = (self.out.refused(), self.rejections.points);
         match kind {
             DataKind::Gauge | DataKind::Sum => self.series(&family.name, None, point, value)?,
-            DataKind::Histogram => self.histogram(family, point)?,
+            DataKind::Histogram if !self.is_native(kind) => self.histogram(family, point)?,
             DataKind::Summary => self.summary(family, point)?,
-            DataKind::Exponential => self.exponential(family, point)?,
+            DataKind::Histogram | DataKind::Exponential => {
+                self.native(family, kind, point)?;
+            }
         }
         if self.rejections.points > rejected {
             return Ok(());
@@ -424,13 +440,23 @@ impl<'a> Translator<'a, '_> {
         self.series(&family.bucket, Some(("le", "+Inf")), point, all)
     }
 
-    fn exponential(&mut self, family: &Family<'_>, point: &Point<'a>) -> Result<(), ApiError> {
+    fn native(
+        &mut self,
+        family: &Family<'_>,
+        kind: DataKind,
+        point: &Point<'a>,
+    ) -> Result<(), ApiError> {
         if point.is_stale() {
             return self.series(&family.name, None, point, 0.0);
         }
         let sum = point.sum.unwrap_or(0.0);
-        match point.exponential.to_native(point.count, sum) {
-            Ok(histogram) => {
+        let native = match kind {
+            DataKind::Exponential => point.exponential.to_native(point.count, sum),
+            _ => custom::to_native(point.count, sum, &point.counts, &point.bounds),
+        };
+        match native {
+            Ok(mut histogram) => {
+                histogram.reset_hint = self.reset_hint;
                 let sample = Sample {
                     time: millis(point.time),
                     start: millis(point.start),
@@ -546,7 +572,9 @@ impl<'a> Translator<'a, '_> {
             let bound = bound.map_or(f64::INFINITY, |(bound, _)| *bound);
             let bound = plain_digits(bound);
             let (metric, extra) = match kind {
-                DataKind::Histogram => (&family.bucket, Some(("le", bound.as_str()))),
+                DataKind::Histogram if !self.is_native(kind) => {
+                    (&family.bucket, Some(("le", bound.as_str())))
+                }
                 _ => (&family.name, None),
             };
             let limits = self.limits;
