@@ -266,3 +266,22 @@ fn explicit_histograms_become_native_ones() {
     };
     assert_eq!(histogram.reset_hint, ResetHint::Gauge);
 }
+
+#[test]
+fn native_histograms_have_no_label_of_a_bucket() {
+    let point = |count| {
+        let attributes = attributes(count, "");
+        format!(r#""count": 1, "zeroCount": 1, "attributes": [{attributes}]"#)
+    };
+    let options = OtlpOptions {
+        converts_histograms: true,
+        ..OtlpOptions::default()
+    };
+    for kind in ["exponentialHistogram", "histogram"] {
+        for (count, stored) in [(29, 1), (30, 0)] {
+            let (out, rejections) = translate(&options, "", &metric("a", kind, &point(count)));
+            let found = (out.series().count(), rejections.points);
+            assert_eq!(found, (stored, 1 - stored as u64), "{kind} {count}");
+        }
+    }
+}

@@ -386,6 +386,7 @@ impl<'a> Translator<'a, '_> {
                 });
                 return Ok(());
             }
+            _ if self.is_native(kind) => (0.0, 1),
             // The name, and the bound or quantile.
             _ => (0.0, 2),
         };
