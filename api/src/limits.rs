@@ -13,6 +13,8 @@ pub struct WriteLimits {
     pub samples_max: usize,
     /// Labels of a series (`max_label_names_per_series`); a series with more is left out.
     pub label_names_max: usize,
+    /// Labels of a series whose metric's name ends in `_info`, if that is more (`max_label_names_per_info_series`).
+    pub info_label_names_max: usize,
     /// Bytes of a label's name (`max_label_name_length`).
     pub label_name_bytes_max: usize,
     /// Bytes of a label's value (`max_label_value_length`).
@@ -30,12 +32,33 @@ impl Default for WriteLimits {
             decompressed_bytes_max: 128 << 20,
             samples_max: 4 << 20,
             label_names_max: 30,
+            info_label_names_max: 80,
             label_name_bytes_max: 1024,
             label_value_bytes_max: 2048,
             metadata_bytes_max: 1024,
             type_and_unit_labels: false,
         }
     }
+}
+
+impl WriteLimits {
+    /// Labels that a series may have; one that informs may have more, because it is there for its labels.
+    pub(crate) fn label_names_max_of(&self, is_info: bool) -> usize {
+        match is_info {
+            true => self.label_names_max.max(self.info_label_names_max),
+            false => self.label_names_max,
+        }
+    }
+
+    /// Labels of which a series has too many, whatever its name is.
+    pub(crate) fn label_names_most(&self) -> usize {
+        self.label_names_max_of(true)
+    }
+}
+
+/// Whether series of the metric inform, by its name, which is all that every protocol has.
+pub(crate) fn is_info(metric: &[u8]) -> bool {
+    metric.ends_with(b"_info")
 }
 
 /// Bounds of the HTTP server.

@@ -10,6 +10,7 @@
 //!
 //! Source: opentelemetry-proto 1.x; the translation follows Prometheus' OTLP receiver.
 
+mod custom;
 mod exemplar;
 mod exponential;
 mod flaw;
@@ -57,16 +58,34 @@ impl Deltas {
     }
 }
 
+/// Resource attributes that every series of the resource gets as labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    /// These (`promote_resource_attributes`), in this order where names become the same.
+    Only(Vec<String>),
+    /// All but these (`promote_all_resource_attributes`, `ignore_resource_attributes`).
+    AllBut(Vec<String>),
+}
+
+impl Default for Promotion {
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
+}
+
 /// How OTLP becomes series. An operator's choice, the same on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtlpOptions {
     /// How names of metrics and attributes become names of series and labels.
     pub strategy: TranslationStrategy,
-    /// Resource attributes that every series of the resource gets as labels (`promote_resource_attributes`).
-    pub promoted_attributes: Vec<String>,
+    /// Which attributes of the resource become labels.
+    pub promoted: Promotion,
     /// Whether `target_info` gets the attributes too that `job` and `instance` are made of
     /// (`keep_identifying_resource_attributes`).
     pub keeps_identifying_attributes: bool,
+    /// Whether histograms with explicit bounds become native ones with custom buckets, instead of series of buckets
+    /// (`convert_histograms_to_nhcb`).
+    pub converts_histograms: bool,
     /// What becomes of points of delta temporality (`deltas`).
     pub deltas: Deltas,
     /// Whether series get `otel_scope_name`, `otel_scope_version`, `otel_scope_schema_url` and the scope's

@@ -28,7 +28,7 @@ mod type_and_unit;
 
 pub use decode::Decoder;
 pub use encode::encode;
-pub(crate) use histogram::{HistogramParts, SideParts, double, signed};
+pub(crate) use histogram::{HistogramParts, SideParts, check_count, double, signed};
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
 pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;
 pub use sample::{Exemplar, Sample, SampleValue};

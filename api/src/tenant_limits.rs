@@ -68,6 +68,8 @@ pub struct TenantLimits {
     pub max_global_series_per_metric: u64,
     /// Labels of a series.
     pub max_label_names_per_series: usize,
+    /// Labels of a series whose metric's name ends in `_info`; no effect below the one above.
+    pub max_label_names_per_info_series: usize,
     /// Bytes of a label's name.
     pub max_label_name_length: usize,
     /// Bytes of a label's value.
@@ -104,6 +106,7 @@ impl Default for TenantLimits {
             max_global_series_per_user: 0,
             max_global_series_per_metric: 0,
             max_label_names_per_series: 30,
+            max_label_names_per_info_series: 80,
             max_label_name_length: 1024,
             max_label_value_length: 2048,
             max_metadata_length: 1024,

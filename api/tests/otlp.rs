@@ -17,8 +17,8 @@ use tower::ServiceExt;
 use trefoil_api::{
     Api, ApiError, ApiLimits, WriteLimits, grpc_starting_router,
     otlp::{
-        Deltas, Export, Imported, OtlpOptions, Rejections, TranslationStrategy, import_metrics,
-        transcode_json,
+        Deltas, Export, Imported, OtlpOptions, Promotion, Rejections, TranslationStrategy,
+        import_metrics, transcode_json,
     },
     remote_write::{MetricKind, SampleValue, WriteRequest},
 };
@@ -244,7 +244,7 @@ fn a_resource_becomes_job_instance_and_target_info() {
 #[test]
 fn empty_attributes_are_none() {
     let options = OtlpOptions {
-        promoted_attributes: vec!["host.name".to_owned()],
+        promoted: Promotion::Only(vec!["host.name".to_owned()]),
         ..OtlpOptions::default()
     };
     let points = r#"{"name": "a", "gauge": {"dataPoints": [{"timeUnixNano": 1000000, "asInt": 1, "attributes": [
@@ -262,7 +262,7 @@ fn empty_attributes_are_none() {
 /// Why nothing of a request is stored, and of how many points.
 fn check_rejected(resource: &str, metrics: &str, points: u64, expected: &str) {
     let options = OtlpOptions {
-        promoted_attributes: vec!["host.name".to_owned()],
+        promoted: Promotion::Only(vec!["host.name".to_owned()]),
         promotes_scope: true,
         ..OtlpOptions::default()
     };
@@ -356,10 +356,10 @@ fn memory_is_asked_for_before_it_is_taken() {
 fn options() {
     let options = OtlpOptions {
         strategy: TranslationStrategy::NoTranslation,
-        promoted_attributes: vec!["host.name".to_owned(), "absent".to_owned()],
+        promoted: Promotion::Only(vec!["host.name".to_owned(), "absent".to_owned()]),
         keeps_identifying_attributes: true,
         promotes_scope: true,
-        deltas: Deltas::default(),
+        ..OtlpOptions::default()
     };
     let points = r#"{"name": "a.b", "unit": "s", "gauge": {"dataPoints": [{"timeUnixNano": 1000000, "asInt": 1}]}}"#;
     let (lines, _, _) = translate(&options, &request(RESOURCE, points));

@@ -27,7 +27,7 @@ fn deltas(points: &[(u64, u64, u64)]) -> (Vec<(i64, i64, f64)>, Rejections) {
             {{"aggregationTemporality": 1, "isMonotonic": true, "dataPoints": [{}]}}}}]}}]}}]}}"#,
         points.join(",")
     );
-    let (out, rejections) = import(Deltas::Accumulate, &json);
+    let (out, rejections) = import(&options(Deltas::Accumulate), &json);
     let samples = out
         .deltas
         .series()
@@ -93,7 +93,7 @@ fn histograms_of_the_same_millisecond_are_added() {
         points("histogram", bounds),
         points("exponentialHistogram", r#""zeroCount": 2"#)
     );
-    let (out, rejections) = import(Deltas::Accumulate, &json);
+    let (out, rejections) = import(&options(Deltas::Accumulate), &json);
     assert_eq!(rejections, Rejections::default());
     let mut found = Vec::new();
     for series in out.deltas.series() {
@@ -120,22 +120,18 @@ fn histograms_of_the_same_millisecond_are_added() {
 }
 
 /// How many series of deltas and others come of a request, and what is rejected.
-fn translate(deltas: Deltas, json: &str) -> ([usize; 2], Rejections) {
-    let (out, rejections) = import(deltas, json);
+fn translate(options: &OtlpOptions, json: &str) -> ([usize; 2], Rejections) {
+    let (out, rejections) = import(options, json);
     let series = [&out.deltas, &out.request].map(|request| request.series().count());
     (series, rejections)
 }
 
-fn import(deltas: Deltas, json: &str) -> (Imported, Rejections) {
+fn import(options: &OtlpOptions, json: &str) -> (Imported, Rejections) {
     let mut body = Vec::new();
     transcode_json(Export::Metrics, json.as_bytes(), &mut body, &mut |_| Ok(())).unwrap();
-    let options = OtlpOptions {
-        deltas,
-        ..OtlpOptions::default()
-    };
     let (limits, mut out) = (WriteLimits::default(), Imported::default());
     let mut grow = |_| Ok(());
-    let rejections = import_metrics(&body, &options, &limits, 1..=9, &mut out, &mut grow);
+    let rejections = import_metrics(&body, options, &limits, 1..=9, &mut out, &mut grow);
     (out, rejections.unwrap())
 }
 
@@ -149,15 +145,26 @@ fn negative_ones_are_rejected_by_name() {
             {{"name": "e", "exponentialHistogram": {{{points}, "count": 5, "sum": -1, "zeroCount": 5}}]}}}}
         ]}}]}}]}}"#
     );
-    let (series, rejections) = translate(Deltas::Accumulate, &json);
+    let options = |deltas| OtlpOptions {
+        deltas,
+        ..OtlpOptions::default()
+    };
+    let (series, rejections) = translate(&options(Deltas::Accumulate), &json);
     assert_eq!(series, [1, 0], "the exponential one alone");
     let reason =
         |name| format!("metric {name:?} has a negative delta of a sum; its total would fall");
     assert_eq!(rejections.reasons, ["c", "h"].map(reason));
     assert_eq!(rejections.points, 2);
     // Stored as they are they are no counters.
-    let (series, rejections) = translate(Deltas::Store, &json);
+    let (series, rejections) = translate(&options(Deltas::Store), &json);
     assert_eq!((series, rejections.points), ([0, 6], 0));
+    // Of a native histogram the sum is a part of its value, and its count says whether it begins anew.
+    let native = OtlpOptions {
+        converts_histograms: true,
+        ..options(Deltas::Accumulate)
+    };
+    let (series, rejections) = translate(&native, &json);
+    assert_eq!((series, rejections.points), ([2, 0], 1));
 }
 
 /// The status of the answer to these metrics, and when to come again.

@@ -388,6 +388,7 @@ async fn limits_are_read_and_set() {
     let (_, answer) = ask_limited(&node, "/api/v1/user_limits").await;
     assert_eq!(answer["max_query_lookback"], "30s");
     assert_eq!(answer["max_label_names_per_series"], 30);
+    assert_eq!(answer["max_label_names_per_info_series"], 80);
     let (_, answer) = get(&node, "/trefoil/api/v1/limits?tenant=a").await;
     assert_eq!(answer["tenant"], "a");
     let post = |body: &'static str| {

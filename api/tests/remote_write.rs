@@ -169,6 +169,16 @@ fn limits_of_labels() {
         &labels,
         Some("has 32 labels, more than 30 (max_label_names_per_series)"),
     );
+    // A series that informs is there for its labels.
+    let names: Vec<String> = (0..80).map(|i| format!("l{i:02}")).collect();
+    let mut labels = vec![("__name__", "up_info")];
+    labels.extend(names.iter().map(|name| (name.as_str(), "v")));
+    check(&labels[..80], None);
+    let most = "has 81 labels, more than 80 (max_label_names_per_info_series) \
+                (err-mimir-max-label-names-per-info-series)";
+    check(&labels, Some(most));
+    labels[0].1 = "up_info_total";
+    check(&labels[..80], Some("(max_label_names_per_series)"));
     let (name, value) = ("n".repeat(1024), "v".repeat(2048));
     check(&[("__name__", "up"), (&name, &value)], None);
     check(

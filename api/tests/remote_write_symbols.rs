@@ -201,3 +201,26 @@ fn labels_that_would_grow_too_large_are_refused_before_they_do() {
     assert!(refused.is_err() && asked > 0);
     assert!(out.is_empty() && out.capacity_bytes() < 1 << 20);
 }
+
+#[test]
+fn series_that_inform_may_have_more_labels() {
+    let names: Vec<String> = (0..200).map(|i| format!("l{i:03}")).collect();
+    let mut symbols = vec!["", "__name__", "a_info", "v"];
+    symbols.extend(names.iter().map(String::as_str));
+    let with_labels = |count: u64| {
+        let labels = (4..).take(count as usize - 1).flat_map(|name| [name, 3]);
+        series(
+            &[1, 2].into_iter().chain(labels).collect::<Vec<_>>(),
+            &[(1, 1.0)],
+            &[],
+        )
+    };
+    let body = request(&symbols, &[80, 81, 200].map(with_labels));
+    let out = decode(&body, &WriteLimits::default()).unwrap();
+    assert_eq!((out.series().count(), out.refusals().series), (1, 2));
+    for (reason, count) in out.refusals().reasons.iter().zip([81, 200]) {
+        let expected =
+            format!("has {count} labels, more than 80 (max_label_names_per_info_series)");
+        assert!(reason.contains(&expected), "{reason}");
+    }
+}

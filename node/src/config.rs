@@ -5,16 +5,18 @@
 //! probably meant. Nothing here touches the network or the data directory.
 
 mod listen;
+mod otlp;
 mod pairs;
 mod shown;
 mod suggestion;
 
 use clap::Args;
 pub(crate) use listen::Listen;
+use otlp::OtlpSection;
 pub(crate) use pairs::PairSettings;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use trefoil_api::otlp::{Deltas, OtlpOptions, TranslationStrategy};
+use trefoil_api::otlp::OtlpOptions;
 use trefoil_query_promql::EvalOptions;
 
 /// Where HTTP listens unless told otherwise.
@@ -165,44 +167,6 @@ struct LimitsSection {
     ha_tracker_update_timeout_seconds: Option<u64>,
     ha_tracker_failover_timeout_seconds: Option<u64>,
     ha_held_bytes_max: Option<usize>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct OtlpSection {
-    grpc: Option<Listen>,
-    http: Option<Listen>,
-    #[serde(deserialize_with = "strategy")]
-    translation_strategy: TranslationStrategy,
-    promote_resource_attributes: Vec<String>,
-    keep_identifying_resource_attributes: bool,
-    promote_scope_metadata: bool,
-    #[serde(deserialize_with = "deltas")]
-    deltas: Deltas,
-    delta_series_max: Option<usize>,
-}
-
-/// What becomes of deltas, by its name.
-fn deltas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Deltas, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    let found = Deltas::ALL.into_iter().find(|one| one.as_str() == name);
-    found.ok_or_else(|| {
-        let names = Deltas::ALL.map(Deltas::as_str).join(", ");
-        D::Error::custom(format!("unknown value `{name}`, expected one of {names}"))
-    })
-}
-
-/// A strategy by its name in Prometheus.
-fn strategy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TranslationStrategy, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    let all = TranslationStrategy::ALL;
-    let found = all.into_iter().find(|strategy| strategy.as_str() == name);
-    found.ok_or_else(|| {
-        let names = all.map(TranslationStrategy::as_str).join(", ");
-        D::Error::custom(format!(
-            "unknown strategy `{name}`, expected one of {names}"
-        ))
-    })
 }
 
 /// How zones bind placement.
@@ -560,14 +524,8 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
             .otlp_http
             .or(file.otlp.http)
             .unwrap_or(Listen::IfFree(address(OTLP_HTTP_PORT))),
-        otlp: OtlpOptions {
-            strategy: file.otlp.translation_strategy,
-            promoted_attributes: file.otlp.promote_resource_attributes,
-            keeps_identifying_attributes: file.otlp.keep_identifying_resource_attributes,
-            promotes_scope: file.otlp.promote_scope_metadata,
-            deltas: file.otlp.deltas,
-        },
         delta_series_max: file.otlp.delta_series_max.unwrap_or(DELTA_SERIES_MAX),
+        otlp: file.otlp.options()?,
         advertise: args.advertise.or(file.advertise),
         seeds,
         bootstrap_expect: args
@@ -730,38 +688,6 @@ mod tests {
         check_error(
             "node_name: a\nseeds: [localhost]\n",
             "seeds: \"localhost\" has no port; write host:9191",
-        );
-    }
-
-    #[test]
-    fn opentelemetry_is_read_from_the_file() {
-        let yaml = "otlp:\n  grpc: off\n  http: 127.0.0.1:1\n  translation_strategy: NoTranslation\n  \
-                    promote_resource_attributes: [a.b]\n  deltas: store\n  delta_series_max: 7\n";
-        let file = parse(std::path::Path::new("t.yaml"), yaml).unwrap();
-        let settings = merge(&ServeArgs::default(), file).unwrap();
-        let http = SocketAddr::from(([127, 0, 0, 1], 1));
-        assert_eq!(
-            (settings.otlp_grpc, settings.otlp_http),
-            (Listen::Off, Listen::At(http))
-        );
-        assert_eq!(settings.otlp.strategy, TranslationStrategy::NoTranslation);
-        assert_eq!(settings.otlp.promoted_attributes, ["a.b"]);
-        assert_eq!(settings.otlp.deltas, Deltas::Store);
-        assert_eq!(settings.delta_series_max, 7);
-        let wrong = parse(std::path::Path::new("t.yaml"), "otlp: {deltas: no}\n");
-        let error = wrong.unwrap_err().to_string();
-        assert!(
-            error.contains("one of accumulate, store, refuse"),
-            "{error}"
-        );
-        let wrong = parse(
-            std::path::Path::new("t.yaml"),
-            "otlp: {translation_strategy: no}\n",
-        );
-        let error = wrong.unwrap_err().to_string();
-        assert!(
-            error.contains("expected one of UnderscoreEscaping"),
-            "{error}"
         );
     }
 

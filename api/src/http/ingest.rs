@@ -119,6 +119,10 @@ impl<'a> Intake<'a> {
         };
         WriteLimits {
             label_names_max: within(self.limits.max_label_names_per_series, LABEL_NAMES_MOST),
+            info_label_names_max: within(
+                self.limits.max_label_names_per_info_series,
+                LABEL_NAMES_MOST,
+            ),
             label_name_bytes_max: within(self.limits.max_label_name_length, LABEL_BYTES_MOST),
             label_value_bytes_max: within(self.limits.max_label_value_length, LABEL_BYTES_MOST),
             metadata_bytes_max: within(self.limits.max_metadata_length, LABEL_BYTES_MOST),

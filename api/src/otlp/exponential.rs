@@ -8,11 +8,12 @@
 
 use crate::{
     ApiError,
+    remote_write::check_count,
     wire::{Reader, WireType},
 };
 use trefoil_model::{
     Histogram,
-    histogram::{Buckets, ResetHint, SCHEMA_MAX, SCHEMA_MIN},
+    histogram::{Buckets, SCHEMA_MAX, SCHEMA_MIN},
 };
 
 /// The width of the zero bucket of points that do not say theirs, as Prometheus has it.
@@ -24,8 +25,6 @@ pub(super) struct Exponential {
     pub(super) scale: i32,
     pub(super) zero_count: u64,
     pub(super) zero_threshold: f64,
-    /// Whether the histogram is a counter.
-    pub(super) reset_hint: ResetHint,
     pub(super) positive: Side,
     pub(super) negative: Side,
 }
@@ -40,7 +39,6 @@ pub(super) struct Side {
 impl Exponential {
     pub(super) fn clear(&mut self) {
         (self.scale, self.zero_count, self.zero_threshold) = (0, 0, 0.0);
-        self.reset_hint = ResetHint::Unknown;
         for side in [&mut self.positive, &mut self.negative] {
             side.offset = 0;
             side.counts.clear();
@@ -62,7 +60,7 @@ impl Exponential {
         let shift = (self.scale - schema).min(i64::BITS as i32 - 1);
         let buckets = |side: &Side| side.merged(shift as u32).map_err(|error| error.to_string());
         let is_said = self.zero_threshold > 0.0;
-        Ok(Histogram {
+        let histogram = Histogram {
             schema: schema as i8,
             zero_threshold: if is_said {
                 self.zero_threshold
@@ -70,13 +68,16 @@ impl Exponential {
                 ZERO_THRESHOLD
             },
             zero_count: self.zero_count as f64,
-            reset_hint: self.reset_hint,
             count: count as f64,
             sum,
             positive: buckets(&self.positive)?,
             negative: buckets(&self.negative)?,
             ..Histogram::default()
-        })
+        };
+        match check_count(&histogram) {
+            Ok(()) => Ok(histogram),
+            Err(reason) => Err(format!("has a wrong histogram: {reason}")),
+        }
     }
 }
 
@@ -142,7 +143,7 @@ mod tests {
             },
             ..Exponential::default()
         };
-        let histogram = exponential.to_native(6, 1.5)?;
+        let histogram = exponential.to_native(counts.iter().sum(), 1.5)?;
         histogram.check().map_err(|error| error.to_string())?;
         Ok((histogram.schema, histogram.positive.iter().collect()))
     }
@@ -163,6 +164,28 @@ mod tests {
         assert_eq!(native(-4, 0, &[1]).unwrap().0, -4);
         let error = native(-5, 0, &[1]).unwrap_err();
         assert_eq!(error, "has the scale -5, native histograms begin at -4");
+    }
+
+    #[test]
+    fn counts_have_to_fit() {
+        let point = Exponential {
+            zero_count: 1,
+            positive: Side {
+                offset: 0,
+                counts: vec![4],
+            },
+            ..Exponential::default()
+        };
+        point.to_native(5, 1.5).unwrap();
+        assert_eq!(
+            point.to_native(99, 1.5).unwrap_err(),
+            "has a wrong histogram: 5 observations found in buckets, but the Count field is 99: \
+             histogram's observation count should equal the number of observations found in the \
+             buckets (in absence of NaN)"
+        );
+        // Observations of NaN are in no bucket.
+        point.to_native(99, f64::NAN).unwrap();
+        point.to_native(4, f64::NAN).unwrap_err();
     }
 
     #[test]

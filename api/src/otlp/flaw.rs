@@ -17,6 +17,8 @@ pub(super) enum Flaw {
     Value(usize),
     /// Labels of a series.
     Labels(usize),
+    /// Labels of a series that informs.
+    InfoLabels(usize),
 }
 
 impl Flaw {
@@ -42,6 +44,15 @@ impl Flaw {
         }
     }
 
+    /// A series has too many labels.
+    pub(super) fn too_many(limits: &WriteLimits, is_info: bool) -> Self {
+        let max = limits.label_names_max_of(is_info);
+        match is_info {
+            true => Self::InfoLabels(max),
+            false => Self::Labels(max),
+        }
+    }
+
     /// What is wrong, at the attribute with this key.
     pub(super) fn describe(self, key: &str) -> String {
         let key = Shown(key);
@@ -55,6 +66,9 @@ impl Flaw {
             ),
             Self::Labels(max) => {
                 format!("has more than {max} labels (max_label_names_per_series)")
+            }
+            Self::InfoLabels(max) => {
+                format!("has more than {max} labels (max_label_names_per_info_series)")
             }
         }
     }

@@ -1,8 +1,8 @@
 //! OTLP's JSON as OTLP's protobuf.
 //!
 //! Whole numbers may be texts or numbers, floats may be `"NaN"`, `"Infinity"` and `"-Infinity"`, ids of
-//! traces and spans are hexadecimal, other bytes base64; names are in lowerCamelCase, unknown ones are
-//! ignored, and `null` is the same as absent. Lengths of messages are written in five bytes, because they
+//! traces and spans are hexadecimal, other bytes base64, values of enumerations numbers or names; names of fields are
+//! in lowerCamelCase, unknown ones are ignored, and `null` is the same as absent. Lengths of messages are written in five bytes, because they
 //! are known only behind the message.
 //!
 //! Source: the JSON encoding of the OTLP specification 1.x, and protobuf's JSON mapping.
@@ -159,14 +159,21 @@ impl Transcoder<'_, '_> {
         let (min, max): (i128, i128) = match kind {
             Kind::Uint64 | Kind::Fixed64 => (0, u64::MAX.into()),
             Kind::Uint32 => (0, u32::MAX.into()),
-            Kind::Sint32 => (i32::MIN.into(), i32::MAX.into()),
+            Kind::Sint32 | Kind::Enum(_) => (i32::MIN.into(), i32::MAX.into()),
             _ => (i64::MIN.into(), i64::MAX.into()),
         };
         let text = match self.reader.kind()? {
             JsonKind::Text => self.reader.text()?,
             _ => self.reader.number()?.into(),
         };
-        let number = parse_whole(&text).filter(|number| (min..=max).contains(number));
+        let number = match kind {
+            // A name, which may be of a later version: what is unknown costs its metric, not the request.
+            Kind::Enum(names) if text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                let known = names.iter().position(|name| *name == text);
+                Some(known.unwrap_or(0) as i128)
+            }
+            _ => parse_whole(&text).filter(|number| (min..=max).contains(number)),
+        };
         let Some(number) = number else {
             let name = field.name;
             return Err(self
@@ -314,6 +321,30 @@ mod tests {
         .unwrap();
         transcode("[]").unwrap_err();
         transcode("{}{}").unwrap_err();
+    }
+
+    #[test]
+    fn enumerations_are_numbers_or_names() {
+        let sum = |value: &str| {
+            let body = format!(
+                r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"sum":{{"aggregationTemporality":{value}}}}}]}}]}}]}}"#
+            );
+            transcode(&body)
+        };
+        let cumulative = sum("2").unwrap();
+        assert!(cumulative.ends_with(b"\x10\x02"), "{cumulative:?}");
+        for same in [r#""AGGREGATION_TEMPORALITY_CUMULATIVE""#, r#""2""#] {
+            assert_eq!(sum(same).unwrap(), cumulative, "{same}");
+        }
+        let delta = sum(r#""AGGREGATION_TEMPORALITY_DELTA""#).unwrap();
+        assert_eq!(delta, sum("1").unwrap());
+        let none = sum("0").unwrap();
+        for unknown in [r#""AGGREGATION_TEMPORALITY_UNSPECIFIED""#, r#""LATER""#] {
+            assert_eq!(sum(unknown).unwrap(), none, "{unknown}");
+        }
+        for wrong in ["2147483648", "1.5", "true", "\"\""] {
+            sum(wrong).unwrap_err();
+        }
     }
 
     #[test]

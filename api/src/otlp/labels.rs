@@ -85,9 +85,9 @@ impl LabelSet {
         if let Some(index) = self.find(name) {
             return Ok(index);
         }
-        // Twice as many as a series has: which are too many is counted where empty ones are left out.
-        if self.count == limits.label_names_max * 2 {
-            return Err(Flaw::Labels(limits.label_names_max));
+        // Twice as many as any series has: which are too many is counted where the series is known, and empty ones are left out.
+        if self.count == limits.label_names_most() * 2 {
+            return Err(Flaw::too_many(limits, true));
         }
         if self.count == self.slots.len() {
             self.slots.push(Default::default());
@@ -110,6 +110,7 @@ mod tests {
         decompressed_bytes_max: 0,
         samples_max: 0,
         label_names_max: 2,
+        info_label_names_max: 0,
         label_name_bytes_max: 4,
         label_value_bytes_max: 8,
         metadata_bytes_max: 0,
@@ -151,7 +152,7 @@ mod tests {
         for name in ["b", "c", "d"] {
             labels.set(name, "1", &LIMITS).unwrap();
         }
-        assert_eq!(labels.join("e", "1", &LIMITS), Err(Flaw::Labels(2)));
+        assert_eq!(labels.join("e", "1", &LIMITS), Err(Flaw::InfoLabels(2)));
         assert_eq!(labels.iter().next(), Some(("a", "1;1;1;1")));
     }
 }

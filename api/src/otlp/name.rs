@@ -108,6 +108,18 @@ impl TranslationStrategy {
         (!named.is_empty() && is_telling).then_some(named)
     }
 
+    /// The words of a unit, as metadata tells it: also where names do not have it, as Prometheus has it.
+    pub(super) fn unit_name(self, unit: &str) -> String {
+        let (main, per) = unit_words(unit);
+        let words = [main, per].map(|words| match self.escapes() {
+            true => clean(&words),
+            false => words,
+        });
+        let words = words.iter().filter(|words| !words.is_empty());
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        words.join("_")
+    }
+
     /// Writes the name of a label over what `out` was. `false`: nothing of the name can be kept.
     pub(super) fn label_name(self, key: &str, out: &mut String) -> bool {
         out.clear();
@@ -140,6 +152,11 @@ fn tokens(text: &str, is_allowed: impl Fn(char) -> bool) -> Vec<&str> {
     pieces.filter(|piece| !piece.is_empty()).collect()
 }
 
+/// Words of a unit without other characters.
+fn clean(words: &str) -> String {
+    tokens(words, is_token_character).join("_")
+}
+
 /// Puts `prefix` before a text that begins with a digit.
 fn before_digit(text: String, prefix: &str) -> String {
     match text.starts_with(|c: char| c.is_ascii_digit()) {
@@ -151,7 +168,6 @@ fn before_digit(text: String, prefix: &str) -> String {
 /// Pieces of the name, then the unit where the name does not have it yet, then the type.
 fn escaped_with_suffixes(name: &str, unit: &str, kind: NamedKind) -> String {
     let (main, per) = unit_words(unit);
-    let clean = |words: &str| tokens(words, is_token_character).join("_");
     let (main, per) = (clean(&main), clean(&per));
     let mut parts = tokens(name, is_token_character);
     let is_new = |parts: &[&str], word: &str| !word.is_empty() && !parts.contains(&word);
@@ -313,6 +329,30 @@ mod tests {
             Some("a.b \u{e9}"),
         );
         check(NoTranslation, ("", "s", Counter), None);
+    }
+
+    #[test]
+    fn units_in_words() {
+        for (unit, expected) in [
+            ("By", "bytes"),
+            ("Cel", "celsius"),
+            ("ms", "milliseconds"),
+            ("1", ""),
+            ("", ""),
+            ("{request}", ""),
+            ("By/s", "bytes_per_second"),
+            ("{packet}/s", "per_second"),
+            ("km/h", "km_per_hour"),
+            ("a b", "a_b"),
+        ] {
+            let names = [
+                UnderscoreEscapingWithSuffixes,
+                UnderscoreEscapingWithoutSuffixes,
+            ];
+            assert_eq!(names.map(|s| s.unit_name(unit)), [expected; 2], "{unit}");
+        }
+        assert_eq!(NoTranslation.unit_name("By/s"), "bytes_per_second");
+        assert_eq!(NoUtf8EscapingWithSuffixes.unit_name("a b"), "a b");
     }
 
     fn check_label(strategy: TranslationStrategy, key: &str, expected: Option<&str>) {

@@ -4,10 +4,10 @@
 //! a series, and it is counted before it is copied, so that a point never costs more than the series that it becomes.
 
 use super::{
-    OtlpOptions,
+    OtlpOptions, Promotion,
     flaw::Flaw,
     labels::LabelSet,
-    message::{Resource, Scope},
+    message::{KeyValue, Resource, Scope},
 };
 use crate::{ApiError, WriteLimits};
 use trefoil_model::LABEL_NAME_METRIC;
@@ -90,9 +90,9 @@ impl Origin {
         }
     }
 
-    /// Whether it has neither of these.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.identity.iter().next().is_none()
+    /// The first of these, as people call the resource. `None`: it has neither.
+    pub(super) fn name(&self) -> Option<(&str, &str)> {
+        self.identity.iter().next()
     }
 
     /// Why no point can be kept.
@@ -115,7 +115,7 @@ impl Origin {
     /// Adds the labels to those of a point.
     ///
     /// # Errors
-    /// [`Flaw::Labels`]; not when [`Origin::count_with`] is within the limit.
+    /// [`Flaw::InfoLabels`]; not when [`Origin::count_with`] is within the limit.
     pub(super) fn add_to(&self, own: &mut LabelSet, limits: &WriteLimits) -> Result<(), Flaw> {
         for (name, value) in self.promoted.iter() {
             if !own.has(name) {
@@ -175,11 +175,11 @@ impl Origin {
         limits: &WriteLimits,
     ) -> Result<Option<FlawAt<'a>>, ApiError> {
         let (name, value) = (&mut self.name, &mut self.value);
-        for key in &options.promoted_attributes {
-            let Some(attribute) = resource.get(key) else {
-                continue;
-            };
+        for attribute in promoted(resource, &options.promoted) {
             let key = attribute.key;
+            if let Err(flaw) = Flaw::check_key(key, limits) {
+                return Ok(Some((flaw, key)));
+            }
             value.clear();
             if !attribute.value.write(value, limits.label_value_bytes_max)? {
                 return Ok(Some((Flaw::Value(limits.label_value_bytes_max), key)));
@@ -226,5 +226,20 @@ impl Origin {
             }
         }
         Ok(None)
+    }
+}
+
+/// The attributes that become labels. Where names become the same the first one counts: of a list by its order, of all by
+/// their keys, so that the order in which a client sends them does not matter.
+fn promoted<'a>(resource: &Resource<'a>, promotion: &Promotion) -> Vec<KeyValue<'a>> {
+    match promotion {
+        Promotion::Only(keys) => keys.iter().filter_map(|key| resource.get(key)).collect(),
+        Promotion::AllBut(ignored) => {
+            let is_ignored = |key: &str| ignored.iter().any(|ignored| ignored == key);
+            let all = resource.attributes.iter().copied();
+            let mut all: Vec<_> = all.filter(|one| !is_ignored(one.key)).collect();
+            all.sort_by_key(|attribute| attribute.key);
+            all
+        }
     }
 }

@@ -30,7 +30,10 @@ pub(super) enum Kind {
     /// Hexadecimal digits in JSON, which is OTLP's own rule for the ids of traces and spans.
     Id,
     Bool,
-    /// Whole numbers of JSON in a varint; an enumeration too, which OTLP writes as a number.
+    /// A number, or one of these names, which count from 0. Another name is the first one, as another number is to who
+    /// reads it.
+    Enum(&'static [&'static str]),
+    /// Whole numbers of JSON in a varint.
     Int64,
     Uint64,
     Uint32,
@@ -136,6 +139,13 @@ static METRIC: Schema = Schema {
     ],
 };
 
+/// The only enumeration of metrics. OTLP writes numbers; protobuf's own JSON, and what is written by hand, names.
+const TEMPORALITY: Kind = Kind::Enum(&[
+    "AGGREGATION_TEMPORALITY_UNSPECIFIED",
+    "AGGREGATION_TEMPORALITY_DELTA",
+    "AGGREGATION_TEMPORALITY_CUMULATIVE",
+]);
+
 static GAUGE: Schema = Schema {
     fields: &[many("dataPoints", 1, Kind::Message(&NUMBER_POINT))],
 };
@@ -143,7 +153,7 @@ static GAUGE: Schema = Schema {
 static SUM: Schema = Schema {
     fields: &[
         many("dataPoints", 1, Kind::Message(&NUMBER_POINT)),
-        one("aggregationTemporality", 2, Kind::Int64),
+        one("aggregationTemporality", 2, TEMPORALITY),
         one("isMonotonic", 3, Kind::Bool),
     ],
 };
@@ -151,14 +161,14 @@ static SUM: Schema = Schema {
 static HISTOGRAM: Schema = Schema {
     fields: &[
         many("dataPoints", 1, Kind::Message(&HISTOGRAM_POINT)),
-        one("aggregationTemporality", 2, Kind::Int64),
+        one("aggregationTemporality", 2, TEMPORALITY),
     ],
 };
 
 static EXPONENTIAL: Schema = Schema {
     fields: &[
         many("dataPoints", 1, Kind::Message(&EXPONENTIAL_POINT)),
-        one("aggregationTemporality", 2, Kind::Int64),
+        one("aggregationTemporality", 2, TEMPORALITY),
     ],
 };
 

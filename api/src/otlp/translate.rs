@@ -3,7 +3,7 @@
 //! | OTLP | series |
 //! |---|---|
 //! | gauge, sum | the metric's name |
-//! | histogram | `_bucket` with `le`, `_sum` if it has one, `_count` |
+//! | histogram | `_bucket` with `le`, `_sum` if it has one, `_count`; or the metric's name, a native histogram |
 //! | exponential histogram | the metric's name, a native histogram |
 //! | summary | the metric's name with `quantile`, `_sum`, `_count` |
 //! | resource | `job`, `instance`; `target_info` with its other attributes |
@@ -13,7 +13,7 @@
 //! Source: the behaviour of Prometheus' OTLP receiver.
 
 use super::{
-    Deltas, OtlpOptions, exemplar,
+    Deltas, OtlpOptions, custom, exemplar,
     flaw::{Flaw, Shown},
     labels::LabelSet,
     message::{KeyValue, Resource, Scope},
@@ -23,7 +23,9 @@ use super::{
     same_time::{self, Interval},
 };
 use crate::{
-    ApiError, WriteLimits, recycle,
+    ApiError, WriteLimits,
+    limits::is_info,
+    recycle,
     remote_write::{MetricKind, Sample, SampleValue, WriteRequest},
     wire::{Reader, WireType},
 };
@@ -126,6 +128,7 @@ pub fn import_metrics(
         grow,
         is_adding_up: false,
         interval: Interval::default(),
+        reset_hint: ResetHint::Unknown,
         scratch: Scratch::default(),
         families: HashSet::new(),
         rejections: Rejections::default(),
@@ -157,6 +160,8 @@ struct Translator<'a, 'o> {
     is_adding_up: bool,
     /// Of the present point.
     interval: Interval,
+    /// Whether native histograms of these points are counters.
+    reset_hint: ResetHint,
     scratch: Scratch<'a>,
     families: HashSet<String>,
     rejections: Rejections,
@@ -183,6 +188,8 @@ struct Family<'a> {
     bucket: String,
     sum: String,
     count: String,
+    /// Whether all its series inform, and may have more labels for that.
+    informs: bool,
 }
 
 impl<'a> Translator<'a, '_> {
@@ -274,8 +281,13 @@ impl<'a> Translator<'a, '_> {
         let Some(name) = strategy.metric_name(metric.name, metric.unit, named) else {
             return Err("has a name of which nothing can be kept".to_owned());
         };
+        let has_other_names = match data.kind {
+            DataKind::Histogram | DataKind::Summary => !self.is_native(data.kind),
+            _ => false,
+        };
         let family = Family {
             metric: metric.name,
+            informs: !has_other_names && is_info(name.as_bytes()),
             bucket: format!("{name}_bucket"),
             sum: format!("{name}_sum"),
             count: format!("{name}_count"),
@@ -325,7 +337,7 @@ impl<'a> Translator<'a, '_> {
         };
         self.declare(declared, &family.name, metric)?;
         self.is_adding_up = is_delta && self.options.deltas == Deltas::Accumulate;
-        let hint = match is_delta && !self.is_adding_up {
+        self.reset_hint = match is_delta && !self.is_adding_up {
             true => ResetHint::Gauge,
             false => ResetHint::Unknown,
         };
@@ -338,7 +350,6 @@ impl<'a> Translator<'a, '_> {
                 start: point.start,
                 end: point.time,
             };
-            point.exponential.reset_hint = hint;
             self.point(&family, data.kind, &point, origin, span)
         });
         self.is_adding_up = false;
@@ -357,10 +368,20 @@ impl<'a> Translator<'a, '_> {
         if self.families.len() < FAMILIES_MAX {
             self.families.insert(name.to_owned());
         }
-        let texts = [name, metric.description, metric.unit].map(str::as_bytes);
+        let unit = self.options.strategy.unit_name(metric.unit);
+        let texts = [name, metric.description, &unit].map(str::as_bytes);
         (self.grow)(self.out.capacity_bytes())?;
         self.out.request.push_metadata(kind, texts, self.limits);
         Ok(())
+    }
+
+    /// Whether points of this kind become native histograms.
+    fn is_native(&self, kind: DataKind) -> bool {
+        match kind {
+            DataKind::Exponential => true,
+            DataKind::Histogram => self.options.converts_histograms,
+            _ => false,
+        }
     }
 
     fn point(
@@ -385,6 +406,7 @@ impl<'a> Translator<'a, '_> {
                 });
                 return Ok(());
             }
+            _ if self.is_native(kind) => (0.0, 1),
             // The name, and the bound or quantile.
             _ => (0.0, 2),
         };
@@ -394,20 +416,27 @@ impl<'a> Translator<'a, '_> {
             });
             return Ok(());
         }
-        if self.is_adding_up && falls(kind, point, value) {
+        if self.is_adding_up && !self.is_native(kind) && falls(kind, point, value) {
             reject(&mut self.rejections, &|| NEGATIVE_DELTA.to_owned());
             return Ok(());
         }
-        if let Some((flaw, key)) = self.label(&point.attributes, &[], origin, labels)? {
+        if let Some((flaw, key)) =
+            self.label(&point.attributes, &[], origin, labels, family.informs)?
+        {
             reject(&mut self.rejections, &|| flaw.describe(key));
             return Ok(());
         }
-        let refused = self.out.refused();
+        let (refused, rejected) = (self.out.refused(), self.rejections.points);
         match kind {
             DataKind::Gauge | DataKind::Sum => self.series(&family.name, None, point, value)?,
-            DataKind::Histogram => self.histogram(family, point)?,
+            DataKind::Histogram if !self.is_native(kind) => self.histogram(family, point)?,
             DataKind::Summary => self.summary(family, point)?,
-            DataKind::Exponential => self.exponential(family, point)?,
+            DataKind::Histogram | DataKind::Exponential => {
+                self.native(family, kind, point)?;
+            }
+        }
+        if self.rejections.points > rejected {
+            return Ok(());
         }
         self.exemplars(family, kind, point)?;
         self.rejections.points += u64::from(self.out.refused() > refused);
@@ -432,13 +461,23 @@ impl<'a> Translator<'a, '_> {
         self.series(&family.bucket, Some(("le", "+Inf")), point, all)
     }
 
-    fn exponential(&mut self, family: &Family<'_>, point: &Point<'a>) -> Result<(), ApiError> {
+    fn native(
+        &mut self,
+        family: &Family<'_>,
+        kind: DataKind,
+        point: &Point<'a>,
+    ) -> Result<(), ApiError> {
         if point.is_stale() {
             return self.series(&family.name, None, point, 0.0);
         }
         let sum = point.sum.unwrap_or(0.0);
-        match point.exponential.to_native(point.count, sum) {
-            Ok(histogram) => {
+        let native = match kind {
+            DataKind::Exponential => point.exponential.to_native(point.count, sum),
+            _ => custom::to_native(point.count, sum, &point.counts, &point.bounds),
+        };
+        match native {
+            Ok(mut histogram) => {
+                histogram.reset_hint = self.reset_hint;
                 let sample = Sample {
                     time: millis(point.time),
                     start: millis(point.start),
@@ -447,9 +486,9 @@ impl<'a> Translator<'a, '_> {
                 self.push(&family.name, None, [sample])
             }
             Err(reason) => {
-                let metric = family.metric;
+                let metric = Shown(family.metric);
                 self.rejections
-                    .add(1, || format!("metric {metric:?} {reason}"));
+                    .add(1, || format!("metric {metric} {reason}"));
                 Ok(())
             }
         }
@@ -465,14 +504,15 @@ impl<'a> Translator<'a, '_> {
         Ok(())
     }
 
-    /// Puts the labels of attributes together, but for those that are `ignored`; `others` are added to them. What is
-    /// wrong with them, if anything is: nothing of others was copied then.
+    /// Puts the labels of attributes together, but for those that are `ignored`; `others` are added to them. `informs`: of
+    /// a series that may have more of them. What is wrong with them, if anything is: nothing of others was copied then.
     fn label(
         &mut self,
         attributes: &[KeyValue<'a>],
         ignored: &[&str],
         origin: &Origin,
         others: usize,
+        informs: bool,
     ) -> Result<Option<FlawAt<'a>>, ApiError> {
         let (limits, strategy) = (self.limits, self.options.strategy);
         let Scratch {
@@ -499,12 +539,16 @@ impl<'a> Translator<'a, '_> {
                 Ok(()) => labels.join(name, value, limits),
                 Err(flaw) => Err(flaw),
             };
-            if let Err(flaw) = joined {
-                return Ok(Some((flaw, key)));
+            match joined {
+                Ok(()) => {}
+                Err(Flaw::InfoLabels(_)) => {
+                    return Ok(Some((Flaw::too_many(limits, informs), "")));
+                }
+                Err(flaw) => return Ok(Some((flaw, key))),
             }
         }
-        if origin.count_with(labels) + others > limits.label_names_max {
-            return Ok(Some((Flaw::Labels(limits.label_names_max), "")));
+        if origin.count_with(labels) + others > limits.label_names_max_of(informs) {
+            return Ok(Some((Flaw::too_many(limits, informs), "")));
         }
         let added = origin.add_to(labels, limits);
         Ok(added.err().map(|flaw| (flaw, "")))
@@ -549,7 +593,9 @@ impl<'a> Translator<'a, '_> {
             let bound = bound.map_or(f64::INFINITY, |(bound, _)| *bound);
             let bound = plain_digits(bound);
             let (metric, extra) = match kind {
-                DataKind::Histogram => (&family.bucket, Some(("le", bound.as_str()))),
+                DataKind::Histogram if !self.is_native(kind) => {
+                    (&family.bucket, Some(("le", bound.as_str())))
+                }
                 _ => (&family.name, None),
             };
             let limits = self.limits;
@@ -611,17 +657,23 @@ impl<'a> Translator<'a, '_> {
         };
         let mut others = resource.attributes.iter();
         let tells = others.any(|attribute| !IDENTIFYING.contains(&attribute.key));
-        if !tells || origin.is_anonymous() {
+        let Some((label, name)) = origin.name().filter(|_| tells) else {
             return Ok(());
-        }
+        };
         let ignored = match self.options.keeps_identifying_attributes {
             true => &[][..],
             false => &IDENTIFYING,
         };
-        let origin = origin.identity();
-        if let Some((flaw, key)) = self.label(&resource.attributes, ignored, &origin, 1)? {
-            self.rejections
-                .add(0, || format!("a resource {}", flaw.describe(key)));
+        let identity = origin.identity();
+        if let Some((flaw, key)) = self.label(&resource.attributes, ignored, &identity, 1, true)? {
+            let flaw = flaw.describe(key);
+            let reason = || {
+                format!(
+                    "{TARGET_INFO} of the resource {label} {} {flaw}",
+                    Shown(name)
+                )
+            };
+            self.rejections.add(1, reason);
             return Ok(());
         }
         if self.families.insert(TARGET_INFO.to_owned()) {

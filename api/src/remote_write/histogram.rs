@@ -308,8 +308,11 @@ impl HistogramParts {
     }
 }
 
-/// Compares the number of all observations with those in buckets.
-fn check_count(histogram: &Histogram) -> Result<(), String> {
+/// Compares the number of all observations with those in buckets; for counts that are whole numbers.
+///
+/// # Errors
+/// In words, when they do not fit.
+pub(crate) fn check_count(histogram: &Histogram) -> Result<(), String> {
     let sides = [&histogram.positive, &histogram.negative];
     let in_buckets: f64 = sides.iter().flat_map(|side| side.counts()).sum();
     let (found, count) = (in_buckets + histogram.zero_count, histogram.count);

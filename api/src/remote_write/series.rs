@@ -7,7 +7,7 @@ use super::{
     request::{SeriesEnd, WriteRequest, pairs_of},
     short_copy::PaddedBuffer,
 };
-use crate::{WriteLimits, wire::UsualPair};
+use crate::{WriteLimits, limits::is_info, wire::UsualPair};
 use std::cmp::Ordering;
 use trefoil_model::LABEL_NAME_METRIC;
 
@@ -25,6 +25,7 @@ enum Broken {
     Duplicate,
     NotUtf8,
     TooManyLabels,
+    TooManyInfoLabels,
     NameTooLong,
     ValueTooLong,
 }
@@ -198,8 +199,10 @@ fn find_broken<'a>(
     if !state.has_metric_name {
         return Some((Broken::NoMetricName, &[], &[]));
     }
-    if state.count > limits.label_names_max {
-        return Some((Broken::TooManyLabels, &[], &[]));
+    if state.count > limits.label_names_max
+        && let Some(rule) = too_many(state.count, limits, canonical)
+    {
+        return Some((rule, &[], &[]));
     }
     // Lengths below 128 are ASCII too, so one look at all labels is nearly always enough.
     if canonical.is_ascii() {
@@ -211,12 +214,30 @@ fn find_broken<'a>(
         .map(|(name, value)| (Broken::NotUtf8, name, value))
 }
 
+/// Whether more labels than usual series have are too many for this one.
+#[cold]
+fn too_many(count: usize, limits: &WriteLimits, canonical: &[u8]) -> Option<Broken> {
+    let informs = metric_of(canonical).is_some_and(is_info);
+    let is_within = count <= limits.label_names_max_of(informs);
+    match informs {
+        _ if is_within => None,
+        true => Some(Broken::TooManyInfoLabels),
+        false => Some(Broken::TooManyLabels),
+    }
+}
+
+/// The metric's name among the labels.
+fn metric_of(canonical: &[u8]) -> Option<&[u8]> {
+    let mut pairs = pairs_of(canonical);
+    let found = pairs.find(|(name, _)| *name == LABEL_NAME_METRIC.as_bytes());
+    found.map(|(_, value)| value)
+}
+
 /// A series as people write it: `name{label="value", ...}`.
 pub(super) fn describe(canonical: &[u8]) -> String {
     let text = String::from_utf8_lossy;
     let is_name = |(name, _): &(&[u8], &[u8])| *name == LABEL_NAME_METRIC.as_bytes();
-    let metric = pairs_of(canonical).find(is_name);
-    let mut out = metric.map_or_else(String::new, |(_, value)| text(value).into_owned());
+    let mut out = metric_of(canonical).map_or_else(String::new, |name| text(name).into_owned());
     out.push('{');
     for (index, (name, value)) in pairs_of(canonical).filter(|p| !is_name(p)).enumerate() {
         out.push_str(if index == 0 { "" } else { ", " });
@@ -252,6 +273,10 @@ fn explain(
         Broken::TooManyLabels => format!(
             "has {count} labels, more than {} (max_label_names_per_series) (err-mimir-max-label-names-per-series)",
             limits.label_names_max
+        ),
+        Broken::TooManyInfoLabels => format!(
+            "has {count} labels, more than {} (max_label_names_per_info_series) (err-mimir-max-label-names-per-info-series)",
+            limits.label_names_most()
         ),
         Broken::NameTooLong => format!(
             "label name {text:?} has {} bytes, more than {} (max_label_name_length) (err-mimir-label-name-too-long)",

@@ -215,7 +215,7 @@ impl<'d> Decoding<'d> {
                 return Ok(Some(reason));
             };
             // A series with too many labels is refused; its rest is not written out.
-            if state.count() > self.limits.label_names_max {
+            if state.count() > self.limits.label_names_most() {
                 state.count_only();
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use super::{Listen, LogFormat, Settings, ZoneMode};
 use std::time::Duration;
+use trefoil_api::otlp::Promotion;
 
 impl Settings {
     /// The settings as YAML. JSON strings are YAML, so texts are quoted like them.
@@ -82,9 +83,17 @@ impl Settings {
         yaml.text("  deltas", otlp.deltas.as_str());
         yaml.number("  delta_series_max", self.delta_series_max as u64);
         yaml.text("  translation_strategy", otlp.strategy.as_str());
-        yaml.texts("  promote_resource_attributes", &otlp.promoted_attributes);
+        match &otlp.promoted {
+            Promotion::Only(listed) => yaml.texts("  promote_resource_attributes", listed),
+            Promotion::AllBut(ignored) => {
+                yaml.line("  promote_all_resource_attributes", "true");
+                yaml.texts("  ignore_resource_attributes", ignored);
+            }
+        }
         let keeps = otlp.keeps_identifying_attributes.to_string();
         yaml.line("  keep_identifying_resource_attributes", &keeps);
+        let converts = otlp.converts_histograms.to_string();
+        yaml.line("  convert_histograms_to_nhcb", &converts);
         yaml.line("  promote_scope_metadata", &otlp.promotes_scope.to_string());
     }
 }
@@ -142,7 +151,9 @@ mod tests {
                     storage: {retention_hours: 0, down_sampling: true}\nenable_admin_api: true\nenable_feature: [promql-binop-fill-modifiers]\nlog: {format: json}\n\
                     limits: {out_of_order_window_hours: 3, accept_ha_samples: true}\n\
                     otlp: {grpc: off, promote_resource_attributes: [x.y]}\n";
-        for text in ["node_name: a\n", file] {
+        let all = "node_name: a\notlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [x.y], \
+                   convert_histograms_to_nhcb: true}\n";
+        for text in ["node_name: a\n", file, all] {
             let path = std::path::Path::new("t.yaml");
             let read = |text: &str| {
                 let file = parse(path, text).expect("a file");
