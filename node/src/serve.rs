@@ -222,6 +222,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
     handlers.backend.set(backend.clone()).ok();
     backend.release_held(&clients);
+    let holding = backend.clone();
     let backend: Arc<dyn Backend> = backend;
     let limits = ApiLimits {
         write_timeout: settings.write_timeout,
@@ -251,6 +252,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     {
         tracing::warn!("requests that were under way are cut off");
     }
+    holding.store_late_before_stop().await;
     cluster.give_deltas_back().await;
     let closing = plane.clone();
     tokio::task::spawn_blocking(move || closing.close()).await?;

@@ -248,7 +248,9 @@ impl ClusterSource {
     ) -> impl Stream<Item = Result<Vec<RawSeries>, QueryError>> + Send {
         stream::unfold(Some((self, select)), |state| async move {
             let (source, mut select) = state?;
-            select.bytes_max = PAGE_BYTES;
+            if select.bytes_max == 0 {
+                select.bytes_max = PAGE_BYTES;
+            }
             match source.page(&select).await {
                 Ok(page) => {
                     select.after = page.series.last().map(|s| s.labels.canonical().to_vec());
