@@ -544,7 +544,7 @@ impl<T: Clone> Held<T> {
             self.count(&sender, &oldest, false);
             if is_empty {
                 self.senders.remove(&sender);
-                self.bytes -= sender.held_bytes();
+                self.bytes = self.bytes.saturating_sub(sender.held_bytes());
             }
         }
     }
@@ -558,7 +558,7 @@ impl<T: Clone> Held<T> {
         let add = |bytes: &mut usize, more_bytes: usize| {
             *bytes = match more {
                 true => *bytes + more_bytes,
-                false => *bytes - more_bytes,
+                false => bytes.saturating_sub(more_bytes),
             };
         };
         add(&mut self.bytes, request.held_bytes());
@@ -575,7 +575,7 @@ impl<T: Clone> Held<T> {
         for sum in [Some(of_tenant), own].into_iter().flatten() {
             *sum = match more {
                 true => *sum + bytes,
-                false => *sum - bytes,
+                false => sum.saturating_sub(bytes),
             };
         }
         self.of_tenants.retain(|_, bytes| *bytes > 0);
@@ -588,7 +588,7 @@ impl<T: Clone> Held<T> {
             own.changes.retain(|change| !change.is_empty());
             let is_empty = own.is_empty();
             if is_empty {
-                *bytes -= sender.held_bytes();
+                *bytes = bytes.saturating_sub(sender.held_bytes());
             }
             !is_empty
         });

@@ -86,8 +86,34 @@ fn succeeded(replica: &str, at: Millis) -> impl Fn(TenantId, &str) -> Option<Ele
     }
 }
 
+impl<T> Held<T> {
+    /// Checks that what is counted is what is there.
+    fn check_sums(&self) {
+        let (mut bytes, mut late_bytes) = (0, 0);
+        let mut of_tenants: BTreeMap<TenantId, usize> = BTreeMap::new();
+        for (sender, own) in &self.senders {
+            let of_changes = || own.changes.iter();
+            let of_changes =
+                || of_changes().flat_map(|one| one.compared.iter().chain(&one.requests));
+            let to_go = || of_changes().chain(&own.waiting).chain(&own.late);
+            let in_work = own.changes.iter().flat_map(|one| &one.comparing);
+            let all = || to_go().chain(in_work.clone());
+            bytes += sender.held_bytes() + all().map(Request::held_bytes).sum::<usize>();
+            let late = all().filter(|one| one.late.is_some());
+            late_bytes += late.map(Request::held_bytes).sum::<usize>();
+            let to_go: usize = to_go().map(Request::bytes_to_go).sum();
+            assert_eq!(own.bytes, to_go);
+            *of_tenants.entry(sender.tenant).or_default() += to_go;
+        }
+        of_tenants.retain(|_, bytes| *bytes > 0);
+        assert_eq!((self.bytes, self.late_bytes), (bytes, late_bytes));
+        assert_eq!(self.of_tenants, of_tenants);
+    }
+}
+
 /// What was lost for one reason, and nothing for another one.
 fn lost(held: &mut Held<Millis>, loss: Loss) -> u64 {
+    held.check_sums();
     let mut tally = held.take_tally();
     let samples = tally.lost.remove(&loss).unwrap_or_default();
     assert_eq!(tally, Tally::default());
@@ -189,6 +215,29 @@ fn others_go_for_late_requests_up_to_their_part_of_the_room() {
     assert_eq!(held.reserve(content()), None);
     held.hold(&other, request(7, 7000));
     assert_eq!((bytes(&held), lost(&mut held, Loss::Memory)), (10_000, 0));
+}
+
+#[test]
+fn of_a_change_only_what_is_not_owed_goes() {
+    let (own, at) = (sender(1, "c"), 100 * SECOND);
+    let mut held = held_of(&[&own], 6000);
+    held.hold(&own, late(98 * SECOND, 1000, at));
+    held.hold(&own, request(99 * SECOND, 1000));
+    held.follow(at, succeeded("b", at));
+    for arrived in [101, 102] {
+        held.hold(&own, late(arrived * SECOND, 1000, at));
+        held.hold(&own, request(arrived * SECOND, 1000));
+        held.follow(at, succeeded("b", at));
+    }
+    held.hold(&own, request(103 * SECOND, 3000));
+    assert_eq!(lost(&mut held, Loss::Memory), 3);
+    held.hold(&own, request(104 * SECOND, 9000));
+    assert_eq!(lost(&mut held, Loss::Memory), 2);
+    let (_, requests, _) = due(&mut held, 200 * SECOND).expect("it is due");
+    assert_eq!(
+        contents(&requests),
+        [98, 101, 102].map(|arrived| arrived * SECOND)
+    );
 }
 
 #[test]

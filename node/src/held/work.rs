@@ -14,6 +14,8 @@ use trefoil_model::Millis;
 /// Samples of a comparison, but for what its last request has more: 32 bytes each, up to 24 for its series, and what is read of the
 /// store, so some 32 MiB in all.
 pub(super) const COMPARED_SAMPLES_MAX: u64 = 400_000;
+/// As many samples a request counts at least, for what it takes itself.
+const REQUEST_SAMPLES: u64 = 20;
 /// Until a job that failed is tried again, the first times.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Until it is tried again later: who is later than [`GRACE`] may be too late already.
@@ -275,7 +277,7 @@ impl<T> Change<T> {
             let Some(next) = self.requests.pop_front() else {
                 break;
             };
-            samples += next.samples;
+            samples += next.samples.max(REQUEST_SAMPLES);
             self.comparing.push(next);
         }
     }

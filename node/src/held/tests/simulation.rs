@@ -103,6 +103,8 @@ struct Plan {
     may_lose: bool,
     /// Whether there is too little memory.
     is_tight: bool,
+    /// Whether the first node has room for one late request only, so that it stores others as they come while nodes compare.
+    is_narrow: bool,
     /// Whether comparisons take long.
     is_slow: bool,
     /// Whether senders change again before what is held is stored. With `may_lose` they change back while nodes do not reach the
@@ -154,10 +156,18 @@ impl Plan {
         Self {
             may_lose: seed.is_multiple_of(4),
             is_tight: seed % 16 == 3,
-            is_slow: seed % 3 == 1,
+            is_narrow: seed % 16 == 11,
+            is_slow: seed % 3 == 1 || seed % 16 == 11,
             is_restless: matches!(seed % 8, 4 | 5),
             has_limbo: seed % 6 == 2,
         }
+    }
+}
+
+impl Plan {
+    fn of_node(self, node: usize) -> Self {
+        let is_narrow = self.is_narrow && node == 0;
+        Self { is_narrow, ..self }
     }
 }
 
@@ -168,7 +178,11 @@ impl Node {
             kept: settings.kept(),
             failover_timeout: settings.failover_timeout,
             settle: Duration::from_millis(WRITE_TIMEOUT as u64 + 1000),
-            bytes_max: if plan.is_tight { 5000 } else { 1 << 20 },
+            bytes_max: match (plan.is_tight, plan.is_narrow) {
+                (true, _) => 5000,
+                (_, true) => 900,
+                _ => 1 << 20,
+            },
         };
         Self {
             held: Held::new(rules),
@@ -192,7 +206,7 @@ impl World {
         };
         let plan = Plan::of(seed);
         let nodes = (0..NODES)
-            .map(|_| Node::new(&settings, plan, &mut random))
+            .map(|node| Node::new(&settings, plan.of_node(node), &mut random))
             .collect();
         let sources = absences(&mut random, plan.is_restless).map(|away| Source {
             lanes: <[Lane; 2]>::default(),
@@ -539,6 +553,9 @@ impl World {
             count(&mut self.left, tally.uncompared);
         }
         self.store(node, by_clock);
+        if now % 1000 == 0 {
+            self.nodes[node].held.check_sums();
+        }
         let tally = self.nodes[node].held.take_tally();
         count(&mut self.lost, tally.lost);
         count(&mut self.left, tally.uncompared);
@@ -604,7 +621,8 @@ impl World {
         let away = match kind + if self.plan.may_lose { 0 } else { 2 } {
             0 => {
                 self.has_lost = true;
-                self.nodes[node] = Node::new(&self.settings, self.plan, &mut self.random);
+                let plan = self.plan.of_node(node);
+                self.nodes[node] = Node::new(&self.settings, plan, &mut self.random);
                 self.late.retain(|(of, ..)| *of != node);
                 self.random.random_range(500..20_000)
             }
