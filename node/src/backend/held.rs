@@ -37,6 +37,8 @@ const TICK: Duration = Duration::from_millis(250);
 const SETTLE_MARGIN: Duration = Duration::from_secs(1);
 /// How long what is owed may take into the store when the node stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// How much of that may be spent on telling the others first.
+const STOP_FORGO_MAX: Duration = Duration::from_secs(2);
 /// Longest rest behind storing a body: one that took long has waited, not worked.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -206,9 +208,16 @@ impl NodeBackend {
         let deadline = Instant::now() + STOP_MAX;
         let stored = tokio::time::timeout_at(deadline.into(), async {
             let senders: BTreeSet<&Sender> = late.iter().map(|(sender, _)| sender).collect();
-            for sender in senders {
-                self.forgo_comparison(sender.tenant, &sender.pair, &sender.replica)
-                    .await;
+            let forgone = tokio::time::timeout(STOP_FORGO_MAX, async {
+                for sender in senders {
+                    self.forgo_comparison(sender.tenant, &sender.pair, &sender.replica)
+                        .await;
+                }
+            });
+            if forgone.await.is_err() {
+                tracing::debug!(
+                    "that late samples are stored at a stop cannot be recorded in time"
+                );
             }
             let mut failed = None;
             for (sender, request) in &late {
