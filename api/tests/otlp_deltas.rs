@@ -119,6 +119,13 @@ fn histograms_of_the_same_millisecond_are_added() {
     );
 }
 
+fn options(deltas: Deltas) -> OtlpOptions {
+    OtlpOptions {
+        deltas,
+        ..OtlpOptions::default()
+    }
+}
+
 /// How many series of deltas and others come of a request, and what is rejected.
 fn translate(options: &OtlpOptions, json: &str) -> ([usize; 2], Rejections) {
     let (out, rejections) = import(options, json);
@@ -145,10 +152,6 @@ fn negative_ones_are_rejected_by_name() {
             {{"name": "e", "exponentialHistogram": {{{points}, "count": 5, "sum": -1, "zeroCount": 5}}]}}}}
         ]}}]}}]}}"#
     );
-    let options = |deltas| OtlpOptions {
-        deltas,
-        ..OtlpOptions::default()
-    };
     let (series, rejections) = translate(&options(Deltas::Accumulate), &json);
     assert_eq!(series, [1, 0], "the exponential one alone");
     let reason =

@@ -86,8 +86,12 @@ enum Origin {
         deletion: DeletionVersion,
         oldest: Millis,
     },
-    /// It was held back, was taken out of the rate by who stores it now, and is not older than this deletion.
-    Held(DeletionVersion),
+    /// It was held back, and is not older than this deletion. The rate has nothing to do with it: what is held is bounded, and a
+    /// sender that counts was charged when it came. Its times are looked at as they came.
+    Held {
+        deletion: DeletionVersion,
+        arrived: Millis,
+    },
 }
 
 impl NodeBackend {
@@ -264,11 +268,15 @@ impl NodeBackend {
         let takes_exemplars = formats::takes_exemplars(&state);
         let deletion = match origin {
             Origin::Client => self.cluster.newest_deletion(tenant),
-            Origin::Deltas { deletion, .. } | Origin::Held(deletion) => deletion,
+            Origin::Deltas { deletion, .. } | Origin::Held { deletion, .. } => deletion,
         };
         let verdicts = self.verdicts(tenant, request).await?;
         let filter = verdicts.as_ref();
-        let filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
+        let mut filter = filter.map(|verdicts| Filter::new(&self.cluster.settings.pairs, verdicts));
+        let late = match &mut filter {
+            Some(filter) => self.pack_late(name, tenant, request, filter).await,
+            None => None,
+        };
         if let Origin::Client = origin {
             self.admit(name, &limits, request, filter.as_ref())?;
         }
@@ -277,8 +285,13 @@ impl NodeBackend {
             .await;
         let mut gate = |canonical: &[u8]| series.admit(canonical);
         let mut acceptance = self.acceptance(Some(tenant), &limits);
-        if let Origin::Deltas { oldest, .. } = origin {
-            acceptance.oldest = oldest;
+        match origin {
+            Origin::Client => {}
+            Origin::Deltas { oldest, .. } => acceptance.oldest = oldest,
+            Origin::Held { arrived, .. } => {
+                let waited = (self.cluster.now() - arrived).max(0);
+                acceptance.oldest = acceptance.oldest.saturating_sub(waited);
+            }
         }
         let admission = Admission {
             acceptance,
@@ -302,18 +315,15 @@ impl NodeBackend {
             name,
             tenant,
             filter,
-            origin,
             deletion,
         });
-        let late = match whose.filter(|_| encoded.behind > 0) {
-            Some(whose) => Some((whose, self.pack_late(name, (request, whose.filter))?)),
-            None => None,
-        };
+        let has_senders = verdicts.as_ref().is_some_and(|all| !all.is_empty());
+        let is_judged = has_senders || matches!(origin, Origin::Held { .. });
         // One after the other, so that a large request does not fill the owners' windows at once. What was
         // stored before a failure is harmless: the client sends all of it again.
         for parcels in encoded.rounds {
             let timeout = deadline.saturating_duration_since(Instant::now());
-            if timeout.is_zero() && self.cluster.settings.pairs.held_bytes_max > 0 {
+            if timeout.is_zero() && is_judged && self.cluster.settings.pairs.holds() {
                 // Who was to be stored when it was judged may not be any more.
                 return Err(unavailable("the request has taken too long".to_owned()));
             }
@@ -330,7 +340,7 @@ impl NodeBackend {
                 ));
             }
         }
-        if let Some((whose, late)) = late {
+        if let (Some(whose), Some(late)) = (whose, late) {
             self.hold_late(whose, late);
         }
         if let Some(whose) = whose.filter(|whose| whose.filter.holds()) {

@@ -4,9 +4,11 @@
 //!                    the sender counts now         nothing that is on its way      all nodes that hold
 //!                                                  can still be stored             something have compared
 //!   waiting ------------------------------> settling ---------------> comparing ---------------> storing -> gone
-//!      |                                                                  what is older than what the
-//!      v  the other one was heard long enough after them                  other sender has in its series goes
-//!    gone
+//!      |                                       ^                          | what is older than what the
+//!      v  the other one was heard long enough  |                          v other sender has in its series goes
+//!    gone after them                           |
+//!                                              |  another one was elected, the store cannot be asked, or it was asked too late
+//!   late: its sender counted when it came -----+-------------------------------------------------> owed: storing -> gone
 //! ```
 //! What the other sender has stored is a question to the store, series by series, and must be asked before any node stores
 //! what it holds: nothing in the store says whose a sample is. So a node waits between the two. What a sender that counts sends
@@ -14,8 +16,11 @@
 //! sender is elected meanwhile, what is on its way goes. Why this is so, and the time line of a fail-over:
 //! `docs/decisions/held-requests-of-pairs.md`.
 //!
+//! *Late* is what a sender that counts sends from before its election. Without holding it would be stored as it comes, so it never
+//! goes but for what the other sender has: when it cannot be compared it is owed, and stored whoever counts.
+//!
 //! All work is bounded: how much is done at once, for one tenant, too, and how often something is tried. What is lost is counted
-//! with its reason.
+//! with its reason, and so is what is stored without being compared.
 //!
 //! Pure: time and what is known of elections come in as values, and what should be done goes out as a job. A job that failed
 //! comes again. Nothing is on disk: a node that dies loses what it held.
@@ -23,6 +28,7 @@
 pub(crate) mod compare;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use crate::cluster::replicas::Elected;
 use std::{
@@ -30,28 +36,26 @@ use std::{
     time::Duration,
 };
 use trefoil_model::{Millis, TenantId};
+use work::change;
 
-/// Memory of a request beside its content, bytes, about.
-const REQUEST_BYTES: usize = 160;
+/// Memory of a request beside its content, bytes, about: its place in queues that may be half empty, and what shares the content.
+const REQUEST_BYTES: usize = 320;
+/// Memory of a sender beside its names and requests, bytes, about.
+const SENDER_BYTES: usize = 512;
+/// Senders of a pair of which something is held; a request may come from as many. What others send that do not count is dropped.
+const REPLICAS_MAX: usize = 64;
+/// The part of all memory that late requests may take, one in so many: the rest is there for the others.
+const LATE_SHARE: usize = 2;
 /// What a sender that counts sends late is compared so long after its arrival, all that came by then at once.
 const COLLECT: Duration = Duration::from_secs(10);
 /// Between the comparison of a node and its storing, beside twice the time that it took, so that other nodes can compare
-/// meanwhile what came before. They learn of the change within moments, and try again each second what failed; a node that is
-/// paused for longer than the rest leaves out what it cannot tell from what others have stored.
-pub(crate) const GRACE: Duration = Duration::from_secs(20);
-/// Until a job that failed is tried again, the first times.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Until it is tried again later: who is later than [`GRACE`] may be too late already.
-const AGAIN_AFTER_LATER: Duration = Duration::from_secs(10);
-/// Failures after which a job comes again after seconds.
-const TRIES_SOON: u32 = 10;
-/// Failures after which a job is given up, some 5 min beside the time that it takes. Beyond the store would be asked without an end.
-const TRIES_MAX: u32 = 40;
-/// Jobs of a kind that are in work at once; others wait. Each storing has a body in memory, each comparison its part of
-/// `COMPARED_SAMPLES_MAX`.
-const IN_WORK_MAX: usize = 4;
-/// Those of one tenant among them, so that a slow one does not hold the others up.
-const IN_WORK_OF_TENANT_MAX: usize = 2;
+/// meanwhile what came before. They learn of the change within moments, and try again each second what failed. So long a node may be
+/// paused, or busy with the comparisons of other pairs; one that is later leaves out what it cannot tell from what others have stored.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+/// Longest of what is added to [`GRACE`] for a comparison that took long.
+const GRACE_ADDED_MAX: Duration = Duration::from_secs(60);
+/// So long what is compared waits while the comparisons of other pairs are due: at other nodes they are in work, too.
+const LINE_MAX: Duration = Duration::from_secs(120);
 /// Requests of a sender behind one that comes again, at most: it comes within seconds. Held twice it is stored twice, which is
 /// harmless.
 const AGAIN_WITHIN: usize = 1000;
@@ -71,6 +75,9 @@ pub(crate) struct Sender {
 pub(crate) struct Request<T> {
     /// When it came, by the cluster's clock.
     pub(crate) arrived: Millis,
+    /// Of one whose sender counted when it came: until when others were accepted, as its election was known then. It is owed to its
+    /// sender.
+    pub(crate) late: Option<Millis>,
     /// Size of the content.
     pub(crate) bytes: usize,
     pub(crate) samples: u64,
@@ -84,15 +91,13 @@ pub(crate) struct Request<T> {
 pub(crate) enum Loss {
     /// There was no room.
     Memory,
-    /// Their times are far from when they came.
-    OutOfWindow,
     /// They are larger than what can be held, or could not be read back.
     Unreadable,
     /// The store could not be asked about them.
     NotCompared,
     /// They were compared late, and left out; the other sender may have had none of them.
     ComparedLate,
-    /// Another sender was elected before they were stored.
+    /// Another sender was elected before they were stored, or what its sender sends is not compared any more.
     Superseded,
     /// A deletion between that is forgotten may have erased them.
     Deletion,
@@ -104,9 +109,8 @@ pub(crate) enum Loss {
 
 impl Loss {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Memory,
-        Self::OutOfWindow,
         Self::Unreadable,
         Self::NotCompared,
         Self::ComparedLate,
@@ -120,7 +124,6 @@ impl Loss {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
-            Self::OutOfWindow => "out_of_window",
             Self::Unreadable => "unreadable",
             Self::NotCompared => "not_compared",
             Self::ComparedLate => "compared_late",
@@ -128,6 +131,64 @@ impl Loss {
             Self::Deletion => "deletion",
             Self::Refused => "refused",
             Self::NotStored => "not_stored",
+        }
+    }
+}
+
+/// Why late samples are stored without being compared, as if nothing were held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Uncompared {
+    /// There was no room, or they are larger than what can be held.
+    Memory,
+    /// The store could not be asked about them.
+    NotCompared,
+    /// It was asked too late to tell whose a sample is.
+    ComparedLate,
+    /// Another sender was elected before, or what their sender sends is not compared any more.
+    Superseded,
+    /// The node stops.
+    Stopping,
+}
+
+impl Uncompared {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Memory,
+        Self::NotCompared,
+        Self::ComparedLate,
+        Self::Superseded,
+        Self::Stopping,
+    ];
+
+    /// The reason in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::NotCompared => "not_compared",
+            Self::ComparedLate => "compared_late",
+            Self::Superseded => "superseded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Samples of which something is to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) lost: BTreeMap<Loss, u64>,
+    pub(crate) uncompared: BTreeMap<Uncompared, u64>,
+}
+
+impl Tally {
+    fn lose(&mut self, loss: Loss, samples: u64) {
+        if samples > 0 {
+            *self.lost.entry(loss).or_default() += samples;
+        }
+    }
+
+    fn leave_uncompared(&mut self, reason: Uncompared, samples: u64) {
+        if samples > 0 {
+            *self.uncompared.entry(reason).or_default() += samples;
         }
     }
 }
@@ -174,20 +235,23 @@ pub(crate) struct JobKey {
     at: Option<Millis>,
     change: u64,
     step: Step,
+    is_owed: bool,
 }
 
 /// Everything that a node holds.
 pub(crate) struct Held<T> {
     rules: Rules,
     senders: BTreeMap<Sender, OfSender<T>>,
-    /// Bytes by tenant; none of a tenant of which nothing is held.
+    /// Bytes of what may go for want of room, by tenant; none of a tenant of which nothing may.
     of_tenants: BTreeMap<TenantId, usize>,
+    /// Of everything, with what a sender takes itself.
     bytes: usize,
+    late_bytes: usize,
     /// Bytes of what is about to be held.
     reserved: usize,
     changes: u64,
-    /// Samples that were lost, and were not told yet.
-    lost: BTreeMap<Loss, u64>,
+    /// What was not told yet.
+    tally: Tally,
     /// Jobs in work by tenant and step, those of changes that are gone, too; none of what has none.
     in_work: BTreeMap<(Step, TenantId), usize>,
 }
@@ -195,24 +259,42 @@ pub(crate) struct Held<T> {
 struct OfSender<T> {
     /// Another sender counts. The first to arrive is in front.
     waiting: VecDeque<Request<T>>,
-    /// On their way into the store, since this sender counts.
+    /// This sender counted when they came.
+    late: VecDeque<Request<T>>,
+    /// On their way into the store, since this sender counts, or owed.
     changes: VecDeque<Change<T>>,
+    /// Bytes of what may go for want of room.
     bytes: usize,
+    /// The election of this sender that was seen last, and when that was: behind its commit.
+    seen: Option<(Option<Millis>, Millis)>,
 }
 
 struct Change<T> {
     number: u64,
     step: Step,
+    /// Whether it is late requests that are stored whoever counts. Else it is of an election.
+    is_owed: bool,
     /// Whether a job of it is in work.
     is_busy: bool,
+    /// Whether one was in work.
+    has_begun: bool,
     not_before: Millis,
-    /// When nothing of another sender was on its way any more.
+    /// When its first job was due.
+    due: Millis,
+    /// When the first of its requests arrived.
+    first: Millis,
+    /// Nothing of another sender was settled before.
     settled: Millis,
     /// When its sender was elected; nothing when that was not recorded.
     at: Option<Millis>,
     /// Failures of the job that is next.
     tries: u32,
     others: Others,
+    /// Compared; the rest of the change is not yet.
+    compared: VecDeque<Request<T>>,
+    /// In work; they do not go for want of room.
+    comparing: Vec<Request<T>>,
+    /// To be compared, or when all are, to be stored.
     requests: VecDeque<Request<T>>,
 }
 
@@ -229,25 +311,48 @@ impl JobKey {
         let is_same = |now: &Elected| (&now.replica, now.at()) == (&self.sender.replica, self.at);
         elected.is_some_and(is_same)
     }
+
+    /// Whether it is stored whoever counts.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.is_owed
+    }
+}
+
+impl Sender {
+    /// Memory of a sender of which something is held.
+    fn held_bytes(&self) -> usize {
+        SENDER_BYTES + self.pair.len() + self.replica.len()
+    }
 }
 
 impl<T> Request<T> {
     fn held_bytes(&self) -> usize {
         self.bytes + REQUEST_BYTES
     }
+
+    /// Bytes that may go for want of room.
+    fn bytes_to_go(&self) -> usize {
+        match self.late {
+            Some(_) => 0,
+            None => self.held_bytes(),
+        }
+    }
 }
 
 impl<T> OfSender<T> {
     fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.waiting.is_empty()
+        self.changes.is_empty() && self.waiting.is_empty() && self.late.is_empty()
     }
 
-    /// Takes the oldest request out.
+    /// Takes the oldest request out that may go.
     fn pop_oldest(&mut self) -> Option<Request<T>> {
         let of_changes = self.changes.iter_mut();
-        let mut queues = of_changes.map(|change| &mut change.requests);
-        let first = queues.find(|requests| !requests.is_empty());
-        first.unwrap_or(&mut self.waiting).pop_front()
+        let of_changes = of_changes.flat_map(|one| [&mut one.compared, &mut one.requests]);
+        let mut queues = of_changes.chain([&mut self.waiting]);
+        queues.find_map(|requests| {
+            let oldest = requests.iter().position(|one| one.late.is_none())?;
+            requests.remove(oldest)
+        })
     }
 }
 
@@ -258,9 +363,10 @@ impl<T: Clone> Held<T> {
             senders: BTreeMap::new(),
             of_tenants: BTreeMap::new(),
             bytes: 0,
+            late_bytes: 0,
             reserved: 0,
             changes: 0,
-            lost: BTreeMap::new(),
+            tally: Tally::default(),
             in_work: BTreeMap::new(),
         }
     }
@@ -270,18 +376,20 @@ impl<T: Clone> Held<T> {
         self.bytes
     }
 
-    /// Samples that were lost since this was asked last, and why.
-    pub(crate) fn take_lost(&mut self) -> BTreeMap<Loss, u64> {
-        std::mem::take(&mut self.lost)
+    /// What has become of samples since this was asked last.
+    pub(crate) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
-    /// Keeps room for requests whose contents have these sizes. `None` when there is none: nothing goes for them. Otherwise the
-    /// bytes that are to be given back by [`Held::free`].
+    /// Keeps room for late requests whose contents have these sizes; others go for them. `None` when late ones have their part of the
+    /// memory already. Otherwise the bytes that are to be given back by [`Held::free`].
     pub(crate) fn reserve(&mut self, contents: impl Iterator<Item = usize>) -> Option<usize> {
         let wanted: usize = contents.map(|bytes| bytes + REQUEST_BYTES).sum();
-        let has_room = self.bytes + self.reserved + wanted <= self.rules.bytes_max;
+        let late_max = self.rules.bytes_max / LATE_SHARE;
+        let has_room = self.late_bytes + self.reserved + wanted <= late_max;
         has_room.then(|| {
             self.reserved += wanted;
+            self.make_room();
             wanted
         })
     }
@@ -291,19 +399,41 @@ impl<T: Clone> Held<T> {
         self.reserved = self.reserved.saturating_sub(reserved);
     }
 
-    /// Holds a request of a sender that does not count, or that is from before it did. One that is held already, because its
-    /// sender did not hear the answer, is held once. When there is no room, the oldest of the largest sender of the largest tenant goes.
+    /// Holds a request of a sender that does not count, or that is late. One that is held already, because its sender did not hear
+    /// the answer, is held once. When there is no room, the oldest of the largest sender of the largest tenant goes that is not late.
     pub(crate) fn hold(&mut self, sender: &Sender, request: Request<T>) {
+        let is_late = request.late.is_some();
         let own = self.senders.get(sender);
-        let is_same = |held: &Request<T>| held.digest == request.digest;
-        let mut last = own.into_iter().flat_map(|own| own.waiting.iter().rev());
+        let is_same =
+            |held: &Request<T>| (held.digest, held.late) == (request.digest, request.late);
+        let queues = own.map(|own| if is_late { &own.late } else { &own.waiting });
+        let mut last = queues.into_iter().flat_map(|queue| queue.iter().rev());
         if last.by_ref().take(AGAIN_WITHIN).any(is_same) {
             return;
         }
-        self.count(sender, request.held_bytes() as isize);
+        if own.is_none() && !is_late && self.replicas(sender) >= REPLICAS_MAX {
+            self.tally.lose(Loss::Memory, request.samples);
+            return;
+        }
+        self.count(sender, &request, true);
         let own = self.senders.entry(sender.clone()).or_default();
-        own.waiting.push_back(request);
+        match is_late {
+            true => own.late.push_back(request),
+            false => own.waiting.push_back(request),
+        }
         self.make_room();
+    }
+
+    /// How many senders of a sender's pair there are.
+    fn replicas(&self, sender: &Sender) -> usize {
+        let first = Sender {
+            replica: String::new(),
+            ..sender.clone()
+        };
+        let from = self.senders.range(first..);
+        let of_pair =
+            from.take_while(|(one, _)| (one.tenant, &one.pair) == (sender.tenant, &sender.pair));
+        of_pair.count()
     }
 
     /// Adapts to who counts by what this node knows. Of an election that is new, `heard` is its time.
@@ -314,200 +444,78 @@ impl<T: Clone> Held<T> {
     ) {
         let timeout = millis(self.rules.failover_timeout);
         let oldest = now - millis(self.rules.kept);
-        let mut freed = Vec::new();
+        let (mut gone, mut superseded) = (Vec::new(), Vec::new());
         for (sender, own) in &mut self.senders {
             let elected = elected(sender.tenant, &sender.pair);
-            let (oldest, superseded) = match elected {
-                Some(elected) if elected.replica == sender.replica => {
-                    // Another sender may have counted between, when this node did not hear of it.
-                    let superseded = own.take_changes_but_of(elected.at());
-                    self.changes += 1;
-                    own.begin_change(|first| change(self.changes, &self.rules, &elected, first));
-                    (Millis::MIN, superseded)
-                }
-                // The sender that counts has sent everything that is older, but for what was just about to come. And it may
-                // have been compared already with what is stored, so nothing may be added.
-                Some(elected) => {
-                    let oldest = oldest.max(elected.heard - timeout);
-                    (oldest, std::mem::take(&mut own.changes))
-                }
-                None => (oldest, VecDeque::new()),
-            };
-            let superseded = superseded.into_iter().flat_map(|change| change.requests);
-            let mut bytes = own.forget_before(oldest);
-            for request in superseded {
-                bytes += request.held_bytes();
-                lose(&mut self.lost, Loss::Superseded, request.samples);
+            let own_election = elected
+                .as_ref()
+                .filter(|elected| elected.replica == sender.replica);
+            // Another sender may have counted between, when this node did not hear of it.
+            let taken = own.take_superseded(own_election);
+            superseded.extend(taken.into_iter().map(|taken| (sender.clone(), taken)));
+            if let Some(elected) = own_election {
+                let seen = own.see(elected.at(), now);
+                self.changes += 1;
+                let number = self.changes;
+                own.begin_change(|first| change(number, &self.rules, elected, (seen, first)));
+                continue;
             }
-            freed.push((sender.clone(), bytes));
+            own.seen = None;
+            // The sender that counts has sent everything that is older, but for what was just about to come. And it may
+            // have been compared already with what is stored, so nothing may be added.
+            let needed = elected.map_or(Millis::MIN, |elected| elected.heard - timeout);
+            let forgotten = own.forget_before(oldest.max(needed));
+            gone.extend(forgotten.into_iter().map(|one| (sender.clone(), one)));
         }
-        for (sender, bytes) in freed {
-            self.count(&sender, -(bytes as isize));
+        for (sender, request) in gone {
+            self.count(&sender, &request, false);
         }
-        self.tidy();
-    }
-
-    /// The next comparison that is due, if there is one.
-    pub(crate) fn next_comparison(&mut self, now: Millis) -> Option<(JobKey, Job<T>)> {
-        self.next(now, Step::Compare)
-    }
-
-    /// The next request to store, if one is due.
-    pub(crate) fn next_to_store(&mut self, now: Millis) -> Option<(JobKey, Job<T>)> {
-        self.next(now, Step::Store)
-    }
-
-    /// A comparison is done: this is left of the requests, and is stored when other nodes have had time to compare.
-    pub(crate) fn compared(&mut self, key: &JobKey, left: Vec<Request<T>>, now: Millis) {
-        self.end_work(key);
-        let Some(change) = self.change(key) else {
-            return;
-        };
-        let bytes = |requests: &VecDeque<Request<T>>| -> usize {
-            requests.iter().map(Request::held_bytes).sum()
-        };
-        let samples = |requests: &VecDeque<Request<T>>| -> u64 {
-            requests.iter().map(|request| request.samples).sum()
-        };
-        let before = (bytes(&change.requests), samples(&change.requests));
-        // Others may store what came to them behind the first of these from then on.
-        let first = change.requests.iter().map(|request| request.arrived).min();
-        let first = first.unwrap_or(now).max(change.settled);
-        let late = first + millis(GRACE) - millis(CLOCKS_APART_MAX);
-        change.requests = left.into();
-        change.step = Step::Store;
-        change.is_busy = false;
-        change.tries = 0;
-        // It was in work since then; at other nodes it takes about as long.
-        let took = (now - change.not_before).max(0);
-        change.not_before = now + millis(GRACE) + 2 * took;
-        let after = (bytes(&change.requests), samples(&change.requests));
-        if now > late {
-            let left_out = before.1.saturating_sub(after.1);
-            lose(&mut self.lost, Loss::ComparedLate, left_out);
-        }
-        self.count(&key.sender, after.0 as isize - before.0 as isize);
-        self.tidy();
-        self.make_room();
-    }
-
-    /// A request is stored, or nothing of it may be.
-    pub(crate) fn stored(&mut self, key: &JobKey, digest: u64) {
-        self.end_work(key);
-        let Some(change) = self.change(key) else {
-            return;
-        };
-        change.is_busy = false;
-        change.tries = 0;
-        // If it is not in front any more it went for want of room.
-        let stored = change
-            .requests
-            .pop_front_if(|request| request.digest == digest);
-        if let Some(stored) = stored {
-            self.count(&key.sender, -(stored.held_bytes() as isize));
+        let reasons = (Loss::Superseded, Uncompared::Superseded);
+        for (sender, change) in superseded {
+            self.end_change(&sender, change, reasons, now);
         }
         self.tidy();
     }
 
-    /// A job could not be done now. It comes again, but for one that failed too often.
-    pub(crate) fn failed(&mut self, key: &JobKey, now: Millis) {
-        self.end_work(key);
-        let Some(change) = self.change(key) else {
-            return;
-        };
-        change.is_busy = false;
-        change.tries += 1;
-        let again = match change.tries {
-            ..TRIES_SOON => AGAIN_AFTER,
-            _ => AGAIN_AFTER_LATER,
-        };
-        change.not_before = now + millis(again);
-        if change.tries >= TRIES_MAX {
-            let loss = match change.step {
-                Step::Compare => Loss::NotCompared,
-                Step::Store => Loss::NotStored,
-            };
-            self.drop_change(key, loss);
-        }
-    }
-
-    /// Nothing of a change can be done, because of this.
-    pub(crate) fn give_up(&mut self, key: &JobKey, loss: Loss) {
-        self.end_work(key);
-        self.drop_change(key, loss);
-    }
-
-    fn drop_change(&mut self, key: &JobKey, loss: Loss) {
-        let Some(change) = self.change(key) else {
-            return;
-        };
-        let requests = std::mem::take(&mut change.requests);
-        let samples = requests.iter().map(|request| request.samples).sum();
-        let bytes: usize = requests.iter().map(Request::held_bytes).sum();
-        lose(&mut self.lost, loss, samples);
-        self.count(&key.sender, -(bytes as isize));
-        self.tidy();
-    }
-
-    /// Whether there is something left to do of a job's change.
-    pub(crate) fn is_under_way(&self, key: &JobKey) -> bool {
-        let own = self.senders.get(&key.sender);
-        own.is_some_and(|own| own.changes.iter().any(|one| one.number == key.change))
-    }
-
-    fn next(&mut self, now: Millis, step: Step) -> Option<(JobKey, Job<T>)> {
-        let changes = self.senders.iter_mut().flat_map(|(sender, own)| {
-            let changes = own.changes.iter_mut();
-            changes.map(move |change| (sender, change))
-        });
-        let all = self.in_work.iter().filter(|((of, _), _)| *of == step);
-        if all.map(|(_, count)| count).sum::<usize>() >= IN_WORK_MAX {
-            return None;
-        }
-        let in_work = &self.in_work;
-        let is_full = |tenant| {
-            let count = in_work.get(&(step, tenant));
-            count.is_some_and(|count| *count >= IN_WORK_OF_TENANT_MAX)
-        };
-        let is_due = |(sender, change): &(&Sender, &mut Change<T>)| {
-            let is_next = change.step == step && !change.is_busy && change.not_before <= now;
-            is_next && !is_full(sender.tenant)
-        };
-        // The one that waits for the longest time, so that none waits for all requests of another.
-        let due = changes.filter(is_due);
-        let (sender, change) = due.min_by_key(|(_, change)| change.not_before)?;
-        let job = match step {
-            Step::Compare => {
-                let requests = change.requests.iter().cloned().collect();
-                Job::Compare(requests, change.others)
+    /// Nothing more is done of a change that was taken out: what is late is stored whoever counts, and the rest is lost.
+    fn end_change(
+        &mut self,
+        sender: &Sender,
+        mut change: Change<T>,
+        (loss, uncompared): (Loss, Uncompared),
+        now: Millis,
+    ) {
+        let comparing = change.stop_comparing();
+        self.count_to_go(sender, comparing, true);
+        for request in change.compared.into_iter().chain(change.requests) {
+            if request.late.is_some() {
+                self.tally.leave_uncompared(uncompared, request.samples);
+                self.changes += 1;
+                let number = self.changes;
+                let own = self.senders.entry(sender.clone()).or_default();
+                own.owe(request, || Change::owed(number, now));
+                continue;
             }
-            Step::Store => Job::Store(change.requests.front()?.clone()),
-        };
-        change.is_busy = true;
-        change.not_before = change.not_before.max(now);
-        let key = JobKey {
-            sender: sender.clone(),
-            at: change.at,
-            change: change.number,
-            step,
-        };
-        *self.in_work.entry((step, sender.tenant)).or_default() += 1;
-        Some((key, job))
-    }
-
-    /// A job has ended, whatever became of its change.
-    fn end_work(&mut self, key: &JobKey) {
-        let of = (key.step, key.sender.tenant);
-        if let Some(count) = self.in_work.get_mut(&of) {
-            *count = count.saturating_sub(1);
+            self.tally.lose(loss, request.samples);
+            self.count(sender, &request, false);
         }
-        self.in_work.retain(|_, count| *count > 0);
     }
 
-    fn change(&mut self, key: &JobKey) -> Option<&mut Change<T>> {
-        let own = self.senders.get_mut(&key.sender)?;
-        let mut changes = own.changes.iter_mut();
-        changes.find(|change| change.number == key.change)
+    /// Takes out all that is late, with the samples counted as stored because the node stops.
+    pub(crate) fn take_late(&mut self) -> Vec<(Sender, Request<T>)> {
+        let mut all = Vec::new();
+        for (sender, own) in &mut self.senders {
+            let of_changes = own.changes.iter_mut().flat_map(Change::take_late);
+            let late = of_changes.chain(std::mem::take(&mut own.late));
+            all.extend(late.map(|request| (sender.clone(), request)));
+        }
+        for (sender, request) in &all {
+            self.count(sender, request, false);
+            let samples = request.samples;
+            self.tally.leave_uncompared(Uncompared::Stopping, samples);
+        }
+        self.tidy();
+        all
     }
 
     /// Drops the oldest of the largest until all have room.
@@ -530,70 +538,134 @@ impl<T: Clone> Held<T> {
             let Some(oldest) = own.pop_oldest() else {
                 break;
             };
-            own.changes.retain(|change| !change.requests.is_empty());
+            own.changes.retain(|change| !change.is_empty());
             let (sender, is_empty) = (sender.clone(), own.is_empty());
-            lose(&mut self.lost, Loss::Memory, oldest.samples);
-            self.count(&sender, -(oldest.held_bytes() as isize));
+            self.tally.lose(Loss::Memory, oldest.samples);
+            self.count(&sender, &oldest, false);
             if is_empty {
                 self.senders.remove(&sender);
+                self.bytes = self.bytes.saturating_sub(sender.held_bytes());
             }
+        }
+    }
+
+    /// Counts a request that a sender has more, or less.
+    fn count(&mut self, sender: &Sender, request: &Request<T>, more: bool) {
+        if !self.senders.contains_key(sender) {
+            self.senders.insert(sender.clone(), OfSender::default());
+            self.bytes += sender.held_bytes();
+        }
+        let add = |bytes: &mut usize, more_bytes: usize| {
+            *bytes = match more {
+                true => *bytes + more_bytes,
+                false => bytes.saturating_sub(more_bytes),
+            };
+        };
+        add(&mut self.bytes, request.held_bytes());
+        if request.late.is_some() {
+            add(&mut self.late_bytes, request.held_bytes());
+        }
+        self.count_to_go(sender, request.bytes_to_go(), more);
+    }
+
+    /// Counts bytes that may go for want of room, or may not any more.
+    fn count_to_go(&mut self, sender: &Sender, bytes: usize, more: bool) {
+        let of_tenant = self.of_tenants.entry(sender.tenant).or_default();
+        let own = self.senders.get_mut(sender).map(|own| &mut own.bytes);
+        for sum in [Some(of_tenant), own].into_iter().flatten() {
+            *sum = match more {
+                true => *sum + bytes,
+                false => sum.saturating_sub(bytes),
+            };
         }
         self.of_tenants.retain(|_, bytes| *bytes > 0);
     }
 
-    /// Counts bytes that a sender's requests have more, or less.
-    fn count(&mut self, sender: &Sender, more: isize) {
-        let add = |bytes: &mut usize| *bytes = bytes.saturating_add_signed(more);
-        add(&mut self.bytes);
-        add(self.of_tenants.entry(sender.tenant).or_default());
-        add(&mut self.senders.entry(sender.clone()).or_default().bytes);
-    }
-
-    /// Forgets changes, senders and tenants of which nothing is held.
+    /// Forgets changes and senders of which nothing is held.
     fn tidy(&mut self) {
-        self.senders.retain(|_, own| {
-            own.changes.retain(|change| !change.requests.is_empty());
-            !own.is_empty()
+        let bytes = &mut self.bytes;
+        self.senders.retain(|sender, own| {
+            own.changes.retain(|change| !change.is_empty());
+            let is_empty = own.is_empty();
+            if is_empty {
+                *bytes = bytes.saturating_sub(sender.held_bytes());
+            }
+            !is_empty
         });
-        self.of_tenants.retain(|_, bytes| *bytes > 0);
     }
 }
 
 impl<T> OfSender<T> {
+    /// This sender counts by an election; when that was seen.
+    fn see(&mut self, at: Option<Millis>, now: Millis) -> Millis {
+        let seen = self.seen.filter(|(election, _)| *election == at);
+        let (_, since) = *self.seen.insert(seen.unwrap_or((at, now)));
+        since
+    }
+
     /// Sends what waits on its way into the store. What comes late joins what was not compared yet.
     fn begin_change(&mut self, new: impl FnOnce(Millis) -> Change<T>) {
-        let Some(first) = self.waiting.iter().map(|request| request.arrived).min() else {
+        let all = self.waiting.iter().chain(&self.late);
+        let Some(first) = all.map(|request| request.arrived).min() else {
             return;
         };
         let waiting = std::mem::take(&mut self.waiting);
-        let open = self.changes.back_mut();
-        match open.filter(|open| open.step == Step::Compare && !open.is_busy) {
-            Some(open) => open.requests.extend(waiting),
+        let all = waiting.into_iter().chain(std::mem::take(&mut self.late));
+        let mut open = self.changes.iter_mut().rev();
+        let open = open.find(|open| !open.is_owed && !open.has_begun);
+        match open {
+            Some(open) => {
+                open.requests.extend(all);
+                open.first = open.first.min(first);
+            }
             None => {
                 let mut new = new(first);
-                new.requests = waiting;
+                new.requests.extend(all);
                 self.changes.push_back(new);
             }
         }
     }
 
-    /// Takes the changes of other elections out.
-    fn take_changes_but_of(&mut self, at: Option<Millis>) -> VecDeque<Change<T>> {
-        let (own, others) = std::mem::take(&mut self.changes)
-            .into_iter()
-            .partition(|change| change.at == at);
-        self.changes = own;
-        others
+    /// Stores a late request whoever counts.
+    fn owe(&mut self, request: Request<T>, new: impl FnOnce() -> Change<T>) {
+        match self.changes.iter_mut().find(|change| change.is_owed) {
+            Some(owed) => owed.requests.push_back(request),
+            None => {
+                let mut new = new();
+                new.requests.push_back(request);
+                self.changes.push_back(new);
+            }
+        }
     }
 
-    /// Forgets what waits and arrived before this time. The bytes that this frees.
-    fn forget_before(&mut self, time: Millis) -> usize {
-        let mut freed = 0;
+    /// Takes out what is of other elections than this one of this sender.
+    fn take_superseded(&mut self, elected: Option<&Elected>) -> VecDeque<Change<T>> {
+        let is_own = |at| elected.is_some_and(|elected| elected.at() == at);
+        let stays = |change: &Change<T>| change.is_owed || is_own(change.at);
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let (own, mut taken): (VecDeque<_>, VecDeque<_>) = changes.partition(stays);
+        self.changes = own;
+        if self.late.is_empty() {
+            return taken;
+        }
+        let until = elected.map(Elected::others_until);
+        let late = std::mem::take(&mut self.late).into_iter();
+        let (own, others) = late.partition(|request| request.late == until);
+        self.late = own;
+        let mut change = Change::owed(0, 0);
+        change.requests = others;
+        taken.push_back(change);
+        taken
+    }
+
+    /// Takes out what waits and arrived before this time.
+    fn forget_before(&mut self, time: Millis) -> Vec<Request<T>> {
+        let mut forgotten = Vec::new();
         // They come nearly in order: a younger one in front keeps older ones for moments.
         while let Some(old) = self.waiting.pop_front_if(|request| request.arrived < time) {
-            freed += old.held_bytes();
+            forgotten.push(old);
         }
-        freed
+        forgotten
     }
 }
 
@@ -601,50 +673,11 @@ impl<T> Default for OfSender<T> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            late: VecDeque::new(),
             changes: VecDeque::new(),
             bytes: 0,
+            seen: None,
         }
-    }
-}
-
-/// The change of a sender that counts, for requests of which the first one arrived then.
-fn change<T>(number: u64, rules: &Rules, elected: &Elected, first: Millis) -> Change<T> {
-    let (at, others) = match elected.succession {
-        Some(succession) => {
-            let others = Others {
-                until: succession.others_until,
-                // What came within moments of the election may have come behind what was stored directly.
-                elected: succession.at - millis(CLOCKS_APART_MAX),
-            };
-            (succession.at, others)
-        }
-        // Of an election that is new, this is its time; of another one what is stored may be taken for another sender's.
-        None => {
-            let at = elected.heard;
-            let others = Others {
-                until: at - millis(rules.apart),
-                elected: Millis::MAX,
-            };
-            (at, others)
-        }
-    };
-    let settled = at + millis(rules.settle);
-    Change {
-        number,
-        step: Step::Compare,
-        is_busy: false,
-        not_before: settled.max(first + millis(COLLECT)),
-        settled,
-        at: elected.at(),
-        tries: 0,
-        others,
-        requests: VecDeque::new(),
-    }
-}
-
-fn lose(lost: &mut BTreeMap<Loss, u64>, loss: Loss, samples: u64) {
-    if samples > 0 {
-        *lost.entry(loss).or_default() += samples;
     }
 }
 

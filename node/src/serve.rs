@@ -42,7 +42,7 @@ use trefoil_store_pages::{Disk, RealDisk, is_full_disk};
 
 /// How long requests that are under way may take to end at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stop may take in all: [`STOP_TIMEOUT`], then a last flush and sync of the disk.
+/// How long a stop may take in all: [`STOP_TIMEOUT`], twice 5 s at most for late samples of pairs, a last flush and sync of the disk.
 pub(crate) const STOP_SECONDS_MAX: u64 = 30;
 /// How often a start on a full disk looks for space; each try reads the journal anew.
 const SPACE_INTERVAL: Duration = Duration::from_secs(3);
@@ -222,6 +222,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
     handlers.backend.set(backend.clone()).ok();
     backend.release_held(&clients);
+    let holding = backend.clone();
     let backend: Arc<dyn Backend> = backend;
     let limits = ApiLimits {
         write: WriteLimits {
@@ -247,6 +248,8 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
         stop_signal.come().await;
         std::process::exit(130);
     });
+    // While the others listen to this node; what comes meanwhile goes the same way behind the last request.
+    holding.store_late_before_stop().await;
     gossip.leave().await;
     stop.send_replace(true);
     if tokio::time::timeout(STOP_TIMEOUT, front.ended())
@@ -255,6 +258,7 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     {
         tracing::warn!("requests that were under way are cut off");
     }
+    holding.store_late_before_stop().await;
     cluster.give_deltas_back().await;
     let closing = plane.clone();
     tokio::task::spawn_blocking(move || closing.close()).await?;

@@ -6,7 +6,7 @@
 pub(crate) mod collectors;
 mod process;
 
-use crate::held::Loss;
+use crate::held::{Loss, Uncompared};
 use collectors::NodeCollector;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -41,6 +41,7 @@ pub(crate) struct Telemetry {
     pub(crate) held_bytes: Gauge,
     pub(crate) stored_held_samples: Counter,
     pub(crate) dropped_held_samples: Family<Reason, Counter>,
+    pub(crate) uncompared_samples: Family<Reason, Counter>,
     pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
@@ -75,10 +76,18 @@ impl Telemetry {
         let help = "Samples that were held back, or to be held back, and dropped, by reason";
         let name = "trefoil_dropped_held_samples";
         let dropped_held_samples = add(all, name, help, Family::<Reason, Counter>::default());
-        for loss in Loss::ALL {
-            let reason = loss.as_str();
-            // It is shown before something is lost.
+        let help = "Samples that senders that count sent from before their election, and that were stored without \
+                    being compared, by reason";
+        let name = "trefoil_uncompared_samples";
+        let uncompared_samples = add(all, name, help, Family::<Reason, Counter>::default());
+        // All are shown before something happens.
+        for reason in Loss::ALL.map(Loss::as_str) {
             dropped_held_samples
+                .get_or_create(&Reason { reason })
+                .inc_by(0);
+        }
+        for reason in Uncompared::ALL.map(Uncompared::as_str) {
+            uncompared_samples
                 .get_or_create(&Reason { reason })
                 .inc_by(0);
         }
@@ -110,6 +119,7 @@ impl Telemetry {
             held_bytes,
             stored_held_samples,
             dropped_held_samples,
+            uncompared_samples,
             left_out_exemplars,
             refused_deltas,
             delta_series,

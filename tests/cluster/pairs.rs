@@ -11,14 +11,22 @@ const SETTINGS: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_
 /// How long another sender may take to be elected: the settings' 5 s and as much again for a slow machine.
 const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
-/// The same, and requests are held back, which is off by default. Requests of clients end within 2 s, so that a change has settled 3 s after it.
+/// The same, with the memory for what is held as it is by default. Requests of clients end within 2 s, so that a change has settled 3 s
+/// after it.
 const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
-                           ha_tracker_failover_timeout_seconds: 5\n  ha_held_bytes_max: 67108864\n  \
-                           write_timeout_seconds: 2\n";
+                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n";
 
-/// How long what was held may take into the store behind an election: it is compared after 10 s at most and stored after 20 s
+/// Nothing is said but that pairs are told.
+const BY_DEFAULT: &str = "limits:\n  accept_ha_samples: true\n";
+
+/// Memory for what is held that is too small for any late request.
+const WITHOUT_ROOM: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
+                            ha_tracker_failover_timeout_seconds: 5\n  ha_held_bytes_max: 100\n  \
+                            write_timeout_seconds: 2\n";
+
+/// How long what was held may take into the store behind an election: it is compared after 10 s at most and stored after 30 s
 /// more; the rest is for a slow machine.
-const RELEASED_MAX: Duration = Duration::from_secs(75);
+const RELEASED_MAX: Duration = Duration::from_secs(100);
 
 /// How long a request may be sent again and again, in milliseconds.
 const TAKEN_WITHIN: i64 = 20_000;
@@ -184,7 +192,16 @@ impl Senders {
 
 /// The samples of the only series of a metric: when, and the number of the sender.
 async fn samples(cluster: &Cluster, metric: &str) -> anyhow::Result<Vec<(i64, i64)>> {
-    let found = cluster.instant(0, &format!("{metric}[5m]")).await?;
+    samples_at(cluster, 0, metric).await
+}
+
+/// The same as a node says it.
+async fn samples_at(
+    cluster: &Cluster,
+    node: usize,
+    metric: &str,
+) -> anyhow::Result<Vec<(i64, i64)>> {
+    let found = cluster.instant(node, &format!("{metric}[5m]")).await?;
     let series = found.as_array().context("a list")?;
     ensure!(series.len() <= 1, "{found}");
     let Some(series) = series.first() else {
@@ -290,7 +307,8 @@ async fn a_node_that_dies_takes_only_what_it_held() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is stored of `scraped` is one run of each sender, without a gap, and all that the second one sent behind the first.
+/// What is stored of `scraped` is one run of each sender, without a gap, and all that the second one sent behind the first. All nodes
+/// say so.
 async fn is_whole(cluster: &Cluster, senders: &Senders) -> anyhow::Result<()> {
     let told = wait_until("what was held is stored", RELEASED_MAX, || async {
         let samples = samples(cluster, "scraped").await?;
@@ -304,20 +322,56 @@ async fn is_whole(cluster: &Cluster, senders: &Senders) -> anyhow::Result<()> {
     let (samples, _) = told.await?;
     let runs = samples.chunk_by(|one, next| one.1 == next.1).count();
     ensure!(runs == 2, "{samples:?}");
+    let mut pairs = samples.windows(2);
+    let change = pairs.find(|pair| pair[0].1 != pair[1].1);
+    let change = change.context("both senders")?;
+    ensure!(change[1].0 - change[0].0 <= SCRAPE_INTERVAL, "{samples:?}");
+    for node in 1..3 {
+        let others = samples_at(cluster, node, "scraped").await?;
+        ensure!(others == samples, "{others:?}, not {samples:?}");
+    }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_that_takes_over_with_a_backlog_is_not_mixed_in() -> anyhow::Result<()> {
+async fn a_sender_that_stands_still_leaves_no_gap_by_default() -> anyhow::Result<()> {
     let _alone = Exclusive::take()?;
-    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    let mut cluster = Cluster::start_configured(3, BY_DEFAULT)?;
     cluster.wait_ready(ready_seconds_max()).await?;
     let mut senders = Senders::new(&cluster);
+    let metrics = ["scraped"];
+    for _ in 0..12 {
+        senders.scrape(&["a", "b"], &metrics).await?;
+    }
+    let mut missed = Vec::new();
+    for scrapes in 0.. {
+        let time = senders.wait_for_scrape().await;
+        senders.send_scrape("b", time, &metrics).await?;
+        missed.push(time);
+        // Elected after 30 s; then it is stored as it comes.
+        let newest = samples(&cluster, metrics[0]).await?.last().copied();
+        if newest.is_some_and(|(_, sender)| sender == 2) {
+            break;
+        }
+        ensure!(scrapes < 100, "the other sender is not elected");
+    }
+    // The first one goes on where it stood still.
+    for time in missed.into_iter().take(4) {
+        senders.send_scrape("a", time, &metrics).await?;
+    }
+    for _ in 0..8 {
+        senders.scrape(&["a", "b"], &metrics).await?;
+    }
+    is_whole(&cluster, &senders).await
+}
+
+/// Both send, the second one is cut off, then the first one dies, and nobody is heard for longer than the time-out. Then the second one
+/// sends what it could not, and goes on.
+async fn take_over_with_a_backlog(senders: &mut Senders) -> anyhow::Result<()> {
     let metrics = ["scraped"];
     for _ in 0..8 {
         senders.scrape(&["a", "b"], &metrics).await?;
     }
-    // The second one is cut off first, then the first one dies, and nobody is heard for longer than the time-out.
     let mut backlog = Vec::new();
     for scrapes in 0..30 {
         let time = senders.wait_for_scrape().await;
@@ -332,5 +386,58 @@ async fn a_sender_that_takes_over_with_a_backlog_is_not_mixed_in() -> anyhow::Re
     for _ in 0..4 {
         senders.scrape(&["b"], &metrics).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_takes_over_with_a_backlog_is_not_mixed_in() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    take_over_with_a_backlog(&mut senders).await?;
     is_whole(&cluster, &senders).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_no_room_for_of_a_sender_that_counts_is_stored_as_it_comes()
+-> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_ROOM)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    // What was sent before the change is not held for want of room, and all that comes behind it is taken at once.
+    take_over_with_a_backlog(&mut senders).await?;
+    let stored = wait_until("its last sample is there", CLOCKS_APART_MAX, || async {
+        let samples = samples(&cluster, "scraped").await?;
+        let of_b = samples.iter().filter(|one| one.1 == 2);
+        let sent = senders.taken.keys().skip(8);
+        ensure!(of_b.map(|(time, _)| time).eq(sent), "{samples:?}");
+        Ok(())
+    });
+    stored.await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_keeps_what_a_sender_that_counts_sent_late() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start_configured(3, WITHOUT_GAP)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let mut senders = Senders::new(&cluster);
+    take_over_with_a_backlog(&mut senders).await?;
+    for node in 0..3 {
+        cluster.stop(node)?;
+        cluster.start_node(node)?;
+        cluster.wait_ready(ready_seconds_max()).await?;
+    }
+    let stored = wait_until("what was held is stored", RELEASED_MAX, || async {
+        let samples = samples(&cluster, "scraped").await?;
+        let last_of_a = samples.iter().rfind(|(_, sender)| *sender == 1);
+        let last_of_a = last_of_a.context("samples of the first")?.0;
+        let sent = senders.taken.keys().filter(|time| **time > last_of_a);
+        let of_b = samples.iter().filter(|one| one.1 == 2 && one.0 > last_of_a);
+        ensure!(of_b.map(|(time, _)| time).eq(sent), "{samples:?}");
+        Ok(())
+    });
+    stored.await.map(|_| ())
 }

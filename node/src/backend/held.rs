@@ -11,7 +11,7 @@ use super::{NodeBackend, Origin, deltas::checked_limits, unavailable};
 use crate::{
     cluster::known_deletions::Since,
     config::Settings,
-    held::{Held, Job, JobKey, Loss, Others, Request, Rules, Sender},
+    held::{Held, Job, JobKey, Loss, Others, Request, Rules, Sender, Uncompared},
     ingest::{
         held::{Packed, unpack},
         pairs::Filter,
@@ -22,12 +22,12 @@ use bytes::Bytes;
 use ended::Unended;
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
-use trefoil_api::{ApiError, Backend, TenantName, limit_refusals, remote_write::WriteRequest};
+use trefoil_api::{ApiError, TenantName, remote_write::WriteRequest};
 use trefoil_model::{DeletionVersion, Millis, TenantId, key_hash};
 use trefoil_store_metrics::{BodyReader, MetricsError};
 
@@ -35,6 +35,10 @@ use trefoil_store_metrics::{BodyReader, MetricsError};
 const TICK: Duration = Duration::from_millis(250);
 /// Beside the time that a request may take: that its verdict may be older than an election, and that clocks differ.
 const SETTLE_MARGIN: Duration = Duration::from_secs(1);
+/// How long what is owed may take into the store when the node stops.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// How much of that may be spent on telling the others first.
+const STOP_FORGO_MAX: Duration = Duration::from_secs(2);
 /// Longest rest behind storing a body: one that took long has waited, not worked.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -45,8 +49,6 @@ pub(super) struct Content {
     body: Bytes,
     /// The newest deletion when it came.
     deletion: DeletionVersion,
-    /// Whether its samples were taken out of the tenant's rate.
-    is_charged: bool,
 }
 
 /// Whose a request is, and how it came.
@@ -55,7 +57,6 @@ pub(super) struct Whose<'a> {
     pub(super) name: &'a TenantName,
     pub(super) tenant: TenantId,
     pub(super) filter: &'a Filter<'a>,
-    pub(super) origin: Origin,
     pub(super) deletion: DeletionVersion,
 }
 
@@ -87,9 +88,6 @@ impl Drop for Room<'_> {
     }
 }
 
-/// The requests whose samples were taken out of the rate and are not stored yet, by their digests.
-type Charged = HashMap<JobKey, u64>;
-
 pub(super) fn rules(settings: &Settings) -> Rules {
     Rules {
         apart: settings.pairs.apart(),
@@ -101,27 +99,49 @@ pub(super) fn rules(settings: &Settings) -> Rules {
 }
 
 impl NodeBackend {
-    /// Packs what a filter keeps back of senders that count, and keeps room for it. It is held when the rest is stored.
-    ///
-    /// # Errors
-    /// [`ApiError::Unavailable`] when there is no room: nothing may be stored of the request then, and its sender repeats it.
-    pub(super) fn pack_late(
+    /// Packs what a filter keeps back of senders that count, and keeps room for it. It is held when the rest is stored. What there is
+    /// no room for is stored as it comes from now on, at all nodes, and the filter says so.
+    pub(super) async fn pack_late(
         &self,
         name: &TenantName,
-        (request, filter): (&WriteRequest, &Filter<'_>),
-    ) -> Result<Late<'_>, ApiError> {
+        tenant: TenantId,
+        request: &WriteRequest,
+        filter: &mut Filter<'_>,
+    ) -> Option<Late<'_>> {
+        if !filter.has_late(request) {
+            return None;
+        }
         let now = self.cluster.now();
         let packed = self.encoder.pack_held(request, filter, (true, now));
-        let parts = packed.map_err(unreadable)?.parts;
-        let sizes = parts
-            .iter()
-            .map(|(_, packed)| Content::bytes(name, &packed.body));
-        let reserved = self.held.lock().reserve(sizes).ok_or_else(|| {
-            unavailable("no room to hold samples from before the election of their sender".into())
-        })?;
-        let held = &self.held;
-        let room = Room { held, reserved };
-        Ok(Late { parts, room })
+        let late = packed.ok().and_then(|parts| {
+            let sizes = parts
+                .iter()
+                .map(|(_, packed)| Content::bytes(name, &packed.body));
+            let reserved = self.held.lock().reserve(sizes)?;
+            let held = &self.held;
+            let room = Room { held, reserved };
+            Some(Late { parts, room })
+        });
+        if late.is_some() {
+            return late;
+        }
+        let samples = filter.samples_late(request);
+        self.leave_uncompared(Uncompared::Memory, samples);
+        for (pair, replica) in filter.late_senders() {
+            self.forgo_comparison(tenant, pair, replica).await;
+        }
+        filter.store_late();
+        None
+    }
+
+    /// Has all nodes store what a sender that counts sends from before its election as it comes: a node that compared what it holds
+    /// itself would take it for another sender's.
+    async fn forgo_comparison(&self, tenant: TenantId, pair: &str, replica: &str) {
+        let forgone = self.cluster.forgo_comparison(tenant, pair, replica).await;
+        if let Err(error) = forgone {
+            // It is stored all the same: who sends it would stand still.
+            tracing::debug!(%error, pair, "other nodes go on comparing what the sender of a pair sends late");
+        }
     }
 
     /// Holds what was packed before, in the room that was kept for it.
@@ -133,7 +153,7 @@ impl NodeBackend {
 
     /// Holds what a filter keeps back of senders that do not count: `samples`. What does not fit into any body is lost.
     pub(super) fn hold(&self, of: Whose<'_>, request: &WriteRequest, samples: u64) {
-        if self.cluster.settings.pairs.held_bytes_max == 0 {
+        if !self.cluster.settings.pairs.holds() {
             return;
         }
         let now = self.cluster.now();
@@ -144,8 +164,7 @@ impl NodeBackend {
                 return self.lose_held(Loss::Unreadable, samples);
             }
         };
-        self.lose_held(Loss::OutOfWindow, packed.left_out);
-        self.hold_parts(of, packed.parts, &mut self.held.lock());
+        self.hold_parts(of, packed, &mut self.held.lock());
     }
 
     fn hold_parts(&self, of: Whose<'_>, parts: Vec<(usize, Packed)>, held: &mut Held<Content>) {
@@ -161,20 +180,59 @@ impl NodeBackend {
                 tenant: of.name.clone(),
                 body: packed.body,
                 deletion: of.deletion,
-                is_charged: matches!(of.origin, Origin::Deltas { .. }),
             };
-            held.hold(&sender, content.into_request(arrived, packed.samples));
+            let came = (arrived, of.filter.others_until(place));
+            held.hold(&sender, content.into_request(came, packed.samples));
         }
         self.show_held(held);
     }
 
     /// Starts what compares and stores what is held, on threads that serve no peers; it ends with them.
     pub(crate) fn release_held(self: &Arc<Self>, runtime: &Handle) {
-        runtime.spawn(self.clone().follow_pairs());
+        if self.cluster.settings.pairs.holds() {
+            runtime.spawn(self.clone().follow_pairs());
+        }
+    }
+
+    /// Stores what was acknowledged of senders that count, as it came: the memory goes with the node. For [`STOP_MAX`] at most.
+    pub(crate) async fn store_late_before_stop(&self) {
+        let late = {
+            let mut held = self.held.lock();
+            let late = held.take_late();
+            self.show_held(&mut held);
+            late
+        };
+        if late.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + STOP_MAX;
+        let stored = tokio::time::timeout_at(deadline.into(), async {
+            let senders: BTreeSet<&Sender> = late.iter().map(|(sender, _)| sender).collect();
+            let forgone = tokio::time::timeout(STOP_FORGO_MAX, async {
+                for sender in senders {
+                    self.forgo_comparison(sender.tenant, &sender.pair, &sender.replica)
+                        .await;
+                }
+            });
+            if forgone.await.is_err() {
+                tracing::debug!(
+                    "that late samples are stored at a stop cannot be recorded in time"
+                );
+            }
+            let mut failed = None;
+            for (sender, request) in &late {
+                let stored = self.store_content(sender.tenant, request, deadline);
+                failed = stored.await.err().or(failed);
+            }
+            failed.map_or(Ok(()), |error| Err(error.to_string()))
+        });
+        let ended = stored.await.unwrap_or_else(|late| Err(late.to_string()));
+        if let Err(error) = ended {
+            tracing::error!(%error, "samples that a sender of a pair sent late go with this node's memory");
+        }
     }
 
     async fn follow_pairs(self: Arc<Self>) {
-        let charged = Arc::new(Mutex::new(Charged::new()));
         loop {
             tokio::time::sleep(TICK).await;
             {
@@ -182,19 +240,18 @@ impl NodeBackend {
                 let elected = |tenant, pair: &str| self.cluster.elected(tenant, pair);
                 held.follow(self.cluster.now(), elected);
                 self.show_held(&mut held);
-                charged.lock().retain(|key, _| held.is_under_way(key));
             }
             while let Some((key, requests, others)) = self.next_comparison() {
                 let backend = self.clone();
                 tokio::spawn(async move {
                     let unended = backend.unended(&key);
-                    let compared = backend.compare(&key.sender, &requests, others).await;
+                    let compared = backend.compare_job(&key, &requests, others).await;
                     backend.end_comparison(&key, compared);
                     unended.end();
                 });
             }
             while let Some(first) = self.next_to_store() {
-                tokio::spawn(self.clone().store_held(first, charged.clone()));
+                tokio::spawn(self.clone().store_held(first));
             }
         }
     }
@@ -225,6 +282,19 @@ impl NodeBackend {
         }
     }
 
+    /// What is left of requests when they are compared. It counts only if their sender counted by the same election behind it: before
+    /// anything of the sender is stored as it comes at times of others, that is recorded.
+    async fn compare_job(
+        &self,
+        key: &JobKey,
+        requests: &[Request<Content>],
+        others: Others,
+    ) -> Result<Vec<Request<Content>>, ApiError> {
+        let left = self.compare(&key.sender, requests, others).await?;
+        self.check_counts(key).await?;
+        Ok(left)
+    }
+
     fn end_comparison(&self, key: &JobKey, compared: Result<Vec<Request<Content>>, ApiError>) {
         let now = self.cluster.now();
         let mut held = self.held.lock();
@@ -236,38 +306,28 @@ impl NodeBackend {
             }
             Err(error) => {
                 tracing::error!(%error, "what is held of a pair cannot be read");
-                held.give_up(key, Loss::Unreadable);
+                held.give_up(key, Loss::Unreadable, now);
             }
         }
         self.show_held(&mut held);
     }
 
     /// Stores one request after the other, as long as one is due.
-    async fn store_held(
-        self: Arc<Self>,
-        first: (JobKey, Request<Content>),
-        charged: Arc<Mutex<Charged>>,
-    ) {
+    async fn store_held(self: Arc<Self>, first: (JobKey, Request<Content>)) {
         let mut next = Some(first);
         while let Some((key, request)) = next {
             let unended = self.unended(&key);
             let begun = Instant::now();
-            let stored = self.store_one(&key, &request, &charged).await;
+            let stored = self.store_one(&key, &request).await;
             // Clients' requests have the other half of the time.
             tokio::time::sleep(begun.elapsed().min(REST_MAX)).await;
-            self.end_storing(&key, &request, stored, &charged);
+            self.end_storing(&key, &request, stored);
             unended.end();
             next = self.next_to_store();
         }
     }
 
-    fn end_storing(
-        &self,
-        key: &JobKey,
-        request: &Request<Content>,
-        stored: Result<(), ApiError>,
-        charged: &Mutex<Charged>,
-    ) {
+    fn end_storing(&self, key: &JobKey, request: &Request<Content>, stored: Result<(), ApiError>) {
         let now = self.cluster.now();
         let mut held = self.held.lock();
         match stored {
@@ -280,7 +340,6 @@ impl NodeBackend {
                     tracing::error!(%error, "what is held of a pair cannot be stored");
                     self.lose_held(Loss::Refused, request.samples);
                 }
-                charged.lock().remove(key);
                 held.stored(key, request.digest);
             }
         }
@@ -288,19 +347,24 @@ impl NodeBackend {
     }
 
     /// Stores what was held of a request, or finds that nothing of it may be.
-    async fn store_one(
-        &self,
-        key: &JobKey,
-        request: &Request<Content>,
-        charged: &Mutex<Charged>,
-    ) -> Result<(), ApiError> {
+    async fn store_one(&self, key: &JobKey, request: &Request<Content>) -> Result<(), ApiError> {
         // It has ended when another sender that is elected from now on has settled.
         let deadline = Instant::now() + self.cluster.settings.write_timeout;
-        self.check_counts(key).await?;
+        if !key.is_owed() {
+            self.check_counts(key).await?;
+        }
+        self.store_content(key.sender.tenant, request, deadline)
+            .await
+    }
+
+    async fn store_content(
+        &self,
+        tenant: TenantId,
+        request: &Request<Content>,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
         let content = &request.content;
-        let since = self
-            .cluster
-            .deletions_since(key.sender.tenant, content.deletion);
+        let since = self.cluster.deletions_since(tenant, content.deletion);
         let Since::Known(deletion, erasing) = since else {
             self.lose_held(Loss::Deletion, request.samples);
             return Ok(());
@@ -315,13 +379,10 @@ impl NodeBackend {
             return Ok(());
         }
         let samples = unpacked.sample_count() as u64;
-        let is_charged = charged.lock().get(key) == Some(&request.digest);
-        if !content.is_charged && !is_charged {
-            self.charge_held(&content.tenant, samples)?;
-            charged.lock().insert(key.clone(), request.digest);
-        }
         self.cluster.check_clock().map_err(unavailable)?;
-        let stored = self.store(&content.tenant, &unpacked, Origin::Held(deletion), deadline);
+        let arrived = request.arrived;
+        let origin = Origin::Held { deletion, arrived };
+        let stored = self.store(&content.tenant, &unpacked, origin, deadline);
         let outcome = stored.await?;
         let refused = outcome.refusals.samples;
         self.lose_held(Loss::Refused, refused);
@@ -344,27 +405,15 @@ impl NodeBackend {
         }
     }
 
-    /// Takes samples out of the tenant's rate. More than a whole burst counts as one: what was cut to fit the usual one may not
-    /// fit a small one.
-    fn charge_held(&self, tenant: &TenantName, samples: u64) -> Result<(), ApiError> {
-        let limits = self.limits(tenant);
-        let samples = match limits.ingestion_burst_size {
-            0 => samples,
-            burst => samples.min(burst),
-        };
-        let (parts, now) = (self.cluster.nodes_that_write(), Instant::now());
-        let admitted = (self.gates).admit(tenant.as_str(), &limits, samples, parts, now);
-        admitted.map_err(|retry_after| ApiError::TooManyRequests {
-            message: limit_refusals::too_fast(&limits),
-            retry_after,
-        })
-    }
-
     /// Shows what is held in the node's own metrics.
     fn show_held(&self, held: &mut Held<Content>) {
         self.telemetry.held_bytes.set(held.bytes() as i64);
-        for (loss, samples) in held.take_lost() {
+        let tally = held.take_tally();
+        for (loss, samples) in tally.lost {
             self.lose_held(loss, samples);
+        }
+        for (reason, samples) in tally.uncompared {
+            self.leave_uncompared(reason, samples);
         }
     }
 
@@ -374,6 +423,13 @@ impl NodeBackend {
         let lost = &self.telemetry.dropped_held_samples;
         lost.get_or_create(&Reason { reason }).inc_by(samples);
     }
+
+    /// Counts samples of senders that count which are stored without being compared.
+    fn leave_uncompared(&self, reason: Uncompared, samples: u64) {
+        let reason = reason.as_str();
+        let uncompared = &self.telemetry.uncompared_samples;
+        uncompared.get_or_create(&Reason { reason }).inc_by(samples);
+    }
 }
 
 impl Content {
@@ -381,9 +437,14 @@ impl Content {
         body.len() + tenant.as_str().len()
     }
 
-    fn into_request(self, arrived: Millis, samples: u64) -> Request<Self> {
+    fn into_request(
+        self,
+        (arrived, late): (Millis, Option<Millis>),
+        samples: u64,
+    ) -> Request<Self> {
         Request {
             arrived,
+            late,
             bytes: Self::bytes(&self.tenant, &self.body),
             samples,
             // What came again behind a deletion is another item.

@@ -11,7 +11,8 @@
 //!        version (1 byte, 2) | when it was heard (8) | when it was elected (8)
 //!                            | until when others were accepted (8) | name of the sender
 //! ```
-//! Version 2 is written from format level 6 on, of a sender that took the place of another one.
+//! Version 2 is written from format level 6 on, of a sender that took the place of another one, where requests are held. A record of
+//! the same sender that loses it says that what the sender sends from before its election is stored as it comes.
 //!
 //! All nodes must agree, so the elected sender is a value in the metadata plane, written under the condition that it is
 //! as it was read. Hearing from it is recorded at most once per interval and pair, behind the answer, so elections cost
@@ -134,7 +135,7 @@ impl Cluster {
             };
             let mut new = Elected::follow(present.as_ref(), replica, now, settings);
             // Only what is held back is compared by it, and an older program does not read it.
-            if settings.held_bytes_max == 0 || !formats::records_successions(&state) {
+            if !settings.holds() || !formats::records_successions(&state) {
                 new.succession = None;
             }
             let command = write(&key, version, &new, forgotten);
@@ -164,6 +165,50 @@ impl Cluster {
         }
         Err(unavailable(format!(
             "the sender of the pair {pair:?} that counts changes too fast"
+        )))
+    }
+
+    /// Records that what a sender that counts sends from before its election is stored as it comes from now on, and compared by nobody.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the metadata plane does not answer: it may be recorded or not.
+    pub(crate) async fn forgo_comparison(
+        &self,
+        tenant: TenantId,
+        pair: &str,
+        replica: &str,
+    ) -> Result<(), ApiError> {
+        let key = key_of(tenant, pair);
+        for _ in 0..TRIES_MAX {
+            let (present, version) = read(&self.metadata.state(), &key);
+            let Some(new) = present.and_then(|present| present.forgoing(replica)) else {
+                return Ok(());
+            };
+            match self.pair_turns.want(&key, Instant::now()) {
+                Wanted::Mine(turn) => {
+                    let command = write(&key, version, &new, None);
+                    if record(&self.metadata, command, turn).await? {
+                        tracing::warn!(
+                            pair,
+                            "no room, or no time, to compare what the new sender of a pair sends from before its election: it is \
+                             stored as it comes until another one is elected"
+                        );
+                        return Ok(());
+                    }
+                }
+                Wanted::Taken(mut end) => {
+                    let ended = tokio::time::timeout(ELECTION_WAIT_MAX, end.changed()).await;
+                    if ended.is_err() {
+                        return Err(unavailable(NO_ANSWER.to_owned()));
+                    }
+                }
+                Wanted::Paused => return Err(unavailable(NO_ANSWER.to_owned())),
+            }
+            let caught_up = self.metadata.read_linearizable().await;
+            caught_up.map_err(|error| unavailable(error.to_string()))?;
+        }
+        Err(unavailable(format!(
+            "what is recorded of the pair {pair:?} changes too fast"
         )))
     }
 
@@ -322,6 +367,15 @@ impl Elected {
         }
     }
 
+    /// The same election without what is compared by it, if it is of this sender and has that.
+    pub(crate) fn forgoing(self, replica: &str) -> Option<Self> {
+        let is_compared = self.replica == replica && self.succession.is_some();
+        is_compared.then_some(Self {
+            succession: None,
+            ..self
+        })
+    }
+
     /// When it took the place of another sender; it tells elections of the same sender apart. Nothing when that was not recorded.
     pub(crate) fn at(&self) -> Option<Millis> {
         self.succession.map(|succession| succession.at)
@@ -472,6 +526,14 @@ mod tests {
         let heard_again = Elected::follow(Some(&second), "b", 1_105_000, &settings);
         assert_eq!(heard_again.succession, Some(succession));
         assert_eq!(heard_again.heard, 1_105_000);
+        // Forgone it is the same election, once.
+        let forgone = second.clone().forgoing("b").expect("it is compared");
+        assert_eq!((forgone.heard, forgone.at()), (second.heard, None));
+        assert_eq!(forgone.replica, "b");
+        assert_eq!(forgone.clone().forgoing("b"), None);
+        assert_eq!(second.clone().forgoing("a"), None);
+        let heard_again = Elected::follow(Some(&forgone), "b", 1_105_000, &settings);
+        assert_eq!(heard_again.succession, None);
         // All that was accepted of the first one without a record is before that.
         let last = first.heard + accepted_for(&settings).as_millis() as Millis;
         assert!(last + 1000 <= succession.others_until);

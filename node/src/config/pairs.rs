@@ -21,8 +21,8 @@ pub(crate) struct PairSettings {
     /// update interval and the distance of the senders' requests together, or senders that are well take turns.
     pub(crate) failover_timeout: Duration,
     /// Bytes of this node's memory for requests that are held back of senders that do not count (`ha_held_bytes_max`), 0:
-    /// nothing is, as is the default: experimental. The oldest of the largest sender go when there are more, and are missing at
-    /// a change. 64 MiB are enough for some 200,000 samples/s of such senders at this node.
+    /// nothing is, and a change leaves a gap. The oldest of the largest sender go when there are more, and are missing at
+    /// a change. 64 MiB are enough for some 200,000 samples/s of such senders at this node. Nothing is taken where pairs are not told.
     pub(crate) held_bytes_max: usize,
 }
 
@@ -35,10 +35,13 @@ impl Default for PairSettings {
             clusters_max: 100,
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
-            held_bytes_max: 0,
+            held_bytes_max: HELD_BYTES_MAX,
         }
     }
 }
+
+/// The usual memory for what is held, bytes.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// What is held back is kept for so many times the time-out at most, while no sender counts, and may be so old when it comes.
 const TIMEOUTS_KEPT_MAX: u32 = 20;
@@ -47,6 +50,11 @@ const TIMEOUTS_KEPT_MAX: u32 = 20;
 const AHEAD_MIN: Duration = Duration::from_secs(5);
 
 impl PairSettings {
+    /// Whether requests are held.
+    pub(crate) fn holds(&self) -> bool {
+        self.accepted && self.held_bytes_max > 0
+    }
+
     /// How far in the future samples may be that are held back.
     pub(crate) fn ahead(&self) -> Duration {
         self.apart().max(AHEAD_MIN)

@@ -10,30 +10,46 @@
 //! not held here is another's, too.
 
 use super::Others;
-use std::collections::HashMap;
 use trefoil_model::{Millis, SeriesHash};
+
+/// What is held of one sender and is about to be compared.
+pub(crate) struct Gathered {
+    others: Others,
+    samples: Vec<Sample>,
+}
 
 /// The series of what is held of one sender, while the store is asked about them.
 pub(crate) struct Comparison {
     others: Others,
-    series: HashMap<SeriesHash, OfSeries>,
+    /// Ascending by series; a few of each, and there may be repeated ones.
+    samples: Vec<Sample>,
+    /// Each series of these once, ascending.
+    series: Vec<OfSeries>,
 }
 
-#[derive(Default)]
+/// A sample that is held. Flat, for there are many.
+struct Sample {
+    series: SeriesHash,
+    time: Millis,
+    /// Whether it came before the sender was elected.
+    is_before: bool,
+}
+
 struct OfSeries {
-    /// The times of what is held; not sorted, and there may be repeated ones. A few.
-    own: Vec<Millis>,
-    /// The newest of those that came before the sender was elected.
-    newest_before: Option<Millis>,
-    /// The newest time that somebody else has stored.
-    other: Option<Millis>,
+    /// The place of its first sample.
+    first: u32,
+    /// The newest of those that came before the sender was elected; before all times when there is none.
+    newest_before: Millis,
+    /// The newest time that somebody else has stored; before all times when there is none.
+    other: Millis,
 }
 
-impl Comparison {
-    pub(crate) fn new(others: Others) -> Self {
+impl Gathered {
+    /// With room for so many samples.
+    pub(crate) fn new(others: Others, samples: usize) -> Self {
         Self {
             others,
-            series: HashMap::new(),
+            samples: Vec::with_capacity(samples),
         }
     }
 
@@ -44,45 +60,79 @@ impl Comparison {
         arrived: Millis,
         times: impl Iterator<Item = Millis>,
     ) {
-        let series = self.series.entry(series).or_default();
-        let known = series.own.len();
-        series.own.extend(times);
-        if arrived < self.others.elected {
-            let newest = series.own[known..].iter().max().copied();
-            series.newest_before = series.newest_before.max(newest);
-        }
+        let is_before = arrived < self.others.elected;
+        self.samples.extend(times.map(|time| Sample {
+            series,
+            time,
+            is_before,
+        }));
     }
 
+    /// All are there.
+    pub(crate) fn into_comparison(self) -> Comparison {
+        let mut samples = self.samples;
+        samples.sort_unstable_by_key(|sample| sample.series);
+        let mut series = Vec::new();
+        let mut first = 0;
+        for own in samples.chunk_by(|one, next| one.series == next.series) {
+            let before = own.iter().filter(|sample| sample.is_before);
+            series.push(OfSeries {
+                first,
+                newest_before: before.map(|one| one.time).max().unwrap_or(Millis::MIN),
+                other: Millis::MIN,
+            });
+            first += own.len() as u32;
+        }
+        Comparison {
+            others: self.others,
+            samples,
+            series,
+        }
+    }
+}
+
+impl Comparison {
     /// The first and the last time about which the store has to be asked; nothing when all that is held may be stored.
     pub(crate) fn span(&self) -> Option<(Millis, Millis)> {
-        let all = self.series.values().flat_map(|series| &series.own);
-        let newest = self.series.values().filter_map(|one| one.newest_before);
-        let span = (*all.min()?, newest.fold(self.others.until, Millis::max));
-        (span.0 <= span.1).then_some(span)
+        let oldest = self.samples.iter().map(|sample| sample.time).min()?;
+        let newest = self.series.iter().map(|series| series.newest_before);
+        let newest = newest.fold(self.others.until, Millis::max);
+        (oldest <= newest).then_some((oldest, newest))
     }
 
     /// Takes what is stored of a series, if it is one of these. Times ascend.
     ///
     /// What is held is the sender's own, too, when it is stored since it counts: it had not heard an answer, and sent it again.
     pub(crate) fn found(&mut self, series: SeriesHash, stored: &[Millis]) {
-        let Some(series) = self.series.get_mut(&series) else {
+        let Some(place) = self.place(series) else {
             return;
         };
         let until = self.others.until;
-        let newest = series
-            .newest_before
-            .map_or(until, |newest| newest.max(until));
+        let newest = self.series[place].newest_before.max(until);
         // Until then the sender did not count. Both senders may have samples of equal times: rules are evaluated at the same ones.
         let is_other =
-            |time: &&Millis| **time <= until || (**time <= newest && !series.own.contains(time));
+            |time: &&Millis| **time <= until || (**time <= newest && !self.holds(place, **time));
         let other = stored.iter().rev().find(is_other).copied();
-        series.other = series.other.max(other);
+        let known = &mut self.series[place].other;
+        *known = other.map_or(*known, |other| other.max(*known));
     }
 
     /// Whether a sample that is held may be stored; nothing for a series that is not one of these.
     pub(crate) fn may_store(&self, series: SeriesHash, time: Millis) -> Option<bool> {
-        let series = self.series.get(&series)?;
-        Some(series.other.is_none_or(|other| time > other))
+        let place = self.place(series)?;
+        Some(time > self.series[place].other)
+    }
+
+    fn place(&self, series: SeriesHash) -> Option<usize> {
+        let hash_of = |one: &OfSeries| self.samples[one.first as usize].series;
+        self.series.binary_search_by_key(&series, hash_of).ok()
+    }
+
+    /// Whether a sample of the series at a place is held.
+    fn holds(&self, place: usize, time: Millis) -> bool {
+        let end = self.series.get(place + 1).map(|next| next.first as usize);
+        let own = self.series[place].first as usize..end.unwrap_or(self.samples.len());
+        self.samples[own].iter().any(|sample| sample.time == time)
     }
 }
 
@@ -104,10 +154,13 @@ mod tests {
     /// The same of what arrived then.
     fn left_of(held: &[(Millis, &[Millis])], stored: &[Millis]) -> Vec<Millis> {
         let series = SeriesHash(1);
-        let mut comparison = Comparison::new(OTHERS);
+        let mut gathered = Gathered::new(OTHERS, 0);
+        gathered.add(SeriesHash(3), 0, [100].into_iter());
         for (arrived, times) in held {
-            comparison.add(series, *arrived, times.iter().copied());
+            gathered.add(series, *arrived, times.iter().copied());
         }
+        gathered.add(SeriesHash(0), 0, [200].into_iter());
+        let mut comparison = gathered.into_comparison();
         comparison.found(series, stored);
         comparison.found(SeriesHash(2), &[1, 100]);
         assert_eq!(comparison.may_store(SeriesHash(2), 1), None);
@@ -149,13 +202,20 @@ mod tests {
 
     #[test]
     fn the_span_of_what_is_held() {
-        let mut comparison = Comparison::new(OTHERS);
-        assert_eq!(comparison.span(), None);
-        comparison.add(SeriesHash(3), 101, [26].into_iter());
-        assert_eq!(comparison.span(), None, "nothing of others can be there");
-        comparison.add(SeriesHash(2), 99, [3].into_iter());
-        assert_eq!(comparison.span(), Some((3, 25)));
-        comparison.add(SeriesHash(1), 99, [5, 29].into_iter());
-        assert_eq!(comparison.span(), Some((3, 29)));
+        let late: (u128, Millis, &[Millis]) = (3, 101, &[26]);
+        let span = |held: &[(u128, Millis, &[Millis])]| {
+            let mut gathered = Gathered::new(OTHERS, 1);
+            for (series, arrived, times) in held {
+                gathered.add(SeriesHash(*series), *arrived, times.iter().copied());
+            }
+            gathered.into_comparison().span()
+        };
+        assert_eq!(span(&[]), None);
+        assert_eq!(span(&[late]), None, "nothing of others can be there");
+        assert_eq!(span(&[late, (2, 99, &[3])]), Some((3, 25)));
+        assert_eq!(
+            span(&[late, (2, 99, &[3]), (1, 99, &[5, 29])]),
+            Some((3, 29))
+        );
     }
 }

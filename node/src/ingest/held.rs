@@ -20,22 +20,13 @@ use trefoil_store_metrics::{BodyReader, BodyWriter, Exemplar, MetricsError};
 const SHARD: ShardId = ShardId(0);
 /// Uncompressed bytes of a body; what passes it is its last item. Bodies are stored one by one.
 const CONTENT_BYTES_MAX: usize = 4 << 20;
-/// Samples of a body, so that a body fits into the usual burst of a tenant's rate.
-const SAMPLES_MAX: usize = 10_000;
+/// Samples of a body: what is stored at once, and done again when that fails.
+pub(crate) const SAMPLES_MAX: usize = 10_000;
 
 /// All times.
 const ALWAYS: RangeInclusive<Millis> = Millis::MIN..=Millis::MAX;
 
-/// What a request is packed into.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct PackedRequest {
-    /// With the places of their senders.
-    pub(crate) parts: Vec<(usize, Packed)>,
-    /// Samples that are too old, or too far in the future, to be held.
-    pub(crate) left_out: u64,
-}
-
-/// A part of a request.
+/// A part of a request of one sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Packed {
     pub(crate) body: Bytes,
@@ -46,11 +37,13 @@ pub(crate) struct Packed {
 struct Packing<'a> {
     encoder: &'a Encoder,
     open: BTreeMap<usize, BodyWriter>,
-    packed: PackedRequest,
+    /// With the places of their senders.
+    parts: Vec<(usize, Packed)>,
 }
 
 impl Encoder {
-    /// What a filter holds back of a request that comes now: of senders that do not count, or of those that do. Nothing is lost of a series by its form.
+    /// What a filter holds back of a request that comes now, with the places of the senders: of those that do not count, or of those
+    /// that do. Nothing is lost of a series by its form.
     ///
     /// # Errors
     /// When a series is larger than a body takes, or memory is short.
@@ -59,7 +52,7 @@ impl Encoder {
         request: &WriteRequest,
         filter: &Filter<'_>,
         (counts, now): (bool, Millis),
-    ) -> Result<PackedRequest, MetricsError> {
+    ) -> Result<Vec<(usize, Packed)>, MetricsError> {
         self.pack(request, |canonical, labels| {
             let held = filter.held(canonical, labels, now);
             held.filter(|held| held.is_all != counts)
@@ -80,7 +73,7 @@ impl Encoder {
                 is_all: true,
             })
         });
-        let parts = packed?.parts.into_iter();
+        let parts = packed?.into_iter();
         Ok(parts.map(|(_, packed)| packed).collect())
     }
 
@@ -89,11 +82,11 @@ impl Encoder {
         &self,
         request: &WriteRequest,
         mut held: impl FnMut(&[u8], &mut Vec<u8>) -> Option<HeldBack>,
-    ) -> Result<PackedRequest, MetricsError> {
+    ) -> Result<Vec<(usize, Packed)>, MetricsError> {
         let mut packing = Packing {
             encoder: self,
             open: BTreeMap::new(),
-            packed: PackedRequest::default(),
+            parts: Vec::new(),
         };
         let mut labels = Vec::new();
         for series in request.series() {
@@ -129,9 +122,7 @@ impl Packing<'_> {
     ) -> Result<(), MetricsError> {
         let place = held.place;
         let is_held = |(time, _): &(Millis, f64)| held.times.contains(time);
-        let is_lost = |sample: &&(Millis, f64)| held.is_all && !is_held(sample);
         let all = series.samples();
-        self.packed.left_out += all.iter().filter(is_lost).count() as u64;
         if series.is_plain() {
             let samples: Cow<'_, [_]> = match all.iter().all(is_held) {
                 true => all.into(),
@@ -180,16 +171,16 @@ impl Packing<'_> {
         let samples = writer.samples() as u64;
         let body = Bytes::from(writer.finish()?);
         let packed = Packed { body, samples };
-        self.packed.parts.push((place, packed));
+        self.parts.push((place, packed));
         self.encoder.keep_writer(writer);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<PackedRequest, MetricsError> {
+    fn finish(mut self) -> Result<Vec<(usize, Packed)>, MetricsError> {
         while let Some((place, writer)) = self.open.pop_first() {
             self.end(place, writer)?;
         }
-        Ok(self.packed)
+        Ok(self.parts)
     }
 }
 
@@ -217,11 +208,27 @@ pub(crate) fn unpack(
     reader: &mut BodyReader,
     body: &[u8],
     limits: &WriteLimits,
-    mut keep: impl FnMut(&[u8], Millis) -> bool,
+    keep: impl FnMut(&[u8], Millis) -> bool,
 ) -> Result<WriteRequest, ApiError> {
+    let mut request = WriteRequest::default();
+    unpack_into(&mut request, reader, body, limits, keep)?;
+    Ok(request)
+}
+
+/// Adds to a request what [`unpack`] makes of a body.
+///
+/// # Errors
+/// As for [`unpack`]; some of the body may be added then.
+pub(crate) fn unpack_into(
+    request: &mut WriteRequest,
+    reader: &mut BodyReader,
+    body: &[u8],
+    limits: &WriteLimits,
+    mut keep: impl FnMut(&[u8], Millis) -> bool,
+) -> Result<(), ApiError> {
     let malformed = |error: MetricsError| ApiError::BadData(error.to_string());
     let (mut body, shards) = (reader.open(body).map_err(malformed)?, own_shard());
-    let (mut request, mut samples) = (WriteRequest::default(), Vec::new());
+    let mut samples = Vec::new();
     while let Some(series) = body.next_series(&shards).map_err(malformed)? {
         while let Some(sample) = series.samples.next_with_extras().map_err(malformed)? {
             if keep(series.canonical, sample.time) {
@@ -252,7 +259,7 @@ pub(crate) fn unpack(
             request.push_exemplar(&mut pairs, Some(exemplar), limits)?;
         }
     }
-    Ok(request)
+    Ok(())
 }
 
 fn labels_of(canonical: &[u8]) -> Result<Labels, ApiError> {
@@ -336,7 +343,7 @@ mod tests {
         let filter = Filter::new(&settings, &verdicts);
         let packed = Encoder::default().pack_held(&request, &filter, (false, 0));
         let packed = packed.expect("it fits");
-        let [(1, packed)] = &packed.parts[..] else {
+        let [(1, packed)] = &packed[..] else {
             panic!("{packed:?}");
         };
         assert_eq!(packed.samples, 5);
@@ -373,12 +380,13 @@ mod tests {
             pushed.expect("a small request");
         }
         let settings = PairSettings {
+            accepted: true,
             held_bytes_max: 1,
             ..PairSettings::default()
         };
         let kept = settings.kept().as_millis() as Millis;
-        // What is packed, as times by series, and how many samples are left out.
-        let check = |verdict: Verdict, now, expected: &[&[Millis]], left_out| {
+        // What is packed, as times by series.
+        let check = |verdict: Verdict, now, expected: &[&[Millis]]| {
             let counts = matches!(verdict, Verdict::Stored(_));
             let verdicts = [(("c".to_owned(), "a".to_owned()), verdict)];
             let filter = Filter::new(&settings, &verdicts);
@@ -386,25 +394,24 @@ mod tests {
                 let packed = Encoder::default().pack_held(&request, &filter, (counts, now));
                 packed.expect("it fits")
             };
-            assert_eq!(pack(!counts), PackedRequest::default());
+            assert_eq!(pack(!counts), []);
             let packed = pack(counts);
             let mut times: Vec<Vec<Millis>> = Vec::new();
             let mut reader = BodyReader::new().expect("memory");
-            for (_, part) in &packed.parts {
+            for (_, part) in &packed {
                 let add = |_: &[u8], own: &mut dyn Iterator<Item = _>| times.push(own.collect());
                 times_of(&mut reader, &part.body, add).expect("whole");
             }
             assert_eq!(times, expected);
-            assert_eq!(packed.left_out, left_out);
         };
-        check(Verdict::Held, 0, &[&[10, 20], &[10, 20, 30]], 0);
-        check(Verdict::Held, kept + 11, &[&[20], &[20, 30]], 2);
-        check(Verdict::Held, 20 - 7_500, &[&[10, 20], &[10, 20]], 1);
-        check(Verdict::Held, kept + 31, &[], 5);
+        check(Verdict::Held, 0, &[&[10, 20], &[10, 20, 30]]);
+        check(Verdict::Held, kept + 11, &[&[20], &[20, 30]]);
+        check(Verdict::Held, 20 - 7_500, &[&[10, 20], &[10, 20]]);
+        check(Verdict::Held, kept + 31, &[]);
         // What its sender adds behind the change is stored, and neither held nor lost; so is what is too old to be held.
-        check(Verdict::Stored(20), 0, &[&[10, 20], &[10, 20]], 0);
-        check(Verdict::Stored(kept + 11), 0, &[&[20], &[20, 30]], 0);
-        check(Verdict::Stored(9), 0, &[], 0);
+        check(Verdict::Stored(20), 0, &[&[10, 20], &[10, 20]]);
+        check(Verdict::Stored(kept + 11), 0, &[&[20], &[20, 30]]);
+        check(Verdict::Stored(9), 0, &[]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{cluster::replicas::Verdict, config::PairSettings};
 use std::{collections::BTreeSet, ops::RangeInclusive};
-use trefoil_api::remote_write::WriteRequest;
+use trefoil_api::remote_write::{SeriesRef, WriteRequest};
 use trefoil_model::{Millis, read_varint, write_varint};
 
 /// Pairs and senders in one request; the series of others are refused. A sender writes for itself, so there is
@@ -16,6 +16,8 @@ pub(crate) type Sender = (String, String);
 pub(crate) struct Filter<'a> {
     settings: &'a PairSettings,
     verdicts: &'a [(Sender, Verdict)],
+    /// Whether what senders that count send from before their election is stored as it comes.
+    stores_late: bool,
 }
 
 /// What becomes of a series.
@@ -43,8 +45,8 @@ pub(crate) struct HeldBack {
     pub(crate) place: usize,
     /// Samples of these times are held.
     pub(crate) times: RangeInclusive<Millis>,
-    /// Whether its sender does not count. Then those of other times are lost: comparing them would be about all times between. Of one
-    /// that counts they are stored as they come.
+    /// Whether its sender does not count. Then those of other times are left out: comparing them would be about all times between.
+    /// Of one that counts they are stored as they come.
     pub(crate) is_all: bool,
 }
 
@@ -88,19 +90,73 @@ pub(crate) fn senders_of(request: &WriteRequest, settings: &PairSettings) -> BTr
 impl<'a> Filter<'a> {
     /// Keeps what has no sender, and what is to be stored by these verdicts.
     pub(crate) fn new(settings: &'a PairSettings, verdicts: &'a [(Sender, Verdict)]) -> Self {
-        Self { settings, verdicts }
+        Self {
+            settings,
+            verdicts,
+            stores_late: false,
+        }
     }
 
-    /// How many samples of a request are to be stored.
+    /// Has what senders that count send from before their election stored as it comes, as if nothing were held.
+    pub(crate) fn store_late(&mut self) {
+        self.stores_late = true;
+    }
+
+    /// Whether the request has samples that are held though their sender counts.
+    pub(crate) fn has_late(&self, request: &WriteRequest) -> bool {
+        // Mostly nobody has taken another one's place.
+        let may_have = self.late_senders().next().is_some();
+        may_have
+            && request
+                .series()
+                .any(|series| self.late_of(&series).next().is_some())
+    }
+
+    /// How many those are.
+    pub(crate) fn samples_late(&self, request: &WriteRequest) -> u64 {
+        let of_series = request.series().map(|series| self.late_of(&series).count());
+        of_series.sum::<usize>() as u64
+    }
+
+    /// The times of samples of a series that are held though its sender counts.
+    fn late_of<'r>(&self, series: &SeriesRef<'r>) -> impl Iterator<Item = Millis> + use<'r> {
+        let sender = sender_of(series.canonical(), self.settings);
+        let place = sender.and_then(|sender| self.place_of(sender));
+        let held = match place.map(|place| &self.verdicts[place].1) {
+            Some(Verdict::Stored(until)) => self.held_times(*until),
+            _ => HeldTimes::NONE,
+        };
+        let times = series.samples().iter().map(|(time, _)| *time);
+        times.filter(move |time| held.contain(*time))
+    }
+
+    /// The senders that count of which there may be samples that are held.
+    pub(crate) fn late_senders(&self) -> impl Iterator<Item = &'a Sender> {
+        let late = self.verdicts.iter().filter(|(_, verdict)| match verdict {
+            Verdict::Stored(until) => self.held_times(*until) != HeldTimes::NONE,
+            Verdict::Held | Verdict::Refused(_) => false,
+        });
+        late.map(|(sender, _)| sender)
+    }
+
+    /// Until when others were accepted, of a sender that counts.
+    pub(crate) fn others_until(&self, place: usize) -> Option<Millis> {
+        match self.verdicts[place].1 {
+            Verdict::Stored(until) => Some(until),
+            Verdict::Held | Verdict::Refused(_) => None,
+        }
+    }
+
+    /// How many samples of a request are stored, sooner or later, because their sender counts.
     pub(crate) fn samples_stored(&self, request: &WriteRequest) -> u64 {
         let mut memory = Vec::new();
-        let of_series = request.series().map(|series| {
-            let Kept::Stored(_, held) = self.keep(series.canonical(), &mut memory) else {
-                return 0;
-            };
-            let samples = series.samples().iter();
-            samples.filter(|(time, _)| !held.contain(*time)).count() as u64
-        });
+        let of_series =
+            request
+                .series()
+                .map(|series| match self.keep(series.canonical(), &mut memory) {
+                    Kept::Stored(..) => series.samples().len() as u64,
+                    Kept::Held | Kept::Refused(_) => 0,
+                });
         of_series.sum()
     }
 
@@ -158,7 +214,7 @@ impl<'a> Filter<'a> {
     /// Which samples of a sender that counts are held back, when others may have sent until this time. Older ones than can be
     /// held are stored as they come, and where nothing is held all are: left out they would be lost.
     fn held_times(&self, until: Millis) -> HeldTimes {
-        if self.settings.held_bytes_max == 0 || until == Millis::MIN {
+        if !self.settings.holds() || self.stores_late || until == Millis::MIN {
             return HeldTimes::NONE;
         }
         let from = until - self.kept();
@@ -289,15 +345,18 @@ mod tests {
     /// Settings with which requests are held.
     fn holding() -> PairSettings {
         PairSettings {
+            accepted: true,
             held_bytes_max: 1,
             ..PairSettings::default()
         }
     }
 
     #[test]
-    fn by_default_all_of_a_sender_that_counts_is_stored() {
-        let settings = PairSettings::default();
-        assert_eq!(settings.held_bytes_max, 0);
+    fn where_nothing_is_held_all_of_a_sender_that_counts_is_stored() {
+        let settings = PairSettings {
+            held_bytes_max: 0,
+            ..holding()
+        };
         let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
         let filter = Filter::new(&settings, &verdicts);
         let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
@@ -313,13 +372,14 @@ mod tests {
             request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
         pushed.expect("a small request");
         assert_eq!(filter.samples_stored(&request), 4);
+        assert!(!filter.has_late(&request));
     }
 
     #[test]
     fn of_a_sender_that_took_another_ones_place_old_samples_are_held() {
         let settings = holding();
         let verdicts = [(("c".to_owned(), "a".to_owned()), Verdict::Stored(2_000_000))];
-        let filter = Filter::new(&settings, &verdicts);
+        let mut filter = Filter::new(&settings, &verdicts);
         let series = [("__name__", "up"), ("__replica__", "a"), ("cluster", "c")];
         let labels = Labels::from_pairs(series);
         let mut memory = Vec::new();
@@ -337,7 +397,21 @@ mod tests {
         let pushed =
             request.push_samples(&mut series.clone(), samples, &ApiLimits::default().write);
         pushed.expect("a small request");
-        assert_eq!(filter.samples_stored(&request), 2);
+        // What is held is charged when it comes.
+        assert_eq!(filter.samples_stored(&request), 4);
+        assert!(filter.has_late(&request));
+        assert!(filter.late_senders().eq([&verdicts[0].0]));
+        let direct = |filter: &Filter<'_>, memory: &mut Vec<u8>| {
+            let Kept::Stored(_, held) = filter.keep(labels.canonical(), memory) else {
+                panic!("it counts");
+            };
+            times.map(|time| !held.contain(time))
+        };
+        assert_eq!(direct(&filter, &mut memory), [true, false, false, true]);
+        // Without room all is stored as it comes.
+        filter.store_late();
+        assert_eq!(direct(&filter, &mut memory), [true; 4]);
+        assert!(!filter.has_late(&request));
     }
 
     #[test]

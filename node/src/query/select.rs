@@ -29,7 +29,7 @@ pub(crate) struct Select {
     pub(crate) newest_only: bool,
     /// Canonical labels of the last series of the page before; nothing for the first page.
     pub(crate) after: Option<Vec<u8>>,
-    /// Where the page ends; the series that passes it is its last.
+    /// Where the page ends; the series that passes it is its last. 0: as usual.
     pub(crate) bytes_max: u64,
 }
 

@@ -1,40 +1,107 @@
 //! Asking the store what other senders of a pair have stored, and taking that away from what is held.
 //!
-//! What is asked for is bounded: so many samples at once, the metrics that are held where these are few, and metrics whose samples
+//! What is asked for is bounded: what is compared at once, the metrics that are held where these are few, and metrics whose samples
 //! come late by themselves, so that others are not read from as long ago. A page is in memory at a time.
 
 use super::{super::NodeBackend, Content, checked_limits, unavailable, unreadable};
 use crate::{
-    held::{Others, Request, Sender, compare::Comparison},
+    held::{
+        GRACE, Others, Request, Sender,
+        compare::{Comparison, Gathered},
+    },
     ingest::{
-        held::{times_of, unpack},
+        Encoder,
+        held::{SAMPLES_MAX, times_of, unpack_into},
         pairs::value_of,
     },
     query::select::Select,
 };
 use futures::{StreamExt, pin_mut};
 use std::{collections::BTreeSet, time::Instant};
-use trefoil_api::ApiError;
+use trefoil_api::{ApiError, remote_write::WriteRequest};
 use trefoil_model::{Millis, SeriesHash, TenantId};
 use trefoil_query_promql::{Budget, MatchOp, Matcher, QueryError};
 use trefoil_store_metrics::{BodyReader, MetricsError};
 
-/// Samples whose times and series are in memory for a comparison at once: some 100 to 200 MB. The series of a sender
-/// with more are compared part by part, for each of which the store is asked.
-const COMPARED_SAMPLES_MAX: u64 = 1_000_000;
 /// Names of metrics by which the store is asked; for more it is asked for all metrics of the pair.
 const NAMES_MAX: usize = 64;
 /// Metrics with samples that are so many time-outs older than the change are compared by themselves.
 const TIMEOUTS_RECENT: u32 = 4;
 const METRIC_LABEL: &str = "__name__";
+/// Bytes of a page of what is stored; some pages are in memory at once.
+const PAGE_BYTES: u64 = 4 << 20;
 
-/// What a comparison is cut into.
+/// What a comparison is cut into: the metrics with old samples, and all others.
 struct Parts {
     tenant: TenantId,
-    /// Parts by hash; the metrics with old samples are the part behind them.
-    recent: u64,
     /// Metrics with old samples; none when there are too many.
     old: BTreeSet<Vec<u8>>,
+}
+
+/// What is left of requests, in their order. What is left of parts is packed together, so that little is stored at once seldom.
+struct Left<'a> {
+    encoder: &'a Encoder,
+    all: Vec<Request<Content>>,
+    /// What is not packed yet, and the request that it is from first.
+    open: Option<(WriteRequest, &'a Request<Content>)>,
+}
+
+impl<'a> Left<'a> {
+    fn new(encoder: &'a Encoder) -> Self {
+        Self {
+            encoder,
+            all: Vec::new(),
+            open: None,
+        }
+    }
+
+    /// All of a request is left.
+    fn add_whole(&mut self, request: &Request<Content>) -> Result<(), ApiError> {
+        self.end()?;
+        self.all.push(request.clone());
+        Ok(())
+    }
+
+    /// What `keep` wants is left of a request.
+    fn add_part(
+        &mut self,
+        reader: &mut BodyReader,
+        request: &'a Request<Content>,
+        keep: impl FnMut(&[u8], Millis) -> bool,
+    ) -> Result<(), ApiError> {
+        let is_alike = |(open, first): &(WriteRequest, &Request<Content>)| {
+            let alike = |one: &Request<Content>| (one.late, one.content.deletion);
+            alike(first) == alike(request) && open.sample_count() < SAMPLES_MAX
+        };
+        if !self.open.as_ref().is_some_and(is_alike) {
+            self.end()?;
+        }
+        let open = self
+            .open
+            .get_or_insert_with(|| (WriteRequest::default(), request));
+        unpack_into(
+            &mut open.0,
+            reader,
+            &request.content.body,
+            &checked_limits(),
+            keep,
+        )
+    }
+
+    fn end(&mut self) -> Result<(), ApiError> {
+        let Some((open, first)) = self.open.take() else {
+            return Ok(());
+        };
+        for packed in self.encoder.pack_all(&open).map_err(unreadable)? {
+            let content = Content {
+                body: packed.body,
+                ..first.content.clone()
+            };
+            let left = content.into_request((first.arrived, first.late), packed.samples);
+            self.all.push(left);
+        }
+        Ok(())
+    }
 }
 
 /// Names of metrics, as long as there are few.
@@ -47,7 +114,6 @@ impl Parts {
         requests: &[Request<Content>],
         recent_since: Millis,
     ) -> Result<Self, ApiError> {
-        let samples: u64 = requests.iter().map(|request| request.samples).sum();
         let mut reader = BodyReader::new().map_err(unreadable)?;
         let mut old = Names::default();
         for request in requests {
@@ -61,24 +127,20 @@ impl Parts {
         }
         Ok(Self {
             tenant,
-            recent: samples.div_ceil(COMPARED_SAMPLES_MAX).max(1),
             old: old.0.unwrap_or_default(),
         })
     }
 
-    fn len(&self) -> u64 {
-        self.recent + u64::from(!self.old.is_empty())
+    /// Of a part: whether it is that of the metrics with old samples.
+    fn all(&self) -> impl Iterator<Item = bool> + use<> {
+        let has_old = !self.old.is_empty();
+        std::iter::once(false).chain(has_old.then_some(true))
     }
 
     /// The hash of a series, if it is in this part.
-    fn hash_in(&self, part: u64, canonical: &[u8]) -> Option<SeriesHash> {
-        let hash = SeriesHash::of(self.tenant, canonical);
-        let is_old = !self.old.is_empty() && self.old.contains(value_of(canonical, METRIC_LABEL));
-        let own = match is_old {
-            true => self.recent,
-            false => (hash.0 % u128::from(self.recent)) as u64,
-        };
-        (own == part).then_some(hash)
+    fn hash_in(&self, is_old: bool, canonical: &[u8]) -> Option<SeriesHash> {
+        let own = !self.old.is_empty() && self.old.contains(value_of(canonical, METRIC_LABEL));
+        (own == is_old).then(|| SeriesHash::of(self.tenant, canonical))
     }
 }
 
@@ -144,21 +206,23 @@ impl NodeBackend {
         let recent = self.cluster.settings.pairs.failover_timeout * TIMEOUTS_RECENT;
         let recent_since = others.until - recent.as_millis() as Millis;
         let parts = Parts::of(sender.tenant, requests, recent_since).await?;
-        let mut left = Vec::new();
+        let samples: u64 = requests.iter().map(|request| request.samples).sum();
+        let mut left = Left::new(&self.encoder);
         let mut reader = BodyReader::new().map_err(unreadable)?;
-        for part in 0..parts.len() {
-            let mut comparison = Comparison::new(others);
+        for part in parts.all() {
+            let mut gathered = Gathered::new(others, if part { 0 } else { samples as usize });
             let mut names = Names::default();
             for request in requests {
                 let add = |canonical: &[u8], times: &mut dyn Iterator<Item = _>| {
                     if let Some(hash) = parts.hash_in(part, canonical) {
-                        comparison.add(hash, request.arrived, times);
+                        gathered.add(hash, request.arrived, times);
                         names.add(canonical);
                     }
                 };
                 times_of(&mut reader, &request.content.body, add).map_err(unreadable)?;
                 tokio::task::yield_now().await;
             }
+            let mut comparison = gathered.into_comparison();
             let found = self.find_stored(sender, &names, &mut comparison).await;
             found.map_err(|error| unavailable(error.to_string()))?;
             for request in requests {
@@ -170,26 +234,16 @@ impl NodeBackend {
                 let may_store = counted(&mut reader, body, keep).map_err(unreadable)?;
                 tokio::task::yield_now().await;
                 // Mostly the one sender has all of it, or nothing.
-                if may_store == request.samples && (may_store > 0 || part == 0) {
-                    left.push(request.clone());
-                    continue;
+                if may_store == request.samples && (may_store > 0 || !part) {
+                    left.add_whole(request)?;
+                } else if may_store > 0 {
+                    left.add_part(&mut reader, request, keep)?;
                 }
-                if may_store == 0 {
-                    continue;
-                }
-                let kept = unpack(&mut reader, body, &checked_limits(), keep)?;
-                let packed = self.encoder.pack_all(&kept).map_err(unreadable)?;
-                left.extend(packed.into_iter().map(|packed| {
-                    let content = Content {
-                        body: packed.body,
-                        ..request.content.clone()
-                    };
-                    content.into_request(request.arrived, packed.samples)
-                }));
                 tokio::task::yield_now().await;
             }
         }
-        Ok(left)
+        left.end()?;
+        Ok(left.all)
     }
 
     /// Asks the store what it has of the series of a pair at the times of what is held. Complete, as every query is.
@@ -204,7 +258,8 @@ impl NodeBackend {
         };
         let settings = &self.cluster.settings;
         let of_pair = Matcher::new(&settings.pairs.cluster_label, MatchOp::Equal, &sender.pair)?;
-        let deadline = Instant::now() + settings.query_timeout;
+        // Later it would be too late.
+        let deadline = Instant::now() + settings.query_timeout.min(GRACE);
         let is_late = move || Instant::now() >= deadline;
         // It is no query of the tenant's, so its limits of queries are not meant.
         let budget = Budget::with_deadline(settings.query_samples, settings.query_bytes, is_late);
@@ -215,7 +270,7 @@ impl NodeBackend {
             end,
             newest_only: false,
             after: None,
-            bytes_max: 0,
+            bytes_max: PAGE_BYTES,
         });
         pin_mut!(pages);
         while let Some(page) = pages.next().await {
@@ -231,11 +286,7 @@ impl NodeBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::Encoder;
-    use trefoil_api::{
-        TenantName,
-        remote_write::{Sample, WriteRequest},
-    };
+    use trefoil_api::{TenantName, remote_write::Sample};
     use trefoil_model::{DeletionVersion, Labels};
 
     const TENANT: TenantId = TenantId(3);
@@ -257,11 +308,10 @@ mod tests {
             tenant: TenantName::default(),
             body,
             deletion: DeletionVersion::default(),
-            is_charged: false,
         };
         let packed = packed.into_iter();
         packed
-            .map(|packed| content(packed.body).into_request(0, packed.samples))
+            .map(|packed| content(packed.body).into_request((0, None), packed.samples))
             .collect()
     }
 
@@ -269,30 +319,50 @@ mod tests {
     async fn metrics_with_old_samples_are_compared_by_themselves() {
         let parts = Parts::of(TENANT, &requests(&[("new", 10), ("late", 9)]), 10).await;
         let parts = parts.expect("sound bodies");
-        assert_eq!(parts.len(), 2);
-        for (name, part) in [("new", 0), ("late", 1)] {
+        assert_eq!(parts.all().collect::<Vec<_>>(), [false, true]);
+        for (name, part) in [("new", false), ("late", true)] {
             let labels = labels(name);
             let hash = SeriesHash::of(TENANT, labels.canonical());
             assert_eq!(parts.hash_in(part, labels.canonical()), Some(hash));
-            assert_eq!(parts.hash_in(1 - part, labels.canonical()), None);
+            assert_eq!(parts.hash_in(!part, labels.canonical()), None);
         }
         let parts = Parts::of(TENANT, &requests(&[("new", 10)]), 10).await;
         let parts = parts.expect("sound bodies");
-        assert_eq!((parts.len(), parts.old.len()), (1, 0));
+        assert_eq!(parts.all().collect::<Vec<_>>(), [false]);
     }
 
-    #[tokio::test]
-    async fn every_series_of_a_large_sender_is_in_one_part() {
-        let mut requests = requests(&[("new", 10)]);
-        requests[0].samples = 2 * COMPARED_SAMPLES_MAX + 1;
-        let parts = Parts::of(TENANT, &requests, 0).await;
-        let parts = parts.expect("sound bodies");
-        assert_eq!(parts.len(), 3);
-        for number in 0..100 {
-            let labels = labels(&number.to_string());
-            let all = (0..3).filter(|part| parts.hash_in(*part, labels.canonical()).is_some());
-            assert_eq!(all.count(), 1);
+    #[test]
+    fn what_is_left_of_parts_is_packed_together() {
+        let held: Vec<_> = [10, 20, 30, 40]
+            .into_iter()
+            .map(|time| requests(&[("one", time), ("other", time)]).remove(0))
+            .collect();
+        let mut held = held;
+        held[3].late = Some(5);
+        let encoder = Encoder::default();
+        let (mut left, mut reader) = (Left::new(&encoder), BodyReader::new().expect("memory"));
+        let one = labels("one");
+        for (place, request) in held.iter().enumerate() {
+            let keep = |canonical: &[u8], _| canonical == one.canonical();
+            match place {
+                1 => left.add_whole(request),
+                _ => left.add_part(&mut reader, request, keep),
+            }
+            .expect("sound bodies");
         }
+        // What came again between the two.
+        left.add_part(&mut reader, &held[0], |_, _| true)
+            .expect("a sound body");
+        left.add_part(&mut reader, &held[2], |_, _| true)
+            .expect("a sound body");
+        left.end().expect("it fits");
+        let told = left.all.iter().map(|one| (one.samples, one.late));
+        let expected = [(1, None), (2, None), (1, None), (1, Some(5)), (4, None)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        let mut times = Vec::new();
+        let body = &left.all[4].content.body;
+        times_of(&mut reader, body, |_, own| times.extend(own)).expect("a sound body");
+        assert_eq!(times, [10, 10, 30, 30]);
     }
 
     #[test]

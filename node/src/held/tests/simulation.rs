@@ -2,10 +2,11 @@
 //!
 //! The nodes run what the node runs: the decision about a sender, what is held, and the comparison. Requests take time, answers
 //! get lost, elections reach nodes late, nodes pause and restart, the store cannot be reached for a while, comparisons take
-//! long. Senders die, are cut off and come back with what they could not send, one of their series is always late, and they
-//! send samples of strange times. A write may come to light that was never acknowledged. After each schedule every series has
-//! one run of each sender for each election, but for such writes, and no gap beyond the interval of scrapes, unless a node has
-//! died with what it held or has counted a loss.
+//! long, elections are decided late. Senders die, are cut off and come back with what they could not send, one of their series is
+//! always late, and they send samples of strange times. A write may come to light that was never acknowledged. After each schedule every
+//! series has one run of each sender for each election, but for such writes and what was told to be stored without a comparison, and no
+//! gap beyond the interval of scrapes, unless a node has died with what it held or has counted a loss. What a sender that counts sent
+//! late is there, unless the other one was there in its series.
 
 mod checks;
 mod faults;
@@ -13,7 +14,10 @@ mod faults;
 use crate::{
     cluster::replicas::{Decision, Elected, decide},
     config::PairSettings,
-    held::{GRACE, Held, Job, JobKey, Loss, Others, Request, Rules, Sender, compare::Comparison},
+    held::{
+        GRACE, Held, Job, JobKey, Loss, Others, Request, Rules, Sender, Uncompared,
+        compare::Gathered,
+    },
 };
 use faults::{Absence, absences};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -27,7 +31,7 @@ const SCHEDULES: u64 = 300;
 const STEP: Millis = 50;
 /// What is scraped up to here is looked at when everything has settled.
 const SCRAPED_UNTIL: Millis = 400_000;
-const SETTLED_AFTER: Millis = 150_000;
+const SETTLED_AFTER: Millis = 250_000;
 const NODES: usize = 3;
 const SERIES: u32 = 5;
 /// The series whose samples are older than their scrapes, by this much.
@@ -83,6 +87,15 @@ struct Write {
     is_acknowledged: bool,
 }
 
+/// An election that is being decided.
+struct Proposal {
+    decided: Millis,
+    /// The elections before it.
+    version: usize,
+    node: usize,
+    elected: Elected,
+}
+
 /// What kind of schedule it is.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -90,6 +103,8 @@ struct Plan {
     may_lose: bool,
     /// Whether there is too little memory.
     is_tight: bool,
+    /// Whether the first node has room for one late request only, so that it stores others as they come while nodes compare.
+    is_narrow: bool,
     /// Whether comparisons take long.
     is_slow: bool,
     /// Whether senders change again before what is held is stored. With `may_lose` they change back while nodes do not reach the
@@ -112,11 +127,23 @@ struct World {
     stored: BTreeMap<u32, BTreeMap<Millis, usize>>,
     /// What was stored of which source by a write that was acknowledged.
     acknowledged: BTreeSet<(Sample, usize)>,
+    /// What was stored, or is to be, without being compared.
+    uncompared: BTreeSet<(Sample, usize)>,
+    /// What senders that count sent late to which node.
+    late: Vec<(usize, Sample, usize)>,
+    /// Up to which time samples are late by an election since which they are not compared any more.
+    forgone_until: Millis,
+    /// Whether something was stored without being compared though that could not be recorded.
+    has_unrecorded: bool,
+    proposed: Option<Proposal>,
+    /// Elections that took long to decide.
+    slow_elections: usize,
     store_away: (Millis, Millis),
     plan: Plan,
     /// Whether a node has died with what it held, or was away for too long.
     has_lost: bool,
     lost: BTreeMap<Loss, u64>,
+    left: BTreeMap<Uncompared, u64>,
     /// Samples left out because their times are strange.
     strays: u64,
     released: usize,
@@ -129,10 +156,18 @@ impl Plan {
         Self {
             may_lose: seed.is_multiple_of(4),
             is_tight: seed % 16 == 3,
-            is_slow: seed % 3 == 1,
+            is_narrow: seed % 16 == 11,
+            is_slow: seed % 3 == 1 || seed % 16 == 11,
             is_restless: matches!(seed % 8, 4 | 5),
             has_limbo: seed % 6 == 2,
         }
+    }
+}
+
+impl Plan {
+    fn of_node(self, node: usize) -> Self {
+        let is_narrow = self.is_narrow && node == 0;
+        Self { is_narrow, ..self }
     }
 }
 
@@ -143,7 +178,11 @@ impl Node {
             kept: settings.kept(),
             failover_timeout: settings.failover_timeout,
             settle: Duration::from_millis(WRITE_TIMEOUT as u64 + 1000),
-            bytes_max: if plan.is_tight { 3000 } else { 1 << 20 },
+            bytes_max: match (plan.is_tight, plan.is_narrow) {
+                (true, _) => 5000,
+                (_, true) => 900,
+                _ => 1 << 20,
+            },
         };
         Self {
             held: Held::new(rules),
@@ -167,7 +206,7 @@ impl World {
         };
         let plan = Plan::of(seed);
         let nodes = (0..NODES)
-            .map(|_| Node::new(&settings, plan, &mut random))
+            .map(|node| Node::new(&settings, plan.of_node(node), &mut random))
             .collect();
         let sources = absences(&mut random, plan.is_restless).map(|away| Source {
             lanes: <[Lane; 2]>::default(),
@@ -189,10 +228,17 @@ impl World {
             in_flight: Vec::new(),
             stored: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            uncompared: BTreeSet::new(),
+            late: Vec::new(),
+            forgone_until: Millis::MIN,
+            has_unrecorded: false,
+            proposed: None,
+            slow_elections: 0,
             store_away: (from, from + length),
             plan,
             has_lost: false,
             lost: BTreeMap::new(),
+            left: BTreeMap::new(),
             strays: 0,
             released: 0,
             behind: 0,
@@ -203,6 +249,7 @@ impl World {
         while self.now < SCRAPED_UNTIL + SETTLED_AFTER {
             self.now += STEP;
             self.land();
+            self.decide_proposal();
             (0..2).for_each(|source| self.send(source));
             (0..NODES).for_each(|node| self.tick(node));
         }
@@ -213,6 +260,19 @@ impl World {
         let landed = self.in_flight.extract_if(.., |write| write.lands <= now);
         for write in landed.collect::<Vec<_>>() {
             self.put(write.source, &write.batch, write.is_acknowledged);
+        }
+    }
+
+    /// What is proposed becomes so, if nobody else has written between.
+    fn decide_proposal(&mut self) {
+        let now = self.now;
+        let Some(proposal) = self.proposed.take_if(|one| one.decided <= now) else {
+            return;
+        };
+        if proposal.version == self.elections.len() {
+            self.elections.push((now, proposal.elected));
+            self.nodes[proposal.node].heard = self.elections.len();
+            self.slow_elections += 1;
         }
     }
 
@@ -299,14 +359,24 @@ impl World {
             let until = present.map_or(Millis::MIN, Elected::others_until);
             let next = Elected::follow(present, NAMES[source], by_clock, &self.settings);
             if decision == Decision::Hold {
-                self.hold(node, source, batch, self.around(by_clock));
+                self.hold(node, source, batch, self.around(by_clock), None);
                 return Some(self.now);
             }
             let is_cut = self.now < self.nodes[node].cut_until;
-            if is_cut && decision == Decision::Elect {
+            let is_slow = self.proposed.is_some();
+            if (is_cut || is_slow) && decision == Decision::Elect {
                 return None;
             }
-            let is_newest = !is_cut && known == self.elections.len();
+            let is_newest = !is_cut && !is_slow && known == self.elections.len();
+            if is_newest && decision == Decision::Elect && self.random.random_bool(0.2) {
+                self.proposed = Some(Proposal {
+                    decided: self.now + self.random.random_range(500..8_000),
+                    version: known,
+                    node,
+                    elected: next,
+                });
+                return None;
+            }
             let until = match decision {
                 Decision::Elect => next.others_until(),
                 _ => until,
@@ -345,12 +415,22 @@ impl World {
         };
         let kept = self.settings.kept().as_millis() as Millis;
         let is_late = |(_, time): &Sample| *time <= until && *time >= until - kept;
-        let (late, direct): (Batch, Batch) = batch.iter().copied().partition(is_late);
+        let (mut late, mut direct): (Batch, Batch) = batch.iter().copied().partition(is_late);
         let wanted = (!late.is_empty()).then_some(100);
         let held = &mut self.nodes[node].held;
-        // Nothing is stored of what cannot be held.
-        let reserved = held.reserve(wanted.into_iter())?;
-        held.free(reserved);
+        match held.reserve(wanted.into_iter()) {
+            Some(reserved) => held.free(reserved),
+            // What cannot be held is stored as it comes, when that is recorded.
+            None => {
+                self.forgo(node, source, until);
+                direct.append(&mut late);
+            }
+        }
+        let forgone = direct
+            .iter()
+            .filter(|(_, time)| *time <= self.forgone_until);
+        self.uncompared
+            .extend(forgone.map(|sample| (*sample, source)));
         self.in_flight.push(Write {
             lands,
             source,
@@ -362,9 +442,26 @@ impl World {
         }
         if !late.is_empty() {
             self.behind += late.len();
-            self.hold(node, source, &late, (until - kept, until));
+            let sent = late.iter().map(|sample| (node, *sample, source));
+            self.late.extend(sent);
+            self.hold(node, source, &late, (until - kept, until), Some(until));
         }
         Some(lands)
+    }
+
+    /// Records that what a sender that counts sends late is stored as it comes.
+    fn forgo(&mut self, node: usize, source: usize, until: Millis) {
+        self.forgone_until = self.forgone_until.max(until);
+        *self.left.entry(Uncompared::Memory).or_default() += 1;
+        if self.now < self.nodes[node].cut_until || self.proposed.is_some() {
+            self.has_unrecorded = true;
+            return;
+        }
+        let newest = self.elections.last().map(|(_, elected)| elected.clone());
+        if let Some(forgone) = newest.and_then(|newest| newest.forgoing(NAMES[source])) {
+            self.elections.push((self.now, forgone));
+        }
+        self.nodes[node].heard = self.elections.len();
     }
 
     /// The times of which a request that comes now may have samples, to be held.
@@ -376,7 +473,14 @@ impl World {
         )
     }
 
-    fn hold(&mut self, node: usize, source: usize, batch: &Batch, (from, to): (Millis, Millis)) {
+    fn hold(
+        &mut self,
+        node: usize,
+        source: usize,
+        batch: &Batch,
+        (from, to): (Millis, Millis),
+        late: Option<Millis>,
+    ) {
         let is_near = |(_, time): &&Sample| (from..=to).contains(time);
         let content: Batch = batch.iter().filter(is_near).copied().collect();
         let strays = batch.iter().filter(|sample| !is_near(sample));
@@ -390,6 +494,7 @@ impl World {
         let text = format!("{content:?}");
         let request = Request {
             arrived: self.now + self.nodes[node].skew,
+            late,
             bytes: 100,
             samples: content.len() as u64,
             digest: trefoil_model::key_hash(TenantId(0), text.as_bytes()),
@@ -425,19 +530,35 @@ impl World {
         }
         let ended = own.comparing.extract_if(.., |(ends, ..)| *ends <= now);
         for (_, key, requests, others) in ended.collect::<Vec<_>>() {
-            match (self.store_away.0..self.store_away.1).contains(&now) {
-                true => own.held.failed(&key, by_clock),
-                false => {
-                    let left = compare(&self.stored, requests, others);
-                    own.held.compared(&key, left, by_clock);
-                }
+            // It asks the metadata plane, as it is now, whether it still counts.
+            let counts = key.is_of(self.elections.last().map(|(_, elected)| elected));
+            let is_away = (self.store_away.0..self.store_away.1).contains(&now);
+            if !counts || now < own.cut_until || is_away {
+                own.held.failed(&key, by_clock);
+                continue;
             }
+            let source = NAMES.iter().position(|name| *name == key.sender.replica);
+            let source = source.expect("a sender");
+            let late: Batch = samples_of(requests.iter().filter(|one| one.late.is_some()));
+            let left = compare(&self.stored, requests, others);
+            let known = samples_of(left.iter());
+            own.held.compared(&key, left, by_clock);
+            let tally = own.held.take_tally();
+            if tally.uncompared.contains_key(&Uncompared::ComparedLate) {
+                let left_out = late.into_iter().filter(|sample| !known.contains(sample));
+                self.uncompared
+                    .extend(left_out.map(|sample| (sample, source)));
+            }
+            count(&mut self.lost, tally.lost);
+            count(&mut self.left, tally.uncompared);
         }
         self.store(node, by_clock);
-        let lost = self.nodes[node].held.take_lost();
-        for (loss, samples) in lost {
-            *self.lost.entry(loss).or_default() += samples;
+        if now % 1000 == 0 {
+            self.nodes[node].held.check_sums();
         }
+        let tally = self.nodes[node].held.take_tally();
+        count(&mut self.lost, tally.lost);
+        count(&mut self.left, tally.uncompared);
     }
 
     fn store(&mut self, node: usize, by_clock: Millis) {
@@ -445,8 +566,9 @@ impl World {
         while let Some((key, Job::Store(request))) = own.held.next_to_store(by_clock) {
             // It asks the metadata plane, as it is now, who counts.
             let counts = key.is_of(self.elections.last().map(|(_, elected)| elected));
+            let may_store = key.is_owed() || (counts && now >= own.cut_until);
             let is_away = (self.store_away.0..self.store_away.1).contains(&now);
-            if !counts || now < own.cut_until || is_away {
+            if !may_store || is_away {
                 own.held.failed(&key, by_clock);
                 continue;
             }
@@ -456,9 +578,14 @@ impl World {
             };
             // It is on its way, whatever becomes of the node.
             let source = NAMES.iter().position(|name| *name == key.sender.replica);
+            let source = source.expect("a sender");
+            if key.is_owed() {
+                let samples = request.content.iter().map(|sample| (*sample, source));
+                self.uncompared.extend(samples);
+            }
             self.in_flight.push(Write {
                 lands: now + takes,
-                source: source.expect("a sender"),
+                source,
                 batch: request.content.clone(),
                 is_acknowledged: true,
             });
@@ -494,7 +621,9 @@ impl World {
         let away = match kind + if self.plan.may_lose { 0 } else { 2 } {
             0 => {
                 self.has_lost = true;
-                self.nodes[node] = Node::new(&self.settings, self.plan, &mut self.random);
+                let plan = self.plan.of_node(node);
+                self.nodes[node] = Node::new(&self.settings, plan, &mut self.random);
+                self.late.retain(|(of, ..)| *of != node);
                 self.random.random_range(500..20_000)
             }
             1 => {
@@ -508,18 +637,31 @@ impl World {
     }
 }
 
+fn samples_of<'a>(requests: impl Iterator<Item = &'a Request<Batch>>) -> Batch {
+    requests
+        .flat_map(|request| request.content.iter().copied())
+        .collect()
+}
+
+fn count<K: Ord>(all: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (reason, samples) in more {
+        *all.entry(reason).or_default() += samples;
+    }
+}
+
 fn compare(
     stored: &BTreeMap<u32, BTreeMap<Millis, usize>>,
     mut requests: Vec<Request<Batch>>,
     others: Others,
 ) -> Vec<Request<Batch>> {
     let hash = |series: u32| SeriesHash(u128::from(series));
-    let mut comparison = Comparison::new(others);
+    let mut gathered = Gathered::new(others, 0);
     for request in &requests {
         for (series, time) in &request.content {
-            comparison.add(hash(*series), request.arrived, [*time].into_iter());
+            gathered.add(hash(*series), request.arrived, [*time].into_iter());
         }
     }
+    let mut comparison = gathered.into_comparison();
     if let Some((from, to)) = comparison.span() {
         assert!(from > -900_000 && to < 900_000, "about {from} to {to}");
         for (series, samples) in stored {
@@ -532,6 +674,7 @@ fn compare(
         request
             .content
             .retain(|sample| may_store(sample) == Some(true));
+        request.samples = request.content.len() as u64;
     }
     requests.retain(|request| !request.content.is_empty());
     requests
@@ -555,7 +698,10 @@ struct Struck {
     behind: usize,
     strays: u64,
     in_limbo: usize,
+    slow_elections: usize,
+    late: usize,
     lost: BTreeMap<Loss, u64>,
+    left: BTreeMap<Uncompared, u64>,
 }
 
 fn run(seed: u64, struck: &mut Struck) {
@@ -569,9 +715,10 @@ fn run(seed: u64, struck: &mut Struck) {
     struck.behind += world.behind;
     struck.strays += world.strays;
     struck.in_limbo += world.in_limbo();
-    for (loss, samples) in &world.lost {
-        *struck.lost.entry(*loss).or_default() += samples;
-    }
+    struck.slow_elections += world.slow_elections;
+    struck.late += world.late.len();
+    count(&mut struck.lost, world.lost);
+    count(&mut struck.left, world.left);
 }
 
 #[test]
@@ -589,16 +736,22 @@ fn a_change_leaves_no_gap_and_no_mixture() {
         // The schedules must have struck.
         let all = (seeds.end - seeds.start) as usize;
         let has_lost = |loss| struck.lost.contains_key(&loss);
+        let has_left = |reason| struck.left.contains_key(&reason);
         assert!(
             struck.changes >= all
                 && struck.released >= 5 * struck.changes
-                && struck.whole >= all / 3
+                && struck.whole >= all / 4
                 && struck.behind >= struck.changes
                 && struck.strays >= all as u64
                 && struck.in_limbo > 0
                 && has_lost(Loss::Memory)
                 && has_lost(Loss::ComparedLate)
-                && has_lost(Loss::Superseded),
+                && has_lost(Loss::Superseded)
+                && struck.slow_elections >= all / 10
+                && struck.late >= all
+                && has_left(Uncompared::Memory)
+                && has_left(Uncompared::ComparedLate)
+                && has_left(Uncompared::Superseded),
             "{all} schedules: {struck:?}"
         );
     }

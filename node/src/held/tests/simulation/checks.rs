@@ -1,6 +1,9 @@
 //! What must be true of the store behind a schedule.
 
-use super::{BATCH_MAX, INTERVAL, LATE, LATE_SERIES, SCRAPED_UNTIL, SERIES, STRAY_SERIES, World};
+use super::{
+    BATCH_MAX, INTERVAL, LATE, LATE_SERIES, SCRAPED_UNTIL, SERIES, STRAY_SERIES, Sample, World,
+    Write,
+};
 use crate::held::Loss;
 use trefoil_model::Millis;
 
@@ -8,7 +11,8 @@ impl World {
     /// Whether no gap may be there.
     pub(super) fn is_whole(&self) -> bool {
         // What was left out may be what nobody else has. Strange times are no loss.
-        !self.has_lost && !self.plan.is_restless && self.lost.is_empty()
+        let is_lossless = self.lost.is_empty() && self.left.is_empty();
+        !self.has_lost && !self.plan.is_restless && is_lossless
     }
 
     /// Samples in the store that were only in writes that were not acknowledged.
@@ -38,6 +42,50 @@ impl World {
         for series in 0..SERIES {
             self.check_series(seed, series, elected.len());
         }
+        self.check_late(seed);
+    }
+
+    /// What a sender that counts sent late is there, unless the other sender was there in its series.
+    fn check_late(&self, seed: u64) {
+        if self.has_unrecorded {
+            return;
+        }
+        for (node, (series, time), source) in &self.late {
+            if self.is_held((*series, *time)) {
+                continue;
+            }
+            let Some(stored) = self.stored.get(series) else {
+                panic!("seed {seed}: nothing of series {series}");
+            };
+            let mut behind = stored.range(*time..);
+            let is_there = stored.contains_key(time) || behind.any(|(_, who)| who != source);
+            assert!(
+                is_there,
+                "seed {seed}: {time} of series {series}, sent late to {node}, is gone: {stored:?}\n{:?}\n{:?}, {:?}",
+                self.elections, self.lost, self.left
+            );
+        }
+    }
+
+    /// Whether a node has a sample still: one that was away for long, or just before the end.
+    fn is_held(&self, sample: Sample) -> bool {
+        let senders = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.held.senders.values());
+        let mut requests = senders.flat_map(|own| {
+            let of_changes = own.changes.iter();
+            let of_changes = of_changes.flat_map(|one| {
+                one.compared
+                    .iter()
+                    .chain(&one.comparing)
+                    .chain(&one.requests)
+            });
+            of_changes.chain(&own.late)
+        });
+        let is_in_flight = |write: &Write| write.batch.contains(&sample);
+        requests.any(|request| request.content.contains(&sample))
+            || self.in_flight.iter().any(is_in_flight)
     }
 
     fn check_series(&self, seed: u64, series: u32, elected: usize) {
@@ -53,8 +101,11 @@ impl World {
                 self.elections, self.sources[0].away, self.sources[1].away
             )
         };
-        let is_told =
-            |(time, who): &&(Millis, usize)| self.acknowledged.contains(&((series, *time), *who));
+        // Of what is stored without being compared that is said.
+        let is_told = |(time, who): &&(Millis, usize)| {
+            let sample = ((series, *time), *who);
+            self.acknowledged.contains(&sample) && !self.uncompared.contains(&sample)
+        };
         let told: Vec<_> = samples.iter().filter(is_told).collect();
         let runs = told.chunk_by(|one, next| one.1 == next.1).count();
         assert!(runs <= elected, "interleaved: {}", story());

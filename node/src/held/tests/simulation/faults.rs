@@ -47,7 +47,7 @@ impl Absence {
 pub(super) fn absences(random: &mut StdRng, is_restless: bool) -> [Vec<Absence>; 2] {
     let mut away = [Vec::new(), Vec::new()];
     let steps = |time: Millis| time / STEP * STEP;
-    let forever = SCRAPED_UNTIL + SETTLED_AFTER;
+    let forever = SCRAPED_UNTIL + SETTLED_AFTER + STEP;
     let mut at = steps(random.random_range(40_000..90_000));
     while at < SCRAPED_UNTIL {
         let one = random.random_range(0..2);
