@@ -282,6 +282,10 @@ fn reports() -> Router<Arc<App>> {
             "/api/v1/cardinality/active_series",
             get(cardinality::active_series).post(cardinality::active_series),
         )
+        .route(
+            "/api/v1/cardinality/active_native_histogram_metrics",
+            get(cardinality::active_histograms).post(cardinality::active_histograms),
+        )
 }
 
 /// Counts and times every request that has a route.

@@ -162,6 +162,15 @@ async fn cardinality_has_the_form_of_mimir() {
     let names = active["data"].as_array().unwrap().iter();
     let names: Vec<&Value> = names.map(|series| &series["__name__"]).collect();
     assert_eq!(names, ["busy_total", "ended", "odd.name"]);
+    let path = format!("{base}/active_native_histogram_metrics?selector=h");
+    let (_, active) = get(&node, &path).await;
+    assert_eq!(active, json!({"data": []}));
+    let (_, active) = get(&FakeNode::with(Mood::HasHistograms), &path).await;
+    let expected = json!({
+        "metric": "h", "series_count": 1, "bucket_count": 0, "avg_bucket_count": 0.0,
+        "min_bucket_count": 0, "max_bucket_count": 0,
+    });
+    assert_eq!(active, json!({"data": [expected]}));
     for (path, text) in [
         ("label_values", "'label_names[]' param is required"),
         (
@@ -178,6 +187,10 @@ async fn cardinality_has_the_form_of_mimir() {
             "invalid 'count_method' param 'x'. valid options are: [inmemory,active]",
         ),
         ("active_series", "missing 'selector' parameter"),
+        (
+            "active_native_histogram_metrics",
+            "missing 'selector' parameter",
+        ),
     ] {
         let (status, answer) = get(&node, &format!("{base}/{path}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");

@@ -82,20 +82,7 @@ pub(super) async fn label_values(State(app): Shared, request: Request) -> Respon
 /// `GET|POST cardinality/active_series`.
 pub(super) async fn active_series(State(app): Shared, request: Request) -> Response {
     serve(&app, request, async |tenant, parameters, deadline| {
-        let Some(selector) = selector(&parameters)? else {
-            return Err(ApiError::BadData("missing 'selector' parameter".to_owned()));
-        };
-        let now = app.backend.now();
-        let query = SelectQuery {
-            alternatives: vec![selector],
-            start: now - ACTIVE_SPAN,
-            end: now,
-            newest_only: true,
-            deadline,
-            accepts_loss: parameters.partial()?,
-            // It is asked to find what is too much.
-            is_limited: false,
-        };
+        let query = active(&parameters, app.backend.now(), deadline)?;
         let mut pages = app.backend.select(&tenant, query).await?;
         let (mut series, mut bytes) = (Vec::new(), 0);
         while let Some(page) = pages.next().await {
@@ -113,6 +100,65 @@ pub(super) async fn active_series(State(app): Shared, request: Request) -> Respo
         Ok(json::plain_series_answer(series))
     })
     .await
+}
+
+/// `GET|POST cardinality/active_native_histogram_metrics`: how many buckets the newest native histograms of metrics have.
+pub(super) async fn active_histograms(State(app): Shared, request: Request) -> Response {
+    serve(&app, request, async |tenant, parameters, deadline| {
+        let query = active(&parameters, app.backend.now(), deadline)?;
+        let mut pages = app.backend.select(&tenant, query).await?;
+        let mut buckets_by_metric: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            for series in page? {
+                let newest = series.values.len().checked_sub(1);
+                let Some(newest) = newest.and_then(|at| series.histograms.at(at)) else {
+                    continue;
+                };
+                let sides = [&newest.positive, &newest.negative];
+                let buckets = sides.iter().map(|side| side.counts().len()).sum();
+                let metric = series.labels.metric_name().unwrap_or_default();
+                buckets_by_metric
+                    .entry(metric.to_owned())
+                    .or_default()
+                    .push(buckets);
+            }
+        }
+        let metrics = buckets_by_metric.iter().map(|(metric, buckets)| {
+            let all: usize = buckets.iter().sum();
+            json!({
+                "metric": metric,
+                "series_count": buckets.len(),
+                "bucket_count": all,
+                "avg_bucket_count": all as f64 / buckets.len() as f64,
+                "min_bucket_count": buckets.iter().min(),
+                "max_bucket_count": buckets.iter().max(),
+            })
+        });
+        let metrics: Vec<Value> = metrics.collect();
+        Ok(json::plain_answer(&json!({"data": metrics})))
+    })
+    .await
+}
+
+/// The question for the newest samples of active series.
+fn active(
+    parameters: &Parameters,
+    now: Millis,
+    deadline: Instant,
+) -> Result<SelectQuery, ApiError> {
+    let Some(selector) = selector(parameters)? else {
+        return Err(ApiError::BadData("missing 'selector' parameter".to_owned()));
+    };
+    Ok(SelectQuery {
+        alternatives: vec![selector],
+        start: now - ACTIVE_SPAN,
+        end: now,
+        newest_only: true,
+        deadline,
+        accepts_loss: parameters.partial()?,
+        // It is asked to find what is too much.
+        is_limited: false,
+    })
 }
 
 fn labels(names: &[String], counts: &SeriesCounts, limit: usize) -> Vec<Value> {

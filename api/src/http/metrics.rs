@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 59] = [
+const HANDLERS: [&str; 60] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -58,6 +58,7 @@ const HANDLERS: [&str; 59] = [
     "/api/v1/status/walreplay",
     "/api/v1/cardinality/label_names",
     "/api/v1/cardinality/label_values",
+    "/api/v1/cardinality/active_native_histogram_metrics",
     "/api/v1/cardinality/active_series",
     "/-/healthy",
     "/-/ready",
