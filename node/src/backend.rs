@@ -1,6 +1,7 @@
 //! What the outside protocols get from the node: acceptance of writes, queries over the cluster, answers
 //! about the cluster. Decides what is acceptable once, before anything is sent to an owner.
 
+mod budgets;
 mod deltas;
 mod held;
 
@@ -28,6 +29,7 @@ use crate::{
     telemetry::{Outcome, Telemetry},
 };
 use async_trait::async_trait;
+use budgets::query_options;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{
@@ -49,8 +51,8 @@ use trefoil_api::{
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, SeriesHash, ShardId, Signal, TenantId};
 use trefoil_query_promql::{
-    Budget, EvalOptions, Grid, Listing, QueryError, QueryOptions, QueryResult, SeriesFilter,
-    Source, query_instant, query_range,
+    Budget, Grid, Listing, QueryError, QueryResult, SeriesFilter, Source, query_instant,
+    query_range,
 };
 use trefoil_shard::WriteOutcome as Replicated;
 
@@ -112,29 +114,6 @@ impl NodeBackend {
             queries: AtomicU64::new(0),
             begun: Instant::now(),
         }
-    }
-
-    /// The same, where the tenant's limit is why, in its words.
-    fn naming_limit(&self, tenant: &TenantName, error: QueryError) -> QueryError {
-        let limit = self
-            .limits(tenant)
-            .max_estimated_memory_consumption_per_query;
-        let is_its = (1..=self.cluster.settings.query_bytes).contains(&limit);
-        match is_its && error.is_too_many_bytes() {
-            true => QueryError::Execution(limit_refusals::too_much_memory(limit)),
-            false => error,
-        }
-    }
-
-    /// What a query of a tenant may use at this node.
-    fn budget(&self, limits: &TenantLimits, deadline: Instant) -> Budget {
-        let settings = &self.cluster.settings;
-        let bytes = match limits.max_estimated_memory_consumption_per_query {
-            0 => settings.query_bytes,
-            limit => limit.min(settings.query_bytes),
-        };
-        let is_late = move || Instant::now() >= deadline;
-        Budget::with_deadline(settings.query_samples, bytes, is_late)
     }
 
     fn source(&self, tenant: TenantId, deadline: Instant, budget: Budget) -> ClusterSource {
@@ -795,23 +774,6 @@ impl Backend for NodeBackend {
     async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         self.cluster.remove(node).await
     }
-}
-
-fn query_options(
-    backend: &NodeBackend,
-    tenant: &TenantName,
-    (look_back, source_resolution_max_ms): (Option<Duration>, Millis),
-    deadline: Instant,
-) -> QueryOptions {
-    let mut eval = EvalOptions {
-        source_resolution_max_ms,
-        ..backend.cluster.settings.eval
-    };
-    if let Some(look_back) = look_back {
-        eval.look_back_ms = look_back.as_millis() as Millis;
-    }
-    let budget = backend.budget(&backend.limits(tenant), deadline);
-    QueryOptions { eval, budget }
 }
 
 fn with_warnings(mut answer: QueryResult, source: &ClusterSource) -> QueryResult {
