@@ -167,6 +167,7 @@ struct LimitsSection {
     ha_tracker_update_timeout_seconds: Option<u64>,
     ha_tracker_failover_timeout_seconds: Option<u64>,
     ha_held_bytes_max: Option<usize>,
+    ha_held_late_samples: Option<bool>,
 }
 
 /// How zones bind placement.

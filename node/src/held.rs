@@ -44,8 +44,8 @@ const REQUEST_BYTES: usize = 320;
 const SENDER_BYTES: usize = 512;
 /// Senders of a pair of which something is held; a request may come from as many. What others send that do not count is dropped.
 const REPLICAS_MAX: usize = 64;
-/// The part of all memory that late requests may take, one in so many: the rest is there for the others.
-const LATE_SHARE: usize = 2;
+/// The part of all memory that late requests may take where they are held, one in so many: the rest is there for the others.
+pub(crate) const LATE_SHARE: usize = 2;
 /// What a sender that counts sends late is compared so long after its arrival, all that came by then at once.
 const COLLECT: Duration = Duration::from_secs(10);
 /// Between the comparison of a node and its storing, beside twice the time that it took, so that other nodes can compare
@@ -206,6 +206,8 @@ pub(crate) struct Rules {
     pub(crate) settle: Duration,
     /// Bytes of all requests.
     pub(crate) bytes_max: usize,
+    /// Bytes of late ones among them; 0: those are stored as they come.
+    pub(crate) late_bytes_max: usize,
 }
 
 /// Something to be done. It is in work until its outcome is told.
@@ -385,8 +387,7 @@ impl<T: Clone> Held<T> {
     /// memory already. Otherwise the bytes that are to be given back by [`Held::free`].
     pub(crate) fn reserve(&mut self, contents: impl Iterator<Item = usize>) -> Option<usize> {
         let wanted: usize = contents.map(|bytes| bytes + REQUEST_BYTES).sum();
-        let late_max = self.rules.bytes_max / LATE_SHARE;
-        let has_room = self.late_bytes + self.reserved + wanted <= late_max;
+        let has_room = self.late_bytes + self.reserved + wanted <= self.rules.late_bytes_max;
         has_room.then(|| {
             self.reserved += wanted;
             self.make_room();

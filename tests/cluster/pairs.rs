@@ -14,7 +14,8 @@ const FAILOVER_MAX: Duration = Duration::from_secs(10);
 /// The same, with the memory for what is held as it is by default. Requests of clients end within 2 s, so that a change has settled 3 s
 /// after it.
 const WITHOUT_GAP: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
-                           ha_tracker_failover_timeout_seconds: 5\n  write_timeout_seconds: 2\n";
+                           ha_tracker_failover_timeout_seconds: 5\n  ha_held_late_samples: true\n  \
+                           write_timeout_seconds: 2\n";
 
 /// Nothing is said but that pairs are told.
 const BY_DEFAULT: &str = "limits:\n  accept_ha_samples: true\n";
@@ -22,6 +23,7 @@ const BY_DEFAULT: &str = "limits:\n  accept_ha_samples: true\n";
 /// Memory for what is held that is too small for any late request.
 const WITHOUT_ROOM: &str = "limits:\n  accept_ha_samples: true\n  ha_tracker_update_timeout_seconds: 1\n  \
                             ha_tracker_failover_timeout_seconds: 5\n  ha_held_bytes_max: 100\n  \
+                            ha_held_late_samples: true\n  \
                             write_timeout_seconds: 2\n";
 
 /// How long what was held may take into the store behind an election: it is compared after 10 s at most and stored after 30 s

@@ -11,7 +11,7 @@ use super::{NodeBackend, Origin, deltas::checked_limits, unavailable};
 use crate::{
     cluster::known_deletions::Since,
     config::Settings,
-    held::{Held, Job, JobKey, Loss, Others, Request, Rules, Sender, Uncompared},
+    held::{Held, Job, JobKey, LATE_SHARE, Loss, Others, Request, Rules, Sender, Uncompared},
     ingest::{
         held::{Packed, unpack},
         pairs::Filter,
@@ -95,6 +95,10 @@ pub(super) fn rules(settings: &Settings) -> Rules {
         failover_timeout: settings.pairs.failover_timeout,
         settle: settings.write_timeout + SETTLE_MARGIN,
         bytes_max: settings.pairs.held_bytes_max,
+        late_bytes_max: match settings.pairs.holds_late {
+            true => settings.pairs.held_bytes_max / LATE_SHARE,
+            false => 0,
+        },
     }
 }
 

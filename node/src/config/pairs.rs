@@ -24,6 +24,9 @@ pub(crate) struct PairSettings {
     /// nothing is, and a change leaves a gap. The oldest of the largest sender go when there are more, and are missing at
     /// a change. 64 MiB are enough for some 200,000 samples/s of such senders at this node. Nothing is taken where pairs are not told.
     pub(crate) held_bytes_max: usize,
+    /// Whether what a sender that counts sends from before its election is held, too, and compared (`ha_held_late_samples`). Off by
+    /// default, it is stored as it comes, and nothing of that change is compared.
+    pub(crate) holds_late: bool,
 }
 
 impl Default for PairSettings {
@@ -36,6 +39,7 @@ impl Default for PairSettings {
             update_interval: Duration::from_secs(15),
             failover_timeout: Duration::from_secs(30),
             held_bytes_max: HELD_BYTES_MAX,
+            holds_late: false,
         }
     }
 }
@@ -91,6 +95,7 @@ impl LimitsSection {
                 usual.failover_timeout,
             ),
             held_bytes_max: self.ha_held_bytes_max.unwrap_or(usual.held_bytes_max),
+            holds_late: self.ha_held_late_samples.unwrap_or(usual.holds_late),
         }
     }
 }

@@ -73,6 +73,7 @@ impl Settings {
         let failover = pairs.failover_timeout;
         yaml.seconds("  ha_tracker_failover_timeout_seconds", failover);
         yaml.number("  ha_held_bytes_max", pairs.held_bytes_max as u64);
+        yaml.line("  ha_held_late_samples", &pairs.holds_late.to_string());
     }
 
     fn add_otlp(&self, yaml: &mut Yaml) {

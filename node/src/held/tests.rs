@@ -59,6 +59,7 @@ fn held(bytes_max: usize) -> Held<Millis> {
         failover_timeout: Duration::from_secs(30),
         settle: Duration::from_secs(11),
         bytes_max,
+        late_bytes_max: bytes_max / LATE_SHARE,
     })
 }
 

@@ -173,16 +173,18 @@ impl Plan {
 
 impl Node {
     fn new(settings: &PairSettings, plan: Plan, random: &mut StdRng) -> Self {
+        let bytes_max = match (plan.is_tight, plan.is_narrow) {
+            (true, _) => 5000,
+            (_, true) => 900,
+            _ => 1 << 20,
+        };
         let rules = Rules {
             apart: settings.apart(),
             kept: settings.kept(),
             failover_timeout: settings.failover_timeout,
             settle: Duration::from_millis(WRITE_TIMEOUT as u64 + 1000),
-            bytes_max: match (plan.is_tight, plan.is_narrow) {
-                (true, _) => 5000,
-                (_, true) => 900,
-                _ => 1 << 20,
-            },
+            bytes_max,
+            late_bytes_max: bytes_max / crate::held::LATE_SHARE,
         };
         Self {
             held: Held::new(rules),
