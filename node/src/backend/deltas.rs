@@ -333,8 +333,11 @@ impl NodeBackend {
         let mut wanted = Wanted::default();
         {
             let totals = self.remembered(on)?;
-            for one in work.iter().filter(|one| totals.lacks(one.series)) {
-                wanted.add(one.series, &one.labels, one.begin() - 1);
+            for one in work {
+                let from = one.begin() - 1;
+                if totals.lacks(one.series, from) {
+                    wanted.add(one.series, &one.labels, from);
+                }
             }
         }
         let Some(start) = wanted.from else {
@@ -370,20 +373,25 @@ impl NodeBackend {
                 })?;
                 page.iter().for_each(|series| question.found(series));
                 if let Some(last) = page.last() {
-                    self.keep_found(on, question.settle(Some(&last.labels)))?;
+                    self.keep_found(on, start, question.settle(Some(&last.labels)))?;
                 }
             }
-            self.keep_found(on, question.settle(None))?;
+            self.keep_found(on, start, question.settle(None))?;
         }
         Ok(())
     }
 
-    /// Keeps what was read back.
-    fn keep_found(&self, on: Holding<'_>, settled: Vec<Settled>) -> Result<(), ApiError> {
+    /// Keeps what was read back, from a time on.
+    fn keep_found(
+        &self,
+        on: Holding<'_>,
+        from: Millis,
+        settled: Vec<Settled>,
+    ) -> Result<(), ApiError> {
         let mut totals = self.remembered(on)?;
         let now = self.now_of_totals();
         for (series, stored) in settled {
-            let kept = totals.keep_found(series, stored, on.deletion, now);
+            let kept = totals.keep_found(series, stored, from, on.deletion, now);
             kept.map_err(|_| no_memory())?;
         }
         Ok(())

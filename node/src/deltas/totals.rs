@@ -51,6 +51,8 @@ struct Remembered {
 struct Found {
     /// The newest stored sample, if there is one.
     stored: Option<Sample>,
+    /// Where it was looked for: there may be one in front of this.
+    from: Millis,
     at: Duration,
     /// The deletion of its tenant that was known before.
     deletion: DeletionVersion,
@@ -200,13 +202,15 @@ impl Totals {
         self.counters.contains_key(&series)
     }
 
-    /// Whether a series has to be read back.
-    pub(crate) fn lacks(&self, series: SeriesHash) -> bool {
-        !self.remembers(series) && !self.found.contains_key(&series)
+    /// Whether a series has to be read back, for deltas whose total may stand at `from` or later. That another request, whose
+    /// deltas begin later, has found nothing says nothing of what is in front of them.
+    pub(crate) fn lacks(&self, series: SeriesHash, from: Millis) -> bool {
+        let says = |found: &Found| found.stored.is_some() || found.from <= from;
+        !self.remembers(series) && !self.found.get(&series).is_some_and(says)
     }
 
-    /// Keeps what was read back of a series that is not remembered, until it is recalled. `deletion`: the one of its tenant that
-    /// was known before.
+    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample at `from` or later.
+    /// `deletion`: the one of its tenant that was known before.
     ///
     /// # Errors
     /// When memory is short.
@@ -214,6 +218,7 @@ impl Totals {
         &mut self,
         series: SeriesHash,
         stored: Option<Sample>,
+        from: Millis,
         deletion: DeletionVersion,
         now: Now,
     ) -> Result<(), NoRoom> {
@@ -224,6 +229,7 @@ impl Totals {
         let at = now.boot;
         let found = Found {
             stored,
+            from,
             at,
             deletion,
         };
@@ -429,7 +435,7 @@ mod tests {
         deltas: &[Sample],
         now: Now,
     ) -> Result<(), NoRoom> {
-        totals.keep_found(series, None, DeletionVersion(0), now)?;
+        totals.keep_found(series, None, 0, DeletionVersion(0), now)?;
         totals.recall(series, deltas, now)
     }
 
@@ -632,12 +638,12 @@ mod tests {
         totals.begin(1, at(0));
         let ticket = totals.ask(&[A, B]);
         let (stored, known) = (Sample::float(20, 7.0), DeletionVersion(2));
-        assert!(totals.lacks(A) && totals.lacks(B));
-        let kept = totals.keep_found(A, Some(stored.clone()), known, at(1));
+        assert!(totals.lacks(A, 20) && totals.lacks(B, 20));
+        let kept = totals.keep_found(A, Some(stored.clone()), 20, known, at(1));
         assert_eq!(kept, Ok(()));
         // The rest could not be read.
         totals.end(ticket, &[A, B]);
-        assert!(!totals.lacks(A) && !totals.remembers(A) && totals.lacks(B));
+        assert!(!totals.lacks(A, 20) && !totals.remembers(A) && totals.lacks(B, 20));
         assert_eq!(totals.recall(B, &[], at(2)), Err(NoRoom::Bytes));
         let delta = delta(20, 30, 1.0);
         let deltas = std::slice::from_ref(&delta);
@@ -646,12 +652,33 @@ mod tests {
         totals.forget(A);
         assert_eq!((totals.len(), totals.bytes), (0, 0));
         // Not for ever, and not under another fencing number.
-        assert_eq!(totals.keep_found(A, None, known, at(3)), Ok(()));
-        assert!(totals.begin(1, at(303)) && totals.lacks(A));
+        assert_eq!(totals.keep_found(A, None, 20, known, at(3)), Ok(()));
+        assert!(totals.begin(1, at(303)) && totals.lacks(A, 20));
         assert_eq!(totals.bytes, 0);
-        assert_eq!(totals.keep_found(A, None, known, at(304)), Ok(()));
-        assert!(totals.begin(2, at(305)) && totals.lacks(A));
+        assert_eq!(totals.keep_found(A, None, 20, known, at(304)), Ok(()));
+        assert!(totals.begin(2, at(305)) && totals.lacks(A, 20));
         assert_eq!(totals.bytes, 0);
+    }
+
+    #[test]
+    fn nothing_found_says_nothing_of_what_is_in_front() {
+        let mut totals = Totals::new(9);
+        totals.begin(1, at(0));
+        let none = DeletionVersion(0);
+        let ticket = totals.ask(&[A, B]);
+        assert_eq!(totals.keep_found(A, None, 70, none, at(1)), Ok(()));
+        let total = Sample::float(80, 7.0);
+        let kept = totals.keep_found(B, Some(total), 70, none, at(1));
+        assert_eq!(kept, Ok(()));
+        totals.end(ticket, &[A, B]);
+        // Of the next request: deltas in front of those that were looked for.
+        assert!(totals.lacks(A, 50) && !totals.lacks(A, 70) && !totals.lacks(A, 90));
+        assert!(!totals.lacks(B, 50), "the newest one is there");
+        let total = Sample::float(60, 6.0);
+        let kept = totals.keep_found(A, Some(total.clone()), 50, none, at(2));
+        assert_eq!(kept, Ok(()));
+        assert_eq!(totals.recall(A, &[delta(50, 60, 1.0)], at(2)), Ok(()));
+        assert_eq!(totals.unstored(A), [total]);
     }
 
     #[test]
@@ -667,12 +694,12 @@ mod tests {
         assert!(totals.remembers(A), "it is another one's");
         totals.heed(A, of(2), |_, _| panic!("that is known"));
         totals.heed(B, of(2), |known, at| (known, at) == (of(0), 10));
-        assert!(totals.lacks(B));
+        assert!(totals.lacks(B, 20));
         // What was read back before it may be erased by it.
-        assert_eq!(totals.keep_found(B, None, of(2), at(1)), Ok(()));
+        assert_eq!(totals.keep_found(B, None, 20, of(2), at(1)), Ok(()));
         totals.heed(B, of(2), |_, _| panic!("nothing is remembered"));
-        assert!(!totals.lacks(B));
+        assert!(!totals.lacks(B, 20));
         totals.heed(B, of(3), |_, _| panic!("nothing is remembered"));
-        assert!(totals.lacks(B));
+        assert!(totals.lacks(B, 20));
     }
 }
