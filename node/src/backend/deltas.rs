@@ -526,9 +526,12 @@ impl NodeBackend {
     }
 
     fn now_of_totals(&self) -> Now {
+        let time = self.cluster.now();
+        let oldest = self.cluster.oldest_written(time);
         Now {
             boot: clock::boot(),
-            time: self.cluster.now(),
+            time,
+            oldest: oldest.saturating_sub(ZERO_BEFORE_MAX),
         }
     }
 }

@@ -214,6 +214,7 @@ impl World {
         Now {
             boot: Duration::from_millis(self.now as u64),
             time: self.now,
+            oldest: Millis::MIN,
         }
     }
 

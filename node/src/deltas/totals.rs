@@ -27,6 +27,9 @@ const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() +
 const FOUND_BYTES: usize = size_of::<SeriesHash>() + size_of::<Found>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
+/// One that has samples that may not be stored, and got nothing for so long, is forgotten as well: its sender has given up, and what
+/// it had tried is read back like what a former holder had tried.
+const UNSTORED_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How often idle ones are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The same where memory is short: what was forgotten is read back.
@@ -71,6 +74,8 @@ pub(crate) struct Totals {
     /// Of both.
     bytes: usize,
     swept: Duration,
+    /// Series that are idle, and kept for what may not be stored of them, as of then.
+    waiting: usize,
     /// Who works on which series, under whichever fencing number.
     turns: Turns,
 }
@@ -112,6 +117,8 @@ pub(crate) struct Now {
     pub(crate) boot: Duration,
     /// UTC, in milliseconds.
     pub(crate) time: Millis,
+    /// What is older is written for no tenant, in milliseconds.
+    pub(crate) oldest: Millis,
 }
 
 impl Totals {
@@ -126,6 +133,7 @@ impl Totals {
             found: HashMap::new(),
             bytes: 0,
             swept: Duration::ZERO,
+            waiting: 0,
             turns: Turns::default(),
         }
     }
@@ -136,7 +144,7 @@ impl Totals {
         if fencing > self.fencing {
             self.counters.clear();
             self.found.clear();
-            (self.fencing, self.bytes) = (fencing, 0);
+            (self.fencing, self.bytes, self.waiting) = (fencing, 0, 0);
             self.doubtful_until = now.time + DOUBTFUL_FOR;
         }
         self.sweep(now, SWEEP_INTERVAL, IDLE_MAX);
@@ -238,9 +246,9 @@ impl Totals {
         Ok(())
     }
 
-    /// How many series there are.
-    pub(crate) fn len(&self) -> usize {
-        self.counters.len()
+    /// How many series there are, and how many of them are idle and kept for what may not be stored of them, as was last looked for.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.counters.len(), self.waiting)
     }
 
     /// Remembers a series again for these deltas, by what was found of it.
@@ -363,18 +371,23 @@ impl Totals {
         }
     }
 
-    /// Forgets what is idle, unless that was done just before. What may not be stored is kept: it is not known elsewhere that it
-    /// was tried.
+    /// Forgets what is idle, unless that was done just before. What may not be stored is kept, because it is not known elsewhere that
+    /// it was tried, unless it is so old that nobody writes it any more, or nobody has come for it for hours.
     fn sweep(&mut self, now: Now, interval: Duration, idle_max: Duration) {
         if now.boot.saturating_sub(self.swept) < interval {
             return;
         }
         self.swept = now.boot;
         let bytes = &mut self.bytes;
+        self.waiting = 0;
         self.counters.retain(|series, remembered| {
-            let is_kept = now.boot.saturating_sub(remembered.used) < idle_max
-                || self.turns.wants(*series)
-                || !remembered.counter.unstored().is_empty();
+            let idle = now.boot.saturating_sub(remembered.used);
+            let is_used = idle < idle_max || self.turns.wants(*series);
+            let newest = remembered.counter.unstored().last();
+            let waits = newest.is_some_and(|sample| sample.time >= now.oldest);
+            let waits = !is_used && waits && idle < UNSTORED_MAX;
+            self.waiting += usize::from(waits);
+            let is_kept = is_used || waits;
             if !is_kept {
                 *bytes -= COUNTER_BYTES + remembered.counter.bytes();
             }
@@ -418,6 +431,7 @@ mod tests {
         Now {
             boot: Duration::from_secs(seconds),
             time: seconds as Millis * 1000,
+            oldest: Millis::MIN,
         }
     }
 
@@ -474,10 +488,43 @@ mod tests {
         assert!(totals.remembers(A), "a request works on it");
         totals.end(ticket, &[A]);
         assert!(totals.begin(1, at(362)));
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
+        assert_eq!((totals.counters.len(), totals.bytes), (0, 0));
         assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (2, vec![]));
         totals.forget(B);
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
+        assert_eq!((totals.counters.len(), totals.bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_may_not_be_stored_is_kept_while_it_can_be() {
+        let mut totals = Totals::new(9);
+        assert!(totals.begin(1, at(0)));
+        let ticket = totals.ask(&[A, B]);
+        for series in [A, B] {
+            let deltas = [delta(5, if series == A { 10 } else { 20 }, 1.0)];
+            assert_eq!(recall(&mut totals, series, &deltas, at(1)), Ok(()));
+            let mut step = Step::default();
+            totals.take(series, &deltas, at(1), &mut step, &mut vec![]);
+        }
+        totals.end(ticket, &[A, B]);
+        assert!(totals.begin(1, at(400)));
+        assert_eq!((totals.counters.len(), totals.waiting), (2, 2));
+        let with = |seconds, oldest| Now {
+            oldest,
+            ..at(seconds)
+        };
+        assert!(totals.begin(1, with(500, 11)));
+        assert!(!totals.remembers(A), "nobody writes it any more");
+        assert_eq!((totals.counters.len(), totals.waiting), (1, 1));
+        // Who comes again finds it, however old it is.
+        let ticket = totals.ask(&[B]);
+        assert!(totals.begin(1, with(600, 21)) && totals.remembers(B));
+        totals.end(ticket, &[B]);
+        assert!(totals.begin(1, at(6 * 3600)) && totals.remembers(B));
+        assert!(totals.begin(1, at(6 * 3600 + 31)));
+        assert_eq!(
+            (totals.counters.len(), totals.bytes, totals.waiting),
+            (0, 0, 0)
+        );
     }
 
     /// A delta of a histogram with buckets of its own.
@@ -586,7 +633,7 @@ mod tests {
             Err(NoRoom::Bytes)
         );
         assert_eq!(recall(&mut totals, series(98), &[], at(1016)), Ok(()));
-        assert_eq!(totals.len(), 1);
+        assert_eq!(totals.counters.len(), 1);
     }
 
     #[test]
@@ -597,7 +644,7 @@ mod tests {
         assert!(!totals.begin(2, at(0)), "an old holder");
         assert!(totals.remembers(A));
         assert!(totals.begin(4, at(0)));
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
+        assert_eq!((totals.counters.len(), totals.bytes), (0, 0));
         let mut refused = Vec::new();
         let deltas = [delta(10, 20, 1.0)];
         let mut step = Step::default();
@@ -611,7 +658,7 @@ mod tests {
         let mut totals = Totals::new(1);
         totals.begin(1, at(0));
         let (stored, refused) = take(&mut totals, A, &[delta(30, 20, 1.0)]);
-        assert_eq!((stored, refused.len(), totals.len()), (0, 1, 0));
+        assert_eq!((stored, refused.len(), totals.counters.len()), (0, 1, 0));
         let deltas = [delta(30, 20, 1.0), delta(20, 30, 2.0)];
         let (stored, refused) = take(&mut totals, B, &deltas);
         assert_eq!((stored, refused.len()), (2, 1));
@@ -650,7 +697,7 @@ mod tests {
         assert_eq!(totals.recall(A, deltas, at(2)), Ok(()));
         assert_eq!(totals.unstored(A), [stored]);
         totals.forget(A);
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
+        assert_eq!((totals.counters.len(), totals.bytes), (0, 0));
         // Not for ever, and not under another fencing number.
         assert_eq!(totals.keep_found(A, None, 20, known, at(3)), Ok(()));
         assert!(totals.begin(1, at(303)) && totals.lacks(A, 20));
