@@ -352,13 +352,16 @@ impl NodeBackend {
             ));
         };
         let nodes = self.cluster.nodes_that_write();
+        let mut query = None;
         for mut question in wanted.questions() {
             let samples_max = self.cluster.settings.query_samples;
             let is_late = move || Instant::now() >= until;
             let budget = Budget::with_deadline(samples_max, READ_BACK_BYTES_MAX as u64, is_late);
             // It is no query of the tenant's, so its limits of queries are not meant. What is lost for good begins anew.
             let source = self.source(on.tenant, until, budget).accepting_loss(true);
-            let pages = source.select(Select {
+            // All questions reach the same times, and evaluators keep few views.
+            let query = *query.get_or_insert(source.query());
+            let pages = source.part_of(query).select(Select {
                 start,
                 end: on.acceptance.newest,
                 newest_only: true,
