@@ -716,11 +716,12 @@ impl Backend for NodeBackend {
     }
 
     fn metrics_text(&self) -> String {
-        let series = match self.cluster.adds_up() {
-            true => self.totals.lock().len() as i64,
-            false => 0,
+        let (series, waiting) = match self.cluster.adds_up() {
+            true => self.totals.lock().counts(),
+            false => (0, 0),
         };
-        self.telemetry.delta_series.set(series);
+        self.telemetry.delta_series.set(series as i64);
+        self.telemetry.delta_waiting_series.set(waiting as i64);
         let read_backs = deltas::READ_BACKS_MAX - self.read_backs.available_permits();
         self.telemetry.delta_read_backs.set(read_backs as i64);
         self.telemetry

@@ -45,6 +45,7 @@ pub(crate) struct Telemetry {
     pub(crate) left_out_exemplars: Counter,
     pub(crate) refused_deltas: Counter,
     pub(crate) delta_series: Gauge,
+    pub(crate) delta_waiting_series: Gauge,
     pub(crate) delta_read_backs: Gauge,
     pub(crate) writes: Family<Outcome, Counter>,
     pub(crate) write_duration: Histogram,
@@ -99,6 +100,10 @@ impl Telemetry {
         let refused_deltas = add(all, "trefoil_refused_deltas", help, Counter::default());
         let help = "Series of which this node adds deltas up; 0 where another one does";
         let delta_series = add(all, "trefoil_delta_series", help, Gauge::default());
+        let help =
+            "Those of them that get no deltas, and are kept because totals may not be stored";
+        let name = "trefoil_delta_waiting_series";
+        let delta_waiting_series = add(all, name, help, Gauge::default());
         let help = "Requests with deltas for which totals are read back now";
         let delta_read_backs = add(all, "trefoil_delta_read_backs", help, Gauge::default());
         let help = "Write requests by outcome";
@@ -123,6 +128,7 @@ impl Telemetry {
             left_out_exemplars,
             refused_deltas,
             delta_series,
+            delta_waiting_series,
             delta_read_backs,
             writes,
             write_duration,

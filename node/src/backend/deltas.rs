@@ -333,8 +333,11 @@ impl NodeBackend {
         let mut wanted = Wanted::default();
         {
             let totals = self.remembered(on)?;
-            for one in work.iter().filter(|one| totals.lacks(one.series)) {
-                wanted.add(one.series, &one.labels, one.begin() - 1);
+            for one in work {
+                let from = one.begin() - 1;
+                if totals.lacks(one.series, from) {
+                    wanted.add(one.series, &one.labels, from);
+                }
             }
         }
         let Some(start) = wanted.from else {
@@ -349,13 +352,16 @@ impl NodeBackend {
             ));
         };
         let nodes = self.cluster.nodes_that_write();
+        let mut query = None;
         for mut question in wanted.questions() {
             let samples_max = self.cluster.settings.query_samples;
             let is_late = move || Instant::now() >= until;
             let budget = Budget::with_deadline(samples_max, READ_BACK_BYTES_MAX as u64, is_late);
             // It is no query of the tenant's, so its limits of queries are not meant. What is lost for good begins anew.
             let source = self.source(on.tenant, until, budget).accepting_loss(true);
-            let pages = source.select(Select {
+            // All questions reach the same times, and evaluators keep few views.
+            let query = *query.get_or_insert(source.query());
+            let pages = source.part_of(query).select(Select {
                 start,
                 end: on.acceptance.newest,
                 newest_only: true,
@@ -370,20 +376,25 @@ impl NodeBackend {
                 })?;
                 page.iter().for_each(|series| question.found(series));
                 if let Some(last) = page.last() {
-                    self.keep_found(on, question.settle(Some(&last.labels)))?;
+                    self.keep_found(on, start, question.settle(Some(&last.labels)))?;
                 }
             }
-            self.keep_found(on, question.settle(None))?;
+            self.keep_found(on, start, question.settle(None))?;
         }
         Ok(())
     }
 
-    /// Keeps what was read back.
-    fn keep_found(&self, on: Holding<'_>, settled: Vec<Settled>) -> Result<(), ApiError> {
+    /// Keeps what was read back, from a time on.
+    fn keep_found(
+        &self,
+        on: Holding<'_>,
+        from: Millis,
+        settled: Vec<Settled>,
+    ) -> Result<(), ApiError> {
         let mut totals = self.remembered(on)?;
         let now = self.now_of_totals();
         for (series, stored) in settled {
-            let kept = totals.keep_found(series, stored, on.deletion, now);
+            let kept = totals.keep_found(series, stored, from, on.deletion, now);
             kept.map_err(|_| no_memory())?;
         }
         Ok(())
@@ -518,9 +529,12 @@ impl NodeBackend {
     }
 
     fn now_of_totals(&self) -> Now {
+        let time = self.cluster.now();
+        let oldest = self.cluster.oldest_written(time);
         Now {
             boot: clock::boot(),
-            time: self.cluster.now(),
+            time,
+            oldest: oldest.saturating_sub(ZERO_BEFORE_MAX),
         }
     }
 }

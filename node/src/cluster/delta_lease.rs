@@ -83,9 +83,14 @@ impl DeltaLease {
         if let Some((fencing, _)) = self.used(now) {
             return Some(Ok(Holder::Here(fencing)));
         }
+        self.refused_at(now).map(|answer| answer.map_err(unknown))
+    }
+
+    /// Why it need not be asked for at this time, though it is held as well: the answer would be the same.
+    fn refused_at(&self, now: Duration) -> Option<Result<Holder, String>> {
         let refused = self.refused.lock();
         let (answer, until) = refused.as_ref()?;
-        (now < *until).then(|| answer.clone().map_err(unknown))
+        (now < *until).then(|| answer.clone())
     }
 
     /// Notes that the lease was not got.
@@ -128,6 +133,10 @@ impl Cluster {
                     let Ok(_asking) = cluster.delta_lease.asking.try_lock() else {
                         return;
                     };
+                    // Each request comes here while it cannot be renewed.
+                    if cluster.delta_lease.refused_at(clock::boot()).is_some() {
+                        return;
+                    }
                     if let Err(error) = cluster.ask_for_deltas().await {
                         tracing::warn!(%error, "cannot renew the lease of deltas");
                     }
@@ -294,11 +303,17 @@ mod tests {
         let now = clock::boot();
         assert!(matches!(lease.known(now), Some(Ok(found)) if found == holder));
         assert!(lease.known(now + ASKED_AGAIN_AFTER).is_none());
-        // What is held comes first.
+        // What is held comes first, and its renewal waits.
         *lease.held.lock() = Some(Held {
             fencing: 7,
             asked: now,
         });
         assert!(matches!(lease.known(now), Some(Ok(Holder::Here(7)))));
+        lease.refuse(Err("no leader".to_owned()));
+        let now = clock::boot();
+        assert!(matches!(lease.known(now), Some(Ok(Holder::Here(7)))));
+        assert!(matches!(lease.refused_at(now), Some(Err(_))));
+        let later = now + ASKED_AGAIN_AFTER_FAILURE;
+        assert_eq!(lease.refused_at(later), None);
     }
 }

@@ -173,6 +173,12 @@ impl Cluster {
         bounds.into_iter().flatten().max().unwrap_or(Millis::MIN)
     }
 
+    /// What is older is taken of no tenant at `now`, whatever is kept of it, milliseconds of UTC.
+    pub(crate) fn oldest_written(&self, now: Millis) -> Millis {
+        let window = Retention(self.settings.out_of_order_window);
+        window.too_old_at(now).unwrap_or(Millis::MIN)
+    }
+
     /// Changes how long the cluster keeps metrics, a tenant's, or those that a selector of a tenant selects.
     ///
     /// # Errors

@@ -210,6 +210,11 @@ impl Counter {
         &self.unstored
     }
 
+    /// Samples that a deletion erases need not be stored.
+    pub(crate) fn drop_unstored(&mut self, mut erases: impl FnMut(Millis) -> bool) {
+        self.unstored.retain(|sample| !erases(sample.time));
+    }
+
     /// A majority has everything.
     pub(crate) fn stored(&mut self) {
         self.unstored = Vec::new();

@@ -73,10 +73,13 @@ impl Wanted {
         }
     }
 
-    /// What to ask for, one after the other.
+    /// What to ask for, one after the other. A page has the same part of each alternative of its question, and of what is behind its end
+    /// an evaluator finds everything again: a metric that may have many pages is asked for alone, with pages that are larger.
     pub(crate) fn questions(self) -> Vec<Question> {
-        let all: Vec<Metric> = self.metrics.into_values().collect();
-        all.chunks(ALTERNATIVES_MAX).map(Question::new).collect()
+        let metrics = self.metrics.into_values();
+        let (large, small): (Vec<Metric>, Vec<Metric>) = metrics.partition(Metric::is_large);
+        let small = small.chunks(ALTERNATIVES_MAX);
+        small.chain(large.chunks(1)).map(Question::new).collect()
     }
 }
 
@@ -142,6 +145,13 @@ impl Question {
 }
 
 impl Metric {
+    /// Whether it is found by fewer labels than its series have, because one of them has too many values: series of other processes
+    /// may be found in vain, however many.
+    fn is_large(&self) -> bool {
+        let mut labels = self.labels.values();
+        labels.any(|values| values.different.len() > VALUES_MAX)
+    }
+
     /// What all its series that are looked for fit.
     fn matchers(&self) -> Vec<Matcher> {
         let labels = self.labels.iter();
@@ -178,6 +188,7 @@ fn literally(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trefoil_model::TenantId;
 
     fn texts(wanted: Wanted) -> Vec<String> {
         let questions = wanted.questions();
@@ -275,5 +286,28 @@ mod tests {
         let sizes = questions.iter().map(|one| one.alternatives.len());
         let sizes: Vec<usize> = sizes.collect();
         assert_eq!(sizes, [ALTERNATIVES_MAX, 1]);
+    }
+
+    #[test]
+    fn a_metric_with_many_values_is_asked_for_alone() {
+        let mut wanted = Wanted::default();
+        for metric in ["a", "b", "c", "d"] {
+            let values = match metric {
+                "a" | "c" => VALUES_MAX + 1,
+                _ => VALUES_MAX,
+            };
+            for number in 0..values {
+                let path = number.to_string();
+                let labels = Labels::from_pairs([("__name__", metric), ("path", path.as_str())]);
+                wanted.add(SeriesHash::of(TenantId(1), labels.canonical()), &labels, 1);
+            }
+        }
+        let questions = wanted.questions();
+        let one = |question: &Question| (question.alternatives.len(), question.series.len());
+        let sizes: Vec<(usize, usize)> = questions.iter().map(one).collect();
+        let large = (1, VALUES_MAX + 1);
+        assert_eq!(sizes, [(2, 2 * VALUES_MAX), large, large]);
+        let first = questions[1].alternatives[0][0].to_string();
+        assert_eq!(first, r#"__name__="a""#);
     }
 }

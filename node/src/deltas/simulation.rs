@@ -7,6 +7,7 @@
 //! one by its value at most, and nowhere else; but for deltas in front that were not acknowledged, and whose totals are lost.
 
 use super::{
+    counter::start_of,
     totals::{Now, Step, Totals},
     turns::Ticket,
 };
@@ -86,8 +87,8 @@ struct Request {
 #[derive(Debug)]
 enum Stage {
     Reserve,
-    /// What the store had when it was asked, and when that is known.
-    ReadBack(Vec<(SeriesHash, Option<Sample>)>, Millis),
+    /// What the store had from a time on when it was asked, and when that is known.
+    ReadBack(Millis, Vec<(SeriesHash, Option<Sample>)>, Millis),
     /// Something is being written; whether it comes from the last of this request's deltas.
     Storing {
         write: usize,
@@ -213,6 +214,7 @@ impl World {
         Now {
             boot: Duration::from_millis(self.now as u64),
             time: self.now,
+            oldest: Millis::MIN,
         }
     }
 
@@ -442,18 +444,23 @@ impl World {
             Stage::Reserve => {
                 let ticket = *job.ticket.get_or_insert_with(|| totals.ask(&all));
                 if is_current && totals.has_turn(ticket, &all) {
-                    let unknown = all.iter().filter(|one| totals.lacks(**one)).copied();
-                    let unknown: Vec<SeriesHash> = unknown.collect();
-                    let found = unknown.into_iter().map(|one| (one, self.newest(one)));
+                    let begins = batch.iter().map(|(one, deltas)| (*one, begin(deltas) - 1));
+                    let unknown = begins.filter(|(one, from)| totals.lacks(*one, *from));
+                    let unknown: Vec<(SeriesHash, Millis)> = unknown.collect();
+                    // All of a request are looked for from one time on.
+                    let from = unknown.iter().map(|(_, from)| *from).min();
+                    let from = from.unwrap_or(Millis::MAX);
+                    let found = unknown.into_iter();
+                    let found = found.map(|(one, _)| (one, self.newest(one, from)));
                     let found = found.collect();
                     let known = self.now + self.random.random_range(10..300);
-                    job.stage = Stage::ReadBack(found, known);
+                    job.stage = Stage::ReadBack(from, found, known);
                 }
                 if is_current { Ok(()) } else { Err(()) }
             }
-            Stage::ReadBack(_, known) if self.now < *known => Ok(()),
+            Stage::ReadBack(.., known) if self.now < *known => Ok(()),
             Stage::ReadBack(..) if !is_current => Err(()),
-            Stage::ReadBack(found, _) => {
+            Stage::ReadBack(from, found, _) => {
                 for (series, stored) in found {
                     // The next try begins with what was found of the others.
                     if self.random.random_bool(0.1) {
@@ -461,7 +468,7 @@ impl World {
                         return Err(());
                     }
                     let (stored, none) = (stored.clone(), DeletionVersion::default());
-                    assert_eq!(totals.keep_found(*series, stored, none, now), Ok(()));
+                    assert_eq!(totals.keep_found(*series, stored, *from, none, now), Ok(()));
                 }
                 for (series, deltas) in &batch {
                     if !totals.remembers(*series) {
@@ -572,12 +579,15 @@ impl World {
         Some(self.writes.len() - 1)
     }
 
-    /// The newest sample that two replicas have together.
-    fn newest(&mut self, series: SeriesHash) -> Option<Sample> {
+    /// The newest sample at `from` or later that two replicas have together.
+    fn newest(&mut self, series: SeriesHash, from: Millis) -> Option<Sample> {
         let left_out = self.random.random_range(0..REPLICAS);
         let asked = (0..REPLICAS).filter(|replica| *replica != left_out);
         let newest = asked.filter_map(|replica| {
-            let (time, value) = self.replicas[replica].get(&series)?.last_key_value()?;
+            let (time, value) = self.replicas[replica]
+                .get(&series)?
+                .range(from..)
+                .next_back()?;
             Some((*time, *value))
         });
         let newest = newest.max_by(|one, other| one.partial_cmp(other).expect("numbers"));
@@ -662,6 +672,12 @@ impl World {
 
 fn series(id: u64) -> SeriesHash {
     SeriesHash(u128::from(id))
+}
+
+/// Where the first of some deltas begins.
+fn begin(deltas: &[Sample]) -> Millis {
+    let begins = deltas.iter().map(start_of);
+    begins.min().unwrap_or(Millis::MAX)
 }
 
 fn number(sample: &Sample) -> f64 {

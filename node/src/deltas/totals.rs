@@ -27,6 +27,12 @@ const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() +
 const FOUND_BYTES: usize = size_of::<SeriesHash>() + size_of::<Found>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
+/// One that has samples that may not be stored, and got nothing for so long, is forgotten as well: its sender has given up, and what
+/// it had tried is read back like what a former holder had tried.
+const UNSTORED_MAX: Duration = Duration::from_secs(6 * 3600);
+/// The same while less than half of what there may be is used: a sender that comes once in a while need not be read back each time,
+/// of which few can be at the same time.
+const IDLE_MAX_WITH_ROOM: Duration = Duration::from_secs(3600);
 /// How often idle ones are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The same where memory is short: what was forgotten is read back.
@@ -51,6 +57,8 @@ struct Remembered {
 struct Found {
     /// The newest stored sample, if there is one.
     stored: Option<Sample>,
+    /// Where it was looked for: there may be one in front of this.
+    from: Millis,
     at: Duration,
     /// The deletion of its tenant that was known before.
     deletion: DeletionVersion,
@@ -69,6 +77,8 @@ pub(crate) struct Totals {
     /// Of both.
     bytes: usize,
     swept: Duration,
+    /// Series that are idle, and kept for what may not be stored of them, as of then.
+    waiting: usize,
     /// Who works on which series, under whichever fencing number.
     turns: Turns,
 }
@@ -110,6 +120,8 @@ pub(crate) struct Now {
     pub(crate) boot: Duration,
     /// UTC, in milliseconds.
     pub(crate) time: Millis,
+    /// What is older is written for no tenant, in milliseconds.
+    pub(crate) oldest: Millis,
 }
 
 impl Totals {
@@ -124,6 +136,7 @@ impl Totals {
             found: HashMap::new(),
             bytes: 0,
             swept: Duration::ZERO,
+            waiting: 0,
             turns: Turns::default(),
         }
     }
@@ -134,11 +147,19 @@ impl Totals {
         if fencing > self.fencing {
             self.counters.clear();
             self.found.clear();
-            (self.fencing, self.bytes) = (fencing, 0);
+            (self.fencing, self.bytes, self.waiting) = (fencing, 0, 0);
             self.doubtful_until = now.time + DOUBTFUL_FOR;
         }
-        self.sweep(now, SWEEP_INTERVAL, IDLE_MAX);
+        self.sweep(now, SWEEP_INTERVAL, self.idle_max());
         fencing == self.fencing
+    }
+
+    fn idle_max(&self) -> Duration {
+        let has_room = self.bytes < self.bytes_max / 2 && self.counters.len() < self.series_max / 2;
+        match has_room {
+            true => IDLE_MAX_WITH_ROOM,
+            false => IDLE_MAX,
+        }
     }
 
     /// Asks for series, each given once, for a request.
@@ -172,12 +193,13 @@ impl Totals {
     }
 
     /// Forgets what is remembered, or was found, of a series before this deletion of its tenant, if it is one of those that
-    /// `erases` says; it is told the deletion that was taken account of, and where the newest total stands.
+    /// `erases` says; it is told the deletion that was taken account of, and where the newest total stands. Of one that goes on,
+    /// what may not be stored and is erased is not written again: it would bear a stamp behind the deletion.
     pub(crate) fn heed(
         &mut self,
         series: SeriesHash,
         deletion: DeletionVersion,
-        erases: impl FnOnce(DeletionVersion, Millis) -> bool,
+        mut erases: impl FnMut(DeletionVersion, Millis) -> bool,
     ) {
         if (self.found.get(&series)).is_some_and(|found| found.deletion < deletion) {
             self.lose(series);
@@ -188,25 +210,30 @@ impl Totals {
         if remembered.deletion >= deletion {
             return;
         }
+        let known = std::mem::replace(&mut remembered.deletion, deletion);
         let newest = remembered.counter.newest_at();
-        match newest.is_some_and(|at| erases(remembered.deletion, at)) {
+        if newest.is_some_and(|at| erases(known, at)) {
             // What may not be stored of it was sent before the deletion, which erases that as well.
-            true => self.forget(series),
-            false => remembered.deletion = deletion,
+            return self.forget(series);
         }
+        let before = remembered.counter.bytes();
+        remembered.counter.drop_unstored(|at| erases(known, at));
+        self.bytes = self.bytes + remembered.counter.bytes() - before;
     }
 
     pub(crate) fn remembers(&self, series: SeriesHash) -> bool {
         self.counters.contains_key(&series)
     }
 
-    /// Whether a series has to be read back.
-    pub(crate) fn lacks(&self, series: SeriesHash) -> bool {
-        !self.remembers(series) && !self.found.contains_key(&series)
+    /// Whether a series has to be read back, for deltas whose total may stand at `from` or later. That another request, whose
+    /// deltas begin later, has found nothing says nothing of what is in front of them.
+    pub(crate) fn lacks(&self, series: SeriesHash, from: Millis) -> bool {
+        let says = |found: &Found| found.stored.is_some() || found.from <= from;
+        !self.remembers(series) && !self.found.get(&series).is_some_and(says)
     }
 
-    /// Keeps what was read back of a series that is not remembered, until it is recalled. `deletion`: the one of its tenant that
-    /// was known before.
+    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample at `from` or later.
+    /// `deletion`: the one of its tenant that was known before.
     ///
     /// # Errors
     /// When memory is short.
@@ -214,6 +241,7 @@ impl Totals {
         &mut self,
         series: SeriesHash,
         stored: Option<Sample>,
+        from: Millis,
         deletion: DeletionVersion,
         now: Now,
     ) -> Result<(), NoRoom> {
@@ -224,6 +252,7 @@ impl Totals {
         let at = now.boot;
         let found = Found {
             stored,
+            from,
             at,
             deletion,
         };
@@ -232,9 +261,9 @@ impl Totals {
         Ok(())
     }
 
-    /// How many series there are.
-    pub(crate) fn len(&self) -> usize {
-        self.counters.len()
+    /// How many series there are, and how many of them are idle and kept for what may not be stored of them, as was last looked for.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.counters.len(), self.waiting)
     }
 
     /// Remembers a series again for these deltas, by what was found of it.
@@ -247,6 +276,10 @@ impl Totals {
         deltas: &[Sample],
         now: Now,
     ) -> Result<(), NoRoom> {
+        if self.counters.len() >= self.series_max {
+            // Some may have been kept for longer while there was room.
+            self.sweep(now, SWEEP_INTERVAL_WHEN_FULL, IDLE_MAX);
+        }
         if self.counters.len() >= self.series_max {
             return Err(NoRoom::Series(FULL));
         }
@@ -357,18 +390,23 @@ impl Totals {
         }
     }
 
-    /// Forgets what is idle, unless that was done just before. What may not be stored is kept: it is not known elsewhere that it
-    /// was tried.
+    /// Forgets what is idle, unless that was done just before. What may not be stored is kept, because it is not known elsewhere that
+    /// it was tried, unless it is so old that nobody writes it any more, or nobody has come for it for hours.
     fn sweep(&mut self, now: Now, interval: Duration, idle_max: Duration) {
         if now.boot.saturating_sub(self.swept) < interval {
             return;
         }
         self.swept = now.boot;
         let bytes = &mut self.bytes;
+        self.waiting = 0;
         self.counters.retain(|series, remembered| {
-            let is_kept = now.boot.saturating_sub(remembered.used) < idle_max
-                || self.turns.wants(*series)
-                || !remembered.counter.unstored().is_empty();
+            let idle = now.boot.saturating_sub(remembered.used);
+            let is_used = idle < idle_max || self.turns.wants(*series);
+            let newest = remembered.counter.unstored().last();
+            let waits = newest.is_some_and(|sample| sample.time >= now.oldest);
+            let waits = !is_used && waits && idle < UNSTORED_MAX;
+            self.waiting += usize::from(waits);
+            let is_kept = is_used || waits;
             if !is_kept {
                 *bytes -= COUNTER_BYTES + remembered.counter.bytes();
             }
@@ -376,7 +414,8 @@ impl Totals {
         });
         self.counters.shrink_to(self.counters.len() * 2);
         self.found.retain(|series, found| {
-            let is_kept = now.boot.saturating_sub(found.at) < idle_max || self.turns.wants(*series);
+            let age = now.boot.saturating_sub(found.at);
+            let is_kept = age < idle_max.min(IDLE_MAX) || self.turns.wants(*series);
             if !is_kept {
                 *bytes -= found.bytes();
             }
@@ -400,279 +439,4 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use trefoil_model::{Histogram, histogram::Buckets};
-
-    const A: SeriesHash = SeriesHash(1);
-    const B: SeriesHash = SeriesHash(2);
-
-    fn at(seconds: u64) -> Now {
-        Now {
-            boot: Duration::from_secs(seconds),
-            time: seconds as Millis * 1000,
-        }
-    }
-
-    fn delta(start: i64, time: i64, value: f64) -> Sample {
-        Sample {
-            start,
-            ..Sample::float(time, value)
-        }
-    }
-
-    /// Remembers a series of which nothing is stored.
-    fn recall(
-        totals: &mut Totals,
-        series: SeriesHash,
-        deltas: &[Sample],
-        now: Now,
-    ) -> Result<(), NoRoom> {
-        totals.keep_found(series, None, DeletionVersion(0), now)?;
-        totals.recall(series, deltas, now)
-    }
-
-    /// Takes deltas of a series of which nothing is stored; how many samples are to be stored, and the refusals.
-    fn take(totals: &mut Totals, series: SeriesHash, deltas: &[Sample]) -> (usize, Vec<Refusal>) {
-        let ticket = totals.ask(&[series]);
-        if !totals.remembers(series)
-            && let Err(reason) = recall(totals, series, deltas, at(1))
-        {
-            let NoRoom::Series(reason) = reason else {
-                panic!("memory is short");
-            };
-            totals.end(ticket, &[series]);
-            return (0, vec![reason]);
-        }
-        let mut refused = Vec::new();
-        let taken = totals.take(series, deltas, at(1), &mut Step::default(), &mut refused);
-        assert_eq!(taken, Some(deltas.len()));
-        let samples = totals.unstored(series).len();
-        totals.stored(series);
-        totals.end(ticket, &[series]);
-        (samples, refused)
-    }
-
-    #[test]
-    fn further_series_are_refused_until_idle_ones_are_forgotten() {
-        let mut totals = Totals::new(1);
-        assert!(totals.begin(1, at(0)));
-        assert_eq!(take(&mut totals, A, &[delta(5, 10, 1.0)]), (2, vec![]));
-        assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (0, vec![FULL]));
-        assert_eq!(take(&mut totals, A, &[delta(20, 30, 1.0)]), (2, vec![]));
-        assert!(totals.begin(1, at(300)));
-        assert!(totals.remembers(A));
-        let ticket = totals.ask(&[A]);
-        assert!(totals.begin(1, at(331)));
-        assert!(totals.remembers(A), "a request works on it");
-        totals.end(ticket, &[A]);
-        assert!(totals.begin(1, at(362)));
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
-        assert_eq!(take(&mut totals, B, &[delta(5, 10, 1.0)]), (2, vec![]));
-        totals.forget(B);
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
-    }
-
-    /// A delta of a histogram with buckets of its own.
-    fn large(number: i64) -> Sample {
-        let buckets = Buckets::from_spans(&[(number as i32 * 100, 100)], vec![1.0; 100]);
-        let histogram = Histogram {
-            schema: 3,
-            count: 100.0,
-            positive: buckets.expect("one span"),
-            ..Histogram::default()
-        };
-        Sample {
-            value: SampleValue::Histogram(Arc::new(histogram)),
-            ..delta(number * 10, number * 10 + 10, 0.0)
-        }
-    }
-
-    #[test]
-    fn a_step_is_bounded() {
-        let mut totals = Totals::new(2);
-        totals.begin(1, at(0));
-        let deltas: Vec<Sample> = (1..=600).map(|n| delta(n * 10, n * 10 + 10, 1.0)).collect();
-        assert_eq!(recall(&mut totals, A, &deltas, at(1)), Ok(()));
-        let (mut taken, mut refused) = (0, Vec::new());
-        for expected in [256, 512, 600] {
-            let left = &deltas[taken..];
-            taken += totals
-                .take(A, left, at(1), &mut Step::default(), &mut refused)
-                .expect("remembered");
-            assert_eq!(taken, expected);
-            totals.stored(A);
-        }
-        assert_eq!(refused, [] as [Refusal; 0]);
-        assert_eq!(recall(&mut totals, B, &[], at(1)), Ok(()));
-        let deltas: Vec<Sample> = (1..=600).map(large).collect();
-        let mut step = Step {
-            bytes: 100_000,
-            ..Step::default()
-        };
-        let taken = totals.take(B, &deltas, at(1), &mut step, &mut refused);
-        assert!(
-            taken.is_some_and(|taken| (2..100).contains(&taken)),
-            "{taken:?}"
-        );
-        assert!(!step.is_full && totals.bytes < 200_000, "{}", totals.bytes);
-    }
-
-    #[test]
-    fn what_memory_has_no_room_for_comes_again() {
-        let mut totals = Totals::new(99);
-        totals.begin(1, at(0));
-        totals.bytes_max = 200_000;
-        let series = |number| SeriesHash(number);
-        let ticket = totals.ask(&[series(1)]);
-        let (mut step, mut refused) = (Step::default(), Vec::new());
-        let deltas: Vec<Sample> = (1..=200).map(large).collect();
-        assert_eq!(recall(&mut totals, series(1), &deltas, at(1)), Ok(()));
-        let taken = totals.take(series(1), &deltas, at(1), &mut step, &mut refused);
-        let taken = taken.expect("remembered");
-        assert!(step.is_full && (2..100).contains(&taken), "{taken}");
-        assert!((200_000..300_000).contains(&totals.bytes));
-        assert_eq!(
-            recall(&mut totals, series(2), &[], at(1)),
-            Err(NoRoom::Bytes)
-        );
-        // It may not be stored: it is kept, however long.
-        totals.end(ticket, &[series(1)]);
-        assert_eq!(
-            recall(&mut totals, series(2), &[], at(999)),
-            Err(NoRoom::Bytes)
-        );
-        assert!(totals.remembers(series(1)));
-        totals.stored(series(1));
-        let mut step = Step::default();
-        let next = totals.take(
-            series(1),
-            &deltas[taken..],
-            at(999),
-            &mut step,
-            &mut refused,
-        );
-        assert!(
-            next.is_some_and(|next| next > 0),
-            "it goes on once that is stored"
-        );
-        assert!(refused.is_empty());
-        totals.stored(series(1));
-        assert_eq!(recall(&mut totals, series(2), &[], at(999)), Ok(()));
-        // Many totals fill it as well, until those are forgotten that were not used just now.
-        let mut number = 3;
-        while totals.bytes < totals.series_bytes_max() {
-            assert_eq!(recall(&mut totals, series(number), &[], at(1005)), Ok(()));
-            let mut step = Step::default();
-            totals.take(
-                series(number),
-                &deltas[..1],
-                at(1005),
-                &mut step,
-                &mut refused,
-            );
-            totals.stored(series(number));
-            number += 1;
-        }
-        assert_eq!(
-            recall(&mut totals, series(98), &[], at(1006)),
-            Err(NoRoom::Bytes)
-        );
-        assert_eq!(recall(&mut totals, series(98), &[], at(1016)), Ok(()));
-        assert_eq!(totals.len(), 1);
-    }
-
-    #[test]
-    fn nothing_is_remembered_under_another_fencing_number() {
-        let mut totals = Totals::new(9);
-        totals.begin(3, at(0));
-        take(&mut totals, A, &[delta(5, 10, 1.0)]);
-        assert!(!totals.begin(2, at(0)), "an old holder");
-        assert!(totals.remembers(A));
-        assert!(totals.begin(4, at(0)));
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
-        let mut refused = Vec::new();
-        let deltas = [delta(10, 20, 1.0)];
-        let mut step = Step::default();
-        let taken = totals.take(A, &deltas, at(0), &mut step, &mut refused);
-        assert_eq!(taken, None);
-        assert!(refused.is_empty());
-    }
-
-    #[test]
-    fn a_refused_first_delta_leaves_room_for_the_next() {
-        let mut totals = Totals::new(1);
-        totals.begin(1, at(0));
-        let (stored, refused) = take(&mut totals, A, &[delta(30, 20, 1.0)]);
-        assert_eq!((stored, refused.len(), totals.len()), (0, 1, 0));
-        let deltas = [delta(30, 20, 1.0), delta(20, 30, 2.0)];
-        let (stored, refused) = take(&mut totals, B, &deltas);
-        assert_eq!((stored, refused.len()), (2, 1));
-    }
-
-    #[test]
-    fn one_request_works_on_a_series() {
-        let mut totals = Totals::new(9);
-        let first = totals.ask(&[A]);
-        let second = totals.ask(&[B, A]);
-        assert!(totals.has_turn(first, &[A]));
-        assert!(totals.begin(1, at(0)), "which does not change that");
-        assert!(!totals.has_turn(second, &[B, A]));
-        assert_eq!(recall(&mut totals, A, &[], at(0)), Ok(()));
-        totals.end(second, &[B, A]);
-        assert!(totals.remembers(A), "who waited changes nothing");
-        totals.end(first, &[A]);
-        assert!(!totals.remembers(A), "nothing is in it");
-    }
-
-    #[test]
-    fn what_was_found_is_there_for_the_next_try() {
-        let mut totals = Totals::new(9);
-        totals.begin(1, at(0));
-        let ticket = totals.ask(&[A, B]);
-        let (stored, known) = (Sample::float(20, 7.0), DeletionVersion(2));
-        assert!(totals.lacks(A) && totals.lacks(B));
-        let kept = totals.keep_found(A, Some(stored.clone()), known, at(1));
-        assert_eq!(kept, Ok(()));
-        // The rest could not be read.
-        totals.end(ticket, &[A, B]);
-        assert!(!totals.lacks(A) && !totals.remembers(A) && totals.lacks(B));
-        assert_eq!(totals.recall(B, &[], at(2)), Err(NoRoom::Bytes));
-        let delta = delta(20, 30, 1.0);
-        let deltas = std::slice::from_ref(&delta);
-        assert_eq!(totals.recall(A, deltas, at(2)), Ok(()));
-        assert_eq!(totals.unstored(A), [stored]);
-        totals.forget(A);
-        assert_eq!((totals.len(), totals.bytes), (0, 0));
-        // Not for ever, and not under another fencing number.
-        assert_eq!(totals.keep_found(A, None, known, at(3)), Ok(()));
-        assert!(totals.begin(1, at(303)) && totals.lacks(A));
-        assert_eq!(totals.bytes, 0);
-        assert_eq!(totals.keep_found(A, None, known, at(304)), Ok(()));
-        assert!(totals.begin(2, at(305)) && totals.lacks(A));
-        assert_eq!(totals.bytes, 0);
-    }
-
-    #[test]
-    fn what_a_deletion_erases_is_forgotten() {
-        let mut totals = Totals::new(9);
-        totals.begin(1, at(0));
-        let of = DeletionVersion;
-        for series in [A, B] {
-            take(&mut totals, series, &[delta(5, 10, 1.0)]);
-        }
-        totals.heed(A, of(0), |_, _| panic!("there is none"));
-        totals.heed(A, of(2), |known, at| (known, at) != (of(0), 10));
-        assert!(totals.remembers(A), "it is another one's");
-        totals.heed(A, of(2), |_, _| panic!("that is known"));
-        totals.heed(B, of(2), |known, at| (known, at) == (of(0), 10));
-        assert!(totals.lacks(B));
-        // What was read back before it may be erased by it.
-        assert_eq!(totals.keep_found(B, None, of(2), at(1)), Ok(()));
-        totals.heed(B, of(2), |_, _| panic!("nothing is remembered"));
-        assert!(!totals.lacks(B));
-        totals.heed(B, of(3), |_, _| panic!("nothing is remembered"));
-        assert!(totals.lacks(B));
-    }
-}
+mod tests;

@@ -116,6 +116,17 @@ impl ClusterSource {
         }
     }
 
+    /// The same source, as a further part of a query: evaluators answer on the views that they keep of it.
+    pub(crate) fn part_of(mut self, query: QueryKey) -> Self {
+        self.reach.query = query;
+        self
+    }
+
+    /// The query's name at the evaluators.
+    pub(crate) fn query(&self) -> QueryKey {
+        self.reach.query
+    }
+
     /// For answers that have no place for warnings.
     ///
     /// # Errors
