@@ -71,11 +71,12 @@ async fn answer_now(
     let budget = Budget::with_deadline(ask.samples_max, ask.bytes_max, is_late);
     let reuse = (!ask.unproven && !ask.anew).then(|| Arc::clone(&evaluator.reuse));
     let asked = (ask.question, ask.allowance, reuse);
-    answer_on(plane, &ready, ask.shards, ask.tenant, asked, budget).await
+    answer_on(plane, &ready, ask.shards, ask.tenant, asked, budget, false).await
 }
 
 /// Answers a question on a view that was pinned already, for the times that it asks about. `reuse`: earlier answers may be used, if
-/// the view is proven to be complete.
+/// the view is proven to be complete. `may_be_here`: what takes little is worked out by the thread that asks, which should be none
+/// that others wait for.
 pub(crate) async fn answer_on(
     plane: &Arc<DataPlane>,
     ready: &Arc<ReadyPart>,
@@ -83,29 +84,14 @@ pub(crate) async fn answer_on(
     tenant: TenantId,
     asked: (Question, Option<Allowance>, Option<Arc<Reuse>>),
     budget: Budget,
+    may_be_here: bool,
 ) -> Answered {
     let evaluation = match Evaluation::new(ready, shards, tenant, asked, budget) {
         Ok(evaluation) => evaluation,
         Err(answered) => return answered,
     };
-    let outcome = evaluation.aside().await;
-    evaluation.answered(plane, outcome)
-}
-
-/// The same; what takes little is worked out by the thread that asks, which then should be none that others wait for.
-pub(crate) async fn answer_here_or_on(
-    plane: &Arc<DataPlane>,
-    ready: &Arc<ReadyPart>,
-    shards: ShardSet,
-    tenant: TenantId,
-    asked: (Question, Option<Allowance>, Option<Arc<Reuse>>),
-    budget: Budget,
-) -> Answered {
-    let evaluation = match Evaluation::new(ready, shards, tenant, asked, budget) {
-        Ok(evaluation) => evaluation,
-        Err(answered) => return answered,
-    };
-    let outcome = match evaluation.brief() {
+    let brief = may_be_here.then(|| evaluation.brief()).flatten();
+    let outcome = match brief {
         Some(outcome) => Ok(outcome),
         None => evaluation.aside().await,
     };

@@ -471,7 +471,7 @@ impl ClusterSource {
         };
         let asked = (question.clone(), self.allowance, reuse);
         let budget = self.budget.clone();
-        answering::answer_here_or_on(plane, ready, shards, self.tenant, asked, budget).await
+        answering::answer_on(plane, ready, shards, self.tenant, asked, budget, true).await
     }
 }
 
