@@ -167,9 +167,27 @@ impl Bench {
     fn checked(&self, query: &str, grid: Grid, eval: EvalOptions) -> String {
         let cold = self.ask(query, grid, eval, false);
         let warm = self.ask(query, grid, eval, true);
-        assert!(warm == cold, "{query} at {grid:?}:\n{warm}\nis not\n{cold}");
+        assert!(
+            are_same(&warm, &cold),
+            "{query} at {grid:?}:\n{warm}\nis not\n{cold}"
+        );
         warm
     }
+}
+
+/// Whether two answers are the same but for the last digits of numbers: sums depend on how many threads were free to share the work.
+fn are_same(a: &str, b: &str) -> bool {
+    const RELATIVE_ERROR_MAX: f64 = 1e-12;
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(['(', ')', ',', ' ', ']', '[']);
+        words.map(str::to_owned).collect()
+    };
+    let (a, b) = (words(a), words(b));
+    let is_near = |(a, b): (&String, &String)| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(x), Ok(y)) => a == b || (x - y).abs() <= RELATIVE_ERROR_MAX * x.abs().max(y.abs()),
+        _ => a == b,
+    };
+    a.len() == b.len() && a.iter().zip(&b).all(is_near)
 }
 
 /// Evaluators over one view, each of which has some of the shards.
@@ -220,7 +238,7 @@ impl Source for Side<'_> {
             let answer = self.answer(&part, &shards, (None, self.reuse));
             if !matches!(brief, Err(QueryError::Canceled)) {
                 let (brief, answer) = (format!("{brief:?}"), format!("{answer:?}"));
-                assert_eq!(brief, answer);
+                assert!(are_same(&brief, &answer), "{brief}\nis not\n{answer}");
                 self.briefs.fetch_add(1, Ordering::Relaxed);
             }
             results.push(answer?);
