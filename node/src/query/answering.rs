@@ -20,10 +20,10 @@ use tonic::Status;
 use trefoil_model::{Labels, ShardSet, TenantId};
 use trefoil_query_promql::{Budget, Part, PartResult, QueryError};
 
-/// What the thread that asks works out itself: less than a quarter of a millisecond, and it waits for nothing.
+/// What the thread that asks works out itself: less than half of a millisecond, and it waits for nothing.
 const BRIEF: Brief = Brief {
     series_max: 256,
-    work_max: 16 << 10,
+    work_max: 32 << 10,
 };
 
 /// Answers a peer's question for those of its shards that this node can promise.

@@ -393,3 +393,32 @@ fn earlier_answers_change_no_answer() {
     let counts = (filled, hits, briefs);
     assert!(filled > 700 && hits > 300 && briefs > 300, "{counts:?}");
 }
+
+#[test]
+fn what_looks_at_much_is_not_answered_in_brief() {
+    let mut bench = Bench::new(1);
+    let samples: Vec<_> = (0..60).map(|at| (START + at * MINUTE, at as f64)).collect();
+    bench.write(1, &samples);
+    bench.flush();
+    let grid = |steps: i64, step| Grid {
+        start: START + 30 * MINUTE,
+        end: START + 30 * MINUTE + (steps - 1) * step,
+        step,
+    };
+    let briefs = |query, grid| {
+        let answer = bench.ask(query, grid, EvalOptions::default(), false);
+        assert!(answer.contains("points: ["), "{answer}");
+        bench.briefs.swap(0, Ordering::Relaxed)
+    };
+    let (series, two) = ("gauge{y=\"1\"}", "both halves of the shards");
+    briefs(series, grid(30, MINUTE));
+    let range = format!("max_over_time({series}[1m])");
+    assert_eq!(briefs(series, grid(30, MINUTE)), 2, "{two}");
+    assert_eq!(briefs(&range, grid(30, MINUTE)), 2, "{two}");
+    // The half without the series has nothing to look at.
+    let overlapping = format!("max_over_time({series}[30m])");
+    assert_eq!(briefs(&overlapping, grid(30, MINUTE)), 2, "few looks");
+    assert_eq!(briefs(&overlapping, grid(600, 1_000)), 1, "many looks");
+    let sub_query = format!("max_over_time(max_over_time({series}[1m])[5m:1m])");
+    assert_eq!(briefs(&sub_query, grid(30, MINUTE)), 0, "inner steps");
+}
