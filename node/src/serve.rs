@@ -8,30 +8,33 @@
 //! SIGTERM and SIGINT: say goodbye, refuse new work, flush, stop. A second signal ends the process at once;
 //! nothing that was acknowledged depends on a clean stop.
 
+mod network;
+
 use crate::{
     backend::NodeBackend,
     cluster::{Cluster, follow, known_cut_offs::KnownCutOffs, known_deletions::KnownDeletions},
-    config::{self, Listen, ServeArgs, Settings},
+    config::{self, ServeArgs, Settings},
     data_dir::DataDir,
-    data_plane::{DataPlane, Parts, StorePolicy, WISHES_WAITING_MAX},
+    data_plane::{DataPlane, MetadataWish, Parts, StorePolicy, WISHES_WAITING_MAX},
     formats,
-    front::{Front, Listeners, until_true},
+    front::{Front, until_true},
     gossip_driver::Gossip,
-    logging, open_files,
-    peer_handler::Handlers,
-    seeds, snapshot,
+    logging, open_files, seeds, snapshot,
     stop_signal::StopSignal,
     telemetry::{Telemetry, collectors::NodeCollector},
     transport::{
-        client::Connections, directory::Directory, identity::LocalIdentity, key::PeerKey,
-        metadata::MetadataTransport, replication::ReplicationSender, server,
+        identity::LocalIdentity, metadata::MetadataTransport, replication::ReplicationSender,
     },
 };
 use anyhow::Context;
-use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, net::UdpSocket, runtime::Runtime, sync::watch};
+use network::Network;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
 use trefoil_api::{Api, ApiLimits, Backend, WriteLimits};
-use trefoil_gossip::{Load, NodeInfo, NodePhase, seeds::Seed};
+use trefoil_gossip::NodeInfo;
 use trefoil_model::{ClusterId, LineageId, NodeId};
 use trefoil_raft::{
     Addresses, MemberDescription, MetadataPlane, PeerView, PlaneOptions, State, formation,
@@ -83,189 +86,159 @@ fn runtime(name: &'static str, threads: usize) -> anyhow::Result<Runtime> {
 
 async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyhow::Result<()> {
     let mut stop_signal = StopSignal::listen()?;
-    let directory = DataDir::open(&settings.data_dir)?;
-    let unfinished = snapshot::folder::clean(directory.path());
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "removed what was left of snapshots");
-    }
-    let journal = JournalOptions::default();
-    settings.journal_bytes_max = open_files::journal_bytes_within(
-        open_files::raise_limit(),
-        settings.journal_bytes_max,
-        journal.segment_bytes,
-    );
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let own = formation::Identity::open(disk.clone(), &directory.path().join("meta"))
-        .context("read the node's identity")?;
-    let fresh = own.is_fresh();
-    if own.cluster().is_none() {
-        // Before anybody can count on this node.
-        DataPlane::prepare(&disk, directory.path(), own.lineage())?;
-    }
-    let (node, lineage) = (own.node(), own.lineage());
-    let identity = Arc::new(LocalIdentity::new(node, own.incarnation(), own.cluster()));
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), node = %node, name = settings.node_name,
-        data = %directory.path().display(), "starting"
-    );
-
-    let seeds: Vec<Seed> = settings
-        .seeds
-        .iter()
-        .map(|s| s.parse())
-        .collect::<Result<_, _>>()?;
-    let bound = bind(&settings).await?;
-    let http_address = bound.front.http.local_addr()?;
-    let (stop, stopping) = watch::channel(false);
-    let front = Front::start(bound.front, &clients, &stopping);
-    let info = describe(&settings, &identity, &bound.peer, http_address, &seeds).await?;
-    let peers = Arc::new(Directory::default());
-    let key = PeerKey::new(settings.cluster_key, identity.clone());
-    let listening = bound.peer.local_addr()?.ip();
-    let connections = Connections::new(identity.clone(), peers.clone(), key.clone());
-    let connections = Arc::new(connections.leaving_from(listening));
-    let handlers = Arc::new(Handlers::default());
-    handlers.evaluators.set(clients.clone()).ok();
-    let peer_server = tokio::spawn(server::serve(
-        bound.peer,
-        identity.clone(),
-        key,
-        handlers.clone(),
-        until_true(stopping.clone()),
-    ));
-    let gossip = Gossip::start(
-        bound.gossip,
-        info.clone(),
-        seeds.clone(),
-        settings.cluster_key,
-        peers.clone(),
-    )?;
-
-    let mut options = PlaneOptions::new(directory.path().join("meta"));
-    options.replace_after = settings.replace_after;
-    let transport = Arc::new(MetadataTransport::new(connections.clone()));
-    let starting = trefoil_raft::MetadataPlane::start(
-        options,
-        own,
-        disk.clone(),
-        transport,
-        follow_view(&gossip),
-    );
-    front.is_starting(|| "it reads its metadata; on a full disk it waits for space".to_owned());
-    let metadata = tokio::select! {
-        started = starting => started.context("start the metadata plane")?,
-        () = stop_signal.come() => return Ok(()),
+    let (ground, own) = Ground::open(&mut settings)?;
+    let network = Network::start(&settings, &ground.identity, &clients).await?;
+    let starting = start_metadata(&settings, &ground, own, &network);
+    let Some(metadata) = stop_signal.unless(starting).await? else {
+        return Ok(());
     };
-    handlers.metadata.set(metadata.clone()).ok();
-    tokio::spawn(seeds::recall(node, metadata.watch(), gossip.clone()));
-
-    let forming = metadata.clone();
-    front.is_starting(move || {
-        let reason = forming.forming_reason();
-        reason.unwrap_or_else(|| "it is not part of a cluster yet".to_owned())
-    });
-    let cluster_id = tokio::select! {
-        joined = join(&settings, &metadata, &seeds, &info, lineage, stopping.clone()) => joined?,
-        () = stop_signal.come() => return Ok(()),
+    let joining = join(&settings, &metadata, ground.lineage, &network);
+    let Some(cluster_id) = stop_signal.unless(joining).await? else {
+        return Ok(());
     };
-    identity.set_cluster(cluster_id);
+    ground.identity.set_cluster(cluster_id);
     tracing::info!(cluster = %cluster_id, "belongs to a cluster");
-
-    let sender = Arc::new(ReplicationSender::new(
-        connections.clone(),
-        tokio::runtime::Handle::current(),
-    ));
-    let (wishes, wanted) = tokio::sync::mpsc::channel(WISHES_WAITING_MAX);
-    let parts = Parts {
-        disk,
-        directory: directory.path().to_owned(),
-        identity: trefoil_shard::Identity {
-            cluster: cluster_id,
-            node,
-            incarnation: identity.incarnation,
-        },
-        lineage,
-        fresh,
-        clock: Arc::default(),
-        settings: settings.clone(),
-        journal,
-        replication: trefoil_shard::Settings::default(),
-        policy: first_policy(&metadata.state(), node),
-        sender,
-        wishes,
-        runtime: clients.clone(),
+    let (parts, wanted) = ground.parts(cluster_id, &settings, &metadata, &network, &clients);
+    let recovering = recover(parts, &network.front, &metadata);
+    let Some(plane) = stop_signal.unless(recovering).await? else {
+        return Ok(());
     };
-    let plane = tokio::select! {
-        recovered = recover(parts, &front, &metadata) => recovered?,
-        () = stop_signal.come() => return Ok(()),
-    };
-    handlers.plane.set(plane.clone()).ok();
-    let cluster = Cluster::new(
-        settings.clone(),
-        identity.clone(),
-        metadata.clone(),
-        plane.clone(),
-        gossip.clone(),
-        peers,
-        connections,
+    let member = Member::start(
+        &settings,
+        metadata,
+        plane,
+        (&network, &ground.identity),
+        wanted,
     );
-    handlers.cluster.set(cluster.clone()).ok();
-    cluster.start(wanted);
-    plane.start_maintenance();
-    tokio::spawn(keep_described(
-        cluster.clone(),
-        gossip.clone(),
-        info.clone(),
-    ));
-
-    let telemetry = Arc::new(Telemetry::new(NodeCollector::new(cluster.clone())));
-    let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
-    handlers.backend.set(backend.clone()).ok();
-    backend.release_held(&clients);
-    let holding = backend.clone();
-    let backend: Arc<dyn Backend> = backend;
-    let limits = ApiLimits {
-        write: WriteLimits {
-            type_and_unit_labels: settings.type_and_unit_labels,
-            ..WriteLimits::default()
-        },
-        write_timeout: settings.write_timeout,
-        query_timeout: settings.query_timeout,
-        queries_at_once_max: settings.query_concurrency,
-        ..ApiLimits::default()
-    };
-    front.serve(&Api::new(backend, limits, settings.otlp));
-    tracing::info!(http = %info.http, peer = %info.peer, "serving");
+    member.answer_clients(&settings, &network, &clients);
 
     tokio::select! {
         () = stop_signal.come() => {}
         // Nothing that it promised is lost, but it can promise nothing more. What a restart finds on the disk is
         // the truth.
-        error = metadata.failed() => return Err(error.into()),
+        error = member.metadata.failed() => return Err(error.into()),
     }
     tracing::info!("stopping");
     tokio::spawn(async move {
         stop_signal.come().await;
         std::process::exit(130);
     });
-    // While the others listen to this node; what comes meanwhile goes the same way behind the last request.
-    holding.store_late_before_stop().await;
-    gossip.leave().await;
-    stop.send_replace(true);
-    if tokio::time::timeout(STOP_TIMEOUT, front.ended())
-        .await
-        .is_err()
-    {
-        tracing::warn!("requests that were under way are cut off");
-    }
-    holding.store_late_before_stop().await;
-    cluster.give_deltas_back().await;
-    let closing = plane.clone();
-    tokio::task::spawn_blocking(move || closing.close()).await?;
-    metadata.shutdown().await;
-    peer_server.abort();
+    member.stop(network).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What a node has on its disk before it speaks to anybody.
+struct Ground {
+    directory: DataDir,
+    disk: Arc<dyn Disk>,
+    identity: Arc<LocalIdentity>,
+    lineage: LineageId,
+    /// Whether the data directory was made in this run.
+    fresh: bool,
+    journal: JournalOptions,
+}
+
+impl Ground {
+    /// Also gives the identity that the metadata plane goes on with.
+    fn open(settings: &mut Settings) -> anyhow::Result<(Self, formation::Identity)> {
+        let directory = DataDir::open(&settings.data_dir)?;
+        let unfinished = snapshot::folder::clean(directory.path());
+        if unfinished > 0 {
+            tracing::warn!(unfinished, "removed what was left of snapshots");
+        }
+        let journal = JournalOptions::default();
+        settings.journal_bytes_max = open_files::journal_bytes_within(
+            open_files::raise_limit(),
+            settings.journal_bytes_max,
+            journal.segment_bytes,
+        );
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let own = formation::Identity::open(disk.clone(), &directory.path().join("meta"))
+            .context("read the node's identity")?;
+        let (node, lineage, fresh) = (own.node(), own.lineage(), own.is_fresh());
+        if own.cluster().is_none() {
+            // Before anybody can count on this node.
+            DataPlane::prepare(&disk, directory.path(), lineage)?;
+        }
+        let identity = Arc::new(LocalIdentity::new(node, own.incarnation(), own.cluster()));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), node = %node, name = settings.node_name,
+            data = %directory.path().display(), "starting"
+        );
+        let ground = Self {
+            directory,
+            disk,
+            identity,
+            lineage,
+            fresh,
+            journal,
+        };
+        Ok((ground, own))
+    }
+
+    /// What the data plane of this member is made of, and what it will want of the metadata plane.
+    fn parts(
+        &self,
+        cluster: ClusterId,
+        settings: &Settings,
+        metadata: &MetadataPlane,
+        network: &Network,
+        clients: &tokio::runtime::Handle,
+    ) -> (Parts, mpsc::Receiver<MetadataWish>) {
+        let sender = ReplicationSender::new(
+            network.connections.clone(),
+            tokio::runtime::Handle::current(),
+        );
+        let (wishes, wanted) = mpsc::channel(WISHES_WAITING_MAX);
+        let (node, incarnation) = (self.identity.node, self.identity.incarnation);
+        let parts = Parts {
+            disk: self.disk.clone(),
+            directory: self.directory.path().to_owned(),
+            identity: trefoil_shard::Identity {
+                cluster,
+                node,
+                incarnation,
+            },
+            lineage: self.lineage,
+            fresh: self.fresh,
+            clock: Arc::default(),
+            settings: settings.clone(),
+            journal: self.journal.clone(),
+            replication: trefoil_shard::Settings::default(),
+            policy: first_policy(&metadata.state(), node),
+            sender: Arc::new(sender),
+            wishes,
+            runtime: clients.clone(),
+        };
+        (parts, wanted)
+    }
+}
+
+async fn start_metadata(
+    settings: &Settings,
+    ground: &Ground,
+    own: formation::Identity,
+    network: &Network,
+) -> anyhow::Result<MetadataPlane> {
+    let mut options = PlaneOptions::new(ground.directory.path().join("meta"));
+    options.replace_after = settings.replace_after;
+    let transport = Arc::new(MetadataTransport::new(network.connections.clone()));
+    let view = follow_view(&network.gossip);
+    let front = &network.front;
+    front.is_starting(|| "it reads its metadata; on a full disk it waits for space".to_owned());
+    let metadata = MetadataPlane::start(options, own, ground.disk.clone(), transport, view)
+        .await
+        .context("start the metadata plane")?;
+    network.handlers.metadata.set(metadata.clone()).ok();
+    let (node, gossip) = (ground.identity.node, network.gossip.clone());
+    tokio::spawn(seeds::recall(node, metadata.watch(), gossip));
+    let forming = metadata.clone();
+    front.is_starting(move || {
+        let reason = forming.forming_reason();
+        reason.unwrap_or_else(|| "it is not part of a cluster yet".to_owned())
+    });
+    Ok(metadata)
 }
 
 /// Makes this node part of a cluster. One that belongs to one already goes on at once, and tells the
@@ -273,13 +246,11 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
 async fn join(
     settings: &Settings,
     metadata: &MetadataPlane,
-    seeds: &[Seed],
-    info: &NodeInfo,
     lineage: LineageId,
-    stopping: watch::Receiver<bool>,
+    network: &Network,
 ) -> anyhow::Result<ClusterId> {
-    let expect = settings.bootstrap_expect;
-    let bootstrap = seeds::keep_judging(seeds.to_vec(), expect, seeds::resolve).await;
+    let (expect, info) = (settings.bootstrap_expect, &network.info);
+    let bootstrap = seeds::keep_judging(network.seeds.clone(), expect, seeds::resolve).await;
     let description = MemberDescription {
         name: info.name.clone(),
         zone: info.zone.clone(),
@@ -293,7 +264,7 @@ async fn join(
         lineage,
     };
     if let Some(cluster) = info.cluster {
-        let metadata = metadata.clone();
+        let (metadata, stopping) = (metadata.clone(), network.stop.subscribe());
         tokio::spawn(async move {
             let formed = tokio::select! {
                 biased;
@@ -371,82 +342,92 @@ pub(crate) fn awaits_deletion(error: &anyhow::Error) -> bool {
     })
 }
 
-struct Bound {
-    front: Listeners,
-    peer: TcpListener,
-    gossip: UdpSocket,
+/// A node that belongs to its cluster and has all that it had stored.
+struct Member {
+    metadata: MetadataPlane,
+    plane: Arc<DataPlane>,
+    cluster: Arc<Cluster>,
+    backend: Arc<NodeBackend>,
 }
 
-async fn bind(settings: &Settings) -> anyhow::Result<Bound> {
-    let http = TcpListener::bind(settings.http)
-        .await
-        .with_context(|| taken("--http", settings.http))?;
-    let peer = TcpListener::bind(settings.peer)
-        .await
-        .with_context(|| taken("--peer", settings.peer))?;
-    let address = peer.local_addr()?;
-    let gossip = UdpSocket::bind(address)
-        .await
-        .with_context(|| taken("--peer, UDP", address))?;
-    let front = Listeners {
-        http,
-        otlp_http: bind_other("--otlp-http", settings.otlp_http).await?,
-        otlp_grpc: bind_other("--otlp-grpc", settings.otlp_grpc).await?,
-    };
-    Ok(Bound {
-        front,
-        peer,
-        gossip,
-    })
-}
-
-/// Listens for a protocol that the node can do without.
-async fn bind_other(flag: &str, listen: Listen) -> anyhow::Result<Option<TcpListener>> {
-    match listen {
-        Listen::Off => Ok(None),
-        Listen::At(address) => {
-            let bound = TcpListener::bind(address).await;
-            bound.map(Some).with_context(|| taken(flag, address))
+impl Member {
+    /// Begins with what a member does by itself, and with the questions of the others.
+    fn start(
+        settings: &Settings,
+        metadata: MetadataPlane,
+        plane: Arc<DataPlane>,
+        (network, identity): (&Network, &Arc<LocalIdentity>),
+        wanted: mpsc::Receiver<MetadataWish>,
+    ) -> Self {
+        let handlers = &network.handlers;
+        handlers.plane.set(plane.clone()).ok();
+        let cluster = Cluster::new(
+            settings.clone(),
+            identity.clone(),
+            metadata.clone(),
+            plane.clone(),
+            network.gossip.clone(),
+            network.peers.clone(),
+            network.connections.clone(),
+        );
+        handlers.cluster.set(cluster.clone()).ok();
+        cluster.start(wanted);
+        plane.start_maintenance();
+        let (gossip, info) = (network.gossip.clone(), network.info.clone());
+        tokio::spawn(keep_described(cluster.clone(), gossip, info));
+        let telemetry = Arc::new(Telemetry::new(NodeCollector::new(cluster.clone())));
+        let backend = Arc::new(NodeBackend::new(cluster.clone(), telemetry));
+        handlers.backend.set(backend.clone()).ok();
+        Self {
+            metadata,
+            plane,
+            cluster,
+            backend,
         }
-        Listen::IfFree(address) => match TcpListener::bind(address).await {
-            Ok(listener) => Ok(Some(listener)),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                tracing::warn!(%error, "does without {flag}: cannot listen at {address}");
-                Ok(None)
-            }
-            Err(error) => Err(error).with_context(|| taken(flag, address)),
-        },
     }
-}
 
-fn taken(flag: &str, address: SocketAddr) -> String {
-    format!("listen at {address} ({flag}); if another program has it, choose another address")
-}
-
-async fn describe(
-    settings: &Settings,
-    identity: &LocalIdentity,
-    peer: &TcpListener,
-    mut http: SocketAddr,
-    seeds: &[Seed],
-) -> anyhow::Result<NodeInfo> {
-    let advertise = settings.advertise.as_deref();
-    let peer = seeds::reachable_address(peer.local_addr()?, advertise, seeds).await?;
-    if http.ip().is_unspecified() {
-        http.set_ip(peer.ip());
+    fn answer_clients(
+        &self,
+        settings: &Settings,
+        network: &Network,
+        clients: &tokio::runtime::Handle,
+    ) {
+        self.backend.release_held(clients);
+        let limits = ApiLimits {
+            write: WriteLimits {
+                type_and_unit_labels: settings.type_and_unit_labels,
+                ..WriteLimits::default()
+            },
+            write_timeout: settings.write_timeout,
+            query_timeout: settings.query_timeout,
+            queries_at_once_max: settings.query_concurrency,
+            ..ApiLimits::default()
+        };
+        let backend: Arc<dyn Backend> = self.backend.clone();
+        let api = Api::new(backend, limits, settings.otlp.clone());
+        network.front.serve(&api);
+        let info = &network.info;
+        tracing::info!(http = %info.http, peer = %info.peer, "serving");
     }
-    Ok(NodeInfo {
-        node: identity.node,
-        name: settings.node_name.clone(),
-        zone: settings.zone.clone(),
-        http,
-        peer,
-        incarnation: identity.incarnation,
-        cluster: identity.cluster(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        load: Load::default(),
-        phase: NodePhase::Bootstrapping,
-    })
+
+    /// Takes everything down in the reverse order.
+    async fn stop(self, network: Network) -> anyhow::Result<()> {
+        // While the others listen to this node; what comes meanwhile goes the same way behind the last request.
+        self.backend.store_late_before_stop().await;
+        network.gossip.leave().await;
+        network.stop.send_replace(true);
+        let ended = tokio::time::timeout(STOP_TIMEOUT, network.front.ended()).await;
+        if ended.is_err() {
+            tracing::warn!("requests that were under way are cut off");
+        }
+        self.backend.store_late_before_stop().await;
+        self.cluster.give_deltas_back().await;
+        let closing = self.plane.clone();
+        tokio::task::spawn_blocking(move || closing.close()).await?;
+        self.metadata.shutdown().await;
+        network.peer_server.abort();
+        Ok(())
+    }
 }
 
 /// Gossip's view as the metadata plane wants it.
@@ -492,26 +473,5 @@ async fn keep_described(cluster: Arc<Cluster>, gossip: Gossip, mut info: NodeInf
             info = new;
             gossip.update(info.clone()).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn only_a_taken_address_is_done_without() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let without = bind_other("--otlp-http", Listen::IfFree(address)).await;
-        assert!(without.unwrap().is_none());
-        bind_other("--otlp-http", Listen::At(address))
-            .await
-            .unwrap_err();
-        // An address for documentation, which no machine has.
-        let foreign = SocketAddr::from(([192, 0, 2, 1], 4318));
-        let wrong = bind_other("--otlp-http", Listen::IfFree(foreign)).await;
-        let error = format!("{:#}", wrong.unwrap_err());
-        assert!(error.contains("192.0.2.1:4318"), "{error}");
     }
 }

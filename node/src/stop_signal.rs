@@ -26,6 +26,20 @@ impl StopSignal {
         })
     }
 
+    /// What comes of `work`; nothing if a signal to stop comes first.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub(crate) async fn unless<T>(
+        &mut self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        tokio::select! {
+            done = work => done.map(Some),
+            () = self.come() => Ok(None),
+        }
+    }
+
     /// Resolves at the next signal to stop, at once when one has come since the last.
     pub(crate) async fn come(&mut self) {
         loop {

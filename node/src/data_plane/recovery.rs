@@ -10,7 +10,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, Weak,
@@ -18,13 +18,14 @@ use std::{
     },
 };
 use tokio::sync::mpsc::Sender;
-use trefoil_model::{DeletionVersion, LineageId, Millis, NodeId, TenantId};
+use trefoil_model::{DeletionVersion, LineageId, Millis, TenantId};
 use trefoil_shard::{
-    Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
+    Action, Event, Faults, Identity, Loss, Offset, Record, RecoveredJournal, Recovery, Span,
 };
-use trefoil_store_blocks::{Manifest, ManifestOptions};
+use trefoil_store_blocks::{Manifest, ManifestOptions, ManifestRecovery};
 use trefoil_store_journal::{
     DamagedRange, DurableEvent, Journal, JournalError, JournalOptions, OnDurable,
+    Recovery as JournalRecovery,
 };
 use trefoil_store_metrics::{
     DERIVED_FILES, Deletion, MetricsEngine, MetricsOptions, SelectedCutOff,
@@ -112,99 +113,41 @@ impl DataPlane {
     /// is full: nothing is lost, try again when there is space.
     pub(crate) fn recover(parts: Parts) -> anyhow::Result<Arc<Self>> {
         let begun = clock::boot();
-        let options = ManifestOptions {
-            lineage_if_new: parts.lineage,
-            derived_files: DERIVED_FILES,
-            ..ManifestOptions::default()
-        };
-        let (manifest, blocks) =
-            Manifest::open(parts.disk.clone(), &parts.directory.join("blocks"), options)
-                .context("open the blocks")?;
-        let manifest = Arc::new(manifest);
+        let (manifest, blocks) = open_manifest(&parts)?;
+        let engine = open_engine(&parts, &manifest)?;
         let pin = manifest.pin();
         let flushed_to = pin.flushed_to();
-        let options = MetricsOptions {
-            down_sampling: parts.settings.down_sampling,
-            ..MetricsOptions::default()
-        };
-        let engine =
-            MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
-        let policy = parts.policy;
-        let epoch = policy.epoch;
-        super::give_policy(&engine, &policy);
-        let replication = trefoil_shard::Settings {
-            copy_bytes_per_second: parts.settings.movement_bytes_per_second,
-            journal_bytes_max: parts.settings.journal_bytes_max,
-            ..parts.replication
-        };
-        let mut recovery = begin_recovery(replication, parts.identity.node, pin.checkpoint())?;
+        let mut recovery = begin_recovery(&parts, pin.checkpoint())?;
         let target: Arc<OnceLock<Weak<DataPlane>>> = Arc::default();
         // Its blocks and its checkpoint name offsets up to here.
         let known_end = flushed_to.max(recovery.covers().0);
-        let options = JournalOptions {
-            lineage_if_new: parts.lineage,
-            known_end,
-            // Were a journal that replaces a lost one to begin at 0, the next start would take it for one that was
-            // never written to, should this process end before its first record.
-            begin_if_new: u64::from(!parts.fresh),
-            pending_bytes_max: PENDING_BYTES_MAX,
-            ..parts.journal
-        };
-        let directory = parts.directory.join("journal");
-        let (journal, found) = Journal::open(
-            parts.disk.clone(),
-            &directory,
-            options,
-            on_durable(target.clone()),
-        )
-        .context("open the journal")?;
-        if found.torn_bytes_cut > 0 {
-            tracing::info!(
-                bytes = found.torn_bytes_cut,
-                "cut the torn end of the journal"
-            );
-        }
-        let journal = Arc::new(journal);
-        let engine = Arc::new(engine);
+        let (journal, found) = open_journal(&parts, known_end, on_durable(target.clone()))?;
         let replayed = replay(&journal, &engine, flushed_to, found.floor, &mut recovery)?;
         let harmless = flushed_to.min(recovery.covers().0);
-        let lost = found.damage.iter().chain(&replayed.unreadable);
-        let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
-        // A journal that is gone has no damage, only a later beginning.
-        let gone = found.fresh && !parts.fresh;
-        let lost_to = if gone {
-            lost_to.max(found.floor)
-        } else {
-            lost_to
-        };
-        // The same places, seen twice: by the journal as it opened, and on the way through the records.
-        let journal_damages = found.damage.len().max(replayed.unreadable.len()) as u64;
-        // Prepared before the node belonged to a cluster, and never written to: nothing was ever acknowledged. So a
-        // process that ended before its first record lost nothing.
-        let untouched = !found.fresh
-            && (replayed.end.max(found.end), known_end) == (0, 0)
-            && found.damage.is_empty()
-            && [found.lineage, pin.lineage()] == [parts.lineage; 2];
+        let lost_to = lost_to(&parts, &found, &replayed);
         let loss = match () {
-            () if parts.fresh || untouched => Loss::Fresh(parts.lineage),
+            () if parts.fresh => Loss::Fresh(parts.lineage),
+            () if is_untouched(&parts, &found, &replayed, known_end, pin.lineage()) => {
+                Loss::Fresh(parts.lineage)
+            }
             // A node that ran before had a journal; where it is gone, so is what it acknowledged.
             () if found.fresh || found.lineage != pin.lineage() => Loss::Possible,
             // What is in blocks and in the checkpoint was not lost with its page.
             () if lost_to > harmless => Loss::Possible,
             () => Loss::None,
         };
+        let journal = Arc::new(journal);
         let queue = applier::Queue::default();
         let mut port = Port::new(journal.clone(), queue.clone());
         let mut actions = Vec::new();
-        let found = RecoveredJournal {
+        let left = RecoveredJournal {
             // Peers must not take a list of what is left for all that there was.
             floor: Offset(found.floor.max(lost_to)),
             end: Offset(replayed.end.max(found.end)),
             flushed: Offset(flushed_to),
         };
         let now = clock::boot();
-        let replication =
-            recovery.finish(now, parts.identity, found, loss, &mut port, &mut actions);
+        let replication = recovery.finish(now, parts.identity, left, loss, &mut port, &mut actions);
         let routing = replication.routing().clone();
         let plane = Arc::new_cyclic(|this| Self {
             core: Mutex::new(Core {
@@ -214,14 +157,14 @@ impl DataPlane {
                 actions: Vec::new(),
             }),
             journal,
-            engine,
+            engine: Arc::new(engine),
             sender: parts.sender,
             waits: Waits::default(),
             exports: Exports::default(),
             applier: queue,
             routing: arc_swap::ArcSwap::new(routing),
             wishes: parts.wishes,
-            directory: parts.directory.clone(),
+            directory: parts.directory,
             runtime: parts.runtime,
             next_id: AtomicU64::new(1),
             settings: parts.settings,
@@ -230,27 +173,19 @@ impl DataPlane {
             manifest,
             damages: super::Damages::default(),
             takes_items: AtomicBool::new(false),
-            journal_damages,
+            // The same places, seen twice: by the journal as it opened, and on the way through the records.
+            journal_damages: found.damage.len().max(replayed.unreadable.len()) as u64,
             journal_lost_to: lost_to,
             flushed_to: AtomicU64::new(harmless),
             journal_unreadable: Mutex::default(),
-            policy_epoch: Mutex::new(epoch),
+            policy_epoch: Mutex::new(parts.policy.epoch),
             ticker: Arc::default(),
             flushing: Mutex::new(()),
             snapshots: Mutex::new(()),
             this: this.clone(),
         });
         target.set(Arc::downgrade(&plane)).ok();
-        let mut actions: VecDeque<_> = actions.into();
-        while let Some(action) = actions.pop_front() {
-            plane.carry_out(action);
-        }
-        plane.durable(plane.journal.durable_end());
-        plane.feed(Event::Tick);
-        plane.recall_damages(blocks.damaged);
-        for (block, why) in blocks.derived_lost {
-            plane.engine.lose_aggregates(block, &why);
-        }
+        plane.begin(actions, blocks);
         tracing::info!(
             seconds = (clock::boot() - begun).as_secs_f64(),
             ?loss,
@@ -258,17 +193,114 @@ impl DataPlane {
         );
         Ok(plane)
     }
+
+    /// Does what the recovery left to do, and remembers what it found to be damaged.
+    fn begin(&self, actions: Vec<Action>, blocks: ManifestRecovery) {
+        for action in actions {
+            self.carry_out(action);
+        }
+        self.durable(self.journal.durable_end());
+        self.feed(Event::Tick);
+        self.recall_damages(blocks.damaged);
+        for (block, why) in blocks.derived_lost {
+            self.engine.lose_aggregates(block, &why);
+        }
+    }
+}
+
+fn open_manifest(parts: &Parts) -> anyhow::Result<(Arc<Manifest>, ManifestRecovery)> {
+    let options = ManifestOptions {
+        lineage_if_new: parts.lineage,
+        derived_files: DERIVED_FILES,
+        ..ManifestOptions::default()
+    };
+    let directory = parts.directory.join("blocks");
+    let (manifest, found) =
+        Manifest::open(parts.disk.clone(), &directory, options).context("open the blocks")?;
+    Ok((Arc::new(manifest), found))
+}
+
+fn open_engine(parts: &Parts, manifest: &Arc<Manifest>) -> anyhow::Result<MetricsEngine> {
+    let options = MetricsOptions {
+        down_sampling: parts.settings.down_sampling,
+        ..MetricsOptions::default()
+    };
+    let engine =
+        MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
+    super::give_policy(&engine, &parts.policy);
+    Ok(engine)
+}
+
+/// `known_end`: where the journal has been at least.
+fn open_journal(
+    parts: &Parts,
+    known_end: u64,
+    on_durable: OnDurable,
+) -> anyhow::Result<(Journal, JournalRecovery)> {
+    let options = JournalOptions {
+        lineage_if_new: parts.lineage,
+        known_end,
+        // Were a journal that replaces a lost one to begin at 0, the next start would take it for one that was
+        // never written to, should this process end before its first record.
+        begin_if_new: u64::from(!parts.fresh),
+        pending_bytes_max: PENDING_BYTES_MAX,
+        ..parts.journal.clone()
+    };
+    let directory = parts.directory.join("journal");
+    let (journal, found) = Journal::open(parts.disk.clone(), &directory, options, on_durable)
+        .context("open the journal")?;
+    if found.torn_bytes_cut > 0 {
+        tracing::info!(
+            bytes = found.torn_bytes_cut,
+            "cut the torn end of the journal"
+        );
+    }
+    Ok((journal, found))
+}
+
+/// Up to where records of the journal are missing; 0 when all are there.
+fn lost_to(parts: &Parts, found: &JournalRecovery, replayed: &Replayed) -> u64 {
+    let lost = found.damage.iter().chain(&replayed.unreadable);
+    let lost_to = lost.map(|range| range.end).max().unwrap_or(0);
+    // A journal that is gone has no damage, only a later beginning.
+    let is_gone = found.fresh && !parts.fresh;
+    if is_gone {
+        lost_to.max(found.floor)
+    } else {
+        lost_to
+    }
+}
+
+/// Whether the journal was prepared before the node belonged to a cluster, and never written to: nothing was ever acknowledged. So
+/// a process that ended before its first record lost nothing.
+fn is_untouched(
+    parts: &Parts,
+    found: &JournalRecovery,
+    replayed: &Replayed,
+    known_end: u64,
+    of_blocks: LineageId,
+) -> bool {
+    !found.fresh
+        && (replayed.end.max(found.end), known_end) == (0, 0)
+        && found.damage.is_empty()
+        && [found.lineage, of_blocks] == [parts.lineage; 2]
 }
 
 /// A recovery from the checkpoint, or from nothing when there is none.
-fn begin_recovery(
-    settings: trefoil_shard::Settings,
-    node: NodeId,
-    checkpoint: &[u8],
-) -> anyhow::Result<Recovery> {
+fn begin_recovery(parts: &Parts, checkpoint: &[u8]) -> anyhow::Result<Recovery> {
+    let settings = trefoil_shard::Settings {
+        copy_bytes_per_second: parts.settings.movement_bytes_per_second,
+        journal_bytes_max: parts.settings.journal_bytes_max,
+        ..parts.replication.clone()
+    };
     let checkpoint = (!checkpoint.is_empty()).then(|| Bytes::copy_from_slice(checkpoint));
-    Recovery::new(settings, Faults::default(), node, checkpoint.as_ref())
-        .context("read the checkpoint of the replication")
+    Recovery::new(
+        settings,
+        Faults::default(),
+        parts.identity.node,
+        checkpoint.as_ref(),
+    )
+    .context("read the checkpoint of the replication")
 }
 
 /// What a replay found.
@@ -347,7 +379,7 @@ fn on_durable(target: Arc<OnceLock<Weak<DataPlane>>>) -> OnDurable {
             );
         }
         DurableEvent::Ended { why } => {
-            // The page cache may lie after a failed fsync (DESIGN 5.1.5): only a restart, which replays
+            // The page cache may lie after a failed fsync : only a restart, which replays
             // what the disk really has, is safe.
             tracing::error!(why, "the journal has ended; this process ends");
             std::process::abort();
