@@ -16,6 +16,7 @@ mod aggregator;
 mod applier;
 mod damage;
 mod deletions;
+mod exemplars;
 mod exports;
 mod flusher;
 mod panics;

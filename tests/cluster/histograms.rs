@@ -156,8 +156,8 @@ async fn native_histograms_live_through_flushes_and_restarts() -> anyhow::Result
     for node in 0..3 {
         check(&run.cluster, node, first).await?;
     }
-    // Node 1 has it of its journal, node 2 was never stopped.
-    for node in [1, 2] {
+    // Node 0 has it of its file, node 1 of its journal, node 2 was never stopped.
+    for node in 0..3 {
         check_exemplar(&run.cluster, node, first).await?;
     }
     run.finish().await

@@ -20,9 +20,15 @@ impl DataPlane {
         for (tenant, version) in to_confirm {
             let of_tenant = |block: VisibleBlock| block.meta.tenant(tenant).copied();
             let mut summaries = pin.all_blocks().filter_map(of_tenant);
-            if summaries.all(|summary| summary.deletion_version >= version) {
-                self.wish(MetadataWish::ConfirmDeletions(tenant, version));
+            if !summaries.all(|summary| summary.deletion_version >= version) {
+                continue;
             }
+            // What was erased of them must not come back with a start that has not heard of the deletion.
+            if let Err(error) = self.engine.save_exemplars() {
+                self.store_failed(&error, "save exemplars");
+                return;
+            }
+            self.wish(MetadataWish::ConfirmDeletions(tenant, version));
         }
     }
 

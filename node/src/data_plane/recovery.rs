@@ -1,6 +1,8 @@
 //! Brings the data plane up: blocks, checkpoint, journal, and the state machine made of them.
 
-use super::{Core, DataPlane, MetadataWish, applier, exports::Exports, port::Port, waits::Waits};
+use super::{
+    Core, DataPlane, MetadataWish, applier, exemplars, exports::Exports, port::Port, waits::Waits,
+};
 use crate::{
     clock::{self, ClusterClock},
     config::Settings,
@@ -227,6 +229,8 @@ fn open_engine(parts: &Parts, manifest: &Arc<Manifest>) -> anyhow::Result<Metric
     };
     let engine =
         MetricsEngine::open(manifest.clone(), options).context("open the metrics engine")?;
+    // Before deletions, which erase what came before them.
+    exemplars::keep(&engine, &parts.disk, &parts.directory);
     super::give_policy(&engine, &parts.policy);
     Ok(engine)
 }

@@ -6,6 +6,7 @@ mod allowance;
 mod copies;
 mod deletions;
 mod dropping;
+mod exemplars;
 mod formats;
 pub(super) mod history;
 mod lost_end;

@@ -39,7 +39,7 @@ use crate::MetricsError;
 use crate::block::{BlockVersion, pieces_of};
 use crate::body::{Body, BodyReader};
 use crate::deletion::{Deletion, SelectedCutOff};
-use crate::exemplars::{Exemplars, FoundExemplar};
+use crate::exemplars::{Exemplars, FoundExemplar, read_saved};
 use crate::head::{HeadIndex, HeadPart, Samples, TenantHead};
 use crate::view::View;
 use limited::Limited;
@@ -48,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use trefoil_model::{DeletionVersion, Millis, ShardSet, Signal, TenantId, TimeRange, Window};
-use trefoil_store_blocks::{BlockId, Manifest, ManifestEdit, VisibleBlock};
+use trefoil_store_blocks::{BlockId, BlocksError, Manifest, ManifestEdit, VisibleBlock};
 
 /// How the engine works. The defaults suit a node with a few hundred thousand series.
 #[derive(Clone, Debug)]
@@ -160,8 +160,25 @@ pub struct MetricsEngine {
     digests: Arc<DigestCache>,
     unselected: Arc<Unselected>,
     exemplars: Arc<Exemplars>,
+    saving: Mutex<Saving>,
     /// Whether new blocks have packed values.
     packs: AtomicBool,
+}
+
+/// Where exemplars are while no process runs.
+pub trait ExemplarsFile: Send + Sync {
+    /// Puts these records in the place of those before, durably.
+    ///
+    /// # Errors
+    /// When the disk refuses; those before are still there.
+    fn replace(&self, records: &[Vec<u8>]) -> Result<(), BlocksError>;
+}
+
+#[derive(Default)]
+struct Saving {
+    file: Option<Arc<dyn ExemplarsFile>>,
+    /// The number of the last change that is in the file.
+    saved: u64,
 }
 
 impl MetricsEngine {
@@ -175,6 +192,7 @@ impl MetricsEngine {
         Ok(Self {
             readers: Arc::new(BlockReaders::new(Arc::clone(&manifest))),
             exemplars: Arc::new(Exemplars::new(options.exemplars_per_tenant)),
+            saving: Mutex::default(),
             packs: AtomicBool::new(false),
             manifest,
             options,
@@ -252,6 +270,40 @@ impl MetricsEngine {
         }
         self.applied.fetch_max(position, Ordering::Release);
         result
+    }
+
+    /// Takes the exemplars of these records, before anything is applied and before deletions are given, and from now on has every flush
+    /// save them to `file`. Says how many records were unreadable.
+    pub fn keep_exemplars(&self, file: Arc<dyn ExemplarsFile>, records: &[Vec<u8>]) -> usize {
+        let mut unreadable = 0;
+        for record in records {
+            match read_saved(record) {
+                Some((tenant, version, found)) => self.exemplars.add(tenant, version, found),
+                None => unreadable += 1,
+            }
+        }
+        let saved = self.exemplars.changes();
+        let file = Some(file);
+        *self.saving.lock() = Saving { file, saved };
+        unreadable
+    }
+
+    /// Has the exemplars saved, if they have changed. What the metadata plane forgets must have been erased there, too.
+    ///
+    /// # Errors
+    /// [`MetricsError::Blocks`]; nothing has changed.
+    pub fn save_exemplars(&self) -> Result<(), MetricsError> {
+        let mut saving = self.saving.lock();
+        let Some(file) = saving.file.clone() else {
+            return Ok(());
+        };
+        if self.exemplars.changes() == saving.saved {
+            return Ok(());
+        }
+        let (changes, records) = self.exemplars.save()?;
+        file.replace(&records)?;
+        saving.saved = changes;
+        Ok(())
     }
 
     fn head(&self, tenant: TenantId) -> TenantHead {

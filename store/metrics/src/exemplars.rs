@@ -1,7 +1,7 @@
 //! Exemplars: single observations with labels of their own, mostly the id of a trace, beside the samples of a series.
 //!
-//! They travel in parcels, so every owner of a series gets them, and live in memory only: a start has those of the part of
-//! the journal that is not in blocks yet. What a tenant may have, and what all tenants may have together, is bounded; the
+//! They travel in parcels, so every owner of a series gets them, and live in memory; each flush has them [saved](saved), and a start reads
+//! what was saved before it replays the journal. What a tenant may have, and what all tenants may have together, is bounded; the
 //! exemplars that came first go first. A deletion takes those that it erases at once. Because owners drop them at different moments they are in no digest, and a copy of
 //! shards to another owner leaves them out: they are examples, not data that anything is computed from.
 //!
@@ -9,6 +9,10 @@
 //! entry = shard u16 LE | text canonical labels of the series | text canonical labels of the exemplar
 //!         | zigzag varint timestamp | value f64 LE
 //! ```
+
+mod saved;
+
+pub(crate) use saved::read_saved;
 
 use crate::Matcher;
 use crate::body::{unzigzag, zigzag};
@@ -89,6 +93,8 @@ impl OfTenant {
 struct OfAll {
     tenants: BTreeMap<TenantId, OfTenant>,
     bytes: usize,
+    /// Grows with each change.
+    changes: u64,
 }
 
 impl OfAll {
@@ -128,7 +134,8 @@ impl Exemplars {
         found: Vec<FoundExemplar>,
     ) {
         let mut of_all = self.of_all.lock();
-        let OfAll { tenants, bytes } = &mut *of_all;
+        of_all.changes += 1;
+        let OfAll { tenants, bytes, .. } = &mut *of_all;
         let own = tenants.entry(tenant).or_default();
         for found in found {
             let entry = Arc::new(Entry {
@@ -223,7 +230,8 @@ impl Exemplars {
             return;
         }
         let mut of_all = self.of_all.lock();
-        let OfAll { tenants, bytes } = &mut *of_all;
+        of_all.changes += 1;
+        let OfAll { tenants, bytes, .. } = &mut *of_all;
         if let Some(own) = tenants.get_mut(&tenant) {
             *bytes -= own.retain(|entry| !erased.contains(entry));
         }
@@ -232,10 +240,16 @@ impl Exemplars {
     /// Forgets those of these shards.
     pub(crate) fn drop_shards(&self, shards: &ShardSet) {
         let mut of_all = self.of_all.lock();
-        let OfAll { tenants, bytes } = &mut *of_all;
+        of_all.changes += 1;
+        let OfAll { tenants, bytes, .. } = &mut *of_all;
         for own in tenants.values_mut() {
             *bytes -= own.retain(|entry| !shards.contains(entry.shard));
         }
+    }
+
+    /// The number of the last change.
+    pub(crate) fn changes(&self) -> u64 {
+        self.of_all.lock().changes
     }
 
     /// How many there are, and their bytes.
@@ -277,13 +291,24 @@ pub(crate) fn write_exemplar(
     exemplar: &Exemplar,
     out: &mut Vec<u8>,
 ) {
+    let observed = (exemplar.time, exemplar.value.to_bits());
+    write_entry(shard, series, exemplar.labels.canonical(), observed, out);
+}
+
+fn write_entry(
+    shard: ShardId,
+    series: &[u8],
+    labels: &[u8],
+    (time, value_bits): (Millis, u64),
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(&shard.0.to_le_bytes());
-    for text in [series, exemplar.labels.canonical()] {
+    for text in [series, labels] {
         write_varint(out, text.len() as u64);
         out.extend_from_slice(text);
     }
-    write_varint(out, zigzag(exemplar.time));
-    out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+    write_varint(out, zigzag(time));
+    out.extend_from_slice(&value_bits.to_le_bytes());
 }
 
 /// Reads `varint count | entries` and gives those of shards in `accepted`; `None` when it is malformed.

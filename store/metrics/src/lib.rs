@@ -42,8 +42,8 @@ pub use body::{
 pub use columns::{SampleRef, SampleSlice};
 pub use deletion::{Deletion, SelectedCutOff};
 pub use engine::{
-    AggregateOutcome, AggregatesBacklog, Applied, DERIVED_FILES, FlushOutcome, MergeOutcome,
-    MetricsEngine, MetricsOptions, MetricsStatistics,
+    AggregateOutcome, AggregatesBacklog, Applied, DERIVED_FILES, ExemplarsFile, FlushOutcome,
+    MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
 };
 pub use error::MetricsError;
 pub use exemplars::{Exemplar, FoundExemplar};

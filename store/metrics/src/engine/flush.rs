@@ -51,8 +51,8 @@ struct Target {
 pub(super) type Frozen = BTreeMap<TenantId, Vec<HeadPart>>;
 
 impl MetricsEngine {
-    /// Writes everything applied so far, which includes everything up to journal position `position`, to blocks, and
-    /// records blocks, position and checkpoint together. The head stays queryable meanwhile. The position stays where it
+    /// Writes everything applied so far, which includes everything up to journal position `position`, to blocks, has the
+    /// exemplars saved, and records blocks, position and checkpoint together. The head stays queryable meanwhile. The position stays where it
     /// is when another flush has brought it further: whoever waited for that one could not know.
     ///
     /// # Errors
@@ -81,6 +81,8 @@ impl MetricsEngine {
             "a flush cannot be ahead of what was applied"
         );
         let position = position.max(self.manifest.pin().flushed_to());
+        // Those of all parcels up to the position are in memory, and no replay brings them again.
+        self.save_exemplars()?;
         let frozen = self.freeze();
         self.note_active(&frozen);
         let policy = self.policy();
