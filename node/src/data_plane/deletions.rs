@@ -6,7 +6,7 @@
 use super::{DataPlane, MetadataWish};
 use anyhow::Context;
 use std::sync::atomic::Ordering;
-use trefoil_model::Millis;
+use trefoil_model::{DeletionVersion, Millis, TenantId};
 use trefoil_store_blocks::VisibleBlock;
 
 impl DataPlane {
@@ -17,17 +17,21 @@ impl DataPlane {
             return;
         }
         let pin = self.manifest.pin();
-        for (tenant, version) in to_confirm {
-            let of_tenant = |block: VisibleBlock| block.meta.tenant(tenant).copied();
+        let is_applied = |(tenant, version): &(TenantId, DeletionVersion)| {
+            let of_tenant = |block: VisibleBlock| block.meta.tenant(*tenant).copied();
             let mut summaries = pin.all_blocks().filter_map(of_tenant);
-            if !summaries.all(|summary| summary.deletion_version >= version) {
-                continue;
-            }
-            // What was erased of them must not come back with a start that has not heard of the deletion.
-            if let Err(error) = self.engine.save_exemplars() {
-                self.store_failed(&error, "save exemplars");
-                return;
-            }
+            summaries.all(|summary| summary.deletion_version >= *version)
+        };
+        let applied: Vec<_> = to_confirm.into_iter().filter(is_applied).collect();
+        if applied.is_empty() {
+            return;
+        }
+        // What was erased of them must not come back with a start that has not heard of the deletion.
+        if let Err(error) = self.engine.save_exemplars() {
+            self.store_failed(&error, "save exemplars");
+            return;
+        }
+        for (tenant, version) in applied {
             self.wish(MetadataWish::ConfirmDeletions(tenant, version));
         }
     }

@@ -4,13 +4,11 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
+use trefoil_model::LineageId;
 use trefoil_store_blocks::BlocksError;
-use trefoil_store_metrics::{ExemplarsFile, MetricsEngine};
+use trefoil_store_metrics::{ExemplarsFile, MetricsEngine, SavedExemplars};
 use trefoil_store_pages::{
     Disk, FileHeader, PAGE_BYTES, PageReader, PageWriter, PagesError, RecordGroup,
 };
@@ -19,54 +17,66 @@ const FILE: &str = "exemplars";
 const FILE_NEW: &str = "exemplars.new";
 const PURPOSE: [u8; 4] = *b"exem";
 
+/// Stands for what could not be read, so that the next save replaces it.
+const UNREADABLE: Vec<u8> = Vec::new();
+
 /// The file.
 pub(super) struct File {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    /// How often it was written.
-    number: AtomicU64,
 }
 
 /// Gives the engine what the file holds, and has it written from now on. What cannot be read of it is said and left out: exemplars
 /// are examples, and no reason not to start.
 pub(super) fn keep(engine: &MetricsEngine, disk: &Arc<dyn Disk>, directory: &Path) {
-    let mut records = Vec::new();
-    let number = match read(&**disk, &directory.join(FILE), &mut records) {
-        Ok(number) => number,
+    // A flush that was killed leaves it.
+    disk.remove(&directory.join(FILE_NEW)).ok();
+    let (found, damage) = match read(&**disk, &directory.join(FILE)) {
+        Ok((found, is_damaged)) => (found, is_damaged.then(|| "the file is damaged".to_owned())),
         Err(error) => {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the exemplars of before are lost here"
-            );
-            0
+            let unreadable = SavedExemplars {
+                records: vec![UNREADABLE],
+                ..SavedExemplars::default()
+            };
+            (unreadable, Some(format!("{error:#}")))
         }
     };
     let file = File {
         disk: Arc::clone(disk),
         directory: directory.to_owned(),
-        number: AtomicU64::new(number),
     };
-    let unreadable = engine.keep_exemplars(Arc::new(file), &records);
-    if unreadable > 0 {
-        tracing::warn!(unreadable, "some exemplars of before are lost here");
+    let is_whole = engine.keep_exemplars(Arc::new(file), &found);
+    if let Some(why) = damage {
+        tracing::warn!(why, "exemplars of before the start are lost here");
+    } else if !is_whole {
+        let why = "they are not those of the last flush, or of another program";
+        tracing::warn!(why, "exemplars of before the start are left out");
     }
 }
 
-/// Gives the file's number, 0 if there is none.
-fn read(disk: &dyn Disk, path: &Path, records: &mut Vec<Vec<u8>>) -> anyhow::Result<u64> {
+/// Also says whether the file is damaged. A file that is not there is an empty one.
+fn read(disk: &dyn Disk, path: &Path) -> anyhow::Result<(SavedExemplars, bool)> {
     let reader = match PageReader::open(disk, path, PURPOSE) {
-        Err(PagesError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(PagesError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok((SavedExemplars::default(), false));
+        }
         opened => opened?,
     };
+    let mut records = Vec::new();
     let found = reader.scan(&mut |_, record| records.push(record.to_vec()))?;
     if !found.damage.is_empty() {
-        tracing::warn!(path = %path.display(), "some exemplars of before are lost here: the file is damaged");
+        records.push(UNREADABLE);
     }
-    Ok(reader.header().number)
+    let saved = SavedExemplars {
+        lineage: LineageId(reader.header().lineage),
+        position: reader.header().number,
+        records,
+    };
+    Ok((saved, !found.damage.is_empty()))
 }
 
 impl ExemplarsFile for File {
-    fn replace(&self, records: &[Vec<u8>]) -> Result<(), BlocksError> {
+    fn replace(&self, saved: &SavedExemplars) -> Result<(), BlocksError> {
         let path = self.directory.join(FILE_NEW);
         match self.disk.remove(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -79,13 +89,13 @@ impl ExemplarsFile for File {
             _ => {}
         }
         let mut group = RecordGroup::new(0);
-        for record in records {
+        for record in &saved.records {
             group.push(&[record]);
         }
         let header = FileHeader {
             purpose: PURPOSE,
-            lineage: 0,
-            number: self.number.fetch_add(1, Ordering::Relaxed) + 1,
+            lineage: saved.lineage.0,
+            number: saved.position,
             base: 0,
             note: Vec::new(),
         };

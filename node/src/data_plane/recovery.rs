@@ -383,7 +383,7 @@ fn on_durable(target: Arc<OnceLock<Weak<DataPlane>>>) -> OnDurable {
             );
         }
         DurableEvent::Ended { why } => {
-            // The page cache may lie after a failed fsync : only a restart, which replays
+            // The page cache may lie after a failed fsync: only a restart, which replays
             // what the disk really has, is safe.
             tracing::error!(why, "the journal has ended; this process ends");
             std::process::abort();

@@ -47,7 +47,9 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use trefoil_model::{DeletionVersion, Millis, ShardSet, Signal, TenantId, TimeRange, Window};
+use trefoil_model::{
+    DeletionVersion, LineageId, Millis, ShardSet, Signal, TenantId, TimeRange, Window,
+};
 use trefoil_store_blocks::{BlockId, BlocksError, Manifest, ManifestEdit, VisibleBlock};
 
 /// How the engine works. The defaults suit a node with a few hundred thousand series.
@@ -167,18 +169,29 @@ pub struct MetricsEngine {
 
 /// Where exemplars are while no process runs.
 pub trait ExemplarsFile: Send + Sync {
-    /// Puts these records in the place of those before, durably.
+    /// Puts these in the place of those before, durably.
     ///
     /// # Errors
     /// When the disk refuses; those before are still there.
-    fn replace(&self, records: &[Vec<u8>]) -> Result<(), BlocksError>;
+    fn replace(&self, saved: &SavedExemplars) -> Result<(), BlocksError>;
+}
+
+/// Exemplars as they are saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedExemplars {
+    /// That of the blocks beside them.
+    pub lineage: LineageId,
+    /// The flushed position that the blocks have then: with a greater one others have flushed without them since.
+    pub position: u64,
+    /// The exemplars.
+    pub records: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
 struct Saving {
     file: Option<Arc<dyn ExemplarsFile>>,
-    /// The number of the last change that is in the file.
-    saved: u64,
+    /// The number of the last change that is in the file, if that is known.
+    saved: Option<u64>,
 }
 
 impl MetricsEngine {
@@ -272,37 +285,55 @@ impl MetricsEngine {
         result
     }
 
-    /// Takes the exemplars of these records, before anything is applied and before deletions are given, and from now on has every flush
-    /// save them to `file`. Says how many records were unreadable.
-    pub fn keep_exemplars(&self, file: Arc<dyn ExemplarsFile>, records: &[Vec<u8>]) -> usize {
-        let mut unreadable = 0;
-        for record in records {
+    /// Takes what was saved, before anything is applied and before deletions are given, and from now on has every flush save
+    /// exemplars to `file`. What is of another lineage, or of a time before the last flush, is left out: dropped shards and
+    /// forgotten deletions may have taken some of it. Says whether all of it was taken.
+    pub fn keep_exemplars(&self, file: Arc<dyn ExemplarsFile>, found: &SavedExemplars) -> bool {
+        let pin = self.manifest.pin();
+        let is_of_now = found.lineage == pin.lineage() && found.position >= pin.flushed_to();
+        let mut is_whole = is_of_now || found.records.is_empty();
+        for record in found.records.iter().filter(|_| is_of_now) {
             match read_saved(record) {
                 Some((tenant, version, found)) => self.exemplars.add(tenant, version, found),
-                None => unreadable += 1,
+                None => is_whole = false,
             }
         }
-        let saved = self.exemplars.changes();
+        // Nothing is saved where nothing was and nothing came.
+        let saved = found.records.is_empty().then(|| self.exemplars.changes());
         let file = Some(file);
         *self.saving.lock() = Saving { file, saved };
-        unreadable
+        is_whole
     }
 
-    /// Has the exemplars saved, if they have changed. What the metadata plane forgets must have been erased there, too.
+    /// Has the exemplars saved as they are now, if they have changed. Deletions that are known, and retention, are applied to them: what the
+    /// metadata plane forgets must have been.
     ///
     /// # Errors
     /// [`MetricsError::Blocks`]; nothing has changed.
     pub fn save_exemplars(&self) -> Result<(), MetricsError> {
+        self.save_exemplars_at(self.manifest.pin().flushed_to(), false)
+    }
+
+    /// The same before the flushed position becomes `position`. A flush writes what there is even if it has not changed.
+    fn save_exemplars_at(&self, position: u64, is_flush: bool) -> Result<(), MetricsError> {
         let mut saving = self.saving.lock();
         let Some(file) = saving.file.clone() else {
             return Ok(());
         };
-        if self.exemplars.changes() == saving.saved {
+        self.exemplars.enforce(&self.policy());
+        let is_empty = self.exemplars.size().0 == 0;
+        let is_same = saving.saved == Some(self.exemplars.changes());
+        if is_same && (is_empty || !is_flush) {
             return Ok(());
         }
         let (changes, records) = self.exemplars.save()?;
-        file.replace(&records)?;
-        saving.saved = changes;
+        let lineage = self.manifest.pin().lineage();
+        file.replace(&SavedExemplars {
+            lineage,
+            position,
+            records,
+        })?;
+        saving.saved = Some(changes);
         Ok(())
     }
 
@@ -431,6 +462,7 @@ impl MetricsEngine {
         let _flushing = self.flushing.lock();
         self.flush_alone(position, checkpoint)?;
         self.exemplars.drop_shards(shards);
+        self.save_exemplars()?;
         let blocks = self.blocks().into_iter();
         let tombstones: Vec<(BlockId, ShardSet)> = blocks
             .map(|block| (block.meta.id, block.shards.intersection(shards)))

@@ -17,6 +17,7 @@ pub(crate) use saved::read_saved;
 use crate::Matcher;
 use crate::body::{unzigzag, zigzag};
 use crate::deletion::{Deletion, selects};
+use crate::engine::Policy;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -98,6 +99,16 @@ struct OfAll {
 }
 
 impl OfAll {
+    /// Keeps those of a tenant that satisfy the condition.
+    fn retain(&mut self, tenant: TenantId, is_kept: impl Fn(&Entry) -> bool) {
+        if let Some(own) = self.tenants.get_mut(&tenant) {
+            let gone = own.retain(is_kept);
+            self.bytes -= gone;
+            // Each has bytes.
+            self.changes += u64::from(gone > 0);
+        }
+    }
+
     /// The exemplars of a tenant in order, with their deletion versions: pointers, so that no lock is held while they
     /// are looked at.
     fn of(&self, tenant: TenantId) -> Vec<(Arc<Entry>, DeletionVersion)> {
@@ -134,8 +145,11 @@ impl Exemplars {
         found: Vec<FoundExemplar>,
     ) {
         let mut of_all = self.of_all.lock();
-        of_all.changes += 1;
-        let OfAll { tenants, bytes, .. } = &mut *of_all;
+        let OfAll {
+            tenants,
+            bytes,
+            changes,
+        } = &mut *of_all;
         let own = tenants.entry(tenant).or_default();
         for found in found {
             let entry = Arc::new(Entry {
@@ -146,9 +160,11 @@ impl Exemplars {
                 shard: found.shard,
             });
             if let Some(known) = own.sorted.get_mut(&entry) {
+                *changes += u64::from(*known < version);
                 *known = version.max(*known);
                 continue;
             }
+            *changes += 1;
             own.bytes += entry.bytes();
             *bytes += entry.bytes();
             own.sorted.insert(Arc::clone(&entry), version);
@@ -229,21 +245,28 @@ impl Exemplars {
         if erased.is_empty() {
             return;
         }
-        let mut of_all = self.of_all.lock();
-        of_all.changes += 1;
-        let OfAll { tenants, bytes, .. } = &mut *of_all;
-        if let Some(own) = tenants.get_mut(&tenant) {
-            *bytes -= own.retain(|entry| !erased.contains(entry));
+        self.of_all
+            .lock()
+            .retain(tenant, |entry| !erased.contains(entry));
+    }
+
+    /// Forgets what deletions and retention have taken since it came, or came behind them.
+    pub(crate) fn enforce(&self, policy: &Policy) {
+        let tenants: Vec<TenantId> = self.of_all.lock().tenants.keys().copied().collect();
+        for tenant in tenants {
+            self.erase(tenant, policy.erasing(tenant));
+            let cut_off = policy.cut_off(tenant);
+            self.of_all
+                .lock()
+                .retain(tenant, |entry| entry.time >= cut_off);
         }
     }
 
     /// Forgets those of these shards.
     pub(crate) fn drop_shards(&self, shards: &ShardSet) {
         let mut of_all = self.of_all.lock();
-        of_all.changes += 1;
-        let OfAll { tenants, bytes, .. } = &mut *of_all;
-        for own in tenants.values_mut() {
-            *bytes -= own.retain(|entry| !shards.contains(entry.shard));
+        for tenant in of_all.tenants.keys().copied().collect::<Vec<_>>() {
+            of_all.retain(tenant, |entry| !shards.contains(entry.shard));
         }
     }
 

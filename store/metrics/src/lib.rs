@@ -43,7 +43,7 @@ pub use columns::{SampleRef, SampleSlice};
 pub use deletion::{Deletion, SelectedCutOff};
 pub use engine::{
     AggregateOutcome, AggregatesBacklog, Applied, DERIVED_FILES, ExemplarsFile, FlushOutcome,
-    MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics,
+    MergeOutcome, MetricsEngine, MetricsOptions, MetricsStatistics, SavedExemplars,
 };
 pub use error::MetricsError;
 pub use exemplars::{Exemplar, FoundExemplar};

@@ -3,6 +3,7 @@
 use super::*;
 use trefoil_model::Millis;
 use trefoil_store_metrics::{Deletion, Exemplar, Matcher};
+use trefoil_store_pages::Disk;
 
 impl Run {
     async fn write_exemplar(&self, time: Millis) {
@@ -87,6 +88,10 @@ async fn what_was_erased_stays_so_once_it_is_saved() {
         ..StorePolicy::default()
     });
     assert_eq!(run.exemplar_times(), [2]);
+    // One that was on its way is kept, hidden, and saved.
+    run.write_exemplar(0).await;
+    assert_eq!(run.exemplar_times(), [2]);
+    run.plane.flush().expect("a flush");
     // As in front of each confirmation.
     run.plane.engine.save_exemplars().expect("saved");
     run.kill(&machine);
@@ -114,5 +119,32 @@ async fn a_damaged_file_of_exemplars_is_left_out() {
     run.kill(&machine);
     let run = machine.start();
     assert_eq!(run.exemplar_times(), [2]);
+    run.kill(&machine);
+}
+
+/// A program that does not know the file has flushed since: what was deleted meanwhile may be in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_before_the_last_flush_is_left_out() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    run.write_exemplar(1).await;
+    run.plane.flush().expect("a flush");
+    run.kill(&machine);
+    let disk: Arc<dyn Disk> = Arc::new(machine.disk.clone());
+    let (path, aside) = (Path::new("/data/exemplars"), Path::new("/data/aside"));
+    disk.rename(path, aside).expect("renamed");
+    disk.sync_dir(Path::new("/data")).expect("synced");
+    let run = machine.start();
+    assert_eq!(run.write(0, 5, 1.0).await, WriteOutcome::Held);
+    run.plane.flush().expect("a flush");
+    run.kill(&machine);
+    disk.rename(aside, path).expect("renamed");
+    disk.sync_dir(Path::new("/data")).expect("synced");
+    let run = machine.start();
+    assert_eq!(run.exemplar_times(), [] as [Millis; 0]);
+    run.plane.flush().expect("a flush");
+    run.kill(&machine);
+    let run = machine.start();
+    assert_eq!(run.exemplar_times(), [] as [Millis; 0]);
     run.kill(&machine);
 }

@@ -82,7 +82,7 @@ impl MetricsEngine {
         );
         let position = position.max(self.manifest.pin().flushed_to());
         // Those of all parcels up to the position are in memory, and no replay brings them again.
-        self.save_exemplars()?;
+        self.save_exemplars_at(position, true)?;
         let frozen = self.freeze();
         self.note_active(&frozen);
         let policy = self.policy();

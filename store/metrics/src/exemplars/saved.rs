@@ -2,7 +2,7 @@
 
 use super::{Entry, Exemplars, FoundExemplar, read_exemplars, write_entry};
 use crate::MetricsError;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use trefoil_model::{DeletionVersion, ShardSet, TenantId, read_varint, write_varint};
 
 /// Byte 0 of a record; another one is refused.
@@ -24,18 +24,26 @@ impl Exemplars {
     /// When memory is short.
     pub(crate) fn save(&self) -> Result<(u64, Vec<Vec<u8>>), MetricsError> {
         let (tenants, changes) = {
+            // Pointers only: whoever adds some waits.
             let of_all = self.of_all.lock();
-            let tenants = of_all.tenants.iter().map(|(tenant, own)| {
-                let versions = own.arrived.iter().map(|entry| {
-                    let version = own.sorted.get(entry).copied().unwrap_or_default();
-                    (Arc::clone(entry), version)
-                });
-                (*tenant, versions.collect::<Vec<_>>())
+            let tenants: Vec<TenantId> = of_all.tenants.keys().copied().collect();
+            let own = tenants.into_iter().map(|tenant| {
+                let arrived = of_all.tenants.get(&tenant).map(|own| own.arrived.clone());
+                (tenant, arrived.unwrap_or_default(), of_all.of(tenant))
             });
-            (tenants.collect::<Vec<_>>(), of_all.changes)
+            (own.collect::<Vec<_>>(), of_all.changes)
         };
         let mut records = Vec::new();
-        for (tenant, entries) in tenants {
+        for (tenant, arrived, sorted) in tenants {
+            let versions: HashMap<*const Entry, DeletionVersion> = sorted
+                .iter()
+                .map(|(entry, version)| (Arc::as_ptr(entry), *version))
+                .collect();
+            let version_of = |entry: &Arc<Entry>| versions.get(&Arc::as_ptr(entry)).copied();
+            let entries: Vec<_> = arrived
+                .into_iter()
+                .map(|entry| (Arc::clone(&entry), version_of(&entry).unwrap_or_default()))
+                .collect();
             for of_version in entries.chunk_by(|a, b| a.1 == b.1) {
                 let mut rest = of_version;
                 while !rest.is_empty() {
