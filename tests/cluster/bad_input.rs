@@ -3,8 +3,10 @@
 
 use crate::Scenario;
 use anyhow::ensure;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 use trefoil_api::remote_write::encode;
-use trefoil_jepsen::Clock;
+use trefoil_jepsen::{Clock, Cluster, Exclusive, ready_seconds_max};
 use trefoil_model::Labels;
 
 /// A request that must be refused: what it is, its body, the allowed statuses, and a word that the
@@ -139,4 +141,42 @@ fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     trefoil_model::write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// Queries that coordinators work on for seconds, more than there are processors.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_queries_do_not_keep_others_waiting() -> anyhow::Result<()> {
+    let _alone = Exclusive::take()?;
+    let mut cluster = Cluster::start(1)?;
+    cluster.wait_ready(ready_seconds_max()).await?;
+    let (client, url) = (cluster.client(), cluster.url(0));
+    let query = "quantile_over_time(0.5, (vector(1) + time() % 97)[15000s:1s])";
+    let parameters = [
+        ("query", query),
+        ("start", "100000"),
+        ("end", "103600"),
+        ("step", "1"),
+    ];
+    let target = format!("{url}/api/v1/query_range");
+    let begun = Instant::now();
+    let processors = std::thread::available_parallelism().map_or(2, Into::into);
+    let mut queries = JoinSet::new();
+    for _ in 0..processors + 2 {
+        let (client, target) = (client.clone(), target.clone());
+        queries.spawn(async move { client.query(&target, &parameters).await });
+    }
+    let mut longest = Duration::ZERO;
+    while !queries.is_empty() {
+        let asked = Instant::now();
+        let answer = client.get(&format!("{url}/-/healthy")).await?;
+        ensure!(answer.status == 200, "it is not healthy");
+        longest = longest.max(asked.elapsed());
+        let ended = tokio::time::timeout(Duration::from_millis(20), queries.join_next());
+        if let Ok(Some(answer)) = ended.await {
+            answer??;
+        }
+    }
+    let all = begun.elapsed();
+    ensure!(longest < all / 4, "{longest:?} of {all:?}");
+    Ok(())
 }

@@ -21,6 +21,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::Status;
 use trefoil_api::{SeriesExemplars, remote_write::Exemplar};
 use trefoil_model::{Labels, Millis, NodeId, ShardSet, TenantId};
@@ -651,6 +652,15 @@ impl Source for ClusterSource {
             limit,
         )
         .await
+    }
+
+    fn work_long(&self, work: &mut dyn FnMut()) {
+        // The thread's other tasks go on on another one; a runtime of one thread has none.
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        match flavor {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+            _ => work(),
+        }
     }
 }
 

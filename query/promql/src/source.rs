@@ -56,4 +56,9 @@ pub trait Source: Send + Sync {
         name: &str,
         filter: SeriesFilter,
     ) -> Result<Listing<String>, QueryError>;
+
+    /// Does work that keeps its thread for more than half of a millisecond, once. Whoever has other things to do on the thread lets them go on elsewhere.
+    fn work_long(&self, work: &mut dyn FnMut()) {
+        work();
+    }
 }

@@ -1,5 +1,6 @@
 //! What one query may cost: samples held at once, sub-queries of any length, and how soon it ends when it must.
 
+use async_trait::async_trait;
 use futures::executor::block_on;
 use std::sync::{
     Arc, OnceLock,
@@ -7,8 +8,9 @@ use std::sync::{
 };
 use trefoil_model::Labels;
 use trefoil_query_promql::{
-    Budget, EvalOptions, Grid, MemorySource, MemoryStorage, Part, PartOutput, QueryError,
-    QueryOptions, Span, evaluate_part, query_instant, query_range,
+    Budget, EvalOptions, Grid, Listing, MemorySource, MemoryStorage, Part, PartOutput, PartResult,
+    QueryError, QueryOptions, SeriesFilter, Source, Span, evaluate_part, query_instant,
+    query_range,
 };
 
 const TOO_MANY: &str =
@@ -28,6 +30,69 @@ fn options(budget: Budget) -> QueryOptions {
     QueryOptions {
         budget,
         ..QueryOptions::default()
+    }
+}
+
+/// Counts what is long work.
+struct Counting {
+    source: MemorySource,
+    long: AtomicUsize,
+}
+
+#[async_trait]
+impl Source for Counting {
+    async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
+        self.source.evaluate(part).await
+    }
+
+    async fn series(&self, filter: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
+        self.source.series(filter).await
+    }
+
+    async fn label_names(&self, filter: SeriesFilter) -> Result<Listing<String>, QueryError> {
+        self.source.label_names(filter).await
+    }
+
+    async fn label_values(
+        &self,
+        name: &str,
+        filter: SeriesFilter,
+    ) -> Result<Listing<String>, QueryError> {
+        self.source.label_values(name, filter).await
+    }
+
+    fn work_long(&self, work: &mut dyn FnMut()) {
+        self.long.fetch_add(1, Ordering::Relaxed);
+        work();
+    }
+}
+
+#[test]
+fn long_work_of_the_coordinator_is_given_to_the_source() {
+    let source = Counting {
+        source: one_series(),
+        long: AtomicUsize::new(0),
+    };
+    let grid = Grid {
+        start: 0,
+        end: 3_600_000,
+        step: 1000,
+    };
+    for (query, is_long) in [
+        ("m", false),
+        ("sum(m) + sum(m)", false),
+        ("quantile(0.5, m)", false),
+        ("max_over_time(sum(m)[5s:1s])", false),
+        ("max_over_time(sum(m)[1m:1s])", true),
+        ("absent_over_time(sum(m)[1m:1s])", true),
+        ("quantile_over_time(0.5, vector(1)[10m:1s])", true),
+    ] {
+        let options = options(Budget::new(1 << 30));
+        let answer = block_on(query_range(&source, query, grid, &options));
+        let of_memory = block_on(query_range(&source.source, query, grid, &options));
+        assert_eq!(answer.map(|a| a.data), of_memory.map(|a| a.data), "{query}");
+        let long = source.long.swap(0, Ordering::Relaxed);
+        assert_eq!(long > 0, is_long, "{query}: {long}");
     }
 }
 

@@ -35,7 +35,7 @@ impl Coordinator<'_> {
         }
         let rows = self.rows(&aggregate.operand, grid).await?;
         let before = samples(&rows);
-        let rows = self.over_rows(aggregate, rows, grid, &own)?;
+        let rows = self.work(before, || self.over_rows(aggregate, rows, grid, &own))?;
         self.hold(rows, before)
     }
 

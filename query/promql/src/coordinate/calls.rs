@@ -109,13 +109,17 @@ impl Coordinator<'_> {
         self.budget.release(samples(&rows));
         let windows = Windows::over(node, WindowFunction::PresentOverTime, &context)?;
         let op = RowOp::Windows { inner, windows };
-        let mut scratch = Scratch::default();
-        for row in &mut rows {
-            let mut cells = row.take_cells();
-            let notes = &mut Notes::default();
-            op.apply(&mut cells, grid, &mut scratch, notes, self.budget)?;
-            row.set_cells(cells);
-        }
+        let looks = rows.len().saturating_mul(op.looks(grid));
+        self.work(looks, || {
+            let mut scratch = Scratch::default();
+            for row in &mut rows {
+                let mut cells = row.take_cells();
+                let notes = &mut Notes::default();
+                op.apply(&mut cells, grid, &mut scratch, notes, self.budget)?;
+                row.set_cells(cells);
+            }
+            Ok(())
+        })?;
         Ok(rows)
     }
 
@@ -171,7 +175,9 @@ impl Coordinator<'_> {
         };
         let results = if call.function.kind == FunctionKind::HistogramFraction {
             let (lower, upper) = (scalars(0)?, scalars(1)?);
-            self.annotate(|annotations| histogram::fractions(&lower, &upper, &input, annotations))
+            self.work(before, || {
+                Ok(self.annotate(|all| histogram::fractions(&lower, &upper, &input, all)))
+            })?
         } else {
             let many = call.function.kind == FunctionKind::HistogramQuantiles;
             let label = if many {
@@ -192,7 +198,9 @@ impl Coordinator<'_> {
                     label,
                 })
                 .collect();
-            self.annotate(|annotations| histogram::quantiles(&wanted, &input, annotations))
+            self.work(before, || {
+                Ok(self.annotate(|all| histogram::quantiles(&wanted, &input, all)))
+            })?
         };
         let results = if delayed { results } else { unify(results)? };
         self.hold(results, before)

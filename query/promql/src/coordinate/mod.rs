@@ -33,6 +33,9 @@ use std::sync::{Mutex, PoisonError};
 use trefoil_model::Millis;
 use unify::unify;
 
+/// Values looked at from which work is long: half of a millisecond, about.
+const LONG_WORK: usize = 64 << 10;
+
 /// Settings and limits of one query.
 #[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
@@ -78,7 +81,8 @@ pub async fn query_range(
     }
     let coordinator = Coordinator::new(source, text, grid, true, options);
     let rows = coordinator.range(&root).await?;
-    Ok(coordinator.result(QueryData::Matrix(answer::matrix(rows, grid))))
+    let matrix = coordinator.work(samples(&rows), || Ok(answer::matrix(rows, grid)))?;
+    Ok(coordinator.result(QueryData::Matrix(matrix)))
 }
 
 /// One query in work.
@@ -206,7 +210,9 @@ impl<'a> Coordinator<'a> {
         let before = samples(&left) + samples(&right);
         let delayed = self.options.delayed_name_removal;
         let mut notes = Notes::default();
-        let rows = join::join(binary, expr.span, left, right, delayed, &mut notes)?;
+        let rows = self.work(before, || {
+            join::join(binary, expr.span, left, right, delayed, &mut notes)
+        })?;
         self.annotate(|annotations| notes.tell("", annotations));
         self.hold(rows, before)
     }
@@ -224,8 +230,29 @@ impl<'a> Coordinator<'a> {
         let mut rows = self.rows(step.operand, operand_grid).await?;
         let before = samples(&rows);
         let delayed = self.options.delayed_name_removal;
+        let looks = rows.len().saturating_mul(step.op.looks(grid));
+        self.work(looks, || self.apply(&step, &mut rows, grid))?;
+        rows.retain(|row| !row.is_empty());
+        for remark in remarks(expr, grid, &context)? {
+            self.annotate(|annotations| {
+                for row in &rows {
+                    let is_float = |v: &f64| !is_absent(*v) && !is_histogram(*v);
+                    let has_floats = row.values.iter().any(is_float);
+                    remark.annotate(&row.labels, has_floats, annotations);
+                }
+            });
+        }
+        if step.drops_name && !delayed {
+            rows = unify(rows)?;
+        }
+        self.hold(rows, before)
+    }
+
+    /// Applies an operation to the values of each row.
+    fn apply(&self, step: &Step<'_>, rows: &mut [Row], grid: Grid) -> Result<(), QueryError> {
+        let delayed = self.options.delayed_name_removal;
         let (mut scratch, mut notes) = (Scratch::default(), Notes::default());
-        for row in &mut rows {
+        for row in rows {
             self.budget.check()?;
             let mut cells = row.take_cells();
             step.op
@@ -241,20 +268,7 @@ impl<'a> Coordinator<'a> {
                 row.labels = without_name(&row.labels);
             }
         }
-        rows.retain(|row| !row.is_empty());
-        for remark in remarks(expr, grid, &context)? {
-            self.annotate(|annotations| {
-                for row in &rows {
-                    let is_float = |v: &f64| !is_absent(*v) && !is_histogram(*v);
-                    let has_floats = row.values.iter().any(is_float);
-                    remark.annotate(&row.labels, has_floats, annotations);
-                }
-            });
-        }
-        if step.drops_name && !delayed {
-            rows = unify(rows)?;
-        }
-        self.hold(rows, before)
+        Ok(())
     }
 
     /// The values of all scalars below a per-series expression that need data.
@@ -307,6 +321,21 @@ impl<'a> Coordinator<'a> {
             self.budget.release(samples(&rows));
         }
         Ok(bindings)
+    }
+
+    /// Works out what looks at about so many values; what is long, where nobody waits for the thread.
+    fn work<T>(
+        &self,
+        looks: usize,
+        work: impl FnOnce() -> Result<T, QueryError>,
+    ) -> Result<T, QueryError> {
+        if looks < LONG_WORK {
+            return work();
+        }
+        let (mut work, mut done) = (Some(work), None);
+        self.source
+            .work_long(&mut || done = work.take().map(|work| work()));
+        done.unwrap_or_else(|| Err(QueryError::Internal("the work was not done".into())))
     }
 
     /// Counts `rows` as held instead of `before` samples.

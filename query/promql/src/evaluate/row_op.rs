@@ -176,6 +176,18 @@ fn sample_parameters(
 }
 
 impl RowOp {
+    /// About how many values of a row are looked at for results at the times of `grid`.
+    pub(crate) fn looks(&self, grid: Grid) -> usize {
+        let Self::Windows { inner, windows } = self else {
+            return grid.steps();
+        };
+        let in_window = windows.range_ms / inner.step.max(1);
+        let in_window = usize::try_from(in_window).unwrap_or(0).min(inner.steps());
+        grid.steps()
+            .saturating_mul(in_window)
+            .saturating_add(inner.steps())
+    }
+
     /// Replaces `cells` by the result; `scratch` is reused memory.
     ///
     /// # Errors
