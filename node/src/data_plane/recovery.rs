@@ -347,7 +347,7 @@ fn on_durable(target: Arc<OnceLock<Weak<DataPlane>>>) -> OnDurable {
             );
         }
         DurableEvent::Ended { why } => {
-            // The page cache may lie after a failed fsync (DESIGN 5.1.5): only a restart, which replays
+            // The page cache may lie after a failed fsync: only a restart, which replays
             // what the disk really has, is safe.
             tracing::error!(why, "the journal has ended; this process ends");
             std::process::abort();

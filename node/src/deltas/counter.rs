@@ -31,7 +31,7 @@ use trefoil_model::{
     Histogram, Millis,
     histogram::{BUCKETS_INGESTED_MAX, Buckets, SCHEMA_MIN},
 };
-use trefoil_query_promql::STALE_NAN_BITS;
+use trefoil_query_promql::STALE_MARKER_BITS;
 
 /// Deltas that are known again when they are repeated, at least. Behind them a repeated delta is refused, though it was counted.
 const RECENT: usize = 8;
@@ -349,7 +349,7 @@ fn check(delta: &Sample) -> Result<(), Refusal> {
 
 /// Whether a series pauses here.
 fn is_pause(value: &SampleValue) -> bool {
-    matches!(value, SampleValue::Float(value) if value.to_bits() == STALE_NAN_BITS)
+    matches!(value, SampleValue::Float(value) if value.to_bits() == STALE_MARKER_BITS)
 }
 
 fn is_same_kind(one: &SampleValue, other: &SampleValue) -> bool {

@@ -253,6 +253,24 @@ fn the_cover_of_a_total_is_written_again() {
     next.check((2000, 3000, 1.0), &[(3000, 9.0)]);
 }
 
+/// A total in front of a zero may be a late one, whose cover is further in front.
+#[test]
+fn what_is_in_front_of_a_zero_is_not_written_again() {
+    let number = |(time, value): (Millis, f64)| Sample::float(time, value);
+    let stored = |before: &[(Millis, f64)]| Stored {
+        before: before.iter().copied().map(number).collect(),
+        newest: number((3000, 8.0)),
+    };
+    let late = (1000, 9.0);
+    let begun = Counter::read_back(stored(&[late, (1001, 0.0), (2000, 7.0), (2001, 7.0)]), &[]);
+    let expected = [(1001, 0.0), (2000, 7.0), (2001, 7.0), (3000, 8.0)];
+    assert_eq!(begun.unstored(), expected.map(number));
+    let without_zero = [late, (2000, 7.0)];
+    let all = [late, (2000, 7.0), (3000, 8.0)];
+    let counter = Counter::read_back(stored(&without_zero), &[]);
+    assert_eq!(counter.unstored(), all.map(number));
+}
+
 #[test]
 fn a_total_covers_the_zero_of_another_holder() {
     let mut bench = Bench::after((2000, 7.0), &[]);
@@ -264,7 +282,7 @@ fn a_total_covers_the_zero_of_another_holder() {
 
 #[test]
 fn a_pause_ends_a_counter() {
-    let stale = f64::from_bits(STALE_NAN_BITS);
+    let stale = f64::from_bits(STALE_MARKER_BITS);
     let mut bench = Bench::new();
     bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
     let pause = delta(1000, 3000, stale);
