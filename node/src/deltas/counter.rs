@@ -131,17 +131,15 @@ impl Counter {
         counter
     }
 
-    /// Goes on from what was read back: a total is written again with what it came from, as far as that may have been stored with
-    /// it, covers included. That ends at a zero. What is in front of it says nothing of the total, and without its own cover, which
-    /// may be the next sample in front, it would be wrong.
+    /// Goes on from what was read back, which is written again as far as it has to be.
     fn go_on_from(&mut self, stored: Stored) {
+        let written_again = stored.written_again();
         let Stored { before, newest } = stored;
         self.is_first = !is_pause(&newest.value)
             && (before.last()).is_some_and(|before| is_zero(&before.value));
         self.is_loose = self.is_first;
         let known = self.newest.as_ref().map(|known| known.time);
-        let zero = before.iter().rposition(|one| is_zero(&one.value));
-        let before = before.into_iter().skip(zero.unwrap_or(0));
+        let before = before.into_iter().skip(written_again);
         let before = before.filter(|one| known.is_none_or(|known| known < one.time));
         self.unstored.extend(before);
         self.unstored.push(newest.clone());
@@ -290,13 +288,31 @@ impl Counter {
 }
 
 impl Stored {
+    /// From which of the samples in front on all are to be written again with the newest. A total stays right only together with its
+    /// cover, and a cover, which has the value of the sample in front of it, only with the total that it comes from; a zero comes from
+    /// nothing. In front of that a majority has everything, or it says nothing of the newest total.
+    fn written_again(&self) -> usize {
+        let before = &self.before;
+        let mut first = before.len();
+        while let Some(cover) = first.checked_sub(1) {
+            if is_zero(&before[cover].value) {
+                return cover;
+            }
+            match cover.checked_sub(1) {
+                Some(base) if mark(&before[base].value) == mark(&before[cover].value) => {
+                    first = base;
+                }
+                Some(_) => return first,
+                None => return cover,
+            }
+        }
+        first
+    }
+
     /// Memory beside the values themselves, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.before
-            .iter()
-            .chain([&self.newest])
-            .map(value_bytes)
-            .sum()
+        let values = self.before.iter().chain([&self.newest]).map(value_bytes);
+        self.before.capacity() * size_of::<Sample>() + values.sum::<usize>()
     }
 }
 

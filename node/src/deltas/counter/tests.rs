@@ -253,9 +253,9 @@ fn the_cover_of_a_total_is_written_again() {
     next.check((2000, 3000, 1.0), &[(3000, 9.0)]);
 }
 
-/// A total in front of a zero may be a late one, whose cover is further in front.
+/// What is in front of that may be a late total, whose cover is further in front.
 #[test]
-fn what_is_in_front_of_a_zero_is_not_written_again() {
+fn no_more_is_written_again_than_covers_and_what_they_come_from() {
     let number = |(time, value): (Millis, f64)| Sample::float(time, value);
     let stored = |before: &[(Millis, f64)]| Stored {
         before: before.iter().copied().map(number).collect(),
@@ -265,10 +265,12 @@ fn what_is_in_front_of_a_zero_is_not_written_again() {
     let begun = Counter::read_back(stored(&[late, (1001, 0.0), (2000, 7.0), (2001, 7.0)]), &[]);
     let expected = [(1001, 0.0), (2000, 7.0), (2001, 7.0), (3000, 8.0)];
     assert_eq!(begun.unstored(), expected.map(number));
-    let without_zero = [late, (2000, 7.0)];
-    let all = [late, (2000, 7.0), (3000, 8.0)];
-    let counter = Counter::read_back(stored(&without_zero), &[]);
-    assert_eq!(counter.unstored(), all.map(number));
+    let counter = Counter::read_back(stored(&[late, (2000, 7.0)]), &[]);
+    assert_eq!(counter.unstored(), [number((3000, 8.0))]);
+    let covered = [late, (1500, 6.0), (2000, 7.0), (2001, 7.0)];
+    let counter = Counter::read_back(stored(&covered), &[]);
+    let expected = [(2000, 7.0), (2001, 7.0), (3000, 8.0)];
+    assert_eq!(counter.unstored(), expected.map(number));
 }
 
 #[test]
