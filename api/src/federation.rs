@@ -190,7 +190,7 @@ fn write_quoted(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trefoil_query_promql::{Histograms, STALE_NAN_BITS};
+    use trefoil_query_promql::{Histograms, STALE_MARKER_BITS};
 
     fn newest(pairs: &[(&str, &str)], value: f64) -> Option<Newest> {
         Newest::of(RawSeries {
@@ -209,7 +209,7 @@ mod tests {
             ),
             newest(&[("__name__", "b_total"), ("x", "a\\\"\n")], f64::INFINITY),
             newest(&[("__name__", "a.b"), ("c d", "e")], 1.0),
-            newest(&[("__name__", "gone")], f64::from_bits(STALE_NAN_BITS)),
+            newest(&[("__name__", "gone")], f64::from_bits(STALE_MARKER_BITS)),
             newest(&[("job", "nameless")], 1.0),
         ];
         series.into_iter().flatten().collect()

@@ -6,8 +6,8 @@
 
 use crate::{Millis, add_compensated};
 
-/// The bits of the value that marks a series as ended.
-const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
+/// The bits of the value that marks a series as ended: the NaN that is Prometheus' stale marker. Other NaNs are ordinary values.
+pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// The length of buckets. Divides the length of the smallest window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

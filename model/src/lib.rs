@@ -14,7 +14,7 @@ mod placement;
 mod ranges;
 mod time;
 
-pub use aggregate::{Aggregate, Resolution, aggregate};
+pub use aggregate::{Aggregate, Resolution, STALE_MARKER_BITS, aggregate};
 pub use compensated::add_compensated;
 pub use error::ModelError;
 pub use hash::{SeriesHash, key_hash, shard_of};

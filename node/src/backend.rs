@@ -548,7 +548,7 @@ impl Backend for NodeBackend {
             alternatives: query.alternatives,
             start: query.start,
             end: query.end,
-            newest_only: query.newest_only,
+            newest: u8::from(query.newest_only),
             after: None,
             bytes_max: 0,
         };

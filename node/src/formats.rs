@@ -9,6 +9,7 @@
 //!   5    questions that are to be answered anew; snapshots; blocks of packed values, which are no message, but which an
 //!        older program could not open after a way back
 //!   6    records of elections of pairs that say until when other senders were accepted
+//!   7    questions for more than one newest sample of series
 //! ```
 //! A member says at each start which levels its program reads. The leader raises the cluster's level when all members read the
 //! next one; from then on an older program is refused as a member. Until then a coordinator makes nothing that an older
@@ -24,7 +25,7 @@ use trefoil_shard::{CopyAnswerStep, Message};
 use trefoil_store_metrics::BODY_VERSION;
 
 /// The highest level that this program reads and writes.
-pub(crate) const LEVEL_MAX: u32 = 6;
+pub(crate) const LEVEL_MAX: u32 = 7;
 /// The level from which on bodies may have more than floats.
 const LEVEL_WHOLE_SAMPLES: u32 = 2;
 /// The level from which on the metadata plane has `Command::ChangeLimits`.
@@ -43,6 +44,8 @@ const LEVEL_SNAPSHOTS: u32 = 5;
 /// The level from which on the record of a pair's elected sender says how it came to count. To an older program such a pair would
 /// have no elected sender.
 const LEVEL_SUCCESSIONS: u32 = 6;
+/// The level from which on evaluators can be asked for several newest samples of series. To older ones it is malformed.
+const LEVEL_SEVERAL_NEWEST: u32 = 7;
 
 /// The level to which the cluster can be raised now, if it can.
 pub(crate) fn level_to_raise(state: &State) -> Option<u32> {
@@ -131,6 +134,11 @@ pub(crate) fn packs_blocks(state: &State) -> bool {
 /// Whether the record of a pair's elected sender may say how it came to count.
 pub(crate) fn records_successions(state: &State) -> bool {
     state.format_level() >= LEVEL_SUCCESSIONS
+}
+
+/// Whether evaluators can be asked for several newest samples of series.
+pub(crate) fn asks_for_newest(state: &State) -> bool {
+    state.format_level() >= LEVEL_SEVERAL_NEWEST
 }
 
 /// The version of the first body in a message that this program cannot read, if there is one. Nothing of such a message
@@ -235,7 +243,7 @@ mod tests {
         pushed.expect("a small request");
         assert_eq!(refusal(&state, &request), None, "its samples can be stored");
         assert!(!takes_exemplars(&state) && !packs_blocks(&state));
-        assert!(!records_successions(&state));
+        assert!(!records_successions(&state) && !asks_for_newest(&state));
         let refused = own_retention_refusal(&state).expect("no member knows them");
         assert!(refused.contains("the cluster"), "{refused}");
         let refused = snapshot_refusal(&state).expect("no member knows them");

@@ -29,14 +29,14 @@ struct Run {
 
 /// The numbers that this node holds or has seen.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldNumbers {
     runs: BTreeMap<Incarnation, Run>,
     touches: u64,
     numbers_max: usize,
     runs_max: usize,
 }
 
-impl Held {
+impl HeldNumbers {
     pub(crate) fn new(numbers_max: usize, runs_max: usize) -> Self {
         Self {
             numbers_max: numbers_max.max(1),
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn numbers_below_the_kept_range_are_unknown() {
-        let mut held = Held::new(2, 2);
+        let mut held = HeldNumbers::new(2, 2);
         let shard = ShardSet::from_iter([ShardId(5)]);
         for sequence in 1..=3 {
             held.insert(number(sequence), &shard, Offset(sequence));
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn runs_are_bounded() {
-        let mut held = Held::new(2, 2);
+        let mut held = HeldNumbers::new(2, 2);
         let shard = ShardSet::from_iter([ShardId(5)]);
         for run in 1..=5 {
             let number = RequestNumber {

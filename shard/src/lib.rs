@@ -1,4 +1,4 @@
-//! The data plane: how a node stores, replicates and completes what it owns (DESIGN section 5).
+//! The data plane: how a node stores, replicates and completes what it owns.
 //!
 //! [`Replication`] is the core: one pure state machine per node. Events and the time go in, actions and
 //! journal records come out; there is no clock, no socket, no task and no randomness in it, so a

@@ -17,7 +17,7 @@
 //! - A report speaks about one number and states facts that stay true under it: whatever voids them
 //!   (the loss of a disk, another change) raises the number first. So old reports cannot finish
 //!   anything, and the order of reports does not matter for safety.
-//! - Automation is timid (DESIGN section 4): nothing *begins* while a member that owns shards is down,
+//! - Automation is timid: nothing *begins* while a member that owns shards is down,
 //!   except moving shards away from that one member when it has been dead for `replace_after`.
 //!
 //! A crash of the leader loses nothing: the next one decides from the same table.

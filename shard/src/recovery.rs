@@ -11,7 +11,7 @@ use crate::{
     copy::Copies,
     envelope,
     export::Exports,
-    held::Held,
+    held::HeldNumbers,
     journal_state::{JournalState, RunStart},
     leaving::Leaving,
     owner::Acknowledgements,
@@ -272,7 +272,7 @@ impl Recovery {
 impl Replication {
     fn empty(settings: Settings, faults: Faults, me: Identity) -> Self {
         Self {
-            held: Held::new(settings.held_max, settings.held_runs_max),
+            held: HeldNumbers::new(settings.held_max, settings.held_runs_max),
             settings,
             faults,
             me,

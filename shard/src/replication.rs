@@ -7,7 +7,7 @@
 use crate::{
     Action, Envelope, Event, Faults, JournalPort, Message, Offset, Record, Settings, Span,
     answer::Reads, coordinator::Writes, copy::Copies, export::Exports, forgetting::Forgetting,
-    held::Held, journal_state::JournalState, leaving::Leaving, owner::Acknowledgements,
+    held::HeldNumbers, journal_state::JournalState, leaving::Leaving, owner::Acknowledgements,
     peers::Peers, position::Positions, query::Queries, replicas::Replicas, rows::Rows,
     scrub::Scrub,
 };
@@ -45,7 +45,7 @@ pub struct Replication {
     pub(crate) faults: Faults,
     pub(crate) me: Identity,
     pub(crate) journal: JournalState,
-    pub(crate) held: Held,
+    pub(crate) held: HeldNumbers,
     pub(crate) rows: Rows,
     pub(crate) replicas: Replicas,
     pub(crate) positions: Positions,

@@ -103,7 +103,7 @@ mod tests {
     };
     use std::sync::Arc;
     use trefoil_model::{Histogram, Labels, histogram::Buckets};
-    use trefoil_query_promql::{HISTOGRAM, Histograms, STALE_NAN_BITS};
+    use trefoil_query_promql::{HISTOGRAM, Histograms, STALE_MARKER_BITS};
 
     fn series() -> RawSeries {
         let mut histograms = Histograms::default();
@@ -119,7 +119,7 @@ mod tests {
             timestamps: vec![-1, 2, 3, 4, 5],
             values: vec![
                 1.5,
-                f64::from_bits(STALE_NAN_BITS),
+                f64::from_bits(STALE_MARKER_BITS),
                 f64::from_bits(0x7ff8_0000_0000_0001),
                 f64::INFINITY,
                 HISTOGRAM,

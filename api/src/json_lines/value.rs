@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{io::Write, sync::Arc};
 use trefoil_model::Histogram;
-use trefoil_query_promql::{STALE_NAN_BITS, is_stale};
+use trefoil_query_promql::{STALE_MARKER_BITS, is_stale};
 
 /// A value of a line.
 pub(super) enum Value {
@@ -64,7 +64,7 @@ pub(super) fn read(reader: &mut JsonReader<'_>) -> Result<Value, ApiError> {
 /// [`ApiError::BadLine`].
 pub(super) fn read_number(reader: &mut JsonReader<'_>) -> Result<f64, ApiError> {
     match reader.kind()? {
-        JsonKind::Null => reader.null().map(|()| f64::from_bits(STALE_NAN_BITS)),
+        JsonKind::Null => reader.null().map(|()| f64::from_bits(STALE_MARKER_BITS)),
         JsonKind::Text => match &*reader.text()? {
             "NaN" => Ok(f64::NAN),
             "Infinity" | "+Inf" | "Inf" => Ok(f64::INFINITY),
@@ -105,7 +105,7 @@ mod tests {
             let read = read_number(&mut JsonReader::new(&out)).unwrap();
             assert_eq!(read.to_bits(), bits, "{expected}");
         };
-        check(STALE_NAN_BITS, "null");
+        check(STALE_MARKER_BITS, "null");
         check(f64::NAN.to_bits(), "\"NaN\"");
         check(0x7ff8_0000_0000_0001, "\"NaN(0x7ff8000000000001)\"");
         check(0xfff8_0000_0000_0000, "\"NaN(0xfff8000000000000)\"");

@@ -31,7 +31,7 @@ use crate::{
 };
 use std::{collections::HashSet, ops::RangeInclusive, sync::Arc};
 use trefoil_model::{LABEL_NAME_METRIC, Millis, histogram::ResetHint};
-use trefoil_query_promql::STALE_NAN_BITS;
+use trefoil_query_promql::STALE_MARKER_BITS;
 
 /// The series that tells a resource's attributes.
 const TARGET_INFO: &str = "target_info";
@@ -563,7 +563,7 @@ impl<'a> Translator<'a, '_> {
         value: f64,
     ) -> Result<(), ApiError> {
         let value = match point.is_stale() {
-            true => f64::from_bits(STALE_NAN_BITS),
+            true => f64::from_bits(STALE_MARKER_BITS),
             false => value,
         };
         let sample = Sample {

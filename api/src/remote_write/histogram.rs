@@ -21,12 +21,9 @@ use crate::{
 };
 use std::sync::Arc;
 use trefoil_model::{
-    Histogram, Millis, ResetHint,
+    Histogram, Millis, ResetHint, STALE_MARKER_BITS,
     histogram::{BUCKETS_INGESTED_MAX, Buckets, SCHEMA_CUSTOM, SCHEMA_MAX, SCHEMA_MIN},
 };
-
-/// The bits of the stale marker.
-const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 const NEGATIVE_COUNT: &str = "histogram has a bucket whose observation count is negative";
 

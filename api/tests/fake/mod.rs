@@ -17,7 +17,7 @@ use trefoil_api::{
 use trefoil_model::{Histogram, Labels, Millis};
 use trefoil_query_promql::{
     EvalOptions, HISTOGRAM, Histograms, Listing, MatrixSeries, Point, QueryData, QueryError,
-    QueryResult, RawSeries, STALE_NAN_BITS, SeriesFilter, Value, VectorSample,
+    QueryResult, RawSeries, STALE_MARKER_BITS, SeriesFilter, Value, VectorSample,
 };
 
 /// How the node behaves.
@@ -300,7 +300,7 @@ impl Backend for FakeNode {
         let pages = [
             vec![
                 series("busy_total", &many),
-                series("ended", &[(41_000, f64::from_bits(STALE_NAN_BITS))]),
+                series("ended", &[(41_000, f64::from_bits(STALE_MARKER_BITS))]),
             ],
             vec![series("odd.name", &[(40_500, f64::INFINITY)])],
         ];

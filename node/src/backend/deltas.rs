@@ -7,10 +7,11 @@ use crate::{
     deltas::{
         counter::{Refusal, ZERO_BEFORE_MAX, start_of},
         message::{Answered, DeltaSeries, Deltas, Refused},
-        read_back::{Settled, Wanted},
+        read_back::{Settled, Wanted, newest_for},
         totals::{NoRoom, Now, Step, Totals},
         turns::Ticket,
     },
+    formats,
     ingest::{
         Acceptance,
         pairs::{Filter, Kept},
@@ -336,7 +337,7 @@ impl NodeBackend {
             for one in work {
                 let from = one.begin() - 1;
                 if totals.lacks(one.series, from) {
-                    wanted.add(one.series, &one.labels, from);
+                    wanted.add(one.series, &one.labels, from, one.deltas.len());
                 }
             }
         }
@@ -352,7 +353,7 @@ impl NodeBackend {
             ));
         };
         let nodes = self.cluster.nodes_that_write();
-        let mut query = None;
+        let (mut query, newest) = (None, self.newest_of_totals(wanted.deltas_max));
         for mut question in wanted.questions() {
             let samples_max = self.cluster.settings.query_samples;
             let is_late = move || Instant::now() >= until;
@@ -362,9 +363,10 @@ impl NodeBackend {
             // All questions reach the same times, and evaluators keep few views.
             let query = *query.get_or_insert(source.query());
             let pages = source.part_of(query).select(Select {
-                start,
+                // What is in front of the newest sample is wanted, too, where it may be its zero.
+                start: start.saturating_sub(ZERO_BEFORE_MAX),
                 end: on.acceptance.newest,
-                newest_only: true,
+                newest,
                 after: question.after().map(|after| after.canonical().to_vec()),
                 bytes_max: page_bytes(nodes, question.alternatives.len()),
                 alternatives: std::mem::take(&mut question.alternatives),
@@ -384,6 +386,14 @@ impl NodeBackend {
         Ok(())
     }
 
+    /// How many samples tell what a total is, and are to be written again with it.
+    fn newest_of_totals(&self, deltas: usize) -> u8 {
+        match formats::asks_for_newest(&self.cluster.metadata.state()) {
+            true => newest_for(deltas),
+            false => 1,
+        }
+    }
+
     /// Keeps what was read back, from a time on.
     fn keep_found(
         &self,
@@ -394,6 +404,7 @@ impl NodeBackend {
         let mut totals = self.remembered(on)?;
         let now = self.now_of_totals();
         for (series, stored) in settled {
+            let stored = stored.filter(|stored| stored.newest.time >= from);
             let kept = totals.keep_found(series, stored, from, on.deletion, now);
             kept.map_err(|_| no_memory())?;
         }

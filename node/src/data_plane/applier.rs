@@ -15,6 +15,11 @@ const STALL_CHECK: Duration = Duration::from_millis(50);
 /// How long after a failure a drop is tried again. A full disk is the likely cause.
 const DROP_RETRY: Duration = Duration::from_millis(500);
 
+/// That declarations of metrics find no room is told no more often than this: agents repeat them each minute.
+const DROPS_TOLD_EVERY: Duration = Duration::from_secs(600);
+/// When it was told last by this process.
+static DROPS_TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+
 /// Records between journal and store. Bounded by the journal's pending bytes and the applier's speed:
 /// what is not applied is not acknowledged to queries, and writes are refused when it grows too long.
 #[derive(Clone, Default)]
@@ -190,6 +195,16 @@ pub(super) fn apply(
                     offset = span.end.0,
                     "leave out malformed histograms of a parcel"
                 ),
+                Ok(applied) if applied.declarations_dropped > 0 => {
+                    if is_due(&mut DROPS_TOLD.lock(), Instant::now()) {
+                        tracing::warn!(
+                            tenant = tenant.0,
+                            declarations = applied.declarations_dropped,
+                            "drop declarations of metrics: the tenant has no room for more; \
+                             trefoil_dropped_declarations_total counts them"
+                        );
+                    }
+                }
                 Ok(_) => {}
             }
         }
@@ -200,4 +215,27 @@ pub(super) fn apply(
         _ => {}
     }
     Ok(())
+}
+
+/// Whether something is to be told again, which it is then.
+fn is_due(told: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = told.is_none_or(|at| now.saturating_duration_since(at) >= DROPS_TOLD_EVERY);
+    if is_due {
+        *told = Some(now);
+    }
+    is_due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_told_now_and_then() {
+        let (mut told, now) = (None, Instant::now());
+        assert!(is_due(&mut told, now));
+        assert!(!is_due(&mut told, now + DROPS_TOLD_EVERY / 2));
+        assert!(is_due(&mut told, now + DROPS_TOLD_EVERY));
+        assert!(!is_due(&mut told, now + DROPS_TOLD_EVERY));
+    }
 }

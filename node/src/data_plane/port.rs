@@ -34,7 +34,7 @@ impl JournalPort for Port {
             Ok(appended) => appended,
             Err(error) => {
                 // A failed fsync: the page cache may lie, so only a restart, which replays what the disk
-                // really has, is safe (DESIGN 5.1.5). Or the bound, which only a mistake of ours reaches.
+                // really has, is safe. Or the bound, which only a mistake of ours reaches.
                 tracing::error!(%error, "the journal takes no more records; this process ends");
                 std::process::abort();
             }

@@ -6,12 +6,18 @@
 //! ---|------|                               added
 //! ---|  |---|---    |---|   (older)         refused, unless it is one of the last: then it was counted
 //! ```
-//! What a delta comes to depends on the newest total alone, so that two holders that know the same total make the same samples.
-//! No total is made before a majority has the one that it goes on from, the deltas of one request apart: what a holder has written
-//! and no other one has seen is therefore the last thing of a series, or of a request that is sent again as a whole.
+//! What a delta comes to depends on the newest total and on the sample in front of it, so that two holders that know the same make
+//! the same samples. No total is made before a majority has the one that it goes on from, the deltas of one request apart: what a
+//! holder has written and no other one has seen is therefore the last thing of a series, or of a request that is sent again as a whole.
 //!
 //! Of two samples of one time the store keeps the greater. That decides well whenever a delta was taken for a begin by one holder
 //! and added by another: the sum stays, and the zero of the begin is *covered* by the total before it, see [`Counter::take`].
+//!
+//! It decides badly for who has gone on from the smaller one. A total is therefore gone on from only if no greater one of its time
+//! can come to light. That is so for all but the *first* of a counter, which is known by the zero in front of it: another holder may
+//! have added it to a total that was not seen where the counter began. The holder that began a counter where nothing was knows that
+//! nobody has done so before, and stores the first before it goes on; who reads a first back begins anew with what adjoins it.
+//! Because others may do that, what goes on from a first is always covered, up to what is stored with it.
 //!
 //! Pure: deltas come in, samples go out.
 
@@ -25,7 +31,7 @@ use trefoil_model::{
     Histogram, Millis,
     histogram::{BUCKETS_INGESTED_MAX, Buckets, SCHEMA_MIN},
 };
-use trefoil_query_promql::STALE_NAN_BITS;
+use trefoil_query_promql::STALE_MARKER_BITS;
 
 /// Deltas that are known again when they are repeated, at least. Behind them a repeated delta is refused, though it was counted.
 const RECENT: usize = 8;
@@ -53,6 +59,12 @@ const OTHER_BOUNDS: Refusal = "cannot be added to the total of its series";
 pub(crate) struct Counter {
     /// The newest total, or the stale marker of a pause; its start is that of the counter.
     newest: Option<Sample>,
+    /// Whether the sample in front of it is a zero, as that of a begin is.
+    is_first: bool,
+    /// Whether a greater one of its time may come to light.
+    is_loose: bool,
+    /// Whether what is unstored goes on from a first.
+    is_behind_first: bool,
     /// The samples up to the newest that a majority may not have, ascending.
     unstored: Vec<Sample>,
     /// Digests of the deltas that were counted last; 0 where there are none.
@@ -67,10 +79,17 @@ pub(crate) struct Counter {
 /// Deltas that a holder counted before.
 #[derive(Clone, Debug)]
 struct Repeated {
-    /// Where the counter began with the first of them.
+    /// Where the first of them begins. Each of them began anew.
     begin: Millis,
-    /// The total of all of them.
-    total: Sample,
+    stored: Stored,
+}
+
+/// The newest samples of a series, as they were read back.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// Those in front of the newest that are known, ascending: at least the zero of a begin, unless an older program was asked.
+    pub(crate) before: Vec<Sample>,
+    pub(crate) newest: Sample,
 }
 
 /// Times that change what is stored of a delta.
@@ -81,40 +100,50 @@ pub(crate) struct Bounds {
 }
 
 impl Counter {
-    /// The counter that goes on from a stored sample, of which it is not known whether a majority has it. The delta that ends
+    /// The counter that goes on from what is stored, of which it is not known whether a majority has it. The delta that ends
     /// there was counted, if it is one of these, which ascend by time.
-    pub(crate) fn read_back(stored: Sample, deltas: &[Sample], bounds: Bounds) -> Self {
-        let mut begun = Self::default();
-        let (mut begin, mut was_last) = (Millis::MAX, None);
-        for delta in deltas.iter().filter(|delta| delta.time <= stored.time) {
-            let adjoins = |newest: &Sample| newest.time == start_of(delta);
-            if !begun.newest.as_ref().is_some_and(adjoins) {
-                begun = Self::default();
+    pub(crate) fn read_back(stored: Stored, deltas: &[Sample]) -> Self {
+        let time = stored.newest.time;
+        let (mut begin, mut last) = (Millis::MAX, None::<&Sample>);
+        for delta in deltas.iter().filter(|delta| delta.time <= time) {
+            if check(delta).is_err() {
+                last = None;
+                continue;
+            }
+            if last.is_none_or(|last| last.time != start_of(delta)) {
                 begin = start_of(delta);
             }
-            match begun.take(delta, bounds) {
-                Ok(()) => was_last = Some(delta).filter(|delta| delta.time == stored.time),
-                Err(_) => begun = Self::default(),
-            }
-            // They may be many.
-            begun.stored();
+            last = Some(delta);
         }
-        let is_all = |newest: &Sample| mark(&newest.value) == mark(&stored.value);
-        if was_last.is_some() && begun.newest.as_ref().is_some_and(is_all) {
-            // It began with some of them, and what is in front of the newest total may not be stored either: it is made again.
-            let total = stored;
+        let last = last.filter(|last| last.time == time);
+        if last.is_some_and(|last| mark(&last.value) == mark(&stored.newest.value)) {
+            // It began with it, and what of the request is in front of it may not be stored either: it is made again.
             return Self {
-                repeated: Some(Repeated { begin, total }),
+                repeated: Some(Repeated { begin, stored }),
                 ..Self::default()
             };
         }
         let mut counter = Self::default();
-        if let Some(delta) = was_last.filter(|last| is_same_kind(&stored.value, &last.value)) {
+        if let Some(delta) = last.filter(|last| is_same_kind(&stored.newest.value, &last.value)) {
             counter.note(digest(delta));
         }
-        counter.unstored.push(stored.clone());
-        counter.newest = Some(stored);
+        counter.go_on_from(stored);
         counter
+    }
+
+    /// Goes on from what was read back, which is written again as far as it has to be.
+    fn go_on_from(&mut self, stored: Stored) {
+        let written_again = stored.written_again();
+        let Stored { before, newest } = stored;
+        self.is_first = !is_pause(&newest.value)
+            && (before.last()).is_some_and(|before| is_zero(&before.value));
+        self.is_loose = self.is_first;
+        let known = self.newest.as_ref().map(|known| known.time);
+        let before = before.into_iter().skip(written_again);
+        let before = before.filter(|one| known.is_none_or(|known| known < one.time));
+        self.unstored.extend(before);
+        self.unstored.push(newest.clone());
+        self.newest = Some(newest);
     }
 
     /// Counts a delta. What is to be stored of it is added to what is unstored, and nothing of one that was counted.
@@ -145,31 +174,38 @@ impl Counter {
             }
             _ => {}
         }
-        let total = match &self.newest {
-            _ if is_pause(&delta.value) => delta.clone(),
-            Some(newest) if goes_on(newest, delta) => {
+        let (is_doubtful, is_repeated) =
+            (delta.time < bounds.doubtful_until, self.repeated.is_some());
+        let (total, is_first, is_loose) = match &self.newest {
+            _ if is_pause(&delta.value) => (delta.clone(), false, false),
+            Some(newest) if self.goes_on(newest, delta) => {
                 let total = Sample {
                     time: delta.time,
                     start: newest.start,
                     value: sum(&newest.value, &delta.value)?,
                 };
-                if delta.time < bounds.doubtful_until {
+                self.is_behind_first |= self.is_first;
+                if is_doubtful || self.is_behind_first {
                     let cover = zero(delta, Some(newest));
                     self.unstored.extend(cover.map(|zero| Sample {
                         time: zero.time,
                         ..newest.clone()
                     }));
                 }
-                total
+                (total, is_zero(&newest.value), false)
             }
             newest => {
                 self.unstored.extend(zero(delta, newest.as_ref()));
-                delta.clone()
+                let adjoins = |newest: &Sample| newest.time == start_of(delta);
+                let is_behind = self.is_loose && newest.as_ref().is_some_and(adjoins);
+                let is_loose = is_repeated || is_behind && is_doubtful;
+                (delta.clone(), true, is_loose)
             }
         };
         self.repeated
-            .take_if(|repeated| repeated.total.time <= total.time);
+            .take_if(|repeated| repeated.stored.newest.time <= total.time);
         self.unstored.push(total.clone());
+        (self.is_first, self.is_loose) = (is_first, is_loose);
         self.newest = Some(total);
         self.note(digest);
         Ok(())
@@ -179,9 +215,16 @@ impl Counter {
     /// read back, as far as the counter is not empty.
     pub(crate) fn settle(&mut self) {
         if let Some(repeated) = self.repeated.take_if(|_| self.newest.is_some()) {
-            self.unstored.push(repeated.total.clone());
-            self.newest = Some(repeated.total);
+            self.go_on_from(repeated.stored);
         }
+    }
+
+    /// Whether a delta is added to a total. Where there is no room for a zero it has to be.
+    fn goes_on(&self, newest: &Sample, delta: &Sample) -> bool {
+        let is_solid = !self.is_loose && (!self.is_first || self.unstored.is_empty());
+        let adjoins = start_of(delta) == newest.time && is_solid;
+        (adjoins || zero(delta, Some(newest)).is_none())
+            && is_same_kind(&newest.value, &delta.value)
     }
 
     /// A request with so many deltas is to be counted: as many are known again when it is repeated. What was needed for earlier
@@ -195,7 +238,10 @@ impl Counter {
 
     /// When the newest total stands, if there is one.
     pub(crate) fn newest_at(&self) -> Option<Millis> {
-        let repeated = self.repeated.as_ref().map(|repeated| &repeated.total);
+        let repeated = self
+            .repeated
+            .as_ref()
+            .map(|repeated| &repeated.stored.newest);
         let newest = self.newest.iter().chain(repeated);
         newest.map(|total| total.time).max()
     }
@@ -218,17 +264,15 @@ impl Counter {
     /// A majority has everything.
     pub(crate) fn stored(&mut self) {
         self.unstored = Vec::new();
+        self.is_behind_first = false;
     }
 
     /// Memory beside the value itself, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let repeated = self.repeated.iter().map(|repeated| &repeated.total);
-        let samples = self.newest.iter().chain(&self.unstored).chain(repeated);
-        let histograms = samples.map(|sample| match &sample.value {
-            SampleValue::Float(_) => 0,
-            SampleValue::Histogram(histogram) => histogram.bytes(),
-        });
-        histograms.sum::<usize>()
+        let repeated = self.repeated.iter().map(|repeated| repeated.stored.bytes());
+        let samples = self.newest.iter().chain(&self.unstored);
+        samples.map(value_bytes).sum::<usize>()
+            + repeated.sum::<usize>()
             + self.unstored.capacity() * size_of::<Sample>()
             + self.earlier.capacity() * size_of::<u64>()
     }
@@ -243,18 +287,49 @@ impl Counter {
     }
 }
 
+impl Stored {
+    /// From which of the samples in front on all are to be written again with the newest. A total stays right only together with its
+    /// cover, and a cover, which has the value of the sample in front of it, only with the total that it comes from; a zero comes from
+    /// nothing. In front of that a majority has everything, or it says nothing of the newest total.
+    fn written_again(&self) -> usize {
+        let before = &self.before;
+        let mut first = before.len();
+        while let Some(cover) = first.checked_sub(1) {
+            if is_zero(&before[cover].value) {
+                return cover;
+            }
+            match cover.checked_sub(1) {
+                Some(base) if mark(&before[base].value) == mark(&before[cover].value) => {
+                    first = base;
+                }
+                Some(_) => return first,
+                None => return cover,
+            }
+        }
+        first
+    }
+
+    /// Memory beside the values themselves, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let values = self.before.iter().chain([&self.newest]).map(value_bytes);
+        self.before.capacity() * size_of::<Sample>() + values.sum::<usize>()
+    }
+}
+
+/// Memory of a sample's value beside it, bytes.
+fn value_bytes(sample: &Sample) -> usize {
+    match &sample.value {
+        SampleValue::Float(_) => 0,
+        SampleValue::Histogram(histogram) => histogram.bytes(),
+    }
+}
+
 /// Where a delta begins. One that does not say it counts for itself, as if it had happened all at its time.
 pub(crate) fn start_of(delta: &Sample) -> Millis {
     match delta.start {
         0 => delta.time,
         start => start,
     }
-}
-
-/// Whether a delta is added to a total.
-fn goes_on(newest: &Sample, delta: &Sample) -> bool {
-    let adjoins = start_of(delta) == newest.time || zero(delta, Some(newest)).is_none();
-    adjoins && is_same_kind(&newest.value, &delta.value)
 }
 
 /// The zero of the counter that begins with a delta, if there is room for one behind the newest sample: 1 ms behind the start,
@@ -290,7 +365,7 @@ fn check(delta: &Sample) -> Result<(), Refusal> {
 
 /// Whether a series pauses here.
 fn is_pause(value: &SampleValue) -> bool {
-    matches!(value, SampleValue::Float(value) if value.to_bits() == STALE_NAN_BITS)
+    matches!(value, SampleValue::Float(value) if value.to_bits() == STALE_MARKER_BITS)
 }
 
 fn is_same_kind(one: &SampleValue, other: &SampleValue) -> bool {
@@ -300,6 +375,14 @@ fn is_same_kind(one: &SampleValue, other: &SampleValue) -> bool {
             one.sum.is_finite() && one.is_custom() == other.is_custom()
         }
         _ => false,
+    }
+}
+
+/// Whether a total is zero.
+fn is_zero(value: &SampleValue) -> bool {
+    match value {
+        SampleValue::Float(value) => *value == 0.0,
+        SampleValue::Histogram(histogram) => histogram.count == 0.0,
     }
 }
 

@@ -5,6 +5,7 @@
 //! come by pages in the order of labels, so that each page settles what is in front of its end: who is interrupted has to ask for
 //! the rest only, from the first series of it on.
 
+use super::counter::Stored;
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_api::remote_write::{Sample, SampleValue};
 use trefoil_model::{LABEL_NAME_METRIC, Labels, Millis, SeriesHash};
@@ -17,6 +18,9 @@ const VALUES_MAX: usize = 32;
 const PATTERN_BYTES_MAX: usize = 4096;
 /// Alternatives of one question. A request of one process has as many as it has metrics, and an evaluator makes a page of each.
 const ALTERNATIVES_MAX: usize = 64;
+/// Deltas of a series in a request of which everything is read back: the one that was in work when the holder changed may have had
+/// more of them than the next one. Those with more than a hundred are rare.
+const DELTAS: std::ops::RangeInclusive<usize> = 3..=100;
 /// Characters that do not stand for themselves in a pattern.
 const SYNTAX: &[char] = &[
     '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
@@ -29,6 +33,8 @@ pub(crate) struct Wanted {
     metrics: BTreeMap<String, Metric>,
     /// The earliest time at which a total of interest can stand.
     pub(crate) from: Option<Millis>,
+    /// The most deltas of one of them.
+    pub(crate) deltas_max: usize,
 }
 
 /// The series of a metric that are looked for.
@@ -43,11 +49,11 @@ pub(crate) struct Question {
     /// A series fits when it fits all matchers of one of these.
     pub(crate) alternatives: Vec<Vec<Matcher>>,
     /// What is looked for and not settled.
-    series: BTreeMap<Labels, (SeriesHash, Option<Sample>)>,
+    series: BTreeMap<Labels, (SeriesHash, Option<Stored>)>,
 }
 
-/// A series that was looked for, and its newest stored sample if there is one.
-pub(crate) type Settled = (SeriesHash, Option<Sample>);
+/// A series that was looked for, and its newest stored samples if there are some.
+pub(crate) type Settled = (SeriesHash, Option<Stored>);
 
 /// What series have as the value of a label.
 #[derive(Default)]
@@ -58,8 +64,9 @@ struct Values {
 }
 
 impl Wanted {
-    /// Looks for a series, whose total is of interest if it stands at `from` or later.
-    pub(crate) fn add(&mut self, series: SeriesHash, labels: &Labels, from: Millis) {
+    /// Looks for a series, of which there are so many deltas, and whose total is of interest if it stands at `from` or later.
+    pub(crate) fn add(&mut self, series: SeriesHash, labels: &Labels, from: Millis, deltas: usize) {
+        self.deltas_max = self.deltas_max.max(deltas);
         self.from = Some(self.from.map_or(from, |known| known.min(from)));
         let name = labels.get(LABEL_NAME_METRIC).unwrap_or_default();
         let metric = self.metrics.entry(name.to_owned()).or_default();
@@ -106,27 +113,21 @@ impl Question {
         (!pairs.is_empty()).then(|| Labels::from_pairs(pairs))
     }
 
-    /// Takes the newest sample of a series that was found, if it was looked for. Of several answers the newest one counts.
+    /// Takes the newest samples of a series that was found, if it was looked for. Of several answers the newest one counts.
     pub(crate) fn found(&mut self, series: &RawSeries) {
         let Some((_, slot)) = self.series.get_mut(&series.labels) else {
             return;
         };
-        let Some((time, value)) = series.timestamps.last().zip(series.values.last()) else {
+        let Some(last) = series.timestamps.len().checked_sub(1) else {
             return;
         };
-        if slot.as_ref().is_some_and(|known| known.time >= *time) {
+        let time = series.timestamps[last];
+        if slot.as_ref().is_some_and(|known| known.newest.time >= time) {
             return;
         }
-        let histogram = series.histograms.at(series.values.len() - 1);
-        let value = match histogram {
-            Some(histogram) => SampleValue::Histogram(histogram.clone()),
-            None => SampleValue::Float(*value),
-        };
-        *slot = Some(Sample {
-            time: *time,
-            // When its counter began travels to evaluations only; 0 says that it is not known.
-            start: 0,
-            value,
+        *slot = Some(Stored {
+            before: (0..last).map(|at| sample(series, at)).collect(),
+            newest: sample(series, last),
         });
     }
 
@@ -173,6 +174,25 @@ impl Metric {
     }
 }
 
+/// How many newest samples are read back for a request with so many deltas of a series: each may have left two.
+pub(crate) fn newest_for(deltas: usize) -> u8 {
+    2 * deltas.clamp(*DELTAS.start(), *DELTAS.end()) as u8
+}
+
+/// A sample of a series that was found.
+fn sample(series: &RawSeries, at: usize) -> Sample {
+    let value = match series.histograms.at(at) {
+        Some(histogram) => SampleValue::Histogram(histogram.clone()),
+        None => SampleValue::Float(series.values[at]),
+    };
+    Sample {
+        time: series.timestamps[at],
+        // When its counter began travels to evaluations only; 0 says that it is not known.
+        start: 0,
+        value,
+    }
+}
+
 /// A pattern that matches this text only.
 fn literally(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
@@ -209,7 +229,7 @@ mod tests {
     fn wanted(paths: &[(&str, Millis)]) -> Wanted {
         let mut wanted = Wanted::default();
         for (number, (path, from)) in paths.iter().enumerate() {
-            wanted.add(SeriesHash(number as u128), &of_path(path), *from);
+            wanted.add(SeriesHash(number as u128), &of_path(path), *from, number);
         }
         wanted
     }
@@ -221,7 +241,10 @@ mod tests {
             [r#"__name__="n",job="j",path="/1""#]
         );
         let both = [("/1", 20), ("/2.a", 10)];
-        assert_eq!(wanted(&both).from, Some(10));
+        assert_eq!(
+            (wanted(&both).from, wanted(&both).deltas_max),
+            (Some(10), 1)
+        );
         assert_eq!(
             texts(wanted(&both)),
             [r#"__name__="n",job="j",path=~"/1|/2\\.a""#]
@@ -243,7 +266,10 @@ mod tests {
             });
         }
         let settled = question.settle(Some(&of_path("/25")));
-        let found = Some(Sample::float(6, 6.0));
+        let found = Some(Stored {
+            before: vec![Sample::float(5, 1.0)],
+            newest: Sample::float(6, 6.0),
+        });
         assert_eq!(settled, [(SeriesHash(0), found), (SeriesHash(1), None)]);
         let after = question.after().expect("some are left");
         assert!(after == of_path("/3") && after < of_path("/30"));
@@ -251,7 +277,12 @@ mod tests {
         assert_eq!(question.settle(None).len(), 2);
         assert_eq!(question.after(), None);
         let mut alone = Wanted::default();
-        alone.add(SeriesHash(1), &Labels::from_pairs([("__name__", "n")]), 1);
+        alone.add(
+            SeriesHash(1),
+            &Labels::from_pairs([("__name__", "n")]),
+            1,
+            1,
+        );
         assert_eq!(alone.questions()[0].after(), None, "all is asked for");
     }
 
@@ -263,7 +294,7 @@ mod tests {
             let mut pairs = vec![("__name__", "n"), ("id", id.as_str())];
             pairs.extend((number > 0).then_some(("job", "j")));
             let labels = Labels::from_pairs(pairs);
-            wanted.add(SeriesHash(number as u128), &labels, 1);
+            wanted.add(SeriesHash(number as u128), &labels, 1, 1);
         }
         assert_eq!(texts(wanted), [r#"__name__="n""#]);
     }
@@ -280,7 +311,7 @@ mod tests {
         let mut wanted = Wanted::default();
         for number in 0..=ALTERNATIVES_MAX {
             let labels = Labels::from_pairs([("__name__", format!("n{number}").as_str())]);
-            wanted.add(SeriesHash(number as u128), &labels, 1);
+            wanted.add(SeriesHash(number as u128), &labels, 1, 1);
         }
         let questions = wanted.questions();
         let sizes = questions.iter().map(|one| one.alternatives.len());
@@ -299,7 +330,12 @@ mod tests {
             for number in 0..values {
                 let path = number.to_string();
                 let labels = Labels::from_pairs([("__name__", metric), ("path", path.as_str())]);
-                wanted.add(SeriesHash::of(TenantId(1), labels.canonical()), &labels, 1);
+                wanted.add(
+                    SeriesHash::of(TenantId(1), labels.canonical()),
+                    &labels,
+                    1,
+                    1,
+                );
             }
         }
         let questions = wanted.questions();

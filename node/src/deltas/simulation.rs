@@ -7,7 +7,8 @@
 //! one by its value at most, and nowhere else; but for deltas in front that were not acknowledged, and whose totals are lost.
 
 use super::{
-    counter::start_of,
+    counter::{Stored, ZERO_BEFORE_MAX, start_of},
+    read_back::newest_for,
     totals::{Now, Step, Totals},
     turns::Ticket,
 };
@@ -54,6 +55,8 @@ struct Sending {
     pauses: bool,
     /// Whether some deltas do not say when they begin.
     omits_starts: bool,
+    /// Whether the sender's clock is known to be right, so that little is in doubt after a change of the holder.
+    has_clock: bool,
 }
 
 struct Node {
@@ -88,7 +91,7 @@ struct Request {
 enum Stage {
     Reserve,
     /// What the store had from a time on when it was asked, and when that is known.
-    ReadBack(Millis, Vec<(SeriesHash, Option<Sample>)>, Millis),
+    ReadBack(Millis, Vec<(SeriesHash, Option<Stored>)>, Millis),
     /// Something is being written; whether it comes from the last of this request's deltas.
     Storing {
         write: usize,
@@ -148,6 +151,16 @@ struct World {
     interrupted: usize,
 }
 
+impl Sending {
+    /// Of a node that has just started.
+    fn totals(&self) -> Totals {
+        match self.has_clock {
+            true => Totals::without_clock_offset(9),
+            false => Totals::new(9),
+        }
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
@@ -159,18 +172,20 @@ impl World {
             is_stepwise: random.random_bool(0.5),
             pauses: random.random_bool(0.5),
             omits_starts: random.random_bool(0.2),
+            has_clock: seed % 4 == 3,
         };
         let node = || Node {
-            totals: Totals::new(9),
+            totals: sending.totals(),
             incarnation: 0,
             held: None,
             away_until: 0,
         };
+        let nodes = std::iter::repeat_with(node).take(NODES).collect();
         Self {
             random,
             now: 1_000_000,
             sending,
-            nodes: std::iter::repeat_with(node).take(NODES).collect(),
+            nodes,
             lease: None,
             fencing: 0,
             replicas: Default::default(),
@@ -266,7 +281,7 @@ impl World {
         self.nodes[node].away_until = self.now + self.random.random_range(100..6_000);
         if self.random.random_bool(0.6) {
             let incarnation = self.nodes[node].incarnation + 1;
-            self.nodes[node].totals = Totals::new(9);
+            self.nodes[node].totals = self.sending.totals();
             (self.nodes[node].incarnation, self.nodes[node].held) = (incarnation, None);
             let died = self.jobs.extract_if(.., |job| job.node == node);
             for job in died.collect::<Vec<_>>() {
@@ -450,8 +465,10 @@ impl World {
                     // All of a request are looked for from one time on.
                     let from = unknown.iter().map(|(_, from)| *from).min();
                     let from = from.unwrap_or(Millis::MAX);
+                    let deltas = batch.iter().map(|(_, deltas)| deltas.len());
+                    let deltas_max = deltas.max().unwrap_or(1);
                     let found = unknown.into_iter();
-                    let found = found.map(|(one, _)| (one, self.newest(one, from)));
+                    let found = found.map(|(one, _)| (one, self.newest(one, from, deltas_max)));
                     let found = found.collect();
                     let known = self.now + self.random.random_range(10..300);
                     job.stage = Stage::ReadBack(from, found, known);
@@ -579,19 +596,18 @@ impl World {
         Some(self.writes.len() - 1)
     }
 
-    /// The newest sample at `from` or later that two replicas have together.
-    fn newest(&mut self, series: SeriesHash, from: Millis) -> Option<Sample> {
+    /// The newest sample at `from` or later that two replicas have together, and those before, for so many deltas.
+    fn newest(&mut self, series: SeriesHash, from: Millis, deltas: usize) -> Option<Stored> {
         let left_out = self.random.random_range(0..REPLICAS);
         let asked = (0..REPLICAS).filter(|replica| *replica != left_out);
-        let newest = asked.filter_map(|replica| {
-            let (time, value) = self.replicas[replica]
-                .get(&series)?
-                .range(from..)
-                .next_back()?;
-            Some((*time, *value))
-        });
-        let newest = newest.max_by(|one, other| one.partial_cmp(other).expect("numbers"));
-        newest.map(|(time, value)| Sample::float(time, value))
+        let mut both = Samples::new();
+        for (time, value) in asked
+            .filter_map(|replica| self.replicas[replica].get(&series))
+            .flat_map(|samples| samples.range(from - ZERO_BEFORE_MAX..))
+        {
+            put(&mut both, &Sample::float(*time, *value));
+        }
+        newest_of(&both, from, deltas)
     }
 
     /// The request is sent again.
@@ -627,39 +643,10 @@ impl World {
                 put(&mut all, &Sample::float(*time, *value));
             }
         }
-        let (mut elsewhere, mut owed) = (all.clone(), 0.0);
-        for (end, (begin, value)) in self.sent.get(&series).into_iter().flatten() {
-            let within = all.range(begin + 1..=*end);
-            for (time, _) in within.clone() {
-                elsewhere.remove(time);
-            }
-            let before = all.range(..=begin).next_back().map_or(0.0, |last| *last.1);
-            let mut risen = 0.0;
-            within.fold(before, |last, (_, value)| {
-                risen += if *value >= last { value - last } else { *value };
-                *value
-            });
-            let least = match self.acknowledged.contains(&(series, *end)) {
-                true => *value,
-                false => 0.0,
-            };
-            let is_right = (least..=owed + value).contains(&risen);
-            // A total behind one that is lost has the rises of both.
-            owed = match all.contains_key(end) {
-                true => 0.0,
-                false => owed + value,
-            };
-            let of = |from, to| all.range(from..=to).collect::<Vec<_>>();
-            assert!(
-                is_right,
-                "{name}, without {lost}: {value} from {begin} to {end}, risen by {risen}: {:?}",
-                of(begin - 5 * INTERVAL, end + 5 * INTERVAL)
-            );
-        }
-        assert!(
-            elsewhere.is_empty(),
-            "{name}, without {lost}: {elsewhere:?}"
-        );
+        let sent = self.sent.get(&series);
+        let is_acknowledged = |end| self.acknowledged.contains(&(series, end));
+        let checked = check_rises(&all, sent.unwrap_or(&Sent::new()), is_acknowledged);
+        assert_eq!(checked, Ok(()), "{name}, without {lost}");
     }
 
     fn sum_of(&self, is_meant: impl Fn(&(SeriesHash, Millis)) -> bool) -> f64 {
@@ -668,6 +655,16 @@ impl World {
         let meant = all.filter(|(series, (end, _))| is_meant(&(*series, **end)));
         meant.map(|(_, (_, (_, value)))| value).sum()
     }
+}
+
+/// What is found of a series for so many deltas: its newest sample at `from` or later, and those before.
+fn newest_of(samples: &Samples, from: Millis, deltas: usize) -> Option<Stored> {
+    let newest = samples.iter().rev().take(newest_for(deltas).into());
+    let newest = newest.map(|(time, value)| Sample::float(*time, *value));
+    let mut before: Vec<Sample> = newest.collect();
+    before.reverse();
+    let newest = before.pop()?;
+    (newest.time >= from).then_some(Stored { before, newest })
 }
 
 fn series(id: u64) -> SeriesHash {
@@ -684,6 +681,47 @@ fn number(sample: &Sample) -> f64 {
     match &sample.value {
         SampleValue::Float(value) => *value,
         SampleValue::Histogram(histogram) => histogram.count,
+    }
+}
+
+/// Whether a counter has risen within each acknowledged delta by its value, within each other one by its value at most, and
+/// nowhere else; but for deltas in front that were not acknowledged, and whose totals are lost.
+fn check_rises(
+    all: &Samples,
+    sent: &Sent,
+    is_acknowledged: impl Fn(Millis) -> bool,
+) -> Result<(), String> {
+    let (mut elsewhere, mut owed) = (all.clone(), 0.0);
+    for (end, (begin, value)) in sent {
+        let within = all.range(begin + 1..=*end);
+        for (time, _) in within.clone() {
+            elsewhere.remove(time);
+        }
+        let before = all.range(..=begin).next_back().map_or(0.0, |last| *last.1);
+        let mut risen = 0.0;
+        within.fold(before, |last, (_, value)| {
+            risen += if *value >= last { value - last } else { *value };
+            *value
+        });
+        let least = if is_acknowledged(*end) { *value } else { 0.0 };
+        let is_right = (least..=owed + value).contains(&risen);
+        // A total behind one that is lost has the rises of both.
+        owed = match all.contains_key(end) {
+            true => 0.0,
+            false => owed + value,
+        };
+        if !is_right {
+            let near: Vec<_> = all
+                .range(begin - 5 * INTERVAL..=end + 5 * INTERVAL)
+                .collect();
+            return Err(format!(
+                "{value} from {begin} to {end}, risen by {risen}: {near:?}"
+            ));
+        }
+    }
+    match elsewhere.is_empty() {
+        true => Ok(()),
+        false => Err(format!("outside of all deltas: {elsewhere:?}")),
     }
 }
 
@@ -733,3 +771,6 @@ fn counters_rise_by_what_was_acknowledged() {
         }
     }
 }
+
+#[cfg(test)]
+mod schedules;

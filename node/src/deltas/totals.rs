@@ -8,12 +8,12 @@
 //! was found a while ago is as good as what was found slowly: nobody else adds under the same fencing number.
 
 use super::{
-    counter::{Bounds, Counter, Refusal},
+    counter::{Bounds, Counter, Refusal, Stored},
     turns::{Ticket, Turns},
 };
 use crate::cluster::clocks::OFFSET_MAX;
 use std::{collections::HashMap, time::Duration};
-use trefoil_api::remote_write::{Sample, SampleValue};
+use trefoil_api::remote_write::Sample;
 use trefoil_model::{DeletionVersion, Millis, SeriesHash};
 
 /// Bytes of memory for all counters together, about. What does not fit has to come again.
@@ -23,7 +23,7 @@ const STEP_DELTAS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a counter takes beside what [`Counter::bytes`] says, about.
 const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() + 8;
-/// Bytes of what was found of a series beside its histogram, about.
+/// Bytes of what was found of a series beside its histograms, about.
 const FOUND_BYTES: usize = size_of::<SeriesHash>() + size_of::<Found>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -55,8 +55,8 @@ struct Remembered {
 
 /// What was read back of a series that is not remembered yet.
 struct Found {
-    /// The newest stored sample, if there is one.
-    stored: Option<Sample>,
+    /// The newest stored samples, if there are some.
+    stored: Option<Stored>,
     /// Where it was looked for: there may be one in front of this.
     from: Millis,
     at: Duration,
@@ -69,6 +69,8 @@ pub(crate) struct Totals {
     fencing: u64,
     /// What ends before this may have been tried by another holder.
     doubtful_until: Millis,
+    /// How much later than the lease was taken that is, in milliseconds.
+    doubtful_for: Millis,
     series_max: usize,
     bytes_max: usize,
     counters: HashMap<SeriesHash, Remembered>,
@@ -130,6 +132,7 @@ impl Totals {
         Self {
             fencing: 0,
             doubtful_until: Millis::MIN,
+            doubtful_for: DOUBTFUL_FOR,
             series_max,
             bytes_max: BYTES_MAX,
             counters: HashMap::new(),
@@ -141,6 +144,15 @@ impl Totals {
         }
     }
 
+    /// Totals of deltas whose sender has the clock of this node.
+    #[cfg(test)]
+    pub(super) fn without_clock_offset(series_max: usize) -> Self {
+        Self {
+            doubtful_for: 1,
+            ..Self::new(series_max)
+        }
+    }
+
     /// What is remembered under this fencing number; nothing of what was remembered under another one, because other
     /// nodes may have added in between. `false`: this number is an old one.
     pub(crate) fn begin(&mut self, fencing: u64, now: Now) -> bool {
@@ -148,7 +160,7 @@ impl Totals {
             self.counters.clear();
             self.found.clear();
             (self.fencing, self.bytes, self.waiting) = (fencing, 0, 0);
-            self.doubtful_until = now.time + DOUBTFUL_FOR;
+            self.doubtful_until = now.time + self.doubtful_for;
         }
         self.sweep(now, SWEEP_INTERVAL, self.idle_max());
         fencing == self.fencing
@@ -232,7 +244,7 @@ impl Totals {
         !self.remembers(series) && !self.found.get(&series).is_some_and(says)
     }
 
-    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample at `from` or later.
+    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample at `from` or later, and the one before.
     /// `deletion`: the one of its tenant that was known before.
     ///
     /// # Errors
@@ -240,7 +252,7 @@ impl Totals {
     pub(crate) fn keep_found(
         &mut self,
         series: SeriesHash,
-        stored: Option<Sample>,
+        stored: Option<Stored>,
         from: Millis,
         deletion: DeletionVersion,
         now: Now,
@@ -287,8 +299,7 @@ impl Totals {
             return Err(NoRoom::Bytes);
         }
         let found = self.lose(series).ok_or(NoRoom::Bytes)?;
-        let bounds = self.bounds();
-        let read_back = |stored: Sample| Counter::read_back(stored, deltas, bounds);
+        let read_back = |stored: Stored| Counter::read_back(stored, deltas);
         let counter = found.stored.map(read_back).unwrap_or_default();
         self.bytes += COUNTER_BYTES + counter.bytes();
         let remembered = Remembered {
@@ -427,14 +438,7 @@ impl Totals {
 
 impl Found {
     fn bytes(&self) -> usize {
-        let histogram = self
-            .stored
-            .as_ref()
-            .map_or(0, |stored| match &stored.value {
-                SampleValue::Float(_) => 0,
-                SampleValue::Histogram(histogram) => histogram.bytes(),
-            });
-        FOUND_BYTES + histogram
+        FOUND_BYTES + self.stored.as_ref().map_or(0, Stored::bytes)
     }
 }
 

@@ -25,8 +25,9 @@ pub(crate) struct Select {
     pub(crate) start: Millis,
     /// Last millisecond, inclusive.
     pub(crate) end: Millis,
-    /// Only the newest sample of each series.
-    pub(crate) newest_only: bool,
+    /// Only so many newest samples of each series; 0: all of them. More than one only when all members can read it
+    /// ([`crate::formats`]): to an older program this is whether it is the newest one only.
+    pub(crate) newest: u8,
     /// Canonical labels of the last series of the page before; nothing for the first page.
     pub(crate) after: Option<Vec<u8>>,
     /// Where the page ends; the series that passes it is its last. 0: as usual.
@@ -108,7 +109,7 @@ fn by_labels(one: &RawSeries, other: &RawSeries) -> Ordering {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::question::encode, *};
 
     fn page(names: &[&str], has_more: bool) -> Page {
         let series = names.iter().map(|name| RawSeries {
@@ -120,6 +121,29 @@ mod tests {
         Page {
             series: series.collect(),
             has_more,
+        }
+    }
+
+    #[test]
+    fn older_programs_read_whether_it_is_the_newest_only() {
+        for (newest, is_only) in [(0, false), (1, true)] {
+            let select = Select {
+                alternatives: Vec::new(),
+                start: 1,
+                end: 2,
+                newest,
+                after: None,
+                bytes_max: 3,
+            };
+            let older = (
+                Vec::<Vec<Matcher>>::new(),
+                (1_i64, 2_i64),
+                is_only,
+                None::<Vec<u8>>,
+                3_u64,
+            );
+            let bytes = encode(&select).expect("small");
+            assert_eq!(bytes, encode(&older).expect("small"));
         }
     }
 

@@ -436,7 +436,7 @@ impl ViewStorage<'_> {
         let mut bytes = 0;
         while let Some(series) = cursor.next_series().map_err(failed)? {
             self.budget.check()?;
-            let series = raw_series(series, select.newest_only)?;
+            let series = raw_series(series, select.newest)?;
             let more = series_bytes(&series);
             self.budget.hold_bytes(more as usize)?;
             bytes += more;
@@ -512,14 +512,11 @@ impl ViewStorage<'_> {
     }
 }
 
-/// A series as exports have it.
+/// A series as exports have it: so many newest samples of it; 0: all.
 ///
 /// # Errors
 /// [`QueryError::Damaged`] when its labels cannot be read.
-pub(crate) fn raw_series(
-    series: SeriesSamples<'_>,
-    newest_only: bool,
-) -> Result<RawSeries, QueryError> {
+pub(crate) fn raw_series(series: SeriesSamples<'_>, newest: u8) -> Result<RawSeries, QueryError> {
     let labels = labels(series.canonical)?;
     let mut columns = SampleColumns {
         timestamps: series.timestamps.to_vec(),
@@ -527,8 +524,8 @@ pub(crate) fn raw_series(
         ..SampleColumns::default()
     };
     copy_histograms(&series, &mut columns);
-    if newest_only {
-        keep_newest(&mut columns);
+    if newest > 0 {
+        keep_newest(&mut columns, usize::from(newest));
     }
     Ok(RawSeries {
         labels,
@@ -538,17 +535,19 @@ pub(crate) fn raw_series(
     })
 }
 
-fn keep_newest(columns: &mut SampleColumns) {
-    let Some(last) = columns.timestamps.len().checked_sub(1) else {
-        return;
-    };
-    let histogram = columns.histograms.at(last).cloned();
+fn keep_newest(columns: &mut SampleColumns, count: usize) {
+    let all = columns.timestamps.len();
+    let first = all.saturating_sub(count);
+    let kept = (first..all).map(|at| columns.histograms.at(at).cloned());
+    let kept: Vec<_> = kept.collect();
     columns.histograms.clear();
-    if let Some(histogram) = histogram {
-        columns.histograms.put(0, histogram);
+    for (at, histogram) in kept.into_iter().enumerate() {
+        if let Some(histogram) = histogram {
+            columns.histograms.put(at, histogram);
+        }
     }
-    columns.timestamps.drain(..last);
-    columns.values.drain(..last);
+    columns.timestamps.drain(..first);
+    columns.values.drain(..first);
 }
 
 /// The memory of a text or label set of this length, its place in a list included.

@@ -189,7 +189,7 @@ impl Parts {
         cursor.read_in_batches_of(SAMPLES_AT_ONCE);
         let all = cursor.series();
         while let Some(series) = cursor.next_series().with_context(reading)? {
-            each(raw_series(series, false)?)?;
+            each(raw_series(series, 0)?)?;
         }
         Ok(all)
     }

@@ -112,6 +112,11 @@ impl NodeCollector {
             "Samples that are not in blocks yet",
             samples,
         )?;
+        writer.counter(
+            "trefoil_dropped_declarations",
+            "Declarations of metrics for which their tenant had no room, each time that they came or blocks were merged",
+            stats.declarations_dropped as f64,
+        )?;
         let exemplars = stats.exemplars as f64;
         writer.gauge("trefoil_exemplars", "Exemplars in memory", exemplars)?;
         writer.gauge("trefoil_blocks", "Blocks", stats.blocks as f64)?;

@@ -72,5 +72,6 @@ pub use row::{ABSENT, HISTOGRAM, Histograms, Row, is_absent, is_histogram};
 pub use selectors::selectors;
 pub use source::{Listing, SeriesFilter, Source};
 pub use storage::{
-    STALE_NAN_BITS, SampleColumns, SampleSource, Selector, SeriesStorage, SeriesVisitor, is_stale,
+    STALE_MARKER_BITS, SampleColumns, SampleSource, Selector, SeriesStorage, SeriesVisitor,
+    is_stale,
 };

@@ -6,17 +6,17 @@
 //! optional column beside the floats, absent in rows that have none; the float then holds [`HISTOGRAM`].
 
 use crate::budget::ITEM_BYTES;
-use crate::storage::{STALE_NAN_BITS, is_stale};
+use crate::storage::{STALE_MARKER_BITS, is_stale};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::ops::Range;
 use std::sync::Arc;
 use trefoil_model::{Histogram, Labels};
 
 /// What a column holds at a time without a sample.
-pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
+pub const ABSENT: f64 = f64::from_bits(STALE_MARKER_BITS);
 
 /// What a column holds at a time with a native histogram, which is in the column of histograms beside it.
-pub const HISTOGRAM: f64 = f64::from_bits(STALE_NAN_BITS + 2);
+pub const HISTOGRAM: f64 = f64::from_bits(STALE_MARKER_BITS + 2);
 
 /// Whether `value` marks a time without a sample.
 #[inline]

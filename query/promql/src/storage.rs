@@ -8,15 +8,13 @@ use crate::{
     row::{HISTOGRAM, Histograms, samples_of},
 };
 use std::sync::Arc;
+pub use trefoil_model::STALE_MARKER_BITS;
 use trefoil_model::{Aggregate, Histogram, Labels, Millis, Resolution};
-
-/// The bits of the value that marks a series as ended (Prometheus' stale marker).
-pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// Whether `value` is the stale marker; other NaNs are ordinary values.
 #[must_use]
 pub fn is_stale(value: f64) -> bool {
-    value.to_bits() == STALE_NAN_BITS
+    value.to_bits() == STALE_MARKER_BITS
 }
 
 /// Which series and which of their samples are wanted.

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use trefoil_model::{Histogram, Labels, ResetHint};
 use trefoil_query_promql::{
     Budget, Divided, EvalOptions, Grid, MemoryStorage, Part, PartOutput, PartResult, Piece,
-    STALE_NAN_BITS, Sample, Span, Value, Worked, evaluate_part_in, join,
+    STALE_MARKER_BITS, Sample, Span, Value, Worked, evaluate_part_in, join,
 };
 
 const STEPS: usize = 60;
@@ -99,7 +99,7 @@ fn storage(random: &mut StdRng) -> MemoryStorage {
                 };
                 let is_histogram = is_histogram != (time > changes_at);
                 let value = match (random.random_range(0..30), is_histogram) {
-                    (0, _) => Value::Float(f64::from_bits(STALE_NAN_BITS)),
+                    (0, _) => Value::Float(f64::from_bits(STALE_MARKER_BITS)),
                     (_, false) => Value::Float(value),
                     (_, true) => Value::Histogram(Arc::new(histogram(value))),
                 };

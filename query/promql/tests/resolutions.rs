@@ -5,8 +5,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
 use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{
-    Budget, EvalOptions, Grid, MemorySource, QueryData, QueryOptions, QueryResult, STALE_NAN_BITS,
-    Value, query_range,
+    Budget, EvalOptions, Grid, MemorySource, QueryData, QueryOptions, QueryResult,
+    STALE_MARKER_BITS, Value, query_range,
 };
 
 const HOUR: Millis = 3_600_000;
@@ -34,7 +34,7 @@ fn source(random: &mut StdRng) -> MemorySource {
             };
             match random.random_range(0..200) {
                 0..4 => continue,
-                4 => source.insert(&labels(number), time, f64::from_bits(STALE_NAN_BITS)),
+                4 => source.insert(&labels(number), time, f64::from_bits(STALE_MARKER_BITS)),
                 5 if number == 2 => source.insert(&labels(number), time, f64::NAN),
                 _ => source.insert(&labels(number), time, value),
             }

@@ -1,5 +1,5 @@
 //! The placement table: the leader plans it elsewhere and proposes the result as data; here it is
-//! only checked against the rules of a joint change (DESIGN, section 5.5) and recorded.
+//! only checked against the rules of a joint change, which are drawn here, and recorded.
 //!
 //! ```text
 //! simple (A, A) --> joint (A, B) --+--> simple (B, B)   the change is complete

@@ -1,5 +1,5 @@
-//! What reports say about one shard: when a change of owners may finish (DESIGN section 5.5, step 2), when
-//! one may begin, and when one had better be abandoned.
+//! What reports say about one shard: when a change of owners may finish, because the new ones
+//! have caught up with a majority of the old ones, when one may begin, and when one had better be abandoned.
 
 use super::MovementFaults;
 use crate::{ReplicaGroup, ReplicaReport, Trust};

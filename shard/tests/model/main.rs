@@ -1,4 +1,4 @@
-//! An exhaustive model of the core of DESIGN section 5: configuration numbers, joint changes, held
+//! An exhaustive model of the core of replication: configuration numbers, joint changes, held
 //! records, barriers by position, the trim floor, copies of blocks as journal records, trust, amnesia with
 //! lineage, dropped replicas.
 //!

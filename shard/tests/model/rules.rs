@@ -16,7 +16,7 @@ pub(crate) enum ImportSkip {
     Always,
 }
 
-/// Bugs that a test plants. Each undoes one rule of DESIGN section 5.
+/// Bugs that a test plants. Each undoes one rule of replication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Owners change in one step, without a joint configuration.

@@ -1,4 +1,4 @@
-//! What can happen, and what it does: the rules of DESIGN section 5 for one shard.
+//! What can happen, and what it does: the rules of replication for one shard.
 //!
 //! An event is one exchange between two nodes or one local event, and is atomic. Pauses, partitions, lost
 //! messages and crashes with an intact disk need no events: they are schedules in which something does not
@@ -249,7 +249,7 @@ impl Step<'_> {
         true
     }
 
-    /// DESIGN 5.5 step 2; the same condition as `movement::finish`.
+    /// The new owners have caught up with a majority of the old ones: the same condition as `movement::finish`.
     fn finish(&mut self) -> bool {
         let row = self.present_row();
         let last = self.state.last();

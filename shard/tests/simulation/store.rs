@@ -1,4 +1,4 @@
-//! What a node stores, in the small: items in a head and in blocks, with deletions as DESIGN 5.3 has them.
+//! What a node stores, in the small: items in a head and in blocks, with deletions that erase what is older than they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, TimeRange};

@@ -20,7 +20,7 @@
 //! * A failed write or fsync ends the journal: `on_durable` says so once, every later append fails,
 //!   nothing is retried. Records in doubt may be found after a restart.
 //! * At a start the segment that was being written is copied to a fresh, synced file before anything
-//!   in it counts (DESIGN 5.1.5). A torn tail is cut; durable records that cannot be read are
+//!   in it counts: after a failed fsync the page cache may show what the disk does not have. A torn tail is cut; durable records that cannot be read are
 //!   reported as damage, at every start, until they have been trimmed away.
 //! * A full disk is noticed when a segment is reserved, before anything is written: the journal is
 //!   stalled. What was appended waits for space, within the bound; the journal does not end.

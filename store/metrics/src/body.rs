@@ -157,17 +157,25 @@ impl MetadataRoom {
         rest.is_some()
     }
 
-    /// Adds what is not there yet, as far as there is room.
+    /// Adds what is not there yet, as far as there is room. How many found none.
     pub(crate) fn extend<'e>(
         &mut self,
         entries: &mut BTreeSet<(ShardId, MetricMetadata)>,
         more: impl IntoIterator<Item = &'e (ShardId, MetricMetadata)>,
-    ) {
+    ) -> u64 {
+        let mut dropped = 0;
         for entry in more {
-            if !entries.contains(entry) && self.take(&entry.1) {
-                entries.insert(entry.clone());
+            if entries.contains(entry) {
+                continue;
+            }
+            match self.take(&entry.1) {
+                true => {
+                    entries.insert(entry.clone());
+                }
+                false => dropped += 1,
             }
         }
+        dropped
     }
 }
 

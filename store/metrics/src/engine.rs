@@ -93,6 +93,8 @@ pub struct Applied {
     pub series_new: u64,
     /// Samples that were left out because their histograms are none.
     pub samples_malformed: u64,
+    /// Declarations of metrics that were left out because their tenant has too many.
+    pub declarations_dropped: u64,
 }
 
 /// Sizes now.
@@ -114,6 +116,9 @@ pub struct MetricsStatistics {
     pub kept_bytes: u64,
     /// Exemplars in memory.
     pub exemplars: u64,
+    /// Declarations of metrics that found no room in the head or in a merged block, each time that they were to be put there, since
+    /// the engine was opened.
+    pub declarations_dropped: u64,
     /// Samples in all blocks; `block_bytes / block_samples` is what a sample costs on disk.
     pub block_samples: u64,
     /// Bytes of the files of aggregates, which are part of `block_bytes`.
@@ -158,6 +163,7 @@ pub struct MetricsEngine {
     /// As the last look at all blocks found it.
     backlog: Mutex<AggregatesBacklog>,
     aggregates_made: AtomicU64,
+    declarations_dropped: AtomicU64,
     readers: Arc<BlockReaders>,
     digests: Arc<DigestCache>,
     unselected: Arc<Unselected>,
@@ -219,6 +225,7 @@ impl MetricsEngine {
             unmerged: Mutex::default(),
             backlog: Mutex::default(),
             aggregates_made: AtomicU64::new(0),
+            declarations_dropped: AtomicU64::new(0),
             digests: Arc::default(),
             unselected: Arc::default(),
         })
@@ -278,6 +285,11 @@ impl MetricsEngine {
         let before = head.index.length();
         let keep = |found| self.exemplars.add(tenant, version, found);
         let result = apply_body(&mut reader, &head, version, body, keep);
+        let dropped = result
+            .as_ref()
+            .map_or(0, |applied| applied.declarations_dropped);
+        self.declarations_dropped
+            .fetch_add(dropped, Ordering::Relaxed);
         if !is_copy {
             self.limited.see_new(tenant, &head, before);
         }
@@ -594,6 +606,7 @@ impl MetricsEngine {
         statistics.head_bytes += counted_bytes as u64;
         let (exemplars, bytes) = self.exemplars.size();
         statistics.exemplars = exemplars as u64;
+        statistics.declarations_dropped = self.declarations_dropped.load(Ordering::Relaxed);
         statistics.kept_bytes = self.readers.kept().bytes() as u64;
         statistics.head_bytes += bytes as u64;
         (
@@ -631,9 +644,7 @@ fn apply_body(
     let mut samples = head.samples.write();
     let (before, samples_before) = (index.len(), samples.len());
     samples.set_version(version);
-    for (shard, entry) in metadata {
-        samples.add_metadata(shard, entry);
-    }
+    let declarations_dropped = samples.add_metadata(&metadata);
     let result = add_series(&mut body, &mut index, &mut samples, accepted);
     samples.note_windows();
     // Also what came before a damage. The index first: a view takes them in the other order.
@@ -645,6 +656,7 @@ fn apply_body(
         samples: u64::from(samples.len() - samples_before),
         series_new: u64::from(index.len() - before),
         samples_malformed,
+        declarations_dropped,
     })
 }
 

@@ -19,10 +19,8 @@
 use crate::body::{unzigzag, zigzag};
 use crate::packed::{Bits, KIND_CHOSEN, KIND_PACKED, Packer, unpack};
 use crate::rows::read_short;
+pub use trefoil_model::STALE_MARKER_BITS;
 use trefoil_model::{read_varint, write_varint};
-
-/// The bits of a stale marker: the NaN by which Prometheus says that a series ended.
-pub const STALE_MARKER_BITS: u64 = 0x7ff0_0000_0000_0002;
 
 /// The bits of the value of a sample that is a native histogram, which stands beside it. Where none stands there, they
 /// are a number as any other.

@@ -116,7 +116,7 @@ fn golden_chunk() {
 fn what_is_written_is_read_back() {
     let counter = (0..120).map(|i| (1_700_000_000_000 + i * 15_000, i as f64 * 7.0));
     check(&counter.collect::<Vec<_>>());
-    let stale = f64::from_bits(trefoil_query_promql::STALE_NAN_BITS);
+    let stale = f64::from_bits(trefoil_query_promql::STALE_MARKER_BITS);
     let odd = [
         0.1,
         -0.0,

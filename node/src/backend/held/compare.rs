@@ -268,7 +268,7 @@ impl NodeBackend {
             alternatives: names.alternatives(of_pair)?,
             start,
             end,
-            newest_only: false,
+            newest: 0,
             after: None,
             bytes_max: PAGE_BYTES,
         });

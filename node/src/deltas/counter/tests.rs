@@ -27,15 +27,27 @@ impl Bench {
         }
     }
 
-    /// A counter of which this is stored, for these deltas.
+    /// A counter of which this is stored, behind another total, for these deltas.
     fn after((time, value): (Millis, f64), deltas: &[(Millis, Millis, f64)]) -> Self {
+        Self::behind(None, (time, value), deltas)
+    }
+
+    /// The same behind another sample.
+    fn behind(
+        before: Option<(Millis, f64)>,
+        (time, value): (Millis, f64),
+        deltas: &[(Millis, Millis, f64)],
+    ) -> Self {
         let deltas = deltas
             .iter()
             .map(|(start, time, value)| delta(*start, *time, *value));
         let deltas: Vec<Sample> = deltas.collect();
-        let stored = Sample::float(time, value);
+        let stored = Stored {
+            before: Vec::from_iter(before.map(|(time, value)| Sample::float(time, value))),
+            newest: Sample::float(time, value),
+        };
         Self {
-            counter: Counter::read_back(stored, &deltas, BOUNDS),
+            counter: Counter::read_back(stored, &deltas),
             bounds: BOUNDS,
         }
     }
@@ -68,10 +80,12 @@ impl Bench {
 fn deltas_add_up_from_a_zero_behind_their_start() {
     let mut bench = Bench::new();
     bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
-    bench.check((2000, 3000, 3.0), &[(3000, 8.0)]);
+    // Who reads the first of them back may begin anew here.
+    bench.check((2000, 3000, 3.0), &[(2001, 5.0), (3000, 8.0)]);
+    bench.check((3000, 4000, 1.0), &[(4000, 9.0)]);
     // What is between may be stored and not be visible yet.
     bench.check((7000, 8000, 2.0), &[(7001, 0.0), (8000, 2.0)]);
-    bench.check((8000, 9000, 2.0), &[(9000, 4.0)]);
+    bench.check((8000, 9000, 2.0), &[(8001, 2.0), (9000, 4.0)]);
     // There is room in front of short ones, too, unless the total is there.
     bench.check((9500, 9501, 1.0), &[(9500, 0.0), (9501, 1.0)]);
     bench.check((9600, 9600, 1.0), &[(9599, 0.0), (9600, 1.0)]);
@@ -95,7 +109,9 @@ fn a_repeated_delta_counts_once() {
     bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
     for turn in 2..=RECENT as Millis {
         let (time, total) = (1000 + turn * 1000, 5.0 + (turn - 1) as f64);
-        bench.check((time - 1000, time, 1.0), &[(time, total)]);
+        let cover = (turn == 2).then_some((2001, 5.0));
+        let stored: Vec<_> = cover.into_iter().chain([(time, total)]).collect();
+        bench.check((time - 1000, time, 1.0), &stored);
     }
     bench.check((1000, 2000, 5.0), &[]);
     bench.check((9000, 10000, 1.0), &[(10000, 13.0)]);
@@ -108,7 +124,8 @@ fn as_many_deltas_are_known_again_as_a_request_has() {
     let mut bench = Bench::new();
     bench.counter.expect(30);
     bench.check(of(1), &[(1001, 0.0), (2000, 1.0)]);
-    for turn in 2..=30 {
+    bench.check(of(2), &[(2001, 1.0), (3000, 2.0)]);
+    for turn in 3..=30 {
         bench.check(of(turn), &[(turn * 1000 + 1000, turn as f64)]);
     }
     bench.counter.expect(30);
@@ -146,7 +163,7 @@ fn what_comes_late_or_overlaps_is_refused() {
     bench.refuse((3500, 4500, 1.0), TWO_SENDERS);
     bench.refuse((3000, 4000, 2.0), TWO_SENDERS);
     bench.refuse((1000, 2000, 2.0), TOO_OLD);
-    bench.check((4000, 5000, 1.0), &[(5000, 5.0)]);
+    bench.check((4000, 5000, 1.0), &[(4001, 4.0), (5000, 5.0)]);
 }
 
 #[test]
@@ -163,27 +180,97 @@ fn a_counter_goes_on_from_what_is_stored() {
     // The counter began with it.
     let mut begun = Bench::after((2000, 3.0), &[(1000, 2000, 3.0)]);
     begun.check((1000, 2000, 3.0), &[(1001, 0.0), (2000, 3.0)]);
-    // With two of them, behind a gap.
+    // With two of them, behind a gap: each began anew, as long as the other may not have been stored.
     let request = [(100, 200, 9.0), (1000, 1500, 1.0), (1500, 2000, 2.0)];
-    let mut begun = Bench::after((2000, 3.0), &request);
+    let mut begun = Bench::behind(Some((1501, 0.0)), (2000, 2.0), &request);
     begun.refuse(request[0], TOO_OLD);
     begun.check(request[1], &[(1001, 0.0), (1500, 1.0)]);
-    begun.check(request[2], &[(2000, 3.0)]);
+    begun.check(request[2], &[(1501, 0.0), (2000, 2.0)]);
     begun.refuse(request[0], TOO_OLD);
-    begun.check((2000, 3000, 4.0), &[(3000, 7.0)]);
+    begun.check((3000, 4000, 4.0), &[(3001, 0.0), (4000, 4.0)]);
     // Only the first of them is counted again.
-    let mut begun = Bench::after((2000, 3.0), &request);
+    let mut begun = Bench::behind(Some((1501, 0.0)), (2000, 2.0), &request);
     begun.check(request[1], &[(1001, 0.0), (1500, 1.0)]);
     begun.counter.settle();
-    assert_eq!(begun.store(), [(2000, 3.0)]);
+    assert_eq!(begun.store(), [(1501, 0.0), (2000, 2.0)]);
     begun.refuse(request[2], TWO_SENDERS);
-    begun.check((2000, 3000, 4.0), &[(3000, 7.0)]);
+    begun.check((3000, 4000, 4.0), &[(3001, 0.0), (4000, 4.0)]);
     let mut behind = Bench::after((2000, 7.0), &[]);
     behind.store();
     behind.refuse((1000, 2000, 3.0), TWO_SENDERS);
     behind.refuse((1000, 1999, 1.0), TOO_OLD);
     behind.refuse((1999, 3000, 1.0), TWO_SENDERS);
     behind.check((3000, 4000, 9.0), &[(3001, 0.0), (4000, 9.0)]);
+}
+
+#[test]
+fn a_first_that_was_read_back_is_not_gone_on_from() {
+    let first = (Some((1001, 0.0)), (2000, 5.0));
+    let mut bench = Bench::behind(first.0, first.1, &[]);
+    bench.bounds.doubtful_until = 4001;
+    // Only a minority may have it.
+    assert_eq!(bench.store(), [(1001, 0.0), (2000, 5.0)]);
+    // Its holder may have gone on, and so may another one that saw where it had to be added.
+    bench.check((2000, 3000, 1.0), &[(2001, 0.0), (3000, 1.0)]);
+    bench.check((3000, 4000, 2.0), &[(3001, 0.0), (4000, 2.0)]);
+    // Nobody else has tried what ends later.
+    bench.check((4000, 5000, 4.0), &[(4001, 0.0), (5000, 4.0)]);
+    bench.check((5000, 6000, 1.0), &[(5001, 4.0), (6000, 5.0)]);
+    bench.check((6000, 7000, 1.0), &[(7000, 6.0)]);
+    // A gap is a begin anyway, and the total behind it is certain.
+    let mut bench = Bench::behind(first.0, first.1, &[]);
+    bench.bounds.doubtful_until = 9001;
+    bench.store();
+    bench.check((3000, 4000, 1.0), &[(3001, 0.0), (4000, 1.0)]);
+    bench.check((4000, 5000, 1.0), &[(4001, 1.0), (5000, 2.0)]);
+    // What is counted again of a request is not certain either.
+    let request = (1000, 2000, 5.0);
+    let mut bench = Bench::behind(first.0, first.1, &[request]);
+    bench.check(request, &[(1001, 0.0), (2000, 5.0)]);
+    bench.check((2000, 3000, 1.0), &[(2001, 0.0), (3000, 1.0)]);
+}
+
+#[test]
+fn a_first_is_gone_on_from_once_it_is_stored() {
+    let mut bench = Bench::new();
+    for one in [delta(1000, 2000, 5.0), delta(2000, 3000, 1.0)] {
+        assert_eq!(bench.counter.take(&one, BOUNDS), Ok(()));
+    }
+    let begun = [(1001, 0.0), (2000, 5.0), (2001, 0.0), (3000, 1.0)];
+    assert_eq!(bench.store(), begun);
+    for one in [delta(3000, 4000, 1.0), delta(4000, 5000, 1.0)] {
+        assert_eq!(bench.counter.take(&one, BOUNDS), Ok(()));
+    }
+    let gone_on = [(3001, 1.0), (4000, 2.0), (4001, 2.0), (5000, 3.0)];
+    assert_eq!(bench.store(), gone_on);
+    bench.check((5000, 6000, 1.0), &[(6000, 4.0)]);
+}
+
+#[test]
+fn the_cover_of_a_total_is_written_again() {
+    let mut next = Bench::behind(Some((1001, 7.0)), (2000, 8.0), &[]);
+    assert_eq!(next.store(), [(1001, 7.0), (2000, 8.0)]);
+    next.check((2000, 3000, 1.0), &[(3000, 9.0)]);
+}
+
+/// What is in front of that may be a late total, whose cover is further in front.
+#[test]
+fn no_more_is_written_again_than_covers_and_what_they_come_from() {
+    let number = |(time, value): (Millis, f64)| Sample::float(time, value);
+    let stored = |before: &[(Millis, f64)]| Stored {
+        before: before.iter().copied().map(number).collect(),
+        newest: number((3000, 8.0)),
+    };
+    let late = (1000, 9.0);
+    let begun = Counter::read_back(stored(&[late, (1001, 0.0), (2000, 7.0), (2001, 7.0)]), &[]);
+    let expected = [(1001, 0.0), (2000, 7.0), (2001, 7.0), (3000, 8.0)];
+    assert_eq!(begun.unstored(), expected.map(number));
+    let counter = Counter::read_back(stored(&[late, (2000, 7.0)]), &[]);
+    assert_eq!(counter.unstored(), [number((3000, 8.0))]);
+    let covered = [late, (1500, 6.0), (2000, 7.0), (2001, 7.0)];
+    let counter = Counter::read_back(stored(&covered), &[]);
+    let expected = [(2000, 7.0), (2001, 7.0), (3000, 8.0)];
+    assert_eq!(counter.unstored(), expected.map(number));
 }
 
 #[test]
@@ -197,7 +284,7 @@ fn a_total_covers_the_zero_of_another_holder() {
 
 #[test]
 fn a_pause_ends_a_counter() {
-    let stale = f64::from_bits(STALE_NAN_BITS);
+    let stale = f64::from_bits(STALE_MARKER_BITS);
     let mut bench = Bench::new();
     bench.check((1000, 2000, 5.0), &[(1001, 0.0), (2000, 5.0)]);
     let pause = delta(1000, 3000, stale);
@@ -214,6 +301,9 @@ fn a_pause_ends_a_counter() {
     stored.counter.stored();
     stored.refuse((1000, 2000, 1.0), TWO_SENDERS);
     stored.check((2000, 3000, 1.0), &[(2001, 0.0), (3000, 1.0)]);
+    let mut paused = Bench::behind(Some((1000, 7.0)), (2000, stale), &[]);
+    paused.counter.stored();
+    paused.check((2000, 3000, 1.0), &[(2001, 0.0), (3000, 1.0)]);
     let repeated = Bench::after((2000, stale), &[(1000, 2000, stale)]);
     let mut counter = repeated.counter;
     assert_eq!(counter.take(&delta(1000, 2000, stale), BOUNDS), Ok(()));
@@ -230,7 +320,7 @@ fn wrong_deltas_change_nothing() {
     bench.check((1000, 2000, 1.0), &[(1001, 0.0), (2000, 1.0)]);
     bench.refuse((2000, 3000, f64::INFINITY), NOT_FINITE);
     bench.refuse((2000, 3000, -0.5), NEGATIVE);
-    bench.check((2000, 3000, 1.0), &[(3000, 2.0)]);
+    bench.check((2000, 3000, 1.0), &[(2001, 1.0), (3000, 2.0)]);
     let mut histogram = delta(3000, 4000, 1.0);
     histogram.value = SampleValue::Histogram(Arc::default());
     // A metric of another kind under the same name.
@@ -255,19 +345,21 @@ fn histograms_add_up_at_the_coarser_of_their_schemas() {
     let mut counter = Counter::default();
     let first = delta(1000, 2000, histogram(1, 3, 5.0));
     let second = delta(2000, 3000, histogram(0, 2, 4.0));
-    for one in [&first, &second] {
-        counter.take(one, BOUNDS).expect("it counts");
-    }
-    let expected = [
-        delta(1000, 1001, {
-            let mut zero = histogram(1, 3, 0.0);
-            zero.compact();
-            zero
-        }),
-        first,
-        delta(1000, 3000, histogram(0, 2, 9.0)),
-    ];
-    assert_eq!(counter.unstored(), expected);
+    counter.take(&first, BOUNDS).expect("it counts");
+    let zero = delta(1000, 1001, {
+        let mut zero = histogram(1, 3, 0.0);
+        zero.compact();
+        zero
+    });
+    assert_eq!(counter.unstored(), [zero, first.clone()]);
+    counter.stored();
+    counter.take(&second, BOUNDS).expect("it counts");
+    let cover = Sample {
+        time: 2001,
+        ..first
+    };
+    let total = delta(1000, 3000, histogram(0, 2, 9.0));
+    assert_eq!(counter.unstored(), [cover, total]);
     let unstored = counter.bytes();
     counter.stored();
     assert!((1..unstored).contains(&counter.bytes()));

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 use trefoil_model::{Histogram, TimeRange, WINDOW_MILLIS};
 use trefoil_query_promql::{
-    EvalOptions, Grid, QueryData, QueryOptions, QueryResult, STALE_NAN_BITS, query_range,
+    EvalOptions, Grid, QueryData, QueryOptions, QueryResult, STALE_MARKER_BITS, query_range,
 };
 use trefoil_store_metrics::{AggregateOutcome, Deletion, Matcher, SampleRef, SelectedCutOff};
 use trefoil_store_pages::SimulatedDisk;
@@ -116,7 +116,7 @@ impl World {
             let stale = self.random.random_bool(0.03);
             times.push(time);
             values.push(if stale {
-                f64::from_bits(STALE_NAN_BITS)
+                f64::from_bits(STALE_MARKER_BITS)
             } else {
                 before
             });

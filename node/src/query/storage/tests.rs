@@ -195,3 +195,27 @@ fn what_is_not_in_memory_is_not_answered_in_brief() {
     assert_eq!(found.as_ref().map(Vec::len), Ok(2));
     assert_eq!(select(&engine, &some, brief(2)), found);
 }
+
+#[test]
+fn the_newest_samples_keep_their_histograms() {
+    let mut columns = SampleColumns {
+        timestamps: vec![1, 2, 3],
+        values: vec![1.0, 2.0, 3.0],
+        ..SampleColumns::default()
+    };
+    for at in [0, 1] {
+        columns.histograms.put(at, Arc::default());
+    }
+    keep_newest(&mut columns, 9);
+    assert_eq!(columns.timestamps, [1, 2, 3]);
+    assert!(columns.histograms.at(1).is_some());
+    keep_newest(&mut columns, 2);
+    assert_eq!(
+        (&columns.timestamps[..], &columns.values[..]),
+        (&[2, 3][..], &[2.0, 3.0][..])
+    );
+    assert!(columns.histograms.at(0).is_some() && columns.histograms.at(1).is_none());
+    keep_newest(&mut columns, 1);
+    assert_eq!(columns.timestamps, [3]);
+    assert!(columns.histograms.at(0).is_none());
+}

@@ -203,11 +203,11 @@ impl Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::STALE_NAN_BITS;
+    use crate::storage::STALE_MARKER_BITS;
 
     #[test]
     fn look_back_is_left_open_and_ends_at_stale_markers() {
-        let stale = f64::from_bits(STALE_NAN_BITS);
+        let stale = f64::from_bits(STALE_MARKER_BITS);
         let mut columns = SampleColumns::default();
         for (time, value) in [(10, 1.0), (20, 2.0), (30, stale)] {
             columns.push(time, value);

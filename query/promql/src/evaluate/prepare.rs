@@ -68,7 +68,7 @@ pub(crate) fn detect_resets(columns: &mut SampleColumns) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::STALE_NAN_BITS;
+    use crate::storage::STALE_MARKER_BITS;
     use trefoil_model::Millis;
 
     fn columns(samples: &[(Millis, f64)]) -> SampleColumns {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn stale_markers_are_dropped_from_ranges() {
-        let stale = f64::from_bits(STALE_NAN_BITS);
+        let stale = f64::from_bits(STALE_MARKER_BITS);
         let mut samples = columns(&[(1, 1.0), (2, stale), (3, 3.0)]);
         drop_stale(&mut samples);
         assert_eq!(samples, columns(&[(1, 1.0), (3, 3.0)]));

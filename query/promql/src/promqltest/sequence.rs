@@ -1,7 +1,7 @@
 //! Series in test files: `name{label="value"} 1 2+3x5 _x2 stale {{count:1}}x3`, and `name@st -30s` for start timestamps.
 
 use super::histogram::{Literal, literal};
-use crate::{MatchOp, parse::duration_seconds, parse_selector, storage::STALE_NAN_BITS};
+use crate::{MatchOp, parse::duration_seconds, parse_selector, storage::STALE_MARKER_BITS};
 use std::sync::Arc;
 use trefoil_model::{Histogram, Labels, LabelsBuilder, Millis};
 
@@ -199,7 +199,7 @@ fn braced(text: &str) -> Result<(Literal, &str), String> {
 fn item(text: &str, into: &mut Vec<Item>) -> Result<(), String> {
     let bad = || format!("cannot read the value {text:?}");
     if text == "stale" {
-        into.push(Item::Value(f64::from_bits(STALE_NAN_BITS)));
+        into.push(Item::Value(f64::from_bits(STALE_MARKER_BITS)));
         return Ok(());
     }
     if let Some(gap) = text.strip_prefix('_') {

@@ -23,6 +23,7 @@ use crate::view::extend_without;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use trefoil_model::{DeletionVersion, Millis, ShardId, ShardSet, Signal, TenantId, TimeRange};
 use trefoil_store_blocks::{
     BlockFileEntry, BlockId, BlocksError, ManifestEdit, PinnedVersion, VisibleBlock,
@@ -231,6 +232,7 @@ impl MetricsEngine {
             aggregates: None,
             go_on,
             asked_at: 0,
+            declarations_dropped: 0,
         };
         if chosen.completes && self.options.down_sampling {
             let file = self.manifest.create_file(id, AGGREGATES_FILE)?;
@@ -244,6 +246,8 @@ impl MetricsEngine {
         if writer.ask().is_break() {
             return Ok(None);
         }
+        self.declarations_dropped
+            .fetch_add(writer.declarations_dropped, Ordering::Relaxed);
         writer.finish().map(Some)
     }
 }
@@ -288,6 +292,8 @@ struct MergedWriter<'a> {
     go_on: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
     /// How many bytes there were when it was asked last.
     asked_at: u64,
+    /// Declarations of metrics that found no room.
+    declarations_dropped: u64,
 }
 
 impl MergedWriter<'_> {
@@ -379,7 +385,7 @@ fn merge_tenant(
     // Where there is not room for all, what was declared last counts.
     for (block, shards) in readers.iter().rev() {
         if let Some(reader) = block.tenant(tenant, Pieces::Read)? {
-            room.extend(&mut metadata, &reader.metadata(shards)?);
+            writer.declarations_dropped += room.extend(&mut metadata, &reader.metadata(shards)?);
         }
     }
     if !metadata.is_empty() {

@@ -260,10 +260,9 @@ impl Samples {
         windows.map(|(window, of_window)| (*window, of_window.noted))
     }
 
-    /// Adds a declaration, if there is room.
-    pub(crate) fn add_metadata(&mut self, shard: ShardId, entry: MetricMetadata) {
-        self.metadata_room
-            .extend(&mut self.metadata, [&(shard, entry)]);
+    /// Adds declarations, as far as there is room. How many found none.
+    pub(crate) fn add_metadata(&mut self, entries: &[(ShardId, MetricMetadata)]) -> u64 {
+        self.metadata_room.extend(&mut self.metadata, entries)
     }
 
     pub(crate) fn metadata(&self) -> &BTreeSet<(ShardId, MetricMetadata)> {

@@ -132,7 +132,7 @@ fn declarations_are_bounded() {
     let shards = ShardSet::all(SHARDS);
     let labels = series_labels(0);
     let found = |engine: &MetricsEngine| engine.view().metadata(TenantId(0), &shards).unwrap();
-    let mut position = 0;
+    let (mut position, mut dropped) = (0, 0);
     for round in 0..4 {
         for number in 0..40 {
             position += 1;
@@ -149,14 +149,16 @@ fn declarations_are_bounded() {
                 .add_series(ShardId(1), labels.canonical(), sample)
                 .unwrap();
             let body = writer.finish().unwrap();
-            engine
+            let applied = engine
                 .apply(position, TenantId(0), DeletionVersion(0), &body, &shards)
                 .unwrap();
+            dropped += applied.declarations_dropped;
         }
         let count = found(&engine).len();
         assert!((40..=64).contains(&count), "{count} after round {round}");
         engine.flush(position, None).unwrap();
     }
+    assert_eq!((dropped, engine.statistics().declarations_dropped), (0, 0));
     while engine.merge_once(Millis::MAX).unwrap().is_some() {}
     let newest = |entry: &crate::MetricMetadata| entry.metric.starts_with("m3_");
     let count = found(&engine).iter().filter(|entry| newest(entry)).count();
@@ -166,4 +168,24 @@ fn declarations_are_bounded() {
         63,
         "each takes a little more than half a MiB"
     );
+    let merged = engine.statistics().declarations_dropped;
+    assert!(merged > 0, "older ones had no room in the merged block");
+    // More than the head takes before it is flushed.
+    for number in 0..70 {
+        position += 1;
+        let mut writer = BodyWriter::new().unwrap();
+        let entry = crate::MetricMetadata {
+            metric: format!("further{number}"),
+            metric_type: crate::MetricType::Counter,
+            help: "x".repeat(EACH),
+            unit: String::new(),
+        };
+        writer.add_metadata(ShardId(1), &entry).unwrap();
+        let body = writer.finish().unwrap();
+        let applied = engine
+            .apply(position, TenantId(0), DeletionVersion(0), &body, &shards)
+            .unwrap();
+        assert_eq!(applied.declarations_dropped, u64::from(number >= 63));
+    }
+    assert_eq!(engine.statistics().declarations_dropped, merged + 7);
 }
