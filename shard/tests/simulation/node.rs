@@ -228,7 +228,9 @@ impl SimNode {
         self.core = None;
         self.paused = None;
         if let Some(dice) = dice {
-            let records = (self.journal.end.0 - self.journal.durable.0) / 10;
+            // A page that was lost may have been the last one.
+            let unsynced = self.journal.end.0.saturating_sub(self.journal.durable.0);
+            let records = unsynced / 10;
             let kept = Offset(self.journal.durable.0 + 10 * dice.below(records + 1));
             self.journal.cut(kept);
         }
