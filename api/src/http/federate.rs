@@ -67,7 +67,8 @@ async fn handle(
         let mut pages = app.backend.select(&tenant, query).await?;
         let (mut newest, mut bytes) = (Vec::new(), 0);
         while let Some(page) = pages.next().await {
-            for one in page?.into_iter().filter_map(Newest::of) {
+            let of = |series| Newest::of(series, format);
+            for one in page?.into_iter().filter_map(of) {
                 bytes += one.bytes();
                 newest.push(one);
             }
