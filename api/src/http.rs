@@ -34,6 +34,7 @@ mod pumped;
 mod read;
 mod snapshot;
 mod starting;
+mod stats;
 mod status;
 mod write;
 

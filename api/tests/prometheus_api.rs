@@ -309,10 +309,34 @@ async fn heads_are_answered_where_pages_are() {
 
 #[tokio::test]
 async fn what_a_query_took_is_told_when_it_is_asked_for() {
-    let stats = data("/api/v1/query?query=up&stats=all").await["stats"].take();
-    assert_eq!(stats["samples"], json!({"peakSamples": 0}));
+    let stats = data("/api/v1/query?query=up&time=1.5&stats=all").await["stats"].take();
+    // The node answers 1 to everything, and the expression has one selector.
+    let expected = json!({
+        "peakSamples": 0, "totalQueryableSamples": 1, "totalQueryableSamplesPerStep": [[1.5, 1]],
+    });
+    assert_eq!(stats["samples"], expected);
     let total = stats["timings"]["execTotalTime"].as_f64().unwrap();
     assert!((0.0..60.0).contains(&total), "{stats}");
+    let path = "/api/v1/query_range?query=a%2Brate(b[5m])&start=0&end=5&step=1&stats=";
+    let stats = data(&format!("{path}all")).await["stats"].take();
+    // Two selectors, of which each gets 0.5, 1.5... up to 4 s.
+    let steps = json!([[0, 0], [1, 2], [2, 4], [3, 6], [4, 8], [5, 0]]);
+    let samples = &stats["samples"];
+    assert_eq!(samples["totalQueryableSamplesPerStep"], steps);
+    assert_eq!(samples["totalQueryableSamples"], 20);
+    let stats = data(&format!("{path}true")).await["stats"].take();
+    let expected = json!({"peakSamples": 0, "totalQueryableSamples": 20});
+    assert_eq!(stats["samples"], expected);
+    assert!(data(path).await.get("stats").is_none());
+    let node = FakeNode::new();
+    get(&node, &format!("{path}1")).await;
+    let last = "range sum(count_over_time(b[5m])) from 0 to 5000 by 1000";
+    assert_eq!(node.last_query(), last);
+    get(&node, path).await;
+    assert_eq!(
+        node.last_query(),
+        "range a+rate(b[5m]) from 0 to 5000 by 1000"
+    );
     let without = data("/api/v1/query_range?query=up&start=1&end=2&step=1").await;
     assert!(without.get("stats").is_none());
 }
