@@ -308,6 +308,33 @@ async fn heads_are_answered_where_pages_are() {
 }
 
 #[tokio::test]
+async fn features_are_told_by_prometheus_names() {
+    let data = data("/api/v1/features").await;
+    for (category, feature, expected) in [
+        ("api", "admin", true),
+        ("api", "query_stats", true),
+        ("api", "lifecycle", false),
+        ("otlp_receiver", "delta_conversion", true),
+        ("promql", "fill", false),
+        ("promql", "duration_expr", true),
+        ("promql", "type_and_unit_labels", false),
+        ("promql_functions", "rate", true),
+        ("promql_functions", "info", false),
+        ("promql_operators", "atan2", true),
+        ("promql_operators", "=~", true),
+        ("promql_operators", "limitk", false),
+        ("promql_operators", "sum", true),
+        ("tsdb", "native_histograms", true),
+    ] {
+        assert_eq!(data[category][feature], expected, "{category}: {feature}");
+    }
+    let categories = data.as_object().unwrap().values();
+    let features = categories.flat_map(|features| features.as_object().unwrap().values());
+    assert!(features.clone().count() > 120);
+    assert!(features.into_iter().all(Value::is_boolean), "{data}");
+}
+
+#[tokio::test]
 async fn what_a_query_took_is_told_when_it_is_asked_for() {
     let stats = data("/api/v1/query?query=up&time=1.5&stats=all").await["stats"].take();
     // The node answers 1 to everything, and the expression has one selector.
