@@ -1,5 +1,5 @@
-//! Prometheus' own tools at the query API: `promtool` asks, a Prometheus reads remotely and answers with what it read;
-//! federation, chunks and cardinality are the same at every node of three.
+//! Prometheus' own tools at the query API: `promtool` asks, a Prometheus reads remotely and answers with what it read, another
+//! scrapes the federation; federation, chunks and cardinality are the same at every node of three.
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use trefoil_model::{Labels, read_varint};
 use trefoil_tests::{Peer, Prometheus, peer_program};
 
 const METRIC: &str = "trefoil_test_api";
+/// A native histogram.
+const NATIVE: &str = "trefoil_test_api_native";
 const SERIES: usize = 20;
 /// More than a chunk takes.
 const SAMPLES: i64 = 130;
@@ -49,7 +51,7 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
     let Peer::Found(promtool) = peer_program("promtool")? else {
         return Ok(());
     };
-    let Peer::Found(prometheus) = peer_program("prometheus")? else {
+    let Peer::Found(program) = peer_program("prometheus")? else {
         return Ok(());
     };
     let _alone = Exclusive::take()?;
@@ -63,11 +65,19 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         check_chunks(&cluster, node, newest).await?;
         check_reports(&cluster, node).await?;
         check_features(&cluster, node, newest).await?;
+        check_stats(&cluster, node, newest).await?;
+    }
+    write_native(&cluster, newest).await?;
+    for node in 0..3 {
+        let frames = read_frames(&cluster, node, NATIVE, newest).await?;
+        // The kind of the chunk stands in front of its data.
+        let is_native = |frame: &Bytes| frame.windows(3).any(|w| w == b"\x18\x02\x22");
+        ensure!(frames.len() == 1 && is_native(&frames[0]), "{frames:x?}");
     }
     check_promtool(&promtool, &cluster, newest).await?;
     let folder = tempfile::tempdir()?;
     let read = format!("{}/api/v1/read", cluster.url(1));
-    let prometheus = Prometheus::start_reading(&prometheus, folder.path(), &read).await?;
+    let prometheus = Prometheus::start_reading(&program, folder.path(), &read).await?;
     let client = cluster.client();
     let read = wait_until(
         "Prometheus reads remotely",
@@ -75,6 +85,16 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         || async { check_read(client, &prometheus.url, newest).await },
     );
     read.await?;
+    drop(prometheus);
+    let folder = tempfile::tempdir()?;
+    let target = cluster.url(2).replace("http://", "");
+    let prometheus = Prometheus::start_federating(&program, folder.path(), &target, NATIVE).await?;
+    let federated = wait_until(
+        "Prometheus scrapes the federation",
+        Duration::from_secs(10),
+        || async { check_native(client, &prometheus.url, newest).await },
+    );
+    federated.await?;
     crate::check_end(&cluster, &[]).await
 }
 
@@ -164,10 +184,86 @@ async fn check_cardinality(cluster: &Cluster, node: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads everything as chunks: one frame for each series, whole, with the checksum that it carries.
+/// What each step of a query loads.
+async fn check_stats(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Result<()> {
+    let url = format!("{}/api/v1/query_range", cluster.url(node));
+    let seconds = |time: i64| format!("{}", time / 1000);
+    let (start, end) = (seconds(newest - 2 * STEP), seconds(newest));
+    for (query, samples) in [
+        (format!("sum({METRIC})"), SERIES),
+        (format!("sum(rate({METRIC}[10s])) / 2"), 10 * SERIES),
+    ] {
+        let parameters = [
+            ("query", query.as_str()),
+            ("start", start.as_str()),
+            ("end", end.as_str()),
+            ("step", "1"),
+            ("stats", "all"),
+        ];
+        let data = cluster.client().query(&url, &parameters).await?;
+        let at = |back: i64| json!([newest / 1000 - back, samples]);
+        let found = &data["stats"]["samples"];
+        let steps = &found["totalQueryableSamplesPerStep"];
+        ensure!(*steps == json!([at(2), at(1), at(0)]), "{query}: {data}");
+        ensure!(found["totalQueryableSamples"] == 3 * samples, "{data}");
+    }
+    Ok(())
+}
+
+/// Two samples of a native histogram whose counts are whole.
+async fn write_native(cluster: &Cluster, newest: i64) -> anyhow::Result<()> {
+    let histogram = |count: u64| {
+        json!({
+            "schema": 1, "count": count + 3, "sum": 7.5, "zero_threshold": 0.001, "zero_count": 1,
+            "positive": {"spans": [[-2, 1], [3, 1]], "counts": [2, count]},
+        })
+    };
+    let line = json!({
+        "metric": {"__name__": NATIVE, "instance": "i"},
+        "values": [histogram(4), histogram(9)],
+        "timestamps": [newest - STEP, newest],
+    });
+    let url = format!("{}/api/v1/import", cluster.url(0));
+    let body = line.to_string().into_bytes();
+    let written = cluster.client().post(&url, &[], body).await?;
+    ensure!(written.is_success(), "{}", written.text());
+    Ok(())
+}
+
+/// Asks a Prometheus that has the native histogram from the cluster.
+async fn check_native(client: &HttpClient, prometheus: &str, newest: i64) -> anyhow::Result<()> {
+    let url = format!("{prometheus}/api/v1/query");
+    let time = format!("{}", newest / 1000);
+    for (query, expected) in [
+        (format!("histogram_count({NATIVE}{{instance=\"i\"}})"), "12"),
+        (format!("histogram_sum({NATIVE})"), "7.5"),
+        // The upper bound of bucket 2 of schema 1: the largest quantile.
+        (format!("histogram_quantile(1, {NATIVE})"), "2"),
+    ] {
+        let parameters = [("query", query.as_str()), ("time", time.as_str())];
+        let data = client.query(&url, &parameters).await?;
+        let value = &data["result"][0]["value"][1];
+        ensure!(*value == expected, "{query}: {data}");
+    }
+    Ok(())
+}
+
+/// Reads everything as chunks: one frame for each series.
 async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Result<()> {
+    let frames = read_frames(cluster, node, METRIC, newest).await?;
+    ensure!(frames.len() == SERIES, "{} frames", frames.len());
+    Ok(())
+}
+
+/// The frames of a metric, whole, with the checksums that they carry.
+async fn read_frames(
+    cluster: &Cluster,
+    node: usize,
+    metric: &str,
+    newest: i64,
+) -> anyhow::Result<Vec<Bytes>> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
-    let matcher = [field(2, b"__name__"), field(3, METRIC.as_bytes())].concat();
+    let matcher = [field(2, b"__name__"), field(3, metric.as_bytes())].concat();
     let mut query = vec![0x10];
     trefoil_model::write_varint(&mut query, newest as u64);
     query.extend(field(3, &matcher));
@@ -177,7 +273,7 @@ async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Re
     let headers = [("content-encoding", "snappy")];
     let answer = cluster.client().post(&url, &headers, body).await?;
     ensure!(answer.is_success(), "{}: {}", answer.status, answer.text());
-    let (mut at, mut frames) = (0, 0);
+    let (mut at, mut frames) = (0, Vec::new());
     let body: &Bytes = &answer.body;
     while at < body.len() {
         let length = read_varint(body, &mut at).context("a frame's length")? as usize;
@@ -185,13 +281,12 @@ async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Re
         let sum: [u8; 4] = body[at..at + 4].try_into()?;
         let is_sound = crc32c(frame) == u32::from_be_bytes(sum);
         ensure!(is_sound, "a frame whose checksum differs");
-        let has_name = frame.windows(METRIC.len()).any(|w| w == METRIC.as_bytes());
+        let has_name = frame.windows(metric.len()).any(|w| w == metric.as_bytes());
         ensure!(has_name, "a frame of another metric");
+        frames.push(body.slice(at + 4..at + 4 + length));
         at += 4 + length;
-        frames += 1;
     }
-    ensure!(frames == SERIES, "{frames} frames");
-    Ok(())
+    Ok(frames)
 }
 
 /// CRC-32C bit by bit: not the code that made the sums.
