@@ -344,6 +344,8 @@ async fn what_a_query_took_is_told_when_it_is_asked_for() {
     assert_eq!(stats["samples"], expected);
     let total = stats["timings"]["execTotalTime"].as_f64().unwrap();
     assert!((0.0..60.0).contains(&total), "{stats}");
+    let stats = data("/api/v1/query?query=up%2Bup*up&time=1&stats=1").await["stats"].take();
+    assert_eq!(stats["samples"]["totalQueryableSamples"], 3);
     let path = "/api/v1/query_range?query=a%2Brate(b[5m])&start=0&end=5&step=1&stats=";
     let stats = data(&format!("{path}all")).await["stats"].take();
     // Two selectors, of which each gets 0.5, 1.5... up to 4 s.

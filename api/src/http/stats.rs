@@ -103,15 +103,20 @@ fn seconds(time: Millis) -> Json {
     }
 }
 
-fn counts(app: &App, text: &str) -> Result<Vec<String>, QueryError> {
+/// The queries that count, and how often each counts: a selector that stands there twice is loaded twice.
+fn counts(app: &App, text: &str) -> Result<BTreeMap<String, u64>, QueryError> {
     let eval = app.backend.node_info().eval;
-    sample_counts(&parse(text, &eval)?, &eval)
+    let mut counts = BTreeMap::new();
+    for count in sample_counts(&parse(text, &eval)?, &eval)? {
+        *counts.entry(count).or_default() += 1;
+    }
+    Ok(counts)
 }
 
-fn add(points: impl IntoIterator<Item = Point>, to: &mut BTreeMap<Millis, u64>) {
+fn add(points: impl IntoIterator<Item = Point>, often: u64, to: &mut BTreeMap<Millis, u64>) {
     for point in points {
         let count = point.value.as_float().unwrap_or(0.0);
-        *to.entry(point.time).or_default() += count as u64;
+        *to.entry(point.time).or_default() += count as u64 * often;
     }
 }
 
@@ -121,7 +126,7 @@ async fn instant_samples(
     asked: InstantQuery,
 ) -> Result<BTreeMap<Millis, u64>, ApiError> {
     let mut steps = BTreeMap::from([(asked.time, 0)]);
-    for query in counts(app, &asked.query)? {
+    for (query, often) in counts(app, &asked.query)? {
         let query = InstantQuery {
             query,
             limit: 0,
@@ -129,7 +134,8 @@ async fn instant_samples(
         };
         let answer = app.backend.query_instant(tenant, query).await?;
         if let QueryData::Vector(samples) = answer.data {
-            add(samples.into_iter().map(|sample| sample.point), &mut steps);
+            let points = samples.into_iter().map(|sample| sample.point);
+            add(points, often, &mut steps);
         }
     }
     Ok(steps)
@@ -142,7 +148,7 @@ async fn range_samples(
 ) -> Result<BTreeMap<Millis, u64>, ApiError> {
     let times = (asked.start..=asked.end).step_by(asked.step.max(1) as usize);
     let mut steps: BTreeMap<Millis, u64> = times.map(|time| (time, 0)).collect();
-    for query in counts(app, &asked.query)? {
+    for (query, often) in counts(app, &asked.query)? {
         let query = RangeQuery {
             query,
             limit: 0,
@@ -150,7 +156,8 @@ async fn range_samples(
         };
         let answer = app.backend.query_range(tenant, query).await?;
         if let QueryData::Matrix(series) = answer.data {
-            add(series.into_iter().flat_map(|one| one.points), &mut steps);
+            let points = series.into_iter().flat_map(|one| one.points);
+            add(points, often, &mut steps);
         }
     }
     Ok(steps)

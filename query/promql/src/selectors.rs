@@ -197,4 +197,44 @@ mod tests {
             &[24],
         );
     }
+
+    #[test]
+    fn counts_are_queries_of_what_an_expression_names() {
+        let options = EvalOptions {
+            experimental_functions: true,
+            extended_range_selectors: true,
+            ..EvalOptions::default()
+        };
+        let check = |text: &str, expected: &[&str]| {
+            let expr = parse(text, &options).expect(text);
+            let counts = sample_counts(&expr, &options).expect(text);
+            assert_eq!(counts, expected, "{text}");
+            counts
+                .iter()
+                .for_each(|count| drop(parse(count, &options).expect(count)));
+        };
+        check(
+            r#"rate({"a.b", c=~"d|e"}[5m] offset -1m) / info(x @ start(), {y="z"})"#,
+            &[
+                r#"sum(count_over_time({"a.b",c=~"d|e"}[5m] offset -1m))"#,
+                "count(x @ start())",
+            ],
+        );
+        check(
+            "increase(a[1m * 2] anchored) + b smoothed",
+            &["sum(count_over_time(a[1m * 2s]))", "count(b)"],
+        );
+        check(
+            "min_over_time((a + b)[1h:] @ 5)",
+            &["sum(count_over_time((a + b)[1h:] @ 5.000))"],
+        );
+        check(
+            "(a + -b)[1h:1m]",
+            &[
+                "sum_over_time(count(a)[1h:1m])",
+                "sum_over_time(count(b)[1h:1m])",
+            ],
+        );
+        check("1 + time()", &[]);
+    }
 }
