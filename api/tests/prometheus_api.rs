@@ -218,7 +218,9 @@ async fn federation_gives_the_newest_samples() {
          odd_name{instance=\"a\\\"b\"} +Inf 40500\n";
     assert_eq!(text, expected);
     assert_eq!(node.last_query(), "select 2 from -258000 to 42000 newest");
+    // Two headers are one list.
     let request = Request::get("/federate?match[]=up")
+        .header("accept", "text/plain;q=0.5")
         .header("accept", "application/openmetrics-text;version=1.0.0")
         .body(Body::empty())
         .unwrap();
@@ -359,7 +361,7 @@ async fn what_a_query_took_is_told_when_it_is_asked_for() {
     assert!(data(path).await.get("stats").is_none());
     let node = FakeNode::new();
     get(&node, &format!("{path}1")).await;
-    let last = "range sum(count_over_time(b[5m])) from 0 to 5000 by 1000";
+    let last = "range sum(count_over_time(b[5m])) from 0 to 5000 by 1000 counting anew";
     assert_eq!(node.last_query(), last);
     get(&node, path).await;
     assert_eq!(
@@ -368,6 +370,41 @@ async fn what_a_query_took_is_told_when_it_is_asked_for() {
     );
     let without = data("/api/v1/query_range?query=up&start=1&end=2&step=1").await;
     assert!(without.get("stats").is_none());
+}
+
+/// An answer is never lost because its samples cannot be counted: they are left out, and a warning says why.
+#[tokio::test]
+async fn an_answer_does_not_depend_on_its_statistics() {
+    let selectors = |count| {
+        let all = (0..count).map(|number| format!("a{number}"));
+        all.collect::<Vec<_>>().join("%2B")
+    };
+    let node = FakeNode::new();
+    for (query, reason) in [
+        ("unreachable".to_owned(), "shard 3"),
+        ("slow".to_owned(), "timed out"),
+        (selectors(17), "it has more than 16 different selectors"),
+    ] {
+        let path = format!("/api/v1/query?query={query}&time=1&timeout=1s&stats=all");
+        let (status, answer) = get(&node, &path).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer["data"]["result"][0]["value"], json!([1, "1"]));
+        let samples = &answer["data"]["stats"]["samples"];
+        assert_eq!(*samples, json!({"peakSamples": 0}), "{answer}");
+        let warnings = answer["warnings"].as_array().unwrap();
+        let warning = warnings.last().unwrap().as_str().unwrap();
+        let begin = "the samples of the query were not counted: ";
+        assert!(warning.starts_with(begin), "{answer}");
+        assert!(warning.contains(reason), "{answer}");
+    }
+    let path = format!("/api/v1/query?query={}&time=1&stats=1", selectors(16));
+    let (_, answer) = get(&node, &path).await;
+    let samples = &answer["data"]["stats"]["samples"];
+    assert_eq!(samples["totalQueryableSamples"], 16);
+    // What the counts lack is said, once.
+    let path = "/api/v1/query?query=partly%2Bup&time=1&stats=1";
+    let (_, answer) = get(&node, path).await;
+    assert_eq!(answer["warnings"], json!(["w", "partly"]));
 }
 
 async fn ask_limited(node: &Arc<FakeNode>, path: &str) -> (StatusCode, Value) {
@@ -423,6 +460,23 @@ async fn a_tenants_questions_keep_to_its_limits() {
     assert_eq!(node.last_query(), "");
     ask_limited(&node, "/api/v1/query_range?query=up&start=1&end=40&step=10").await;
     assert_eq!(node.last_query(), "range up from 21000 to 40000 by 10000");
+    // Statistics list the times that are not seen, too.
+    for (path, steps) in [
+        ("query?query=up&time=11", json!([[11, 0]])),
+        (
+            "query_range?query=up&start=1&end=11&step=10",
+            json!([[1, 0], [11, 0]]),
+        ),
+        (
+            "query_range?query=up&start=5&end=25&step=10",
+            json!([[5, 0], [15, 0], [25, 0]]),
+        ),
+    ] {
+        let path = format!("/api/v1/{path}&stats=all");
+        let (_, answer) = ask_limited(&node, &path).await;
+        let samples = &answer["data"]["stats"]["samples"];
+        assert_eq!(samples["totalQueryableSamplesPerStep"], steps, "{answer}");
+    }
     let (_, answer) = ask_limited(&node, "/api/v1/series?match[]=up").await;
     assert_eq!(answer["data"].as_array().unwrap().len(), 1);
     assert_eq!(

@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 256 << 20;
 /// `GET|POST federate`.
 pub(super) async fn federate(State(app): Shared, request: Request) -> Response {
     let headers = request.headers().clone();
-    let format = FederationFormat::of_accept(accept(&headers));
+    let format = FederationFormat::of_accept(&accept(&headers));
     match handle(&app, request, format).await {
         Ok(text) => {
             let gzip = takes_gzip(&headers);
@@ -34,9 +34,10 @@ pub(super) async fn federate(State(app): Shared, request: Request) -> Response {
     }
 }
 
-fn accept(headers: &HeaderMap) -> &str {
-    let value = headers.get(header::ACCEPT);
-    value.and_then(|value| value.to_str().ok()).unwrap_or("")
+fn accept(headers: &HeaderMap) -> String {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    texts.join(",")
 }
 
 async fn handle(

@@ -17,7 +17,7 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
 };
-use std::{future::Future, time::Instant};
+use std::{future::Future, iter, time::Instant};
 use trefoil_query_promql::{Grid, Listing, QueryData, QueryError, QueryResult};
 
 /// What Prometheus says when `limit` cut an answer.
@@ -38,8 +38,10 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             partial: parameters.partial()?,
             anew: parameters.anew(),
             limit,
+            counts_samples: false,
         };
-        let stats = Stats::begin(&parameters, &app, deadline)?;
+        let times = iter::once(query.time);
+        let stats = Stats::begin(&parameters, &app, deadline, times)?;
         let limits = app.backend.limits(&tenant);
         let (result, asked) = match limited::instant(&limits, query, app.backend.now())? {
             Limited::Ask(query) => {
@@ -48,9 +50,9 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             }
             Limited::Nothing => (Ok(limited::empty_vector()), None),
         };
-        let result = result.map_err(wrong_query)?;
+        let mut result = result.map_err(wrong_query)?;
         let stats = match stats {
-            Some(stats) => Some(stats.end(&app, &tenant, asked, &result).await?),
+            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
             None => None,
         };
         Ok(json::query_answer(cut(result, limit), stats.as_ref()))
@@ -81,8 +83,10 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             partial: parameters.partial()?,
             anew: parameters.anew(),
             limit,
+            counts_samples: false,
         };
-        let stats = Stats::begin(&parameters, &app, deadline)?;
+        let times = (start..=end).step_by(step as usize);
+        let stats = Stats::begin(&parameters, &app, deadline, times)?;
         let limits = app.backend.limits(&tenant);
         let (result, asked) = match limited::range(&limits, query, app.backend.now())? {
             Limited::Ask(query) => {
@@ -91,9 +95,9 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             }
             Limited::Nothing => (Ok(limited::empty_matrix()), None),
         };
-        let result = result.map_err(wrong_query)?;
+        let mut result = result.map_err(wrong_query)?;
         let stats = match stats {
-            Some(stats) => Some(stats.end(&app, &tenant, asked, &result).await?),
+            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
             None => None,
         };
         Ok(json::query_answer(cut(result, limit), stats.as_ref()))

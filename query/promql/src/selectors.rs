@@ -1,11 +1,6 @@
 //! The selectors of an expression: what it names, whatever it does with it, and how many samples that is.
 
-use crate::{
-    EvalOptions, Expr, Matcher, QueryError,
-    ast::{ExprKind, VectorSelector},
-    function::FunctionKind,
-    parse,
-};
+use crate::{EvalOptions, Expr, Matcher, QueryError, ast::ExprKind, function::FunctionKind, parse};
 
 /// The conditions of every selector in an expression, in the order of the text.
 #[must_use]
@@ -27,7 +22,7 @@ fn collect(expr: &Expr, found: &mut Vec<Vec<Matcher>>) {
 }
 
 /// Queries that count the samples that an expression loads: added up, their values at a time are what Prometheus calls the
-/// queryable samples of that time.
+/// queryable samples of that time. To be evaluated under [`EvalOptions::for_counts`].
 ///
 /// An instant selector loads one sample of each series, a range selector all in the range, a sub-query below a function the
 /// values that the function sees, and one that is the expression itself what it loads at its own times. Unlike in
@@ -61,18 +56,10 @@ pub fn sample_counts(expr: &Expr, options: &EvalOptions) -> Result<Vec<String>, 
 }
 
 fn count(expr: &Expr, counts: &mut Vec<String>) {
-    let mut counted = expr.clone();
-    let plain = |selector: &mut VectorSelector| selector.extension = None;
-    match &mut counted.kind {
-        ExprKind::Selector(selector) => {
-            plain(selector);
-            counts.push(format!("count({counted})"));
-        }
-        ExprKind::Range(range) => {
-            plain(&mut range.selector);
-            counts.push(format!("sum(count_over_time({counted}))"));
-        }
-        ExprKind::SubQuery(_) => counts.push(format!("sum(count_over_time({counted}))")),
+    match &expr.kind {
+        ExprKind::Selector(_) => counts.push(format!("count({})", plain(expr))),
+        ExprKind::Range(_) => counts.push(format!("sum(count_over_time({}))", plain(expr))),
+        ExprKind::SubQuery(_) => counts.push(format!("sum(count_over_time({expr}))")),
         ExprKind::Call(call) if call.function.kind == FunctionKind::Info => {
             call.arguments
                 .iter()
@@ -84,6 +71,17 @@ fn count(expr: &Expr, counts: &mut Vec<String>) {
             .into_iter()
             .for_each(|child| count(child, counts)),
     }
+}
+
+/// A selector without `anchored` or `smoothed`.
+fn plain(selector: &Expr) -> Expr {
+    let mut plain = selector.clone();
+    match &mut plain.kind {
+        ExprKind::Selector(selector) => selector.extension = None,
+        ExprKind::Range(range) => range.selector.extension = None,
+        _ => {}
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -109,7 +107,8 @@ mod tests {
         assert_eq!(names, ["d b", "e"]);
     }
 
-    /// The series of Prometheus' test of its own counts: a sample every 10 s, of one series and of three.
+    /// The series of Prometheus' test of its own counts: a sample every 10 s, of one series and of three; the one and the first
+    /// of the three have equal labels but for the name.
     fn source() -> MemorySource {
         let mut source = MemorySource::new(2);
         let series = [("one", "1"), ("three", "1"), ("three", "2"), ("three", "3")];
@@ -129,7 +128,8 @@ mod tests {
 
     /// The samples that a query loads at its times, in seconds.
     fn counted(text: &str, (start, end, step): (Millis, Millis, Millis)) -> Vec<u64> {
-        let (source, options) = (source(), QueryOptions::default());
+        let (source, mut options) = (source(), QueryOptions::default());
+        options.eval = options.eval.for_counts();
         let expr = parse(text, &options.eval).expect(text);
         let grid = match step {
             0 => Grid::instant(start * 1000),
@@ -196,6 +196,25 @@ mod tests {
             at(201),
             &[24],
         );
+    }
+
+    /// Expressions that are no error must not become one by being counted.
+    #[test]
+    fn metrics_with_equal_labels_are_counted_together() {
+        let both = r#"{__name__=~"one|three",a="1"}"#;
+        let check = |text: &str, expected: u64| {
+            let text = text.replace("both", both);
+            assert_eq!(counted(&text, (201, 201, 0)), [expected], "{text}");
+            assert_eq!(counted(&text, (201, 221, 10)), [expected; 3], "{text}");
+        };
+        check("both", 2);
+        check("last_over_time(both[60s])", 12);
+        check("absent_over_time(both[60s])", 12);
+        check("last_over_time(both[60s:5s])", 24);
+        let range = format!("{both}[60s]");
+        assert_eq!(counted(&range, (201, 201, 0)), [12]);
+        let sub_query = format!("last_over_time({both}[60s])[20s:5s]");
+        assert_eq!(counted(&sub_query, (201, 201, 0)), [48]);
     }
 
     #[test]
