@@ -7,8 +7,8 @@
 //!                                              # EOF
 //! ```
 //! Every sample has its time. A series without `instance` gets an empty one, so that the scraper does not put its own
-//! there. Stale markers and series without a name are left out, and from the texts native histograms, for which they have no
-//! form.
+//! there. Stale markers and series without a name are left out, and what a form cannot say: all native histograms in the texts,
+//! few in protobuf.
 
 mod protobuf;
 
@@ -40,22 +40,19 @@ pub(crate) struct FederationFormat {
 }
 
 impl FederationFormat {
-    /// What an `Accept` header asks for: of the forms that there are the one with the highest quality, and of those that are
-    /// alike the first; the text format without any.
+    /// What `Accept` asks for (several headers are one, with commas between): of the forms that there are the one with the
+    /// highest quality, and of those that are alike the first; the text format without any. A quality outside of 0 to 1 is the nearer of these.
     pub(crate) fn of_accept(accept: &str) -> Self {
         let mut best = None;
         for entry in accept.split(',') {
-            let mut parts = entry.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or("");
-            let parameters: Vec<&str> = parts.collect();
-            let quality = parameters.iter().find_map(|part| part.strip_prefix("q="));
-            let quality = quality.map_or(Some(1.0), |quality| quality.parse::<f64>().ok());
-            let quality = quality.filter(|quality| *quality > 0.0);
-            let (Some(form), Some(quality)) = (form(kind, &parameters), quality) else {
+            let entry = Entry::of(entry);
+            let quality = entry.parameter("q").map_or(Ok(1.0), str::parse::<f64>);
+            let quality = quality.map_or(0.0, |quality| quality.clamp(0.0, 1.0));
+            let Some(form) = entry.form().filter(|_| quality > 0.0) else {
                 continue;
             };
             if best.is_none_or(|(_, best)| quality > best) {
-                let takes_odd_names = parameters.contains(&"escaping=allow-utf-8");
+                let takes_odd_names = entry.is("escaping", "allow-utf-8");
                 let format = Self {
                     form,
                     takes_odd_names,
@@ -94,21 +91,50 @@ impl FederationFormat {
     }
 }
 
-/// The form that an entry of an `Accept` header is about.
-fn form(kind: &str, parameters: &[&str]) -> Option<FederationForm> {
-    let is = |name: &str| kind.eq_ignore_ascii_case(name);
-    let is_family = [
-        "proto=io.prometheus.client.MetricFamily",
-        "encoding=delimited",
-    ]
-    .iter()
-    .all(|parameter| parameters.contains(parameter));
-    if is("application/openmetrics-text") {
-        Some(FederationForm::OpenMetrics)
-    } else if is("application/vnd.google.protobuf") && is_family {
-        Some(FederationForm::Protobuf)
-    } else {
-        is("text/plain").then_some(FederationForm::Text)
+/// An entry of an `Accept` header: `kind; name=value; name="value"`. Names do not care about case.
+struct Entry<'a> {
+    kind: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(entry: &'a str) -> Self {
+        let mut parts = entry.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or("");
+        let parameters = parts.filter_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            let value = value.trim();
+            let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            Some((name.trim(), unquoted.unwrap_or(value)))
+        });
+        Self {
+            kind,
+            parameters: parameters.collect(),
+        }
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        let mut all = self.parameters.iter();
+        all.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(*value))
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        let found = self.parameter(name);
+        found.is_some_and(|found| found.eq_ignore_ascii_case(value))
+    }
+
+    /// The form that it is about.
+    fn form(&self) -> Option<FederationForm> {
+        let is = |name: &str| self.kind.eq_ignore_ascii_case(name);
+        let is_families = self.is("proto", "io.prometheus.client.MetricFamily")
+            && self.is("encoding", "delimited");
+        if is("application/openmetrics-text") {
+            Some(FederationForm::OpenMetrics)
+        } else if is("application/vnd.google.protobuf") && is_families {
+            Some(FederationForm::Protobuf)
+        } else {
+            is("text/plain").then_some(FederationForm::Text)
+        }
     }
 }
 
@@ -136,6 +162,9 @@ impl Newest {
         let value = match is_histogram(value) {
             true if format.form == FederationForm::Protobuf => {
                 let histogram = series.histograms.at(series.values.len() - 1)?;
+                if !protobuf::can_tell(histogram) {
+                    return None;
+                }
                 Value::Histogram(Arc::clone(histogram))
             }
             true => return None,
@@ -156,6 +185,10 @@ impl Newest {
             Value::Histogram(histogram) => histogram.bytes(),
         };
         size_of::<Self>() + self.labels.canonical().len() + histogram
+    }
+
+    fn is_custom(&self) -> bool {
+        matches!(&self.value, Value::Histogram(histogram) if histogram.is_custom())
     }
 
     fn kind(&self) -> Kind {
@@ -183,12 +216,26 @@ fn name_of(labels: &Labels) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
+/// The name of a sample's family as the answer has it: metrics whose names differ only in odd characters are one family
+/// for who does not take those.
+fn family_of(one: &Newest, format: FederationFormat) -> Cow<'_, str> {
+    shown(name_of(&one.labels).unwrap_or_default(), true, format)
+}
+
+/// A name without quotes and escapes, as the answer has it.
+fn shown(name: &str, colons: bool, format: FederationFormat) -> Cow<'_, str> {
+    match format.takes_odd_names {
+        true => Cow::Borrowed(name),
+        false => plain_name(name, colons),
+    }
+}
+
 /// The whole answer.
 pub(crate) fn write_federation(mut newest: Vec<Newest>, format: FederationFormat) -> Vec<u8> {
     // What looks alike in the end belongs to one family.
     newest.sort_by_cached_key(|one| {
-        let name = name_of(&one.labels).unwrap_or_default();
-        (name.to_owned(), one.kind(), one.labels.clone())
+        let family = family_of(one, format).into_owned();
+        (family, one.kind(), one.labels.clone())
     });
     if format.form == FederationForm::Protobuf {
         return protobuf::write_families(&newest, format);
@@ -200,11 +247,11 @@ pub(crate) fn write_federation(mut newest: Vec<Newest>, format: FederationFormat
         let Value::Float(value) = one.value else {
             continue;
         };
-        let name = name_of(&one.labels).unwrap_or_default();
-        if family != Some(name) {
-            family = Some(name);
+        let name = family_of(one, format);
+        if family.as_ref() != Some(&name) {
             out.extend_from_slice(b"# TYPE ");
-            write_name(&mut out, name, true, format);
+            write_name(&mut out, &name, true, format);
+            family = Some(name);
             let kind = if is_open_metrics {
                 "unknown"
             } else {
@@ -342,6 +389,25 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_alike_are_one_family() {
+        let all = ["a.b", "a_a", "a_b"].into_iter().flat_map(|name| {
+            let pairs = |value| [("__name__", name), ("instance", value)];
+            [newest(&pairs("2"), 1.0), newest(&pairs("1"), 1.0)]
+        });
+        let all: Vec<_> = all.flatten().collect();
+        let families = |accept: &str| {
+            let text = write_federation(all.clone(), FederationFormat::of_accept(accept));
+            let text = String::from_utf8(text).unwrap();
+            let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(families(""), ["a_a untyped", "a_b untyped"]);
+        let odd = "text/plain;escaping=allow-utf-8";
+        let expected = ["\"a.b\" untyped", "a_a untyped", "a_b untyped"];
+        assert_eq!(families(odd), expected);
+    }
+
+    #[test]
     fn the_best_known_form_is_taken() {
         use FederationForm::{OpenMetrics, Protobuf, Text};
         let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
@@ -376,5 +442,21 @@ mod tests {
         check(&format!("{protobuf};q=0.4,{open};q=0.5"), OpenMetrics);
         check(&format!("{protobuf};q=0,{open};q=x"), Text);
         check(&protobuf.replace("delimited", "text"), Text);
+        // Case, spaces, quotes, and qualities that are none.
+        for quality in ["Q=0.4", " q = 0.4 ", "q=\"0.4\""] {
+            check(&format!("{protobuf};{quality},{open};q=0.5"), OpenMetrics);
+        }
+        for quality in ["q=inf", "q=7"] {
+            check(&format!("{open},{protobuf};{quality}"), OpenMetrics);
+        }
+        for quality in ["q=-inf", "q=NaN", "q="] {
+            check(&format!("{protobuf};{quality}"), Text);
+        }
+        check(
+            "application/vnd.google.protobuf; Proto=\"io.prometheus.client.MetricFamily\"; Encoding=Delimited",
+            Protobuf,
+        );
+        let odd = FederationFormat::of_accept("text/plain; Escaping=\"allow-utf-8\"");
+        assert!(odd.takes_odd_names);
     }
 }

@@ -10,28 +10,45 @@
 //!
 //! Counts that are all whole are written as integers, which is what most clients expose. A histogram with custom buckets
 //! has no native form in this format; it is written as the classic histogram that it means, which a reader stores as series
-//! `_bucket`, `_sum` and `_count`, or makes one with custom buckets of.
+//! `_bucket`, `_sum` and `_count`, or makes one with custom buckets of. Where the answer has numbers of such a name, those
+//! are the classic histogram already, and the ones with custom buckets are left out.
 //!
 //! Source: `metrics.proto` of the Prometheus client model, `web/federate.go` of Prometheus.
 
-use super::{FederationFormat, Kind, Newest, name_of, plain_name};
+use super::{FederationFormat, Kind, Newest, family_of, shown};
 use crate::wire::{
     write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 use trefoil_model::{Histogram, histogram::Buckets, write_varint};
 use trefoil_query_promql::Value;
 
+/// What readers append to the name of a classic histogram.
+const CLASSIC: [&str; 3] = ["_bucket", "_count", "_sum"];
+
 /// Writes samples that are sorted by name and kind.
 pub(super) fn write_families(newest: &[Newest], format: FederationFormat) -> Vec<u8> {
-    let of_one_family =
-        |a: &Newest, b: &Newest| name_of(&a.labels) == name_of(&b.labels) && a.kind() == b.kind();
+    let of_one_family = |a: &Newest, b: &Newest| {
+        family_of(a, format) == family_of(b, format) && a.kind() == b.kind()
+    };
+    let numbers = newest.iter().filter(|one| one.kind() == Kind::Number);
+    let numbers: HashSet<Cow<'_, str>> = numbers.map(|one| family_of(one, format)).collect();
     let (mut out, mut family, mut metric) = (Vec::new(), Vec::new(), Vec::new());
     for members in newest.chunk_by(of_one_family) {
+        let name = family_of(&members[0], format);
+        let has_classic = CLASSIC
+            .iter()
+            .any(|suffix| numbers.contains(format!("{name}{suffix}").as_str()));
+        let mut members = members
+            .iter()
+            .filter(|one| !(has_classic && one.is_custom()))
+            .peekable();
+        let Some(first) = members.peek() else {
+            continue;
+        };
         family.clear();
-        let name = name_of(&members[0].labels).unwrap_or_default();
-        write_bytes(&mut family, 1, shown(name, true, format).as_bytes());
-        let kind = match members[0].kind() {
+        write_bytes(&mut family, 1, name.as_bytes());
+        let kind = match first.kind() {
             Kind::Number => 3,
             Kind::Histogram => 4,
             Kind::GaugeHistogram => 5,
@@ -48,11 +65,11 @@ pub(super) fn write_families(newest: &[Newest], format: FederationFormat) -> Vec
     out
 }
 
-fn shown(name: &str, colons: bool, format: FederationFormat) -> Cow<'_, str> {
-    match format.takes_odd_names {
-        true => Cow::Borrowed(name),
-        false => plain_name(name, colons),
-    }
+/// Whether readers take the histogram for what it is. Prometheus takes one for a float histogram only if the number of
+/// observations or that in the zero bucket is positive; all others it reads as integers, finds spans without their
+/// counts, and gives the whole scrape up.
+pub(super) fn can_tell(histogram: &Histogram) -> bool {
+    histogram.has_whole_counts() || histogram.count > 0.0 || histogram.zero_count > 0.0
 }
 
 fn write_metric(out: &mut Vec<u8>, one: &Newest, format: FederationFormat) {
@@ -307,18 +324,86 @@ mod tests {
         assert!(body.starts_with(&float.concat()), "{body:x?}");
     }
 
-    #[test]
-    fn custom_buckets_become_classic_ones() {
-        let histogram = |counts: [f64; 2], sum| Histogram {
+    fn custom(counts: [f64; 2]) -> Histogram {
+        Histogram {
             schema: SCHEMA_CUSTOM,
             count: counts.iter().sum(),
-            sum,
+            sum: 2.5,
             positive: Buckets::from_spans(&[(0, 1), (1, 1)], counts.to_vec()).unwrap(),
             custom_bounds: [0.5, 1.0].into(),
             ..Histogram::default()
+        }
+    }
+
+    /// A float histogram whose counts are not positive would be read as one of integers, and its buckets as a mistake.
+    #[test]
+    fn what_readers_take_for_integers_is_left_out() {
+        let counted = |count: f64, zero_count: f64| Histogram {
+            count,
+            zero_count,
+            positive: Buckets::from_spans(&[(0, 1)], vec![f64::NAN]).unwrap(),
+            ..Histogram::default()
         };
+        let check = |histogram: Histogram, is_told: bool| {
+            let shown = format!("{histogram:?}");
+            let one = newest(
+                &[("__name__", "x")],
+                5,
+                Value::Histogram(Arc::new(histogram)),
+            );
+            assert_eq!(one.is_some(), is_told, "{shown}");
+        };
+        check(counted(f64::NAN, f64::NAN), false);
+        check(counted(-0.0, 0.0), false);
+        check(counted(0.0, -0.0), false);
+        check(counted(f64::NAN, 1.0), true);
+        check(counted(0.5, 0.0), true);
+        check(Histogram::default(), true);
+        let alone = |count| Histogram {
+            count,
+            ..Histogram::default()
+        };
+        check(alone(f64::NAN), false);
+        check(alone(-0.0), false);
+        check(custom([f64::NAN, 1.0]), false);
+    }
+
+    #[test]
+    fn custom_buckets_give_way_to_classic_series() {
+        let all = |other: &str| {
+            let value = Value::Histogram(Arc::new(custom([3.0, 4.0])));
+            let native = Value::Histogram(Arc::new(Histogram::default()));
+            let samples = [
+                newest(&[("__name__", "x"), ("a", "1")], 9, value.clone()),
+                newest(&[("__name__", "x"), ("a", "2")], 9, native),
+                newest(&[("__name__", "y")], 9, value),
+                newest(&[("__name__", other), ("a", "3")], 9, Value::Float(1.0)),
+            ];
+            let found = again(samples.into_iter().flatten().collect());
+            let of = |name: &str| {
+                let is = |labels: &&Labels| labels.metric_name() == Some(name);
+                found.iter().map(|(labels, ..)| labels).filter(is).count()
+            };
+            [
+                of("x"),
+                of("x_bucket"),
+                of("x_count"),
+                of("x_sum"),
+                of("y_bucket"),
+            ]
+        };
+        assert_eq!(all("x_total"), [1, 3, 1, 1, 3]);
+        assert_eq!(all("x_bucket"), [1, 1, 0, 0, 3]);
+        assert_eq!(all("x_count"), [1, 0, 1, 0, 3]);
+        assert_eq!(all("x_sum"), [1, 0, 0, 1, 3]);
+        // Nothing is left of the family.
+        assert_eq!(all("y_sum"), [1, 3, 1, 1, 0]);
+    }
+
+    #[test]
+    fn custom_buckets_become_classic_ones() {
         for counts in [[3.0, 4.0], [3.25, 4.0]] {
-            let value = Value::Histogram(Arc::new(histogram(counts, 2.5)));
+            let value = Value::Histogram(Arc::new(custom(counts)));
             let found = again(newest(&[("__name__", "x")], 9, value).into_iter().collect());
             let mut shown: Vec<String> = found
                 .iter()
