@@ -18,6 +18,8 @@ use trefoil_tests::{Peer, Prometheus, peer_program};
 const METRIC: &str = "trefoil_test_api";
 /// A native histogram.
 const NATIVE: &str = "trefoil_test_api_native";
+/// Floats, whose other labels and times are those of the histogram.
+const OTHER: &str = "trefoil_test_api_other";
 const SERIES: usize = 20;
 /// More than a chunk takes.
 const SAMPLES: i64 = 130;
@@ -65,7 +67,11 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         check_chunks(&cluster, node, newest).await?;
         check_reports(&cluster, node).await?;
         check_features(&cluster, node, newest).await?;
-        check_stats(&cluster, node, newest).await?;
+        let queries = [
+            (format!("sum({METRIC})"), [SERIES; 3]),
+            (format!("sum(rate({METRIC}[10s])) / 2"), [10 * SERIES; 3]),
+        ];
+        check_stats(&cluster, node, newest, &queries).await?;
     }
     write_native(&cluster, newest).await?;
     for node in 0..3 {
@@ -73,6 +79,8 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         // The kind of the chunk stands in front of its data.
         let is_native = |frame: &Bytes| frame.windows(3).any(|w| w == b"\x18\x02\x22");
         ensure!(frames.len() == 1 && is_native(&frames[0]), "{frames:x?}");
+        let both = format!("last_over_time({{__name__=~\"{NATIVE}|{OTHER}\"}}[10s])");
+        check_stats(&cluster, node, newest, &[(both, [0, 2, 4])]).await?;
     }
     check_promtool(&promtool, &cluster, newest).await?;
     let folder = tempfile::tempdir()?;
@@ -184,15 +192,17 @@ async fn check_cardinality(cluster: &Cluster, node: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What each step of a query loads.
-async fn check_stats(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Result<()> {
+/// What each step of a query loads. The counts are none of the user's queries.
+async fn check_stats(
+    cluster: &Cluster,
+    node: usize,
+    newest: i64,
+    queries: &[(String, [usize; 3])],
+) -> anyhow::Result<()> {
     let url = format!("{}/api/v1/query_range", cluster.url(node));
     let seconds = |time: i64| format!("{}", time / 1000);
     let (start, end) = (seconds(newest - 2 * STEP), seconds(newest));
-    for (query, samples) in [
-        (format!("sum({METRIC})"), SERIES),
-        (format!("sum(rate({METRIC}[10s])) / 2"), 10 * SERIES),
-    ] {
+    for (query, samples) in queries {
         let parameters = [
             ("query", query.as_str()),
             ("start", start.as_str()),
@@ -200,17 +210,33 @@ async fn check_stats(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Res
             ("step", "1"),
             ("stats", "all"),
         ];
+        let before = answered(cluster, node).await?;
         let data = cluster.client().query(&url, &parameters).await?;
-        let at = |back: i64| json!([newest / 1000 - back, samples]);
+        let at = |step: usize| json!([newest / 1000 - 2 + step as i64, samples[step]]);
         let found = &data["stats"]["samples"];
         let steps = &found["totalQueryableSamplesPerStep"];
-        ensure!(*steps == json!([at(2), at(1), at(0)]), "{query}: {data}");
-        ensure!(found["totalQueryableSamples"] == 3 * samples, "{data}");
+        ensure!(*steps == json!([at(0), at(1), at(2)]), "{query}: {data}");
+        let all: usize = samples.iter().sum();
+        ensure!(found["totalQueryableSamples"] == all, "{data}");
+        let counted = answered(cluster, node).await? - before;
+        ensure!(counted == 1.0, "{query} counts as {counted} queries");
     }
     Ok(())
 }
 
-/// Two samples of a native histogram whose counts are whole.
+/// Users' queries that a node has answered.
+async fn answered(cluster: &Cluster, node: usize) -> anyhow::Result<f64> {
+    let url = format!("{}/metrics", cluster.url(node));
+    let answer = cluster.client().get(&url).await?;
+    let text = std::str::from_utf8(&answer.body)?;
+    let of_queries = |line: &str| line.starts_with("trefoil_queries_total{");
+    let values = text.lines().filter(|line| of_queries(line));
+    let values = values.filter_map(|line| line.split_whitespace().nth(1));
+    let numbers = values.map(|value| Ok(value.parse::<f64>()?));
+    numbers.sum()
+}
+
+/// Two samples of a native histogram whose counts are whole, and two floats.
 async fn write_native(cluster: &Cluster, newest: i64) -> anyhow::Result<()> {
     let histogram = |count: u64| {
         json!({
@@ -218,13 +244,17 @@ async fn write_native(cluster: &Cluster, newest: i64) -> anyhow::Result<()> {
             "positive": {"spans": [[-2, 1], [3, 1]], "counts": [2, count]},
         })
     };
-    let line = json!({
-        "metric": {"__name__": NATIVE, "instance": "i"},
-        "values": [histogram(4), histogram(9)],
-        "timestamps": [newest - STEP, newest],
-    });
+    let line = |name: &str, values: [Value; 2]| {
+        let line = json!({
+            "metric": {"__name__": name, "instance": "i"},
+            "values": values,
+            "timestamps": [newest - STEP, newest],
+        });
+        format!("{line}\n")
+    };
     let url = format!("{}/api/v1/import", cluster.url(0));
-    let body = line.to_string().into_bytes();
+    let native = line(NATIVE, [histogram(4), histogram(9)]);
+    let body = (native + &line(OTHER, [json!(1), json!(2)])).into_bytes();
     let written = cluster.client().post(&url, &[], body).await?;
     ensure!(written.is_success(), "{}", written.text());
     Ok(())

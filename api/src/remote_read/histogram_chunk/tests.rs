@@ -303,9 +303,30 @@ fn whole(counts: &[f64]) -> Histogram {
     }
 }
 
-/// By hand: one sample; no flags; threshold 2^-1 is f3; schema 1 is 10 001; one positive span of length 1 (10 001) at 1
-/// (10 001); no negative spans (0); time 2 (10 010); count 3 (10 011); zero bucket 1 (10 001); sum 0; the bucket's 2
-/// (10 010).
+/// Checks the data of a chunk against bits that were worked out by hand from the format (`,` only separates).
+fn check_bits(samples: &[(Millis, Histogram)], encoding: u64, expected: &[&str]) {
+    let (time, first) = &samples[0];
+    let mut chunk = HistogramChunk::begin(*time, first);
+    for (time, next) in &samples[1..] {
+        assert!(chunk.takes(next));
+        chunk.push(*time, next);
+    }
+    assert_eq!(chunk.encoding(), encoding);
+    let expected: String = expected.concat().replace([' ', ','], "");
+    let data = chunk.finish();
+    let mut bits = BitReader::new(&data);
+    let read: String = (0..expected.len())
+        .map(|_| char::from(b'0' + bits.read(1) as u8))
+        .collect();
+    assert_eq!(read, expected);
+    assert!(bits.left() < 8);
+    assert_eq!(bits.read(bits.left() as u32), 0);
+}
+
+fn bits_of(number: f64) -> String {
+    format!("{:064b}", number.to_bits())
+}
+
 #[test]
 fn golden_chunk() {
     let histogram = Histogram {
@@ -316,24 +337,93 @@ fn golden_chunk() {
         positive: Buckets::from_spans(&[(1, 1)], vec![2.0]).unwrap(),
         ..Histogram::default()
     };
-    let data = HistogramChunk::begin(2, &histogram).finish();
-    let text = [
+    let expected = [
+        // One sample; no flags; threshold 2^-1 is f3.
         "0000000000000001 00000000 11110011",
-        "10001 10001 10001 10001 0 10010 10011 10001",
-        &"0".repeat(64),
-        "10010",
+        // Schema 1; one positive span, of length 1 at 1; no negative ones.
+        "10 001, 10 001, 10 001, 10 001, 0",
+        // Time 2, count 3, zero bucket 1, sum, bucket 2.
+        "10 010, 10 011, 10 001",
+        &bits_of(0.0),
+        "10 010",
     ];
-    let text: String = text
-        .concat()
-        .chars()
-        .filter(|digit| *digit != ' ')
-        .collect();
-    let mut bits = BitReader::new(&data);
-    let read: String = (0..text.len())
-        .map(|_| char::from(b'0' + bits.read(1) as u8))
-        .collect();
-    assert_eq!(read, text);
-    assert!(bits.left() < 8);
+    check_bits(&[(2, histogram)], 2, &expected);
+}
+
+/// Counts that are not whole: 64 bits, then changes, each with a window of its own.
+#[test]
+fn golden_chunk_of_floats() {
+    let at = |time, count, zero_count, sum, bucket| {
+        let histogram = Histogram {
+            count,
+            zero_count,
+            sum,
+            positive: Buckets::from_spans(&[(0, 1)], vec![bucket]).unwrap(),
+            ..Histogram::default()
+        };
+        (time, histogram)
+    };
+    let samples = [
+        at(10, 1.5, 0.5, 1.0, 1.0),
+        at(25, 2.5, 0.5, 3.0, 2.0),
+        at(40, 3.5, 1.5, 3.0, 2.0),
+    ];
+    let expected = [
+        // Three samples; no flags; threshold 0; schema 0; one positive span, of length 1 at 0; no negative ones.
+        "0000000000000011 00000000 00000000, 0, 10 001, 10 001, 0, 0",
+        // 10; count, zero bucket, sum and bucket.
+        "110 001010",
+        &["00111111 11111000", &"0".repeat(48)].concat(),
+        &["00111111 11100000", &"0".repeat(48)].concat(),
+        &["00111111 11110000", &"0".repeat(48)].concat(),
+        &["00111111 11110000", &"0".repeat(48)].concat(),
+        // 15 later. 3ff8 and 4004 differ in 7ffc: 1 leading zero, 13 bits.
+        "110 001111, 11 00001 001101 1111111111111",
+        // The same; 3ff0 and 4008: 7ff8; 3ff0 and 4000: 7ff0.
+        "0, 11 00001 001100 111111111111, 11 00001 001011 11111111111",
+        // 15 later again. 4004 and 400c differ in 0008, which is in the window: the last but one of its bits.
+        "0, 10 0000000000010",
+        // 3fe0 and 3ff8 differ in 0018: 11 leading zeros, 2 bits. Sum and bucket are the same.
+        "11 01011 000010 11, 0, 0",
+    ];
+    check_bits(&samples, 3, &expected);
+}
+
+#[test]
+fn golden_chunk_of_custom_buckets() {
+    let at = |time, counts: [f64; 3], sum| {
+        let histogram = Histogram {
+            schema: SCHEMA_CUSTOM,
+            count: counts.iter().sum(),
+            sum,
+            positive: Buckets::from_spans(&[(0, 3)], counts.to_vec()).unwrap(),
+            custom_bounds: [0.25, 1.0 / 3.0].into(),
+            ..Histogram::default()
+        };
+        (time, histogram)
+    };
+    let samples = [
+        at(-2, [1.0, 2.0, 3.0], 1.0),
+        at(3, [1.0, 4.0, 4.0], 2.0),
+        at(8, [2.0, 4.0, 7.0], 2.0),
+    ];
+    let expected = [
+        // Three samples; no flags; threshold 0; schema -53, which is 512 - 53 = 459 in nine bits.
+        "0000000000000011 00000000 00000000, 1110 111001011",
+        // One positive span, of length 3 at 0; no negative ones; two bounds: 250 thousandths and one, and one third.
+        "10 001, 10 011, 0, 0, 10 010, 1110 011111011, 0",
+        &["00111111 11010101", &"01".repeat(24)].concat(),
+        // -2; 6 in all, no zero bucket; sum; buckets 1, 2 and 3.
+        "10 110, 10 110, 0",
+        &["00111111 11110000", &"0".repeat(48)].concat(),
+        "10 001, 10 001, 10 001",
+        // 5 later, 3 more; the sum from 3ff0 to 4000; the buckets' differences are 1, 3 and 0: 0, 2 and -1 more.
+        "110 000101, 10 011, 0, 11 00001 001011 11111111111, 0, 10 010, 10 111",
+        // 5 later, 4 more, which is 1 more than before; the same sum; differences 2, 2 and 3: 1, -1 and 3 more, which
+        // is 1, -3 and 4 more than before.
+        "0, 10 001, 0, 0, 10 001, 10 101, 10 100",
+    ];
+    check_bits(&samples, 2, &expected);
 }
 
 #[test]
