@@ -347,6 +347,9 @@ pub struct InstantQuery {
     pub anew: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
+    /// It counts the samples of another query. It is none of the user's, so the node's metrics leave it out, and its
+    /// warnings say only what data the counts may lack. Evaluated under [`trefoil_query_promql::EvalOptions::for_counts`].
+    pub counts_samples: bool,
 }
 
 /// An expression at `start`, `start + step`, ... up to `end`.
@@ -372,6 +375,9 @@ pub struct RangeQuery {
     pub anew: bool,
     /// Series wanted at most; 0: all. The API cuts the answer; the engine may stop early.
     pub limit: usize,
+    /// It counts the samples of another query. It is none of the user's, so the node's metrics leave it out, and its
+    /// warnings say only what data the counts may lack. Evaluated under [`trefoil_query_promql::EvalOptions::for_counts`].
+    pub counts_samples: bool,
 }
 
 /// Which series are wanted with their samples.

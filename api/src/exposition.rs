@@ -10,8 +10,7 @@
 //! escapes. OpenMetrics is read strictly, as its specification demands. The text format is read as
 //! Prometheus reads it: blanks are free, other comments are skipped, a family's lines may stand anywhere.
 //!
-//! An error names line and column and ends the reading. A native histogram in protobuf is counted and
-//! left out for now.
+//! An error names line and column and ends the reading.
 
 mod family;
 mod import;

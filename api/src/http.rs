@@ -18,6 +18,7 @@ mod deletion;
 mod exemplars;
 mod export;
 mod facts;
+mod features;
 mod federate;
 mod grpc;
 mod import;
@@ -34,6 +35,7 @@ mod pumped;
 mod read;
 mod snapshot;
 mod starting;
+mod stats;
 mod status;
 mod write;
 
@@ -264,6 +266,7 @@ fn reports() -> Router<Arc<App>> {
         .route("/api/v1/alerts", get(monitoring::alerts))
         .route("/api/v1/user_limits", get(admin::user_limits))
         .route("/api/v1/notifications", get(monitoring::notifications))
+        .route("/api/v1/features", get(features::features))
         .route("/api/v1/status/buildinfo", get(status::build_info))
         .route("/api/v1/status/config", get(facts::config))
         .route("/api/v1/status/flags", get(facts::flags))

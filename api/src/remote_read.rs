@@ -9,16 +9,20 @@
 //! ```
 //! Source: `prompb/remote.proto` and `types.proto` of Prometheus; `tsdb/docs/format/chunks.md` for the chunks.
 
+#[cfg(test)]
+mod bit_reader;
+mod bits;
 mod chunk;
+mod histogram_chunk;
 mod samples;
 
 use crate::{
     ApiError,
-    wire::{Reader, WireType},
+    wire::{Reader, WireType, write_bytes},
 };
 pub(crate) use chunk::Frames;
 pub(crate) use samples::Response;
-use trefoil_model::{Labels, Millis, write_varint};
+use trefoil_model::{Labels, Millis};
 use trefoil_query_promql::{MatchOp, Matcher, REGEX_BYTES_PER_QUERY};
 
 /// Queries of a request; senders put one into each.
@@ -33,8 +37,6 @@ pub(crate) struct ReadRequest {
     pub(crate) queries: Vec<ReadQuery>,
     /// Whether it takes chunks, and rather than samples.
     pub(crate) wants_chunks: bool,
-    /// Whether it takes samples.
-    pub(crate) takes_samples: bool,
 }
 
 /// One query of a request.
@@ -91,7 +93,6 @@ impl ReadRequest {
                 )));
             }
         }
-        request.takes_samples = kinds.is_empty() || kinds.contains(&0);
         request.wants_chunks = match kinds.iter().find(|kind| **kind <= 1) {
             Some(kind) => *kind == 1,
             None if kinds.is_empty() => false,
@@ -149,29 +150,6 @@ fn text<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a str, Api
     std::str::from_utf8(bytes).map_err(|_| reader.corrupt(field))
 }
 
-/// Appends a length-delimited field.
-fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    write_varint(out, u64::from(field << 3 | 2));
-    write_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Appends a number; 0 is what an absent field means.
-fn write_number(out: &mut Vec<u8>, field: u32, number: u64) {
-    if number != 0 {
-        write_varint(out, u64::from(field << 3));
-        write_varint(out, number);
-    }
-}
-
-/// Appends a float; 0 is what an absent field means.
-fn write_double(out: &mut Vec<u8>, field: u32, value: f64) {
-    if value.to_bits() != 0 {
-        write_varint(out, u64::from(field << 3 | 1));
-        out.extend_from_slice(&value.to_le_bytes());
-    }
-}
-
 /// Appends the labels of a series as field 1.
 fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
     let mut label = Vec::new();
@@ -186,6 +164,7 @@ fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::write_number;
 
     fn query(kinds: &[u8]) -> Vec<u8> {
         query_with(kinds, b"a|b")
@@ -223,10 +202,6 @@ mod tests {
                 .wants_chunks
         );
         assert!(!ReadRequest::decode(&query(&[0, 1])).unwrap().wants_chunks);
-        for (kinds, expected) in [(&[][..], true), (&[1, 0], true), (&[1], false)] {
-            let request = ReadRequest::decode(&query(kinds)).unwrap();
-            assert_eq!(request.takes_samples, expected, "{kinds:?}");
-        }
         assert!(ReadRequest::decode(&query(&[9])).is_err());
         // Expressions are compiled, so there are few.
         assert!(ReadRequest::decode(&query(&[]).repeat(QUERIES_MAX)).is_ok());

@@ -28,6 +28,8 @@ mod type_and_unit;
 
 pub use decode::Decoder;
 pub use encode::encode;
+#[cfg(test)]
+pub(crate) use histogram::read_sample as read_histogram;
 pub(crate) use histogram::{HistogramParts, SideParts, check_count, double, signed};
 pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
 pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;

@@ -1,6 +1,11 @@
-//! Reading protobuf fields from a slice. Nothing here panics or allocates.
+//! Reading protobuf fields from a slice: nothing here panics or allocates. Writing them is in `write`.
+
+mod write;
 
 use crate::ApiError;
+pub(crate) use write::{
+    write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
+};
 
 /// A position in a message. `at` counts from the start of the whole body, for error messages.
 #[derive(Clone, Copy)]

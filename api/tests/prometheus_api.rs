@@ -218,7 +218,9 @@ async fn federation_gives_the_newest_samples() {
          odd_name{instance=\"a\\\"b\"} +Inf 40500\n";
     assert_eq!(text, expected);
     assert_eq!(node.last_query(), "select 2 from -258000 to 42000 newest");
+    // Two headers are one list.
     let request = Request::get("/federate?match[]=up")
+        .header("accept", "text/plain;q=0.5")
         .header("accept", "application/openmetrics-text;version=1.0.0")
         .body(Body::empty())
         .unwrap();
@@ -274,11 +276,16 @@ async fn remote_read_answers_with_samples_or_chunks() {
     assert!(names.iter().all(|name| has(&body, name)));
 
     let histograms = FakeNode::with(Mood::HasHistograms);
-    let (status, headers, _) = ask(&histograms, read_request(&[1, 0])).await;
+    let (status, headers, body) = ask(&histograms, read_request(&[1, 0])).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(headers["content-type"], "application/x-protobuf");
-    let (status, _, _) = ask(&histograms, read_request(&[1])).await;
-    assert_ne!(status, StatusCode::OK, "it takes nothing else");
+    assert_eq!(headers["content-type"], expected);
+    // The time of the first and the last sample, the kind, and 16 bytes of an empty histogram.
+    let chunk = b"\x08\xa8\xc0\x02\x10\xa8\xc0\x02\x18\x02\x22\x10\x00\x01\x00\x00";
+    assert!(body.windows(chunk.len()).any(|w| w == chunk), "{body:x?}");
+    let (_, _, body) = ask(&histograms, read_request(&[])).await;
+    let body = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+    let sample = b"\x22\x08\x08\x00\x30\x00\x78\xa8\xc0\x02";
+    assert!(body.windows(sample.len()).any(|w| w == sample), "{body:x?}");
 
     let (status, _, body) = ask(&node, read_request(&[7])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -303,13 +310,101 @@ async fn heads_are_answered_where_pages_are() {
 }
 
 #[tokio::test]
+async fn features_are_told_by_prometheus_names() {
+    let data = data("/api/v1/features").await;
+    for (category, feature, expected) in [
+        ("api", "admin", true),
+        ("api", "query_stats", true),
+        ("api", "lifecycle", false),
+        ("otlp_receiver", "delta_conversion", true),
+        ("promql", "fill", false),
+        ("promql", "duration_expr", true),
+        ("promql", "type_and_unit_labels", false),
+        ("promql_functions", "rate", true),
+        ("promql_functions", "info", false),
+        ("promql_operators", "atan2", true),
+        ("promql_operators", "=~", true),
+        ("promql_operators", "limitk", false),
+        ("promql_operators", "sum", true),
+        ("tsdb", "native_histograms", true),
+    ] {
+        assert_eq!(data[category][feature], expected, "{category}: {feature}");
+    }
+    let categories = data.as_object().unwrap().values();
+    let features = categories.flat_map(|features| features.as_object().unwrap().values());
+    assert!(features.clone().count() > 120);
+    assert!(features.into_iter().all(Value::is_boolean), "{data}");
+}
+
+#[tokio::test]
 async fn what_a_query_took_is_told_when_it_is_asked_for() {
-    let stats = data("/api/v1/query?query=up&stats=all").await["stats"].take();
-    assert_eq!(stats["samples"], json!({"peakSamples": 0}));
+    let stats = data("/api/v1/query?query=up&time=1.5&stats=all").await["stats"].take();
+    // The node answers 1 to everything, and the expression has one selector.
+    let expected = json!({
+        "peakSamples": 0, "totalQueryableSamples": 1, "totalQueryableSamplesPerStep": [[1.5, 1]],
+    });
+    assert_eq!(stats["samples"], expected);
     let total = stats["timings"]["execTotalTime"].as_f64().unwrap();
     assert!((0.0..60.0).contains(&total), "{stats}");
+    let stats = data("/api/v1/query?query=up%2Bup*up&time=1&stats=1").await["stats"].take();
+    assert_eq!(stats["samples"]["totalQueryableSamples"], 3);
+    let path = "/api/v1/query_range?query=a%2Brate(b[5m])&start=0&end=5&step=1&stats=";
+    let stats = data(&format!("{path}all")).await["stats"].take();
+    // Two selectors, of which each gets 0.5, 1.5... up to 4 s.
+    let steps = json!([[0, 0], [1, 2], [2, 4], [3, 6], [4, 8], [5, 0]]);
+    let samples = &stats["samples"];
+    assert_eq!(samples["totalQueryableSamplesPerStep"], steps);
+    assert_eq!(samples["totalQueryableSamples"], 20);
+    let stats = data(&format!("{path}true")).await["stats"].take();
+    let expected = json!({"peakSamples": 0, "totalQueryableSamples": 20});
+    assert_eq!(stats["samples"], expected);
+    assert!(data(path).await.get("stats").is_none());
+    let node = FakeNode::new();
+    get(&node, &format!("{path}1")).await;
+    let last = "range sum(count_over_time(b[5m])) from 0 to 5000 by 1000 counting anew";
+    assert_eq!(node.last_query(), last);
+    get(&node, path).await;
+    assert_eq!(
+        node.last_query(),
+        "range a+rate(b[5m]) from 0 to 5000 by 1000"
+    );
     let without = data("/api/v1/query_range?query=up&start=1&end=2&step=1").await;
     assert!(without.get("stats").is_none());
+}
+
+/// An answer is never lost because its samples cannot be counted: they are left out, and a warning says why.
+#[tokio::test]
+async fn an_answer_does_not_depend_on_its_statistics() {
+    let selectors = |count| {
+        let all = (0..count).map(|number| format!("a{number}"));
+        all.collect::<Vec<_>>().join("%2B")
+    };
+    let node = FakeNode::new();
+    for (query, reason) in [
+        ("unreachable".to_owned(), "shard 3"),
+        ("slow".to_owned(), "timed out"),
+        (selectors(17), "it has more than 16 different selectors"),
+    ] {
+        let path = format!("/api/v1/query?query={query}&time=1&timeout=1s&stats=all");
+        let (status, answer) = get(&node, &path).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(answer["data"]["result"][0]["value"], json!([1, "1"]));
+        let samples = &answer["data"]["stats"]["samples"];
+        assert_eq!(*samples, json!({"peakSamples": 0}), "{answer}");
+        let warnings = answer["warnings"].as_array().unwrap();
+        let warning = warnings.last().unwrap().as_str().unwrap();
+        let begin = "the samples of the query were not counted: ";
+        assert!(warning.starts_with(begin), "{answer}");
+        assert!(warning.contains(reason), "{answer}");
+    }
+    let path = format!("/api/v1/query?query={}&time=1&stats=1", selectors(16));
+    let (_, answer) = get(&node, &path).await;
+    let samples = &answer["data"]["stats"]["samples"];
+    assert_eq!(samples["totalQueryableSamples"], 16);
+    // What the counts lack is said, once.
+    let path = "/api/v1/query?query=partly%2Bup&time=1&stats=1";
+    let (_, answer) = get(&node, path).await;
+    assert_eq!(answer["warnings"], json!(["w", "partly"]));
 }
 
 async fn ask_limited(node: &Arc<FakeNode>, path: &str) -> (StatusCode, Value) {
@@ -365,6 +460,23 @@ async fn a_tenants_questions_keep_to_its_limits() {
     assert_eq!(node.last_query(), "");
     ask_limited(&node, "/api/v1/query_range?query=up&start=1&end=40&step=10").await;
     assert_eq!(node.last_query(), "range up from 21000 to 40000 by 10000");
+    // Statistics list the times that are not seen, too.
+    for (path, steps) in [
+        ("query?query=up&time=11", json!([[11, 0]])),
+        (
+            "query_range?query=up&start=1&end=11&step=10",
+            json!([[1, 0], [11, 0]]),
+        ),
+        (
+            "query_range?query=up&start=5&end=25&step=10",
+            json!([[5, 0], [15, 0], [25, 0]]),
+        ),
+    ] {
+        let path = format!("/api/v1/{path}&stats=all");
+        let (_, answer) = ask_limited(&node, &path).await;
+        let samples = &answer["data"]["stats"]["samples"];
+        assert_eq!(samples["totalQueryableSamplesPerStep"], steps, "{answer}");
+    }
     let (_, answer) = ask_limited(&node, "/api/v1/series?match[]=up").await;
     assert_eq!(answer["data"].as_array().unwrap().len(), 1);
     assert_eq!(

@@ -29,7 +29,7 @@ use crate::{
     telemetry::{Outcome, Telemetry},
 };
 use async_trait::async_trait;
-use budgets::query_options;
+use budgets::{query_options, with_warnings};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{
@@ -424,21 +424,6 @@ impl NodeBackend {
             .write_duration
             .observe(begun.elapsed().as_secs_f64());
     }
-
-    fn finish_query<T>(&self, begun: Instant, result: &Result<T, QueryError>) {
-        self.telemetry.queries_running.dec();
-        self.telemetry
-            .query_duration
-            .observe(begun.elapsed().as_secs_f64());
-        let outcome = match result {
-            Ok(_) => "ok",
-            Err(error) => error.error_type(),
-        };
-        self.telemetry
-            .queries
-            .get_or_create(&Outcome { outcome })
-            .inc();
-    }
 }
 
 fn unavailable(message: String) -> ApiError {
@@ -490,12 +475,12 @@ impl Backend for NodeBackend {
         tenant: &TenantName,
         query: InstantQuery,
     ) -> Result<QueryResult, QueryError> {
-        let begun = Instant::now();
-        self.telemetry.queries_running.inc();
+        let begun = self.begin_query(query.counts_samples);
         let options = query_options(
             self,
             tenant,
             (query.look_back, query.source_resolution_max_ms),
+            query.counts_samples,
             query.deadline,
         );
         let result = async {
@@ -504,7 +489,7 @@ impl Backend for NodeBackend {
                 .partial(query.partial)
                 .anew(query.anew, self.tells_anew());
             let answer = query_instant(&source, &query.query, query.time, &options).await?;
-            Ok(with_warnings(answer, &source))
+            Ok(with_warnings(answer, &source, query.counts_samples))
         };
         let result = result.await.map_err(|e| self.naming_limit(tenant, e));
         self.finish_query(begun, &result);
@@ -516,12 +501,12 @@ impl Backend for NodeBackend {
         tenant: &TenantName,
         query: RangeQuery,
     ) -> Result<QueryResult, QueryError> {
-        let begun = Instant::now();
-        self.telemetry.queries_running.inc();
+        let begun = self.begin_query(query.counts_samples);
         let options = query_options(
             self,
             tenant,
             (query.look_back, query.source_resolution_max_ms),
+            query.counts_samples,
             query.deadline,
         );
         let result = async {
@@ -531,7 +516,7 @@ impl Backend for NodeBackend {
                 .partial(query.partial)
                 .anew(query.anew, self.tells_anew());
             let answer = query_range(&source, &query.query, grid, &options).await?;
-            Ok(with_warnings(answer, &source))
+            Ok(with_warnings(answer, &source, query.counts_samples))
         };
         let result = result.await.map_err(|e| self.naming_limit(tenant, e));
         self.finish_query(begun, &result);
@@ -775,9 +760,4 @@ impl Backend for NodeBackend {
     async fn remove(&self, node: &str) -> Result<admin::Accepted, ApiError> {
         self.cluster.remove(node).await
     }
-}
-
-fn with_warnings(mut answer: QueryResult, source: &ClusterSource) -> QueryResult {
-    answer.warnings.extend(source.warnings());
-    answer
 }

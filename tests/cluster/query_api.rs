@@ -1,5 +1,5 @@
-//! Prometheus' own tools at the query API: `promtool` asks, a Prometheus reads remotely and answers with what it read;
-//! federation, chunks and cardinality are the same at every node of three.
+//! Prometheus' own tools at the query API: `promtool` asks, a Prometheus reads remotely and answers with what it read, another
+//! scrapes the federation; federation, chunks and cardinality are the same at every node of three.
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -16,6 +16,10 @@ use trefoil_model::{Labels, read_varint};
 use trefoil_tests::{Peer, Prometheus, peer_program};
 
 const METRIC: &str = "trefoil_test_api";
+/// A native histogram.
+const NATIVE: &str = "trefoil_test_api_native";
+/// Floats, whose other labels and times are those of the histogram.
+const OTHER: &str = "trefoil_test_api_other";
 const SERIES: usize = 20;
 /// More than a chunk takes.
 const SAMPLES: i64 = 130;
@@ -49,7 +53,7 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
     let Peer::Found(promtool) = peer_program("promtool")? else {
         return Ok(());
     };
-    let Peer::Found(prometheus) = peer_program("prometheus")? else {
+    let Peer::Found(program) = peer_program("prometheus")? else {
         return Ok(());
     };
     let _alone = Exclusive::take()?;
@@ -63,11 +67,25 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         check_chunks(&cluster, node, newest).await?;
         check_reports(&cluster, node).await?;
         check_features(&cluster, node, newest).await?;
+        let queries = [
+            (format!("sum({METRIC})"), [SERIES; 3]),
+            (format!("sum(rate({METRIC}[10s])) / 2"), [10 * SERIES; 3]),
+        ];
+        check_stats(&cluster, node, newest, &queries).await?;
+    }
+    write_native(&cluster, newest).await?;
+    for node in 0..3 {
+        let frames = read_frames(&cluster, node, NATIVE, newest).await?;
+        // The kind of the chunk stands in front of its data.
+        let is_native = |frame: &Bytes| frame.windows(3).any(|w| w == b"\x18\x02\x22");
+        ensure!(frames.len() == 1 && is_native(&frames[0]), "{frames:x?}");
+        let both = format!("last_over_time({{__name__=~\"{NATIVE}|{OTHER}\"}}[10s])");
+        check_stats(&cluster, node, newest, &[(both, [0, 2, 4])]).await?;
     }
     check_promtool(&promtool, &cluster, newest).await?;
     let folder = tempfile::tempdir()?;
     let read = format!("{}/api/v1/read", cluster.url(1));
-    let prometheus = Prometheus::start_reading(&prometheus, folder.path(), &read).await?;
+    let prometheus = Prometheus::start_reading(&program, folder.path(), &read).await?;
     let client = cluster.client();
     let read = wait_until(
         "Prometheus reads remotely",
@@ -75,6 +93,16 @@ async fn the_query_api_serves_the_tools_of_prometheus() -> anyhow::Result<()> {
         || async { check_read(client, &prometheus.url, newest).await },
     );
     read.await?;
+    drop(prometheus);
+    let folder = tempfile::tempdir()?;
+    let target = cluster.url(2).replace("http://", "");
+    let prometheus = Prometheus::start_federating(&program, folder.path(), &target, NATIVE).await?;
+    let federated = wait_until(
+        "Prometheus scrapes the federation",
+        Duration::from_secs(10),
+        || async { check_native(client, &prometheus.url, newest).await },
+    );
+    federated.await?;
     crate::check_end(&cluster, &[]).await
 }
 
@@ -164,10 +192,108 @@ async fn check_cardinality(cluster: &Cluster, node: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Reads everything as chunks: one frame for each series, whole, with the checksum that it carries.
+/// What each step of a query loads. The counts are none of the user's queries.
+async fn check_stats(
+    cluster: &Cluster,
+    node: usize,
+    newest: i64,
+    queries: &[(String, [usize; 3])],
+) -> anyhow::Result<()> {
+    let url = format!("{}/api/v1/query_range", cluster.url(node));
+    let seconds = |time: i64| format!("{}", time / 1000);
+    let (start, end) = (seconds(newest - 2 * STEP), seconds(newest));
+    for (query, samples) in queries {
+        let parameters = [
+            ("query", query.as_str()),
+            ("start", start.as_str()),
+            ("end", end.as_str()),
+            ("step", "1"),
+            ("stats", "all"),
+        ];
+        let before = answered(cluster, node).await?;
+        let data = cluster.client().query(&url, &parameters).await?;
+        let at = |step: usize| json!([newest / 1000 - 2 + step as i64, samples[step]]);
+        let found = &data["stats"]["samples"];
+        let steps = &found["totalQueryableSamplesPerStep"];
+        ensure!(*steps == json!([at(0), at(1), at(2)]), "{query}: {data}");
+        let all: usize = samples.iter().sum();
+        ensure!(found["totalQueryableSamples"] == all, "{data}");
+        let counted = answered(cluster, node).await? - before;
+        ensure!(counted == 1.0, "{query} counts as {counted} queries");
+    }
+    Ok(())
+}
+
+/// Users' queries that a node has answered.
+async fn answered(cluster: &Cluster, node: usize) -> anyhow::Result<f64> {
+    let url = format!("{}/metrics", cluster.url(node));
+    let answer = cluster.client().get(&url).await?;
+    let text = std::str::from_utf8(&answer.body)?;
+    let of_queries = |line: &str| line.starts_with("trefoil_queries_total{");
+    let values = text.lines().filter(|line| of_queries(line));
+    let values = values.filter_map(|line| line.split_whitespace().nth(1));
+    let numbers = values.map(|value| Ok(value.parse::<f64>()?));
+    numbers.sum()
+}
+
+/// Two samples of a native histogram whose counts are whole, and two floats.
+async fn write_native(cluster: &Cluster, newest: i64) -> anyhow::Result<()> {
+    let histogram = |count: u64| {
+        json!({
+            "schema": 1, "count": count + 3, "sum": 7.5, "zero_threshold": 0.001, "zero_count": 1,
+            "positive": {"spans": [[-2, 1], [3, 1]], "counts": [2, count]},
+        })
+    };
+    let line = |name: &str, values: [Value; 2]| {
+        let line = json!({
+            "metric": {"__name__": name, "instance": "i"},
+            "values": values,
+            "timestamps": [newest - STEP, newest],
+        });
+        format!("{line}\n")
+    };
+    let url = format!("{}/api/v1/import", cluster.url(0));
+    let native = line(NATIVE, [histogram(4), histogram(9)]);
+    let body = (native + &line(OTHER, [json!(1), json!(2)])).into_bytes();
+    let written = cluster.client().post(&url, &[], body).await?;
+    ensure!(written.is_success(), "{}", written.text());
+    Ok(())
+}
+
+/// Asks a Prometheus that has the native histogram from the cluster.
+async fn check_native(client: &HttpClient, prometheus: &str, newest: i64) -> anyhow::Result<()> {
+    let url = format!("{prometheus}/api/v1/query");
+    let time = format!("{}", newest / 1000);
+    for (query, expected) in [
+        (format!("histogram_count({NATIVE}{{instance=\"i\"}})"), "12"),
+        (format!("histogram_sum({NATIVE})"), "7.5"),
+        // The upper bound of bucket 2 of schema 1: the largest quantile.
+        (format!("histogram_quantile(1, {NATIVE})"), "2"),
+    ] {
+        let parameters = [("query", query.as_str()), ("time", time.as_str())];
+        let data = client.query(&url, &parameters).await?;
+        let value = &data["result"][0]["value"][1];
+        ensure!(*value == expected, "{query}: {data}");
+    }
+    Ok(())
+}
+
+/// Reads everything as chunks: one frame for each series.
 async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Result<()> {
+    let frames = read_frames(cluster, node, METRIC, newest).await?;
+    ensure!(frames.len() == SERIES, "{} frames", frames.len());
+    Ok(())
+}
+
+/// The frames of a metric, whole, with the checksums that they carry.
+async fn read_frames(
+    cluster: &Cluster,
+    node: usize,
+    metric: &str,
+    newest: i64,
+) -> anyhow::Result<Vec<Bytes>> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
-    let matcher = [field(2, b"__name__"), field(3, METRIC.as_bytes())].concat();
+    let matcher = [field(2, b"__name__"), field(3, metric.as_bytes())].concat();
     let mut query = vec![0x10];
     trefoil_model::write_varint(&mut query, newest as u64);
     query.extend(field(3, &matcher));
@@ -177,7 +303,7 @@ async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Re
     let headers = [("content-encoding", "snappy")];
     let answer = cluster.client().post(&url, &headers, body).await?;
     ensure!(answer.is_success(), "{}: {}", answer.status, answer.text());
-    let (mut at, mut frames) = (0, 0);
+    let (mut at, mut frames) = (0, Vec::new());
     let body: &Bytes = &answer.body;
     while at < body.len() {
         let length = read_varint(body, &mut at).context("a frame's length")? as usize;
@@ -185,13 +311,12 @@ async fn check_chunks(cluster: &Cluster, node: usize, newest: i64) -> anyhow::Re
         let sum: [u8; 4] = body[at..at + 4].try_into()?;
         let is_sound = crc32c(frame) == u32::from_be_bytes(sum);
         ensure!(is_sound, "a frame whose checksum differs");
-        let has_name = frame.windows(METRIC.len()).any(|w| w == METRIC.as_bytes());
+        let has_name = frame.windows(metric.len()).any(|w| w == metric.as_bytes());
         ensure!(has_name, "a frame of another metric");
+        frames.push(body.slice(at + 4..at + 4 + length));
         at += 4 + length;
-        frames += 1;
     }
-    ensure!(frames == SERIES, "{frames} frames");
-    Ok(())
+    Ok(frames)
 }
 
 /// CRC-32C bit by bit: not the code that made the sums.

@@ -12,6 +12,9 @@ use trefoil_jepsen::{FreePort, HttpClient, Process, wait_until};
 /// How long a peer may take to start.
 const START_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// What makes Prometheus take native histograms.
+const NATIVE: [&str; 1] = ["--enable-feature=native-histograms"];
+
 /// A program that a test wants.
 pub enum Peer {
     /// The program's file.
@@ -87,7 +90,7 @@ impl Prometheus {
     ) -> anyhow::Result<Self> {
         let address = FreePort::find()?.to_string();
         let configuration = configuration(&address, targets, write_url);
-        Self::start_with(program, folder, &address, &configuration).await
+        Self::start_with(program, folder, &address, &configuration, &[]).await
     }
 
     /// Starts a Prometheus that takes remote writes and does nothing else.
@@ -96,7 +99,7 @@ impl Prometheus {
     /// When it does not start.
     pub async fn start_receiver(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         let address = FreePort::find()?.to_string();
-        Self::start_with(program, folder, &address, "").await
+        Self::start_with(program, folder, &address, "", &[]).await
     }
 
     /// Starts a Prometheus that has nothing but what it reads remotely.
@@ -110,7 +113,28 @@ impl Prometheus {
     ) -> anyhow::Result<Self> {
         let address = FreePort::find()?.to_string();
         let configuration = format!("remote_read:\n- {{url: \"{read_url}\", read_recent: true}}\n");
-        Self::start_with(program, folder, &address, &configuration).await
+        Self::start_with(program, folder, &address, &configuration, &[]).await
+    }
+
+    /// Starts a Prometheus that scrapes the federation of `target` (`host:port`) each second, and asks for protobuf, which
+    /// has native histograms.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_federating(
+        program: &Path,
+        folder: &Path,
+        target: &str,
+        selector: &str,
+    ) -> anyhow::Result<Self> {
+        let address = FreePort::find()?.to_string();
+        let configuration = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
+             scrape_configs:\n\
+             - {{job_name: federate, honor_labels: true, metrics_path: /federate,\n  \
+               params: {{'match[]': ['{selector}']}}, static_configs: [{{targets: [\"{target}\"]}}]}}\n"
+        );
+        Self::start_with(program, folder, &address, &configuration, &NATIVE).await
     }
 
     async fn start_with(
@@ -118,6 +142,7 @@ impl Prometheus {
         folder: &Path,
         address: &str,
         configuration: &str,
+        flags: &[&str],
     ) -> anyhow::Result<Self> {
         let config = folder.join("prometheus.yml");
         fs::write(&config, configuration)?;
@@ -129,6 +154,7 @@ impl Prometheus {
                 folder.join("prometheus").display()
             ))
             .arg("--web.enable-remote-write-receiver")
+            .args(flags)
             .arg(format!("--web.listen-address={address}"));
         let process = Process::start(&mut command, &folder.join("prometheus.log"), None)?;
         let url = format!("http://{address}");

@@ -305,6 +305,9 @@ fn read_histogram(
     let sum = native.sum;
     if is_native(&native) {
         native.count = count;
+        // One without observations may list buckets.
+        let sides = [&native.positive, &native.negative];
+        native.is_float |= sides.iter().any(|side| !side.counts.is_empty());
         native.reset_hint = match kind {
             MetricKind::GaugeHistogram => GAUGE_HINT,
             _ => 0,

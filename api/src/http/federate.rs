@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 256 << 20;
 /// `GET|POST federate`.
 pub(super) async fn federate(State(app): Shared, request: Request) -> Response {
     let headers = request.headers().clone();
-    let format = FederationFormat::of_accept(accept(&headers));
+    let format = FederationFormat::of_accept(&accept(&headers));
     match handle(&app, request, format).await {
         Ok(text) => {
             let gzip = takes_gzip(&headers);
@@ -34,9 +34,10 @@ pub(super) async fn federate(State(app): Shared, request: Request) -> Response {
     }
 }
 
-fn accept(headers: &HeaderMap) -> &str {
-    let value = headers.get(header::ACCEPT);
-    value.and_then(|value| value.to_str().ok()).unwrap_or("")
+fn accept(headers: &HeaderMap) -> String {
+    let values = headers.get_all(header::ACCEPT).iter();
+    let texts: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    texts.join(",")
 }
 
 async fn handle(
@@ -67,7 +68,8 @@ async fn handle(
         let mut pages = app.backend.select(&tenant, query).await?;
         let (mut newest, mut bytes) = (Vec::new(), 0);
         while let Some(page) = pages.next().await {
-            for one in page?.into_iter().filter_map(Newest::of) {
+            let of = |series| Newest::of(series, format);
+            for one in page?.into_iter().filter_map(of) {
                 bytes += one.bytes();
                 newest.push(one);
             }

@@ -150,6 +150,7 @@ mod tests {
             partial: false,
             anew: false,
             limit: 0,
+            counts_samples: false,
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
 /// The handlers by the end of their path. Few and fixed, so that the number of series is bounded.
-const HANDLERS: [&str; 60] = [
+const HANDLERS: [&str; 61] = [
     "/",
     "/api/v1/write",
     "/api/v1/push",
@@ -51,6 +51,7 @@ const HANDLERS: [&str; 60] = [
     "/api/v1/rules",
     "/api/v1/alerts",
     "/api/v1/notifications",
+    "/api/v1/features",
     "/api/v1/status/config",
     "/api/v1/status/flags",
     "/api/v1/status/runtimeinfo",

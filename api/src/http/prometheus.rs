@@ -5,6 +5,7 @@ use super::{
     answer::{error_answer, json_answer, takes_gzip},
     limited::{self, Limited},
     parameters::Parameters,
+    stats::{Asked, Stats},
     tenant,
 };
 use crate::{
@@ -16,10 +17,7 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
 };
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, iter, time::Instant};
 use trefoil_query_promql::{Grid, Listing, QueryData, QueryError, QueryResult};
 
 /// What Prometheus says when `limit` cut an answer.
@@ -40,15 +38,23 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             partial: parameters.partial()?,
             anew: parameters.anew(),
             limit,
+            counts_samples: false,
         };
-        let stats = Stats::begin(&parameters, &app, deadline);
+        let times = iter::once(query.time);
+        let stats = Stats::begin(&parameters, &app, deadline, times)?;
         let limits = app.backend.limits(&tenant);
-        let result = match limited::instant(&limits, query, app.backend.now())? {
-            Limited::Ask(query) => app.backend.query_instant(&tenant, query).await,
-            Limited::Nothing => Ok(limited::empty_vector()),
+        let (result, asked) = match limited::instant(&limits, query, app.backend.now())? {
+            Limited::Ask(query) => {
+                let asked = stats.is_some().then(|| Asked::Instant(query.clone()));
+                (app.backend.query_instant(&tenant, query).await, asked)
+            }
+            Limited::Nothing => (Ok(limited::empty_vector()), None),
         };
-        let result = result.map_err(wrong_query)?;
-        let stats = stats?.map(|stats| stats.end(&result));
+        let mut result = result.map_err(wrong_query)?;
+        let stats = match stats {
+            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
+            None => None,
+        };
         Ok(json::query_answer(cut(result, limit), stats.as_ref()))
     })
     .await
@@ -77,15 +83,23 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             partial: parameters.partial()?,
             anew: parameters.anew(),
             limit,
+            counts_samples: false,
         };
-        let stats = Stats::begin(&parameters, &app, deadline);
+        let times = (start..=end).step_by(step as usize);
+        let stats = Stats::begin(&parameters, &app, deadline, times)?;
         let limits = app.backend.limits(&tenant);
-        let result = match limited::range(&limits, query, app.backend.now())? {
-            Limited::Ask(query) => app.backend.query_range(&tenant, query).await,
-            Limited::Nothing => Ok(limited::empty_matrix()),
+        let (result, asked) = match limited::range(&limits, query, app.backend.now())? {
+            Limited::Ask(query) => {
+                let asked = stats.is_some().then(|| Asked::Range(query.clone()));
+                (app.backend.query_range(&tenant, query).await, asked)
+            }
+            Limited::Nothing => (Ok(limited::empty_matrix()), None),
         };
-        let result = result.map_err(wrong_query)?;
-        let stats = stats?.map(|stats| stats.end(&result));
+        let mut result = result.map_err(wrong_query)?;
+        let stats = match stats {
+            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
+            None => None,
+        };
         Ok(json::query_answer(cut(result, limit), stats.as_ref()))
     })
     .await
@@ -245,47 +259,6 @@ fn cut(mut result: QueryResult, limit: usize) -> QueryResult {
     }
     result.warnings.push(CUT.to_owned());
     result
-}
-
-/// What a query took, for `stats=all` (or anything else that is not empty).
-struct Stats {
-    waited: Duration,
-    begun: Instant,
-}
-
-impl Stats {
-    /// # Errors
-    /// Those of the deadline, which was read before.
-    fn begin(
-        parameters: &Parameters,
-        app: &App,
-        deadline: Instant,
-    ) -> Result<Option<Self>, ApiError> {
-        if parameters.get("stats").is_none() {
-            return Ok(None);
-        }
-        let begun = Instant::now();
-        // The deadline was set when the request had been read.
-        let left = deadline.saturating_duration_since(begun);
-        let timeout = parameters.timeout(app.limits.query_timeout)?;
-        Ok(Some(Self {
-            waited: timeout.saturating_sub(left),
-            begun,
-        }))
-    }
-
-    /// Prometheus' form, without what is not counted here.
-    fn end(&self, result: &QueryResult) -> serde_json::Value {
-        let evaluated = self.begun.elapsed();
-        serde_json::json!({
-            "timings": {
-                "evalTotalTime": evaluated.as_secs_f64(),
-                "execQueueTime": self.waited.as_secs_f64(),
-                "execTotalTime": (self.waited + evaluated).as_secs_f64(),
-            },
-            "samples": {"peakSamples": result.samples_peak},
-        })
-    }
 }
 
 fn nothing<T>() -> Listing<T> {

@@ -3,8 +3,6 @@
 //! Chunks go out page by page as they are read, so that memory is bounded whatever is asked for. An error behind the
 //! first page breaks the connection off, which clients take for an error; nothing looks complete that is not. The same
 //! happens at the deadline to a client that does not read (`pumped`).
-//!
-//! Native histograms have no chunks here. A client that takes samples, too, gets samples when the first page has some.
 
 use super::{
     App, Shared,
@@ -27,7 +25,7 @@ use axum::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{sync::Arc, time::Instant};
-use trefoil_query_promql::{QueryError, RawSeries, is_histogram};
+use trefoil_query_promql::QueryError;
 
 /// Bytes of a compressed request: matchers only.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -62,11 +60,9 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<Response, ApiError> 
         accepts_loss,
     };
     if request.wants_chunks {
-        let queries = request.queries.clone();
-        if let Some(frames) = chunks(app, asked, queries, request.takes_samples).await? {
-            let body = Body::from_stream(until(deadline, frames, turn));
-            return Ok(respond(StatusCode::OK, CHUNKS, body, false));
-        }
+        let frames = chunks(app, asked, request.queries).await?;
+        let body = Body::from_stream(until(deadline, frames, turn));
+        return Ok(respond(StatusCode::OK, CHUNKS, body, false));
     }
     let samples = samples(app, asked, request.queries);
     let samples = tokio::time::timeout_at(deadline.into(), samples).await;
@@ -128,35 +124,22 @@ async fn samples(
 }
 
 /// The frames of all queries, a page at a time; the first page is there already, so that what fails at once has a
-/// status. None, when it has native histograms and the client takes samples as well.
+/// status.
 async fn chunks(
     app: &App,
     asked: Asked<'_>,
     queries: Vec<ReadQuery>,
-    takes_samples: bool,
-) -> Result<Option<PieceStream>, ApiError> {
+) -> Result<PieceStream, ApiError> {
     let mut all = Vec::new();
     for (number, query) in queries.into_iter().enumerate() {
         let pages = select(app, asked, query).await?;
         all.push(pages.map_ok(move |page| (number, page)));
     }
-    let mut pages = stream::iter(all).flatten().boxed();
-    let first = pages.try_next().await?;
-    if let Some((_, page)) = &first
-        && takes_samples
-        && page.iter().any(has_histograms)
-    {
-        return Ok(None);
-    }
     let mut frames = Frames::default();
-    let pages = stream::iter(first.map(Ok)).chain(pages);
-    let frames = pages.map(move |page| page.and_then(|(number, page)| frames.page(number, &page)));
-    // What cannot be encoded in the first page has a status, too.
-    let mut frames = frames.boxed();
+    let pages = stream::iter(all).flatten();
+    let mut frames = pages
+        .map_ok(move |(number, page)| frames.page(number, &page))
+        .boxed();
     let first = frames.try_next().await?;
-    Ok(Some(stream::iter(first.map(Ok)).chain(frames).boxed()))
-}
-
-fn has_histograms(series: &RawSeries) -> bool {
-    series.values.iter().any(|value| is_histogram(*value))
+    Ok(stream::iter(first.map(Ok)).chain(frames).boxed())
 }

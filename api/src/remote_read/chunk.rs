@@ -3,24 +3,31 @@
 //! ```text
 //! frame   length varint | CRC32C of the message u32 BE | message
 //! message ChunkedReadResponse{chunked_series=1 {labels=1, chunks=2 Chunk}, query_index=2}
-//! Chunk   min_time_ms=1, max_time_ms=2, type=3 (1: XOR), data=4
-//! data    samples u16 BE | first time zigzag varint | first value 64 bits | second time's delta varint | its value | rest
+//! Chunk   min_time_ms=1, max_time_ms=2, type=3 (1: XOR, 2 and 3: histograms), data=4
+//! XOR     samples u16 BE | first time zigzag varint | first value 64 bits | second time's delta varint | its value | rest
 //! time    difference of deltas: 0 | 10 + 14 bits | 110 + 17 bits | 1110 + 20 bits | 1111 + 64 bits
-//! value   XOR with the one before: 0 when equal | 10 + the meaningful bits, where those of the window before suffice
-//!         | 11 + leading zeros (5 bits) + length (6 bits, 64 is 0) + meaningful bits
+//! value   XOR with the one before, varbit_xor
 //! ```
-//! Source: `tsdb/docs/format/chunks.md` of Prometheus; bits are written from the highest of each byte on.
+//! A series has chunks of floats and of histograms, one after the other in the order of their times.
+//!
+//! Source: `tsdb/docs/format/chunks.md` of Prometheus.
 
-use super::{write_bytes, write_labels, write_number};
+use super::{
+    bits::{Bits, Window},
+    histogram_chunk::HistogramChunk,
+    write_labels,
+};
+use crate::wire::{write_bytes, write_number};
 use bytes::Bytes;
-use trefoil_model::{Labels, Millis, write_varint};
-use trefoil_query_promql::{QueryError, RawSeries, is_histogram};
+use std::sync::Arc;
+use trefoil_model::{Histogram, Labels, Millis, write_varint};
+use trefoil_query_promql::{RawSeries, is_histogram};
 
 /// Samples of a chunk, as Prometheus cuts them.
 const CHUNK_SAMPLES: usize = 120;
 /// A frame that is longer takes no further chunk; Prometheus' default.
 const FRAME_BYTES: usize = 1 << 20;
-/// The encoding of a chunk's data.
+/// The encoding of a chunk of floats.
 const ENCODING_XOR: u64 = 1;
 
 /// The frames of some series, one after the other.
@@ -31,52 +38,43 @@ pub(crate) struct Frames {
     chunk: Vec<u8>,
 }
 
+/// Samples of a series that are one chunk.
+struct Chunk {
+    samples: usize,
+    encoding: u64,
+    data: Vec<u8>,
+}
+
 impl Frames {
     /// Appends the frames of a series.
-    ///
-    /// # Errors
-    /// [`QueryError::Execution`] for native histograms: there is no encoder for their chunks.
-    pub(crate) fn write(
-        &mut self,
-        query: usize,
-        series: &RawSeries,
-        out: &mut Vec<u8>,
-    ) -> Result<(), QueryError> {
-        if series.values.iter().any(|value| is_histogram(*value)) {
-            return Err(QueryError::Execution(format!(
-                "{} has native histograms, which are only read as SAMPLES",
-                series.labels
-            )));
-        }
+    fn write(&mut self, query: usize, series: &RawSeries, out: &mut Vec<u8>) {
         self.begin(&series.labels);
-        let times = series.timestamps.chunks(CHUNK_SAMPLES);
-        for (times, values) in times.zip(series.values.chunks(CHUNK_SAMPLES)) {
+        let mut at = 0;
+        while at < series.timestamps.len() {
             if self.series.len() > FRAME_BYTES {
                 self.end(query, out);
                 self.begin(&series.labels);
             }
-            let data = encode(times, values);
+            let chunk = next_chunk(series, at);
+            let last = at + chunk.samples - 1;
             self.chunk.clear();
-            write_number(&mut self.chunk, 1, times[0] as u64);
-            write_number(&mut self.chunk, 2, times[times.len() - 1] as u64);
-            write_number(&mut self.chunk, 3, ENCODING_XOR);
-            write_bytes(&mut self.chunk, 4, &data);
+            write_number(&mut self.chunk, 1, series.timestamps[at] as u64);
+            write_number(&mut self.chunk, 2, series.timestamps[last] as u64);
+            write_number(&mut self.chunk, 3, chunk.encoding);
+            write_bytes(&mut self.chunk, 4, &chunk.data);
             write_bytes(&mut self.series, 2, &self.chunk);
+            at = last + 1;
         }
         self.end(query, out);
-        Ok(())
     }
 
     /// The frames of a page.
-    ///
-    /// # Errors
-    /// As for [`Frames::write`].
-    pub(crate) fn page(&mut self, query: usize, page: &[RawSeries]) -> Result<Bytes, QueryError> {
+    pub(crate) fn page(&mut self, query: usize, page: &[RawSeries]) -> Bytes {
         let mut out = Vec::new();
         for series in page {
-            self.write(query, series, &mut out)?;
+            self.write(query, series, &mut out);
         }
-        Ok(Bytes::from(out))
+        Bytes::from(out)
     }
 
     fn begin(&mut self, labels: &Labels) {
@@ -94,7 +92,41 @@ impl Frames {
     }
 }
 
-/// The data of a chunk. Equally many times and values, at least one and at most 65,535.
+fn histogram_at(series: &RawSeries, at: usize) -> Option<&Arc<Histogram>> {
+    let value = series.values.get(at)?;
+    series.histograms.at(at).filter(|_| is_histogram(*value))
+}
+
+/// The chunk that begins with this sample of a series.
+fn next_chunk(series: &RawSeries, from: usize) -> Chunk {
+    let Some(first) = histogram_at(series, from) else {
+        let end = series.timestamps.len().min(from + CHUNK_SAMPLES);
+        let end = (from..end)
+            .find(|at| histogram_at(series, *at).is_some())
+            .unwrap_or(end);
+        return Chunk {
+            samples: end - from,
+            encoding: ENCODING_XOR,
+            data: encode(&series.timestamps[from..end], &series.values[from..end]),
+        };
+    };
+    let mut chunk = HistogramChunk::begin(series.timestamps[from], first);
+    let mut samples = 1;
+    while samples < CHUNK_SAMPLES
+        && let Some(next) = histogram_at(series, from + samples)
+        && chunk.takes(next)
+    {
+        chunk.push(series.timestamps[from + samples], next);
+        samples += 1;
+    }
+    Chunk {
+        samples,
+        encoding: chunk.encoding(),
+        data: chunk.finish(),
+    }
+}
+
+/// The data of a chunk of floats. Equally many times and values, at least one and at most 65,535.
 fn encode(times: &[Millis], values: &[f64]) -> Vec<u8> {
     let mut out = Bits::default();
     out.bytes
@@ -133,67 +165,6 @@ fn write_delta(out: &mut Bits, change: i64) {
     };
     out.write(prefix, length);
     out.write(change as u64, bits);
-}
-
-/// Where the meaningful bits of the last value stood that said so.
-#[derive(Default)]
-struct Window {
-    leading: u32,
-    trailing: u32,
-    is_known: bool,
-}
-
-impl Window {
-    fn write(&mut self, out: &mut Bits, xor: u64) {
-        if xor == 0 {
-            out.write(0, 1);
-            return;
-        }
-        // Five bits say how many.
-        let (leading, trailing) = (xor.leading_zeros().min(31), xor.trailing_zeros());
-        if self.is_known && leading >= self.leading && trailing >= self.trailing {
-            out.write(0b10, 2);
-        } else {
-            out.write(0b11, 2);
-            out.write(u64::from(leading), 5);
-            // 64 does not fit, and 0 would be no value at all.
-            out.write(u64::from(64 - leading - trailing), 6);
-            *self = Self {
-                leading,
-                trailing,
-                is_known: true,
-            };
-        }
-        out.write(xor >> self.trailing, 64 - self.leading - self.trailing);
-    }
-}
-
-/// Bytes that are filled bit by bit.
-#[derive(Default)]
-struct Bits {
-    bytes: Vec<u8>,
-    /// Bits of the last byte that are not used.
-    free: u32,
-}
-
-impl Bits {
-    /// Appends the lowest bits of a number, the highest of them first.
-    fn write(&mut self, number: u64, length: u32) {
-        let mut left = length;
-        while left > 0 {
-            if self.free == 0 {
-                self.bytes.push(0);
-                self.free = 8;
-            }
-            let taken = left.min(self.free);
-            left -= taken;
-            self.free -= taken;
-            let piece = (number >> left) & ((1 << taken) - 1);
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= (piece as u8) << self.free;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! The answer of remote read with samples: one message, compressed whole.
 
-use super::{write_bytes, write_double, write_labels, write_number};
-use crate::ApiError;
+use super::write_labels;
+use crate::{
+    ApiError,
+    wire::{
+        write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
+    },
+};
 use trefoil_model::{Histogram, Millis, histogram::Buckets, write_varint};
 use trefoil_query_promql::{QueryError, RawSeries, is_histogram};
 
@@ -67,42 +72,114 @@ impl Response {
     }
 }
 
-/// `prometheus.Histogram` with floats for counts, which holds every histogram.
+/// `prometheus.Histogram`: with integers where all counts are whole, else with floats. Which of the two a histogram came as
+/// is not kept. Readers take both for the same, and integers are shorter.
 fn write_histogram(out: &mut Vec<u8>, time: Millis, histogram: &Histogram) {
-    // A oneof is written also when it is 0, or it would be another kind.
-    write_varint(out, 2 << 3 | 1);
-    out.extend_from_slice(&histogram.count.to_le_bytes());
+    let is_whole = histogram.has_whole_counts();
+    write_count(out, histogram.count, is_whole, [1, 2]);
     write_double(out, 3, histogram.sum);
     write_number(out, 4, zigzag(i64::from(histogram.schema)));
     write_double(out, 5, histogram.zero_threshold);
-    write_varint(out, 7 << 3 | 1);
-    out.extend_from_slice(&histogram.zero_count.to_le_bytes());
-    write_buckets(out, &histogram.negative, [8, 10]);
-    write_buckets(out, &histogram.positive, [11, 13]);
+    write_count(out, histogram.zero_count, is_whole, [6, 7]);
+    write_buckets(out, &histogram.negative, is_whole, [8, 9, 10]);
+    write_buckets(out, &histogram.positive, is_whole, [11, 12, 13]);
     write_number(out, 14, histogram.reset_hint as u64);
     write_number(out, 15, time as u64);
-    write_doubles(out, 16, histogram.custom_bounds.iter().copied());
+    write_doubles(out, 16, &histogram.custom_bounds);
 }
 
-fn write_buckets(out: &mut Vec<u8>, buckets: &Buckets, [spans, counts]: [u32; 2]) {
-    let mut span = Vec::new();
-    for (offset, length) in buckets.spans() {
-        span.clear();
-        write_number(&mut span, 1, zigzag(i64::from(offset)));
-        write_number(&mut span, 2, u64::from(length));
-        write_bytes(out, spans, &span);
-    }
-    write_doubles(out, counts, buckets.counts().iter().copied());
-}
-
-fn write_doubles(out: &mut Vec<u8>, field: u32, values: impl ExactSizeIterator<Item = f64>) {
-    if values.len() > 0 {
-        write_varint(out, u64::from(field << 3 | 2));
-        write_varint(out, values.len() as u64 * 8);
-        values.for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+/// A count as a member of a oneof, which is written also when it is 0, or it would be another kind.
+fn write_count(out: &mut Vec<u8>, count: f64, is_whole: bool, [integer, float]: [u32; 2]) {
+    if is_whole {
+        write_varint(out, u64::from(integer << 3));
+        write_varint(out, count as u64);
+    } else {
+        write_varint(out, u64::from(float << 3 | 1));
+        out.extend_from_slice(&count.to_le_bytes());
     }
 }
 
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)) as u64
+fn write_buckets(
+    out: &mut Vec<u8>,
+    buckets: &Buckets,
+    is_whole: bool,
+    [spans, deltas, counts]: [u32; 3],
+) {
+    write_spans(out, spans, &buckets.spans());
+    match is_whole {
+        true => write_signed(out, deltas, buckets.deltas()),
+        false => write_doubles(out, counts, buckets.counts()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        remote_write::{SampleValue, read_histogram},
+        wire::Reader,
+    };
+    use trefoil_model::ResetHint;
+
+    fn check(histogram: &Histogram, expected: &[&[u8]]) {
+        let mut out = Vec::new();
+        write_histogram(&mut out, 5, histogram);
+        assert_eq!(out, expected.concat());
+        let read = read_histogram(Reader::new(&out, out.len())).unwrap();
+        let read = read.expect("a sound histogram");
+        let SampleValue::Histogram(value) = read.value else {
+            panic!("a histogram: {read:?}")
+        };
+        assert!(value.same_content(histogram), "{value:?}");
+        assert_eq!(value.reset_hint, histogram.reset_hint);
+        assert_eq!(read.time, 5);
+    }
+
+    /// The fields in the order of their numbers: kind of the number, sum, schema, threshold, kind of the zero bucket, sides.
+    #[test]
+    fn whole_counts_are_integers_and_others_floats() {
+        let mut histogram = Histogram {
+            schema: -1,
+            reset_hint: ResetHint::Gauge,
+            count: 300.0,
+            sum: 1.5,
+            zero_threshold: 0.5,
+            positive: Buckets::from_spans(&[(-1, 2)], vec![4.0, 1.0]).unwrap(),
+            negative: Buckets::from_spans(&[(2, 1)], vec![295.0]).unwrap(),
+            ..Histogram::default()
+        };
+        let sum = [&b"\x19"[..], &1.5f64.to_le_bytes(), b"\x20\x01"].concat();
+        let threshold = [&b"\x29"[..], &0.5f64.to_le_bytes()].concat();
+        check(
+            &histogram,
+            &[
+                b"\x08\xac\x02",
+                &sum,
+                &threshold,
+                b"\x30\x00",
+                b"\x42\x04\x08\x04\x10\x01\x4a\x02\xce\x04",
+                b"\x5a\x04\x08\x01\x10\x02\x62\x02\x08\x05",
+                b"\x70\x03\x78\x05",
+            ],
+        );
+        histogram.count = 300.5;
+        let double = |tag: &[u8], value: f64| [tag, &value.to_le_bytes()].concat();
+        check(
+            &histogram,
+            &[
+                &double(b"\x11", 300.5),
+                &sum,
+                &threshold,
+                &double(b"\x39", 0.0),
+                b"\x42\x04\x08\x04\x10\x01",
+                &double(b"\x52\x08", 295.0),
+                b"\x5a\x04\x08\x01\x10\x02",
+                &double(b"\x6a\x10", 4.0),
+                &1f64.to_le_bytes(),
+                b"\x70\x03\x78\x05",
+            ],
+        );
+        let empty = Histogram::default();
+        check(&empty, &[b"\x08\x00\x30\x00\x78\x05"]);
+    }
 }

@@ -54,7 +54,7 @@ pub(crate) struct SideParts {
 ///
 /// # Errors
 /// [`ApiError::CorruptProtobuf`].
-pub(super) fn read_sample(mut reader: Reader<'_>) -> Result<Result<Sample, String>, ApiError> {
+pub(crate) fn read_sample(mut reader: Reader<'_>) -> Result<Result<Sample, String>, ApiError> {
     let mut parts = HistogramParts::default();
     let (mut time, mut start): (Millis, Millis) = (0, 0);
     while !reader.is_at_end() {

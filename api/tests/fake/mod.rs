@@ -100,6 +100,15 @@ fn partial(partial: bool) -> &'static str {
     if partial { " partial" } else { "" }
 }
 
+/// What is noted of a question that counts the samples of another.
+fn counting(counts_samples: bool, anew: bool) -> &'static str {
+    match (counts_samples, anew) {
+        (true, true) => " counting anew",
+        (true, false) => " counting",
+        (false, _) => "",
+    }
+}
+
 fn up() -> Labels {
     Labels::from_pairs([("__name__", "up")])
 }
@@ -216,7 +225,8 @@ impl Backend for FakeNode {
         _tenant: &TenantName,
         query: InstantQuery,
     ) -> Result<QueryResult, QueryError> {
-        let suffix = partial(query.partial);
+        let suffix = partial(query.partial).to_owned();
+        let suffix = suffix + counting(query.counts_samples, query.anew);
         self.note(format!("instant {} at {}{suffix}", query.query, query.time));
         let sample = VectorSample {
             labels: up(),
@@ -228,8 +238,12 @@ impl Backend for FakeNode {
         match query.query.as_str() {
             "bad" => Err(QueryError::BadData("1:1: parse error: bad".to_owned())),
             "exec" => Err(QueryError::Execution("exec".to_owned())),
-            "lost" => Err(QueryError::Unavailable("shard 3".to_owned())),
-            "hang" => {
+            "lost" | "count(unreachable)" => Err(QueryError::Unavailable("shard 3".to_owned())),
+            "count(partly)" => Ok(result(
+                QueryData::Vector(vec![sample]),
+                vec!["partly".to_owned()],
+            )),
+            "hang" | "count(slow)" => {
                 self.hang().await;
                 Err(QueryError::Canceled)
             }
@@ -248,9 +262,10 @@ impl Backend for FakeNode {
     ) -> Result<QueryResult, QueryError> {
         let (start, end, step) = (query.start, query.end, query.step);
         self.note(format!(
-            "range {} from {start} to {end} by {step}{}",
+            "range {} from {start} to {end} by {step}{}{}",
             query.query,
-            partial(query.partial)
+            partial(query.partial),
+            counting(query.counts_samples, query.anew)
         ));
         let count = if query.query == "long" { 5000 } else { 1 };
         let series = (0..count).map(|i| MatrixSeries {

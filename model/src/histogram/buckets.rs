@@ -67,6 +67,18 @@ impl Buckets {
         &self.counts
     }
 
+    /// As many integers: how much more each count is than the one before, the first than 0. For counts that are whole numbers
+    /// up to 2^53.
+    pub fn deltas(&self) -> impl Iterator<Item = i64> + '_ {
+        let mut last = 0;
+        self.counts.iter().map(move |count| {
+            let count = *count as i64;
+            let delta = count.wrapping_sub(last);
+            last = count;
+            delta
+        })
+    }
+
     /// Whether no bucket is listed.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -35,6 +35,8 @@ pub const SCHEMA_MAX: i8 = 8;
 pub const BUCKETS_STORED_MAX: usize = 16_384;
 /// Most buckets, and most custom bounds, of a histogram that comes in: ten times what clients make.
 pub const BUCKETS_INGESTED_MAX: usize = 2_048;
+/// The largest count up to which floats hold all integers.
+const WHOLE_COUNT_MAX: u64 = 1 << 53;
 /// Furthest index of an exponential bucket from zero: far behind all finite numbers in every schema, and the distance
 /// of two indexes fits the 32 bits that a span has for it.
 const INDEX_MAX: i32 = 1 << 30;
@@ -203,6 +205,27 @@ impl Histogram {
             && self.custom_bounds == other.custom_bounds
             && self.positive.same_content(&other.positive)
             && self.negative.same_content(&other.negative)
+    }
+
+    /// Whether all counts are whole numbers up to 2^53, and the buckets have as many observations as there are (or fewer, when
+    /// some were NaN): what the protocols demand of a histogram that they carry with integers. Both kinds are kept
+    /// as floats, so this is all that tells them apart, and neither form loses anything then.
+    #[must_use]
+    pub fn has_whole_counts(&self) -> bool {
+        let whole = |count: f64| {
+            let number = count as u64;
+            let is_whole =
+                number <= WHOLE_COUNT_MAX && (number as f64).to_bits() == count.to_bits();
+            is_whole.then_some(number)
+        };
+        let sides = self.positive.counts().iter().chain(self.negative.counts());
+        let in_buckets = sides
+            .chain([&self.zero_count])
+            .try_fold(0u64, |sum, count| Some(sum.saturating_add(whole(*count)?)));
+        match (whole(self.count), in_buckets) {
+            (Some(count), Some(in_buckets)) if self.sum.is_nan() => in_buckets <= count,
+            (count, in_buckets) => count.is_some() && count == in_buckets,
+        }
     }
 
     /// Removes buckets without observations.

@@ -232,3 +232,49 @@ fn bounds_are_part_of_the_memory() {
     };
     assert_eq!(histogram.bytes(), plain + 8_000);
 }
+
+#[test]
+fn whole_counts_are_told_from_others() {
+    let whole = Histogram {
+        count: 9.0,
+        sum: 2.5,
+        zero_count: 2.0,
+        positive: Buckets::from_spans(&[(0, 2)], vec![4.0, 1.0]).unwrap(),
+        negative: Buckets::from_spans(&[(3, 1)], vec![2.0]).unwrap(),
+        ..Histogram::default()
+    };
+    assert!(whole.has_whole_counts());
+    assert_eq!(whole.positive.deltas().collect::<Vec<_>>(), [4, -3]);
+    assert!(Histogram::default().has_whole_counts());
+    let largest = Histogram {
+        count: 9_007_199_254_740_992.0,
+        zero_count: 9_007_199_254_740_992.0,
+        ..Histogram::default()
+    };
+    assert!(largest.has_whole_counts());
+    let changes: [fn(&mut Histogram); 7] = [
+        |h| h.count = 9.5,
+        |h| h.count = 10.0,
+        |h| h.zero_count = -2.0,
+        |h| (h.count, h.zero_count) = (7.0, -0.0),
+        |h| (h.count, h.zero_count) = (f64::NAN, f64::NAN),
+        |h| (h.count, h.zero_count) = (9_007_199_254_740_994.0, 9_007_199_254_740_987.0),
+        |h| h.positive = Buckets::from_spans(&[(0, 2)], vec![4.5, 0.5]).unwrap(),
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        let mut other = whole.clone();
+        change(&mut other);
+        assert!(!other.has_whole_counts(), "change {at}");
+    }
+    let with_nan = Histogram {
+        count: 10.0,
+        sum: f64::NAN,
+        ..whole.clone()
+    };
+    assert!(with_nan.has_whole_counts());
+    let too_many = Histogram {
+        count: 8.0,
+        ..with_nan
+    };
+    assert!(!too_many.has_whole_counts());
+}

@@ -269,6 +269,31 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// All of them.
+    pub const ALL: [Self; 18] = {
+        use BinaryOp::*;
+        [
+            Add,
+            Sub,
+            Mul,
+            Div,
+            Mod,
+            Pow,
+            Atan2,
+            Equal,
+            NotEqual,
+            Less,
+            LessEqual,
+            Greater,
+            GreaterEqual,
+            And,
+            Or,
+            Unless,
+            TrimUpper,
+            TrimLower,
+        ]
+    };
+
     /// The operator as it is written.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -439,6 +464,12 @@ impl AggregateOp {
         let mut all = Self::ALL.iter();
         all.find(|(_, n)| n.eq_ignore_ascii_case(name))
             .map(|(op, _)| *op)
+    }
+
+    /// Whether it needs the setting for experimental functions.
+    #[must_use]
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::LimitK | Self::LimitRatio)
     }
 
     /// Whether the aggregation takes a parameter before its operand.

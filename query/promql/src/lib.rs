@@ -69,7 +69,7 @@ pub use partial_histograms::GroupHistograms;
 pub use piece::{Piece, Worked, join};
 pub use result::{MatrixSeries, Point, QueryData, QueryResult, Value, VectorSample};
 pub use row::{ABSENT, HISTOGRAM, Histograms, Row, is_absent, is_histogram};
-pub use selectors::selectors;
+pub use selectors::{sample_counts, selectors};
 pub use source::{Listing, SeriesFilter, Source};
 pub use storage::{
     STALE_MARKER_BITS, SampleColumns, SampleSource, Selector, SeriesStorage, SeriesVisitor,

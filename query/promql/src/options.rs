@@ -68,6 +68,16 @@ const ALWAYS_ON: [&str; 7] = [
 ];
 
 impl EvalOptions {
+    /// The same options for the queries of [`crate::sample_counts`]: names stay to the end. Else a window over two metrics whose
+    /// other labels are equal would be an error in the count, though it need not be one in the expression.
+    #[must_use]
+    pub fn for_counts(self) -> Self {
+        Self {
+            delayed_name_removal: true,
+            ..self
+        }
+    }
+
     /// The same options with a feature that Prometheus' `--enable-feature` names.
     ///
     /// # Errors

@@ -1,44 +1,10 @@
 //! Chunks against bytes worked out by hand, and against a reader that is written from the format alone.
 
 use super::*;
+use crate::remote_read::bit_reader::BitReader;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads bits from the highest of each byte on.
-struct BitReader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl BitReader<'_> {
-    fn read(&mut self, length: u32) -> u64 {
-        let mut number = 0;
-        for _ in 0..length {
-            let byte = self.bytes[self.at / 8];
-            number = number << 1 | u64::from(byte >> (7 - self.at % 8) & 1);
-            self.at += 1;
-        }
-        number
-    }
-
-    /// Ones in front of the next zero, at most so many.
-    fn ones(&mut self, max: u32) -> u32 {
-        (0..max).find(|_| self.read(1) == 0).unwrap_or(max)
-    }
-
-    fn varint(&mut self) -> u64 {
-        let (mut number, mut shift) = (0, 0);
-        loop {
-            let byte = self.read(8);
-            number |= (byte & 0x7f) << shift;
-            shift += 7;
-            if byte < 0x80 {
-                return number;
-            }
-        }
-    }
 }
 
 fn read_change(bits: &mut BitReader<'_>) -> i64 {
@@ -59,10 +25,7 @@ fn read_change(bits: &mut BitReader<'_>) -> i64 {
 
 fn decode(data: &[u8]) -> Vec<(Millis, u64)> {
     let count = u16::from_be_bytes([data[0], data[1]]);
-    let mut bits = BitReader {
-        bytes: &data[2..],
-        at: 0,
-    };
+    let mut bits = BitReader::new(&data[2..]);
     let (mut time, mut delta, mut value) = (0i64, 0i64, 0);
     let (mut leading, mut length) = (0, 0);
     let mut samples = Vec::new();
@@ -179,7 +142,7 @@ fn golden_frame() {
         values: vec![0.0],
         histograms: Default::default(),
     };
-    let frame = Frames::default().page(1, &[series]).unwrap();
+    let frame = Frames::default().page(1, &[series]);
     let message = [
         "0a1d0a060a0161120162",
         "1213080110011801220b0001020000000000000000",
@@ -200,7 +163,7 @@ fn long_series_are_cut_into_frames() {
         values: (0..count).map(|i| (i as f64).sin()).collect(),
         histograms: Default::default(),
     };
-    let out = Frames::default().page(0, &[series]).unwrap();
+    let out = Frames::default().page(0, &[series]);
     let (mut at, mut frames) = (0, 0);
     while at < out.len() {
         let length = trefoil_model::read_varint(&out, &mut at).unwrap() as usize;

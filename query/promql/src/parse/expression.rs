@@ -349,12 +349,11 @@ impl Parser<'_> {
         }
         let span = start.to(self.last_end());
         let (without, grouping) = modifier.unwrap_or_default();
-        let is_experimental = matches!(op, AggregateOp::LimitK | AggregateOp::LimitRatio);
         if arguments.is_empty() {
             let text = "no arguments for aggregate expression provided";
             return Err(ParseError::at(span, text));
         }
-        if is_experimental && !self.options.experimental_functions {
+        if op.is_experimental() && !self.options.experimental_functions {
             let text = format!(
                 "{}() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
                 op.text()

@@ -54,10 +54,15 @@ pub async fn run(text: &str, target: &mut dyn Target) -> Result<Report, String> 
                 mut series,
                 as_native,
             } => {
+                let lines = series.len();
                 if as_native {
                     series.extend(from_classic(&series));
                 }
-                load(step, &series, target).map_err(|error| error.to_string())?;
+                load(step, &series, target).map_err(|(at, error)| {
+                    // What was made of other lines has none of its own.
+                    let below = if at < lines { at + 1 } else { 0 };
+                    format!("line {}: {error}", line + below)
+                })?;
             }
             CommandKind::Eval(eval) => match run_eval(&eval, target).await {
                 Ok(()) => report.passed += 1,
@@ -72,16 +77,21 @@ pub async fn run(text: &str, target: &mut dyn Target) -> Result<Report, String> 
     Ok(report)
 }
 
-/// Loads series whose values are `step` apart.
-fn load(step: Millis, series: &[Sequence], target: &mut dyn Target) -> Result<(), QueryError> {
+/// Loads series whose values are `step` apart; what is not taken has the index of its series.
+fn load(
+    step: Millis,
+    series: &[Sequence],
+    target: &mut dyn Target,
+) -> Result<(), (usize, QueryError)> {
     let starts: HashMap<&Labels, &Vec<Option<Millis>>> = series
         .iter()
         .filter_map(|sequence| Some((&sequence.labels, sequence.starts.as_ref()?)))
         .collect();
-    let samples = series.iter().filter(|sequence| sequence.starts.is_none());
-    let last: HashMap<&Labels, &Sequence> = samples.clone().map(|s| (&s.labels, s)).collect();
+    let samples = series.iter().enumerate();
+    let samples = samples.filter(|(_, sequence)| sequence.starts.is_none());
+    let last: HashMap<&Labels, usize> = samples.clone().map(|(at, s)| (&s.labels, at)).collect();
     // Of two lines about a series the last one counts, as in Prometheus: a store may prefer the samples of the first.
-    for sequence in samples.filter(|s| std::ptr::eq(*s, last[&s.labels])) {
+    for (index, sequence) in samples.filter(|(at, s)| *at == last[&s.labels]) {
         let starts = starts.get(&sequence.labels);
         let mut samples = Vec::with_capacity(sequence.items.len());
         for (at, item) in sequence.items.iter().enumerate() {
@@ -97,7 +107,8 @@ fn load(step: Millis, series: &[Sequence], target: &mut dyn Target) -> Result<()
                 },
             });
         }
-        target.load(&sequence.labels, &samples)?;
+        let loaded = target.load(&sequence.labels, &samples);
+        loaded.map_err(|error| (index, error))?;
     }
     Ok(())
 }
@@ -278,5 +289,39 @@ fn fix_times(expr: &mut Expr, time: Millis) {
             fix_times(&mut aggregate.operand, time);
         }
         ExprKind::Number(_) | ExprKind::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemorySource, Source};
+
+    /// Takes no series with the name `b`.
+    struct Picky(MemorySource);
+
+    impl Target for Picky {
+        fn clear(&mut self) -> Result<(), QueryError> {
+            Ok(())
+        }
+
+        fn load(&mut self, labels: &Labels, _: &[Sample]) -> Result<(), QueryError> {
+            match labels.metric_name() {
+                Some("b") => Err(QueryError::Execution("no b".to_owned())),
+                _ => Ok(()),
+            }
+        }
+
+        fn source(&self) -> &dyn Source {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_series_that_is_not_taken_is_named_by_its_line() {
+        let text = "clear\n\nload 1m\n  a 1\n  b@st -30s\n  b 1\n";
+        let mut target = Picky(MemorySource::new(1));
+        let run = futures::executor::block_on(run(text, &mut target));
+        assert_eq!(run.expect_err("b is not taken"), "line 6: no b");
     }
 }

@@ -122,28 +122,54 @@ pub(super) fn commands(text: &str) -> Result<Vec<Command>, String> {
             _ if word.starts_with("eval") => {
                 eval(line, &block).map(|eval| CommandKind::Eval(Box::new(eval)))
             }
-            _ => Err(format!("unknown command {word:?}")),
+            _ => Err(format!("unknown command {word:?}").into()),
         };
         if word != "clear" {
             at += block.len();
         }
-        let kind = kind.map_err(|error| format!("line {number}: {error}"))?;
+        let kind =
+            kind.map_err(|wrong| format!("line {}: {}", number + wrong.below, wrong.reason))?;
         commands.push(Command { line: number, kind });
     }
     Ok(commands)
 }
 
-fn load(line: &str, block: &[&str]) -> Result<CommandKind, String> {
+/// What cannot be read of a command, and how far below its first line that is.
+struct Wrong {
+    below: usize,
+    reason: String,
+}
+
+impl<T: Into<String>> From<T> for Wrong {
+    fn from(reason: T) -> Self {
+        Self {
+            below: 0,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Reads the lines of a command's block.
+fn each_line<T>(
+    block: &[&str],
+    mut read: impl FnMut(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Wrong> {
+    let lines = block.iter().zip(1..);
+    let read = lines.map(|(line, below)| read(line).map_err(|reason| Wrong { below, reason }));
+    read.collect()
+}
+
+fn load(line: &str, block: &[&str]) -> Result<CommandKind, Wrong> {
     let step = line.split_whitespace().nth(1).ok_or("load has no step")?;
-    let series = block.iter().map(|line| series(line));
+    let series = each_line(block, series)?;
     Ok(CommandKind::Load {
         step: time(step)?,
-        series: series.collect::<Result<_, _>>()?,
+        series,
         as_native: line.starts_with("load_with_nhcb"),
     })
 }
 
-fn eval(line: &str, block: &[&str]) -> Result<Eval, String> {
+fn eval(line: &str, block: &[&str]) -> Result<Eval, Wrong> {
     let captures = |pattern: &LazyLock<Option<Regex>>| {
         let pattern = LazyLock::force(pattern).as_ref();
         pattern.and_then(|pattern| pattern.captures(line))
@@ -156,7 +182,7 @@ fn eval(line: &str, block: &[&str]) -> Result<Eval, String> {
         let grid = grid.map_err(|error| error.to_string())?;
         (found.get(1), found[5].to_owned(), grid, true)
     } else {
-        return Err(format!("cannot read {line:?}"));
+        return Err(format!("cannot read {line:?}").into());
     };
     let mut expected = Expected::default();
     match mode.map(|mode| mode.as_str()) {
@@ -166,9 +192,7 @@ fn eval(line: &str, block: &[&str]) -> Result<Eval, String> {
         Some("ordered") => expected.ordered = true,
         _ => {}
     }
-    for line in block {
-        expectation(line, &mut expected)?;
-    }
+    each_line(block, |line| expectation(line, &mut expected))?;
     Ok(Eval {
         query,
         grid,
@@ -260,4 +284,26 @@ fn time(text: &str) -> Result<Millis, String> {
         None => duration_seconds(text)?,
     };
     Ok((seconds * 1000.0).round() as Millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named_by_its_own_line() {
+        let check = |text: &str, expected: &str| {
+            let error = commands(text).expect_err(text);
+            assert!(error.starts_with(expected), "{error}");
+        };
+        check("clear\n\nload 1m\n  a 1\n  b 1 x\n", "line 5: ");
+        check("load 1m\n  a{ 1\n", "line 2: ");
+        check("load\n  a 1\n", "line 1: load has no step");
+        check(
+            "load 5\n  a 1\n\neval instant at 5m a\n  a 1\n  a{ 1\n",
+            "line 6: ",
+        );
+        check("eval instant at x a\n  a 1\n", "line 1: ");
+        check("# a comment\nclear\nwombat\n", "line 3: unknown command");
+    }
 }
