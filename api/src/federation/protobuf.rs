@@ -170,7 +170,7 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
     use std::sync::Arc;
     use trefoil_model::{Labels, Millis, ResetHint, histogram::SCHEMA_CUSTOM};
-    use trefoil_query_promql::{HISTOGRAM, Histograms, RawSeries, STALE_NAN_BITS};
+    use trefoil_query_promql::{HISTOGRAM, Histograms, RawSeries, STALE_MARKER_BITS};
 
     const ACCEPT: &str = "application/vnd.google.protobuf;encoding=delimited;\
          proto=io.prometheus.client.MetricFamily;escaping=allow-utf-8";
@@ -300,7 +300,7 @@ mod tests {
             newest(
                 &[("__name__", "y")],
                 5,
-                Value::Float(f64::from_bits(STALE_NAN_BITS)),
+                Value::Float(f64::from_bits(STALE_MARKER_BITS)),
             ),
             newest(&[("a", "4")], 5, Value::Float(1.0)),
         ];

@@ -9,9 +9,11 @@ use crate::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 use trefoil_model::{Labels, histogram::SCHEMA_CUSTOM, read_varint};
-use trefoil_query_promql::{HISTOGRAM, Histograms, RawSeries, STALE_NAN_BITS, Value, is_histogram};
+use trefoil_query_promql::{
+    HISTOGRAM, Histograms, RawSeries, STALE_MARKER_BITS, Value, is_histogram,
+};
 
-const STALE: f64 = f64::from_bits(STALE_NAN_BITS);
+const STALE: f64 = f64::from_bits(STALE_MARKER_BITS);
 
 fn unsigned(bits: &mut BitReader<'_>) -> u64 {
     match bits.ones(8) {
