@@ -198,6 +198,8 @@ struct Saving {
     file: Option<Arc<dyn ExemplarsFile>>,
     /// The number of the last change that is in the file, if that is known.
     saved: Option<u64>,
+    /// The position in the file: a flush may be about to commit it.
+    position: u64,
 }
 
 impl MetricsEngine {
@@ -312,8 +314,11 @@ impl MetricsEngine {
         }
         // Nothing is saved where nothing was and nothing came.
         let saved = found.records.is_empty().then(|| self.exemplars.changes());
-        let file = Some(file);
-        *self.saving.lock() = Saving { file, saved };
+        *self.saving.lock() = Saving {
+            file: Some(file),
+            saved,
+            position: pin.flushed_to(),
+        };
         is_whole
     }
 
@@ -339,10 +344,10 @@ impl MetricsEngine {
             return Ok(());
         }
         let (changes, records) = self.exemplars.save()?;
-        let lineage = self.manifest.pin().lineage();
+        saving.position = saving.position.max(position);
         file.replace(&SavedExemplars {
-            lineage,
-            position,
+            lineage: self.manifest.pin().lineage(),
+            position: saving.position,
             records,
         })?;
         saving.saved = Some(changes);
