@@ -30,6 +30,10 @@ use trefoil_query_promql::{
 };
 use trefoil_shard::Routing;
 
+/// Bytes to decode, and values or names to put together, from which that is long work: half of a millisecond, about.
+const LONG_BYTES: usize = 512 << 10;
+const LONG_ITEMS: usize = 16 << 10;
+
 /// What an evaluator means that refuses shards without another reason.
 const NOT_COMPLETE: &str = "it cannot prove that it is complete";
 
@@ -284,7 +288,9 @@ impl ClusterSource {
             _ => Err(wrong_kind()),
         };
         let pages: Result<Vec<Page>, QueryError> = answers.into_iter().map(page).collect();
-        let page = merge_pages(pages?);
+        let pages = pages?;
+        let series: usize = pages.iter().map(|page| page.series.len()).sum();
+        let page = aside(series >= LONG_ITEMS / 16, || merge_pages(pages));
         self.check_loss()?;
         if self.allowance.is_some() {
             // Not what evaluators have found: what lies behind the page is found again.
@@ -433,7 +439,8 @@ impl ClusterSource {
                     return Ok(answering::failed(error));
                 }
             }
-            let answered = Answered::from_bytes(kind, &answer.bytes)?;
+            let is_long = answer.bytes.len() >= LONG_BYTES;
+            let answered = aside(is_long, || Answered::from_bytes(kind, &answer.bytes))?;
             answer.keep();
             Ok(answered)
         };
@@ -602,8 +609,10 @@ pub(super) fn listing<T: Ord>(
     limit: usize,
     warnings: Vec<String>,
 ) -> Listing<T> {
-    items.sort();
-    items.dedup();
+    aside(items.len() >= LONG_ITEMS, || {
+        items.sort();
+        items.dedup();
+    });
     if limit > 0 {
         items.truncate(limit);
     }
@@ -614,13 +623,17 @@ pub(super) fn listing<T: Ord>(
 impl Source for ClusterSource {
     async fn evaluate(&self, part: Part) -> Result<PartResult, QueryError> {
         let mut results = Vec::new();
+        let (steps, mut items) = (part.grid.steps(), 0);
         for answer in self.ask_all(Question::Part(Box::new(part))).await? {
             match answer {
-                Answer::Part(result) => results.push(result),
+                Answer::Part(result) => {
+                    items += steps * result.body.len();
+                    results.push(result);
+                }
                 _ => return Err(wrong_kind()),
             }
         }
-        merge(results)
+        aside(items >= LONG_ITEMS, || merge(results))
     }
 
     async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
@@ -655,12 +668,19 @@ impl Source for ClusterSource {
     }
 
     fn work_long(&self, work: &mut dyn FnMut()) {
-        // The thread's other tasks go on on another one; a runtime of one thread has none.
+        aside(true, work);
+    }
+}
+
+/// Does work, and if it is long has the thread's other tasks go on on another one; a runtime of one thread has none.
+fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    let has_others = || {
         let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        match flavor {
-            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-            _ => work(),
-        }
+        matches!(flavor, Ok(RuntimeFlavor::MultiThread))
+    };
+    match is_long && has_others() {
+        true => tokio::task::block_in_place(work),
+        false => work(),
     }
 }
 

@@ -80,6 +80,24 @@ pub enum PartBody {
     Samples(Vec<RawSeries>),
 }
 
+impl PartBody {
+    /// How many rows, groups or series there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.len(),
+            Self::Groups(groups) => groups.len(),
+            Self::Samples(series) => series.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The samples of a series in a range, without stale markers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RawSeries {

@@ -256,9 +256,12 @@ impl Exemplars {
         for tenant in tenants {
             self.erase(tenant, policy.erasing(tenant));
             let cut_off = policy.cut_off(tenant);
-            self.of_all
-                .lock()
-                .retain(tenant, |entry| entry.time >= cut_off);
+            let all = self.of_all.lock().of(tenant);
+            if all.iter().any(|(entry, _)| entry.time < cut_off) {
+                self.of_all
+                    .lock()
+                    .retain(tenant, |entry| entry.time >= cut_off);
+            }
         }
     }
 

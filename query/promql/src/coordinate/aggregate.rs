@@ -1,6 +1,6 @@
 //! Aggregations: pushed to the evaluators where they can be merged, else worked out over all rows.
 
-use super::{Coordinator, finish, samples, unify::unify, wrong_body};
+use super::{Coordinator, finish, looks, samples, unify::unify, wrong_body};
 use crate::{
     Annotations, Binding, Expr, Grid, PartBody, PartOutput, QueryError,
     ast::{Aggregate, AggregateOp},
@@ -35,7 +35,7 @@ impl Coordinator<'_> {
         }
         let rows = self.rows(&aggregate.operand, grid).await?;
         let before = samples(&rows);
-        let rows = self.work(before, || self.over_rows(aggregate, rows, grid, &own))?;
+        let rows = self.work(looks(&rows), || self.over_rows(aggregate, rows, grid, &own))?;
         self.hold(rows, before)
     }
 

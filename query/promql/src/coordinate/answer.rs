@@ -1,8 +1,9 @@
 //! From rows to the forms of the API.
 
-use super::{Coordinator, unify::remove_names, wrong_body};
+use super::{Coordinator, looks, unify::remove_names, wrong_body};
 use crate::{
-    Grid, MatrixSeries, PartBody, PartOutput, Point, QueryData, QueryError, Value, VectorSample,
+    Grid, MatrixSeries, PartBody, PartOutput, Point, QueryData, QueryError, RawSeries, Value,
+    VectorSample,
     ast::{Expr, ExprKind, ValueType},
     evaluate::context::scalars_with_data,
     row::{Cell, Row, cell, is_absent, samples_of},
@@ -23,8 +24,10 @@ impl Coordinator<'_> {
                 Ok(QueryData::Scalar(point(grid.start, values[0])))
             }
             (ValueType::Vector, _) => {
-                let rows = remove_names(self.rows(expr, grid).await?)?;
-                Ok(QueryData::Vector(vector(rows, grid.start)))
+                let rows = self.rows(expr, grid).await?;
+                self.work(looks(&rows), || {
+                    Ok(QueryData::Vector(vector(remove_names(rows)?, grid.start)))
+                })
             }
             (ValueType::Matrix, _) => self.matrix(expr, grid).await.map(QueryData::Matrix),
             _ => Err(QueryError::Internal("unknown type of value".into())),
@@ -36,7 +39,8 @@ impl Coordinator<'_> {
             let values = self.scalar_values(root, self.query_grid).await?;
             return Ok(vec![super::unlabelled(values)]);
         }
-        remove_names(self.rows(root, self.query_grid).await?)
+        let rows = self.rows(root, self.query_grid).await?;
+        self.work(looks(&rows), || remove_names(rows))
     }
 
     async fn scalar_values(&self, expr: &Expr, grid: Grid) -> Result<Vec<f64>, QueryError> {
@@ -55,7 +59,7 @@ impl Coordinator<'_> {
                 return Ok(Vec::new());
             };
             let rows = self.rows(&sub_query.operand, inner).await?;
-            return Ok(matrix(remove_names(rows)?, inner));
+            return self.work(looks(&rows), || Ok(matrix(remove_names(rows)?, inner)));
         }
         let body = self
             .part(expr, PartOutput::Samples, grid, Vec::new())
@@ -63,22 +67,24 @@ impl Coordinator<'_> {
         let PartBody::Samples(series) = body else {
             return Err(wrong_body());
         };
-        self.budget.hold(
-            series
-                .iter()
-                .map(|raw| samples_of(&raw.values, &raw.histograms))
-                .sum(),
-        )?;
-        let series = series.into_iter().map(|raw| {
-            let places = raw.timestamps.iter().enumerate();
-            let points = places
-                .filter_map(|(at, time)| point_of(*time, cell(&raw.values, &raw.histograms, at)));
-            MatrixSeries {
-                points: points.collect(),
-                labels: raw.labels,
-            }
-        });
-        Ok(series.collect())
+        let samples = series
+            .iter()
+            .map(|raw| samples_of(&raw.values, &raw.histograms))
+            .sum();
+        self.budget.hold(samples)?;
+        self.work(samples, || {
+            Ok(series.into_iter().map(series_of_samples).collect())
+        })
+    }
+}
+
+fn series_of_samples(raw: RawSeries) -> MatrixSeries {
+    let places = raw.timestamps.iter().enumerate();
+    let points =
+        places.filter_map(|(at, time)| point_of(*time, cell(&raw.values, &raw.histograms, at)));
+    MatrixSeries {
+        points: points.collect(),
+        labels: raw.labels,
     }
 }
 

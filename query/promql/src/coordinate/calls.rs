@@ -1,7 +1,8 @@
 //! Functions that look at several series at once, or at none.
 
 use super::{
-    Coordinator, finish, histogram, inverted, labels, samples, unify::unify, unlabelled, wrong_body,
+    Coordinator, finish, histogram, inverted, labels, looks, samples, unify::unify, unlabelled,
+    wrong_body,
 };
 use crate::{
     Expr, Grid, PartBody, PartOutput, QueryError,
@@ -28,14 +29,18 @@ impl Coordinator<'_> {
             FunctionKind::Absent => self.absent(call, grid).await,
             FunctionKind::LabelReplace | FunctionKind::LabelJoin => {
                 let mut rows = self.rows(&call.arguments[0], grid).await?;
-                match call.function.kind {
-                    FunctionKind::LabelReplace => labels::replace(call, &mut rows, self.budget)?,
-                    _ => labels::join(call, &mut rows, self.budget)?,
-                }
-                if self.options.delayed_name_removal {
-                    return Ok(rows);
-                }
-                unify(rows)
+                self.work(looks(&rows), || {
+                    match call.function.kind {
+                        FunctionKind::LabelReplace => {
+                            labels::replace(call, &mut rows, self.budget)?;
+                        }
+                        _ => labels::join(call, &mut rows, self.budget)?,
+                    }
+                    match self.options.delayed_name_removal {
+                        true => Ok(rows),
+                        false => unify(rows),
+                    }
+                })
             }
             FunctionKind::Sort { .. } | FunctionKind::SortByLabel { .. } => {
                 self.sort(expr, call, grid).await
@@ -109,8 +114,8 @@ impl Coordinator<'_> {
         self.budget.release(samples(&rows));
         let windows = Windows::over(node, WindowFunction::PresentOverTime, &context)?;
         let op = RowOp::Windows { inner, windows };
-        let looks = rows.len().saturating_mul(op.looks(grid));
-        self.work(looks, || {
+        let of_all = rows.len().saturating_mul(op.looks(grid));
+        self.work(of_all, || {
             let mut scratch = Scratch::default();
             for row in &mut rows {
                 let mut cells = row.take_cells();
@@ -175,7 +180,7 @@ impl Coordinator<'_> {
         };
         let results = if call.function.kind == FunctionKind::HistogramFraction {
             let (lower, upper) = (scalars(0)?, scalars(1)?);
-            self.work(before, || {
+            self.work(looks(&rows), || {
                 Ok(self.annotate(|all| histogram::fractions(&lower, &upper, &input, all)))
             })?
         } else {
@@ -198,7 +203,7 @@ impl Coordinator<'_> {
                     label,
                 })
                 .collect();
-            self.work(before, || {
+            self.work(looks(&rows), || {
                 Ok(self.annotate(|all| histogram::quantiles(&wanted, &input, all)))
             })?
         };

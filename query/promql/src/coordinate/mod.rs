@@ -36,6 +36,9 @@ use unify::unify;
 /// Values looked at from which work is long: half of a millisecond, about.
 const LONG_WORK: usize = 64 << 10;
 
+/// What the labels of a row take beside its values.
+const LOOKS_OF_ROW: usize = 32;
+
 /// Settings and limits of one query.
 #[derive(Clone, Debug, Default)]
 pub struct QueryOptions {
@@ -81,7 +84,7 @@ pub async fn query_range(
     }
     let coordinator = Coordinator::new(source, text, grid, true, options);
     let rows = coordinator.range(&root).await?;
-    let matrix = coordinator.work(samples(&rows), || Ok(answer::matrix(rows, grid)))?;
+    let matrix = coordinator.work(looks(&rows), || Ok(answer::matrix(rows, grid)))?;
     Ok(coordinator.result(QueryData::Matrix(matrix)))
 }
 
@@ -196,7 +199,7 @@ impl<'a> Coordinator<'a> {
         };
         let drops_name = compiled.is_some_and(|pipeline| pipeline.drops_name);
         let rows = if drops_name && !self.options.delayed_name_removal {
-            unify(rows)?
+            self.work(looks(&rows), || unify(rows))?
         } else {
             rows
         };
@@ -210,7 +213,8 @@ impl<'a> Coordinator<'a> {
         let before = samples(&left) + samples(&right);
         let delayed = self.options.delayed_name_removal;
         let mut notes = Notes::default();
-        let rows = self.work(before, || {
+        let looks = looks(&left) + looks(&right);
+        let rows = self.work(looks, || {
             join::join(binary, expr.span, left, right, delayed, &mut notes)
         })?;
         self.annotate(|annotations| notes.tell("", annotations));
@@ -230,7 +234,8 @@ impl<'a> Coordinator<'a> {
         let mut rows = self.rows(step.operand, operand_grid).await?;
         let before = samples(&rows);
         let delayed = self.options.delayed_name_removal;
-        let looks = rows.len().saturating_mul(step.op.looks(grid));
+        let looks_of_row = step.op.looks(grid).saturating_add(LOOKS_OF_ROW);
+        let looks = rows.len().saturating_mul(looks_of_row);
         self.work(looks, || self.apply(&step, &mut rows, grid))?;
         rows.retain(|row| !row.is_empty());
         for remark in remarks(expr, grid, &context)? {
@@ -243,7 +248,7 @@ impl<'a> Coordinator<'a> {
             });
         }
         if step.drops_name && !delayed {
-            rows = unify(rows)?;
+            rows = self.work(self::looks(&rows), || unify(rows))?;
         }
         self.hold(rows, before)
     }
@@ -363,6 +368,11 @@ fn only_values(rows: &[Row], steps: usize) -> Vec<f64> {
 
 fn samples(rows: &[Row]) -> usize {
     rows.iter().map(Row::samples).sum()
+}
+
+/// What working on rows takes, in looks at values.
+fn looks(rows: &[Row]) -> usize {
+    samples(rows) + LOOKS_OF_ROW * rows.len()
 }
 
 /// The rows of merged groups of what stands at `span`.
