@@ -29,7 +29,7 @@ mod type_and_unit;
 pub use decode::Decoder;
 pub use encode::encode;
 pub(crate) use histogram::{HistogramParts, SideParts, check_count, double, signed};
-pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
+pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest, refused_of_series};
 pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;
 pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;
