@@ -59,7 +59,8 @@ impl HeldBytes {
     /// # Errors
     /// As for [`HeldBytes::hold`].
     pub(super) fn hold_about(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let claimed_max = self.budget.pieces_max.div_ceil(4) * 3 * PIECE_BYTES;
+        let pieces_max = self.budget.pieces_max;
+        let claimed_max = (pieces_max - pieces_max / 4) * PIECE_BYTES;
         self.hold(bytes.min(claimed_max))
     }
 

@@ -85,15 +85,16 @@ impl TenantRetention {
     /// one, else the selector in its normal form where that can be read.
     fn text_of(&self, selector: &str, tenant: Option<&Tenant>) -> String {
         let cut_offs = tenant.map_or(&[][..], |tenant| &tenant.cut_offs);
-        let known = self.selectors.keys();
-        let known = known.chain(cut_offs.iter().map(|cut_off| &cut_off.selector));
-        let mut known: Vec<&String> = known.filter(|text| !text.is_empty()).collect();
-        if known.iter().any(|text| *text == selector) {
-            return selector.to_owned();
-        }
-        known.retain(|text| is_same_selector(text, selector));
-        if let Some(text) = known.first() {
-            return (*text).clone();
+        let former = cut_offs.iter().map(|cut_off| &cut_off.selector);
+        let former: Vec<&String> = former.filter(|text| !text.is_empty()).collect();
+        for known in [self.selectors.keys().collect(), former] {
+            if known.iter().any(|text| *text == selector) {
+                return selector.to_owned();
+            }
+            let mut known = known.into_iter();
+            if let Some(text) = known.find(|text| is_same_selector(text, selector)) {
+                return text.clone();
+            }
         }
         // The normal form may have an escape that a selector cannot have.
         let normal = normal_selector(selector).ok();
@@ -331,6 +332,25 @@ mod tests {
         present.selectors.insert("up".to_owned(), 24);
         for selector in ["up", "up{}", r#"{ __name__ = "up" }"#] {
             assert_eq!(text(&present, selector), "up", "{selector}");
+        }
+        // A former rule's text counts where there is no rule: its cut-off goes on, and is no second one.
+        let cut_off = |selector: &str| trefoil_raft::CutOff {
+            number: 1,
+            signal: Signal::Metrics,
+            selector: selector.to_owned(),
+            before: 1,
+        };
+        let tenant = Tenant {
+            id: TenantId(1),
+            name: "a".to_owned(),
+            limits: None,
+            retention_number: 0,
+            cut_offs: vec![cut_off(""), cut_off("up{}"), cut_off("down")],
+            deletions_newest: trefoil_model::DeletionVersion(0),
+            deletions_forgotten: trefoil_model::DeletionVersion(0),
+        };
+        for (selector, expected) in [("up{}", "up"), ("{__name__=\"down\"}", "down")] {
+            assert_eq!(present.text_of(selector, Some(&tenant)), expected);
         }
         assert_eq!(text(&present, "{__name__=~\"up\"}"), "{__name__=~\"up\"}");
     }
