@@ -113,7 +113,7 @@ pub struct DigestsRequest {
 /// `GET digests`: the content of all replicas, compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
-    /// Whether all owners answered and all their digests are equal.
+    /// Whether all owners answered, something was compared, and all digests are equal.
     pub equal: bool,
     /// Owners that did not answer, with the reason.
     pub unreachable: Vec<Unreachable>,

@@ -17,7 +17,10 @@ mod import;
 mod line;
 mod protobuf;
 
-use crate::{ApiError, MetricMetadata, remote_write::MetricKind};
+use crate::{
+    ApiError, MetricMetadata,
+    remote_write::{EXEMPLAR_CHARACTERS_MAX, MetricKind},
+};
 use family::Families;
 pub use import::{ImportOptions, import_protobuf, import_text};
 use line::{Cursor, Pairs, Wrong, unescape};
@@ -80,12 +83,14 @@ pub struct SampleLine<'a> {
 /// An example of what a sample counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exemplar<'a> {
-    /// Its labels, such as a trace's id; at most 128 characters in all.
+    /// Its labels, such as a trace's id; at most 128 characters in all, but for a parser that leaves long ones to its caller.
     pub labels: Pairs<'a>,
     /// The value.
     pub value: f64,
     /// The time in milliseconds, where the line says one.
     pub time: Option<Millis>,
+    /// Byte of the line at which the labels stand.
+    labels_at: usize,
 }
 
 /// Goes through a text.
@@ -94,6 +99,7 @@ pub struct Parser<'a> {
     line: usize,
     dialect: Dialect,
     is_ended: bool,
+    takes_long_exemplars: bool,
     sample: SampleLine<'a>,
     families: Families,
 }
@@ -121,9 +127,20 @@ impl<'a> Parser<'a> {
             line: 0,
             dialect,
             is_ended: false,
+            takes_long_exemplars: false,
             sample: SampleLine::default(),
             families: Families::default(),
         })
+    }
+
+    /// The same parser, which lends out exemplars also when their labels are longer than OpenMetrics allows: for a caller that
+    /// leaves such an example out and keeps its sample.
+    #[must_use]
+    pub(crate) fn taking_long_exemplars(self) -> Self {
+        Self {
+            takes_long_exemplars: true,
+            ..self
+        }
     }
 
     /// The next thing that the text says; `None` at its end.
@@ -167,7 +184,11 @@ impl<'a> Parser<'a> {
                 let read = Cursor::new(line, self.dialect).sample(&mut self.sample);
                 read.map_err(wrong)?;
                 if is_strict {
-                    let checked = self.families.sample(&self.sample);
+                    let checked = match self.takes_long_exemplars {
+                        true => Ok(()),
+                        false => check_length(self.sample.exemplar.as_ref()),
+                    };
+                    let checked = checked.and_then(|()| self.families.sample(&self.sample));
                     checked.map_err(|w| bad_line(self.line, line, &w))?;
                 }
                 return Ok(Some(Entry::Sample(&self.sample)));
@@ -222,6 +243,25 @@ pub(crate) fn read_utf8(text: &[u8]) -> Result<&str, ApiError> {
             reason: "not valid UTF-8".to_owned(),
         }
     })
+}
+
+/// Refuses an exemplar with labels that are longer than OpenMetrics allows.
+fn check_length(exemplar: Option<&Exemplar<'_>>) -> Result<(), Wrong> {
+    let Some(exemplar) = exemplar else {
+        return Ok(());
+    };
+    let characters = |text: &str| text.chars().count();
+    let labels = exemplar.labels.iter();
+    let length: usize = labels.map(|(n, v)| characters(n) + characters(v)).sum();
+    match length > EXEMPLAR_CHARACTERS_MAX {
+        true => Err(Wrong {
+            at: exemplar.labels_at,
+            reason: format!(
+                "the labels of the exemplar have {length} characters, more than {EXEMPLAR_CHARACTERS_MAX}"
+            ),
+        }),
+        false => Ok(()),
+    }
 }
 
 #[cold]

@@ -82,10 +82,11 @@ fn write_histogram(out: &mut Vec<u8>, histogram: &Histogram) {
     write_quoted(out, histogram.sum);
     let mut separator: &[u8] = b",\"buckets\":[";
     for bucket in histogram.buckets().iter().filter(|b| b.count != 0.0) {
-        let ends: &[u8] = match (bucket.lower < 0.0, bucket.upper > 0.0) {
-            (true, true) if !histogram.is_custom() => b"3",
-            (true, false) if !histogram.is_custom() => b"1",
-            _ => b"0",
+        let ends: &[u8] = match histogram.includes(bucket) {
+            (false, true) => b"0",
+            (true, false) => b"1",
+            (false, false) => b"2",
+            (true, true) => b"3",
         };
         out.extend_from_slice(separator);
         out.push(b'[');
@@ -379,6 +380,17 @@ mod tests {
                 r#"[3,"-0.5","0.5","2"],[0,"1","2","3"]]}]]}]}}"#
             ),
         );
+        let custom = Histogram {
+            schema: trefoil_model::histogram::SCHEMA_CUSTOM,
+            custom_bounds: [1.0].into(),
+            count: 3.0,
+            positive: Buckets::from_spans(&[(0, 2)], vec![1.0, 2.0]).unwrap(),
+            ..Histogram::default()
+        };
+        let mut out = Vec::new();
+        write_histogram(&mut out, &custom);
+        let ends = r#""buckets":[[3,"-Inf","1","1"],[0,"1","+Inf","2"]]"#;
+        assert!(String::from_utf8(out).unwrap().contains(ends));
         check(
             QueryData::Matrix(vec![]),
             &[],

@@ -124,5 +124,10 @@ mod tests {
         let expected = "per-user series limit of 7 exceeded (err-mimir-max-series-per-user). To adjust it, change \
                         the tenant's limit max_global_series_per_user.";
         assert_eq!(text, expected);
+        let text = crate::remote_write::refused_of_series(&text, &trefoil_model::Labels::empty());
+        assert!(
+            text.ends_with("max_global_series_per_user, in series {}"),
+            "{text}"
+        );
     }
 }

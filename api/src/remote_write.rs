@@ -31,7 +31,7 @@ pub use encode::encode;
 #[cfg(test)]
 pub(crate) use histogram::read_sample as read_histogram;
 pub(crate) use histogram::{HistogramParts, SideParts, check_count, double, signed};
-pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest};
+pub use request::{MetadataRef, MetricKind, Refusals, SeriesRef, WriteRequest, refused_of_series};
 pub(crate) use sample::EXEMPLAR_CHARACTERS_MAX;
 pub use sample::{Exemplar, Sample, SampleValue};
 pub(crate) use snappy::decompress as decompress_snappy;

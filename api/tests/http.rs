@@ -719,6 +719,10 @@ async fn administration() {
         "{}",
         digests.text()
     );
+    for backwards in ["start=2&end=1", "start=2&end=2"] {
+        let path = format!("/trefoil/api/v1/digests?{backwards}");
+        assert_eq!(ask(&node, get(&path)).await.status, 400, "{backwards}");
+    }
     let movements = ask(&node, get("/trefoil/api/v1/movements")).await;
     assert_eq!(
         movements.text(),
@@ -728,6 +732,12 @@ async fn administration() {
         let request = Request::post(path).body(Body::from(body)).unwrap();
         ask(&node, request).await
     };
+    let patient = post(
+        "/trefoil/api/v1/node/prepare-stop",
+        r#"{"wait_seconds":3601}"#,
+    )
+    .await;
+    assert_eq!(patient.status, 400, "{}", patient.text());
     let prepared = post("/trefoil/api/v1/node/prepare-stop", r#"{"wait_seconds":7}"#).await;
     assert_eq!(prepared.text(), r#"{"message":"waited 7 s"}"#);
     let drained = post("/trefoil/api/v1/cluster/drain", r#"{"node":"n1"}"#).await;

@@ -79,6 +79,49 @@ async fn text_is_stored() {
 }
 
 #[tokio::test]
+async fn exemplars_that_are_too_long_refuse_nothing() {
+    let node = FakeNode::new();
+    let text = |length| {
+        let long = "x".repeat(length);
+        format!("# TYPE ex counter\nex_total 1 1 # {{trace_id=\"{long}\"}} 1\n# EOF\n")
+    };
+    for length in [120, 121] {
+        let answer = post(&node, TEXT, &[OPEN_METRICS], text(length)).await;
+        assert_eq!(answer.0, 204, "{}", answer.1);
+    }
+    let stored = node.stored();
+    let exemplars = stored.iter().filter(|line| line.contains("exemplar"));
+    assert_eq!((stored.len(), exemplars.count()), (3, 1), "{stored:?}");
+}
+
+#[tokio::test]
+async fn bodies_up_to_the_bound_are_taken_whatever_they_are_thought_to_take() {
+    let limits = ApiLimits {
+        write: WriteLimits {
+            decompressed_bytes_max: 1 << 20,
+            ..WriteLimits::default()
+        },
+        // As by default: what a text is thought to take, four times the largest, is all that there is.
+        write_bytes_at_once_max: 4 << 20,
+        ..ApiLimits::default()
+    };
+    let node = FakeNode::new();
+    for (bytes, status) in [(1 << 20, 204), ((1 << 20) + 1, 413), (3 << 20, 413)] {
+        let text = format!("{}\na 1 1\n", "#".repeat(bytes - 7));
+        let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        let snappy = snap::raw::Encoder::new().compress_vec(text.as_bytes());
+        let gzip = gzip(text.as_bytes());
+        for (coding, body) in [("gzip", gzip), ("zstd", zstd), ("snappy", snappy.unwrap())] {
+            let request = Request::post(TEXT).header("content-encoding", coding);
+            let request = request.body(Body::from(body)).unwrap();
+            let router = router(Arc::<FakeNode>::clone(&node), limits);
+            let answer = router.oneshot(request).await.unwrap().status();
+            assert_eq!(answer.as_u16(), status, "{bytes} {coding}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn times_and_labels_of_the_request() {
     let node = FakeNode::new();
     let path = format!("{TEXT}?timestamp=99&extra_label=job=x&extra_label=b=d%3De");
@@ -282,6 +325,9 @@ async fn influx_lines_are_stored_and_bad_ones_named() {
     let stored = node.stored();
     assert_eq!(stored[..3], ["anonymous cpu_usage{host=\"a\"} 2000 1.5"; 3]);
     assert_eq!(stored[4], "anonymous mem_x 7 2");
+    let refusing = FakeNode::with(Mood::RefusesOld);
+    let (status, text) = post(&refusing, "/write", &[], "up value=1\ncpu").await;
+    assert!(status == 400 && text.contains("dropped=2"), "{text}");
     let (status, text) = post(&node, "/write?precision=d", &[], "a x=1").await;
     assert!(status == 400 && text.contains("precision"), "{text}");
 }
@@ -323,6 +369,8 @@ async fn remote_write_says_how_much_was_written() {
     }
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = std::str::from_utf8(&body).unwrap();
+    let counts = "1 of 3 series were refused, all others were stored: ";
+    assert!(text.starts_with(counts), "{text}");
     assert!(
         text.contains(
             "the number of observations found in the buckets (in absence of NaN), in series up{}"

@@ -122,6 +122,7 @@ impl NodeBackend {
             plane: self.cluster.plane.clone(),
             connections: self.cluster.connections.clone(),
             directory: self.cluster.directory.clone(),
+            state: self.cluster.metadata.state(),
             query: QueryKey {
                 coordinator: self.cluster.identity.incarnation,
                 number: self.queries.fetch_add(1, Ordering::Relaxed),
@@ -342,9 +343,9 @@ impl NodeBackend {
         };
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
-            outcome
-                .refusals
-                .add(count, || format!("{count} samples were refused: {first}"));
+            let series = encoded.out_of_bounds_series;
+            let reason = || format!("{count} samples were refused: {first}");
+            outcome.refusals.add_series(series, count, reason);
         }
         Ok(outcome)
     }

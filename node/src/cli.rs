@@ -12,8 +12,9 @@ pub(crate) mod test;
 
 use crate::{bench, config::ServeArgs, demo::DemoArgs, kubernetes::KubernetesCommand};
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 use std::{
+    ffi::OsStr,
     io::{ErrorKind, Write},
     process::ExitCode,
 };
@@ -29,6 +30,22 @@ use std::{
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The program's command line. A variable that is empty counts as not set, as deployments have it that name all of them.
+    pub(crate) fn command_without_empty(is_empty: impl Fn(&OsStr) -> bool) -> clap::Command {
+        without_empty(Self::command(), &is_empty)
+    }
+}
+
+fn without_empty(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_env().is_some_and(is_empty) {
+            true => argument.env(Resettable::<clap::builder::OsStr>::Reset),
+            false => argument,
+        })
+        .mut_subcommands(|command| without_empty(command, is_empty))
 }
 
 /// What the program can do.
@@ -154,6 +171,29 @@ pub(crate) enum Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_variables_count_as_not_set() {
+        let command = Cli::command_without_empty(|name| name == "TREFOIL_ENABLE_ADMIN_API");
+        let serve = command.find_subcommand("serve").expect("a command");
+        let variable = |id: &str| {
+            let argument = serve.get_arguments().find(|a| a.get_id() == id);
+            argument
+                .expect("an argument")
+                .get_env()
+                .map(OsStr::to_owned)
+        };
+        assert_eq!(variable("enable_admin_api"), None);
+        assert_eq!(variable("zone"), Some("TREFOIL_ZONE".into()));
+        for (text, expected) in [("1", true), ("0", false), ("true", true), ("false", false)] {
+            let flag = format!("--enable-admin-api={text}");
+            let cli = Cli::try_parse_from(["trefoil", "serve", &flag]).expect("a truth value");
+            let Command::Serve(args) = cli.command else {
+                panic!("another command");
+            };
+            assert_eq!(args.enable_admin_api, Some(expected));
+        }
+    }
 
     #[test]
     fn every_cause_is_said_once() {

@@ -7,6 +7,7 @@
 mod listen;
 mod otlp;
 mod pairs;
+mod place;
 mod shown;
 mod suggestion;
 
@@ -26,6 +27,10 @@ pub(crate) const PEER_PORT: u16 = 9191;
 /// Where OpenTelemetry's exporters come to by gRPC and by HTTP unless told otherwise, as its specification has it.
 pub(crate) const OTLP_GRPC_PORT: u16 = 4317;
 pub(crate) const OTLP_HTTP_PORT: u16 = 4318;
+/// What all variables begin with.
+const VARIABLES: &str = "TREFOIL_";
+/// Slices of the hash space of a new cluster unless the file says otherwise.
+pub(crate) const SHARDS: u16 = 256;
 /// Series of deltas that a node adds up unless the file says otherwise.
 const DELTA_SERIES_MAX: usize = 500_000;
 
@@ -76,7 +81,8 @@ pub(crate) struct ServeArgs {
     pub(crate) cluster_key_file: Option<PathBuf>,
     /// Allow deleting series and making snapshots (POST /api/v1/admin/tsdb/...) through this node. Whoever may query
     /// through a data source of Grafana can then do so
-    #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "TREFOIL_ENABLE_ADMIN_API", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) enable_admin_api: Option<bool>,
     /// Experimental features, by Prometheus' names, comma-separated: promql-experimental-functions,
     /// promql-extended-range-selectors, promql-binop-fill-modifiers, promql-delayed-name-removal, use-start-timestamps,
@@ -300,19 +306,14 @@ impl Settings {
     /// # Errors
     /// When the file cannot be read or parsed, or when values contradict each other.
     pub(crate) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let file = match &args.config {
-            None => File::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
-                parse(path, &text)?
-            }
+        let Some(path) = &args.config else {
+            return complete(args, File::default());
         };
-        let settings = merge(args, file)?;
-        settings.check()?;
-        Ok(settings)
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        read(args, path, &text)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -345,7 +346,11 @@ impl Settings {
         if self.node_name.is_empty() {
             return impossible("node_name: is empty; give --node-name".into());
         }
+        if let Err(error) = crate::logging::filter(&self.log_level) {
+            return impossible(format!("log.level: {error:#}"));
+        }
         self.check_bounds()?;
+        self.check_pairs()?;
         for seed in &self.seeds {
             let port = seed
                 .rsplit_once(':')
@@ -372,23 +377,40 @@ impl Settings {
                 "storage.movement_bytes_per_second",
                 self.movement_bytes_per_second,
             ),
+            ("replace_after_seconds", self.replace_after.as_secs()),
             ("limits.write_timeout_seconds", self.write_timeout.as_secs()),
             ("limits.query_timeout_seconds", self.query_timeout.as_secs()),
             ("limits.query_concurrency", self.query_concurrency as u64),
             ("limits.query_samples", self.query_samples),
         ];
-        if self.pairs.failover_timeout <= self.pairs.update_interval {
-            return Err(ConfigError::Impossible(
-                "limits.ha_tracker_failover_timeout_seconds: must be longer than \
-                 ha_tracker_update_timeout_seconds, or senders that are well take turns"
-                    .to_owned(),
-            ));
-        }
         match counts.iter().find(|(_, value)| *value == 0) {
             None => Ok(()),
             Some((key, _)) => Err(ConfigError::Impossible(format!(
                 "{key}: is 0; it must be at least 1"
             ))),
+        }
+    }
+
+    fn check_pairs(&self) -> Result<(), ConfigError> {
+        let pairs = &self.pairs;
+        let impossible = |text: &str| Err(ConfigError::Impossible(text.to_owned()));
+        if pairs.cluster_label.is_empty() {
+            return impossible("limits.ha_cluster_label: is empty; a pair needs a name");
+        }
+        if pairs.replica_label.is_empty() {
+            return impossible("limits.ha_replica_label: is empty; a sender needs a name");
+        }
+        if pairs.cluster_label == pairs.replica_label {
+            return impossible(
+                "limits.ha_replica_label: is the same as ha_cluster_label; one names the pair, the other the sender",
+            );
+        }
+        match pairs.failover_timeout <= pairs.update_interval {
+            true => impossible(
+                "limits.ha_tracker_failover_timeout_seconds: must be longer than \
+                 ha_tracker_update_timeout_seconds, or senders that are well take turns",
+            ),
+            false => Ok(()),
         }
     }
 }
@@ -402,7 +424,43 @@ pub(crate) fn check_text(
     path: &std::path::Path,
     text: &str,
 ) -> Result<(), ConfigError> {
-    merge(args, parse(path, text)?)?.check()
+    read(args, path, text).map(drop)
+}
+
+/// Reads a file's text and merges the arguments over it.
+fn read(args: &ServeArgs, path: &std::path::Path, text: &str) -> Result<Settings, ConfigError> {
+    let file = parse(path, text)?;
+    complete(args, file.clone()).map_err(|error| match error {
+        // What is impossible by the file alone has its place there.
+        ConfigError::Impossible(why)
+            if complete(&ServeArgs::default(), file)
+                .is_err_and(|alone| alone.to_string() == why) =>
+        {
+            in_file(path, text, why)
+        }
+        error => error,
+    })
+}
+
+/// The error about an impossible value of the file, whose text begins with the key's path.
+fn in_file(path: &std::path::Path, text: &str, why: String) -> ConfigError {
+    let key = why.split(':').next().unwrap_or_default();
+    match place::of_key(text, key) {
+        Some((line, column)) => ConfigError::Invalid {
+            path: path.to_owned(),
+            line,
+            column,
+            message: why,
+        },
+        None => ConfigError::Impossible(format!("{}: {why}", path.display())),
+    }
+}
+
+/// Merges arguments over a file and checks the result.
+fn complete(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
+    let settings = merge(args, file)?;
+    settings.check()?;
+    Ok(settings)
 }
 
 /// The variable of the flag with this name.
@@ -473,17 +531,22 @@ fn nested_keys() -> Vec<String> {
 /// set such variables too (Kubernetes does, for a service of that name).
 pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
-    let mut known: Vec<&str> = command
+    // Without what all of them begin with, by which all would be near.
+    let known: Vec<(&str, &str)> = command
         .get_arguments()
         .filter_map(|argument| argument.get_env()?.to_str())
+        .filter_map(|variable| Some((variable.strip_prefix(VARIABLES)?, variable)))
         .collect();
-    known.push(crate::cli::URL_VARIABLE);
+    // Read by the commands for people.
+    let is_known = |name: &str| {
+        name == crate::cli::URL_VARIABLE || known.iter().any(|(_, variable)| *variable == name)
+    };
     names
-        .filter(|name| name.starts_with("TREFOIL_") && !known.contains(&name.as_str()))
-        .map(|name| {
-            let near = suggestion::nearest(&name, known.iter().map(|known| (*known, *known)));
+        .filter(|name| !is_known(name))
+        .filter_map(|name| {
+            let near = suggestion::nearest(name.strip_prefix(VARIABLES)?, known.iter().copied());
             let meant = near.map(|known| format!("; did you mean {known}?"));
-            format!("{name} does nothing{}", meant.unwrap_or_default())
+            Some(format!("{name} does nothing{}", meant.unwrap_or_default()))
         })
         .collect()
 }
@@ -545,7 +608,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         eval: features(&enabled)?,
         type_and_unit_labels: enabled.iter().any(|name| name == TYPE_AND_UNIT_LABELS),
         features: enabled,
-        shards: file.shards.unwrap_or(256),
+        shards: file.shards.unwrap_or(SHARDS),
         zone_mode: file.zone_mode.unwrap_or_default(),
         replace_after: seconds(file.replace_after_seconds, 600),
         log_format: args.log_format.or(file.log.format).unwrap_or_default(),
@@ -620,108 +683,4 @@ pub(crate) fn read_key(path: PathBuf) -> Result<[u8; 32], ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_error(yaml: &str, expected: &str) {
-        let error = parse(std::path::Path::new("t.yaml"), yaml)
-            .and_then(|file| merge(&ServeArgs::default(), file))
-            .and_then(|settings| settings.check())
-            .expect_err(yaml);
-        assert_eq!(error.to_string(), expected, "{yaml}");
-    }
-
-    #[test]
-    fn errors_name_the_place_and_suggest() {
-        check_error(
-            "node_name: a\nstorage:\n  flush_intervall_seconds: 3\n",
-            "t.yaml:3:3: unknown key \"flush_intervall_seconds\"; did you mean \
-             \"flush_interval_seconds\"?",
-        );
-        check_error(
-            "wombat: 1\n",
-            "t.yaml:1:1: unknown key \"wombat\"; known here: data_dir, node_name, zone, http, peer, \
-             advertise, seeds, bootstrap_expect, cluster_key_file, enable_admin_api, \
-             enable_feature, shards, zone_mode, replace_after_seconds, log, storage, limits, otlp",
-        );
-        check_error(
-            "node_name: a\nflush_intervall: 3\n",
-            "t.yaml:2:1: unknown key \"flush_intervall\"; did you mean \
-             \"storage.flush_interval_seconds\"?",
-        );
-        check_error(
-            "storage:\n  retention_hours: 3\n  query_samples: 3\n",
-            "t.yaml:3:3: unknown key \"query_samples\"; did you mean \"limits.query_samples\"?",
-        );
-        check_error(
-            "storage:\n  flush_interval_seconds: fast\n",
-            "t.yaml:2:27: expected a whole number of 0 or more",
-        );
-        check_error(
-            "shards: 70000\n",
-            "t.yaml:1:9: expected a whole number from 0 to 65535",
-        );
-        check_error(
-            "zone: a\nzone: b\n",
-            "t.yaml:2:1: the key \"zone\" is there twice",
-        );
-        check_error("storage: 3\n", "t.yaml:1:10: expected a section of keys");
-        check_error(
-            "seeds: a:9191\n",
-            "t.yaml:1:8: expected a list, like [a, b]",
-        );
-        check_error(
-            "http: 9190\n",
-            "t.yaml:1:7: expected an IP address and a port, like 0.0.0.0:9190",
-        );
-        check_error(
-            "log:\n  format: xml\n",
-            "t.yaml:2:11: unknown variant `xml`, expected one of text, json",
-        );
-        check_error(
-            "node_name: a\nlimits: {query_concurrency: 0}\n",
-            "limits.query_concurrency: is 0; it must be at least 1",
-        );
-        check_error(
-            "shards: 100\nnode_name: a\n",
-            "shards: 100 is not a power of two up to 4096",
-        );
-        check_error(
-            "node_name: a\nseeds: [localhost]\n",
-            "seeds: \"localhost\" has no port; write host:9191",
-        );
-    }
-
-    #[test]
-    fn unknown_variables_are_named() {
-        let names = [
-            "TREFOIL_SEED",
-            "TREFOIL_SEEDS",
-            "TREFOIL_PORT_9190",
-            "PATH",
-            "TREFOIL_URL",
-        ];
-        assert_eq!(
-            unknown_variables(names.into_iter().map(str::to_owned)),
-            [
-                "TREFOIL_SEED does nothing; did you mean TREFOIL_SEEDS?",
-                "TREFOIL_PORT_9190 does nothing"
-            ]
-        );
-    }
-
-    #[test]
-    fn flags_override_the_file() {
-        let file = parse(std::path::Path::new("t.yaml"), "node_name: file\nzone: z\n").unwrap();
-        let args = ServeArgs {
-            node_name: Some("flag".into()),
-            ..ServeArgs::default()
-        };
-        let settings = merge(&args, file).unwrap();
-        assert_eq!(
-            (settings.node_name.as_str(), settings.zone.as_str()),
-            ("flag", "z")
-        );
-        assert_eq!(settings.bootstrap_expect, 1);
-    }
-}
+mod tests;

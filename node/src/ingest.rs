@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use trefoil_api::{
     limit_refusals,
-    remote_write::{MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest},
+    remote_write::{
+        MetricKind, Refusals, Sample, SampleValue, SeriesRef, WriteRequest, refused_of_series,
+    },
 };
 use trefoil_model::{Millis, SeriesHash, ShardId, ShardSet, TenantId, key_hash, shard_of};
 use trefoil_shard::Routing;
@@ -83,6 +85,8 @@ pub(crate) struct Encoded {
     pub(crate) samples: u64,
     /// Samples left out because of their time, and the first of them in words.
     pub(crate) out_of_bounds: u64,
+    /// Series that have such samples, and those of them that keep others.
+    pub(crate) out_of_bounds_series: (u64, u64),
     /// Samples left out, or held back, because another sender of their pair counts or has counted then.
     pub(crate) deduplicated: u64,
     /// Those among them whose sender counts now.
@@ -203,11 +207,13 @@ impl Encoder {
                 continue;
             }
             let place = (routing.group_of(shard), shard);
-            let (series, times) = ((&series, labels), acceptance);
-            match series.0.is_plain() {
-                true => self.add_plain(&mut round, &mut encoded, place, series, times),
-                false => self.add_whole(&mut round, &mut encoded, place, series, times),
+            let before = encoded.out_of_bounds;
+            let (samples, times) = ((&series, labels), acceptance);
+            match series.is_plain() {
+                true => self.add_plain(&mut round, &mut encoded, place, samples, times),
+                false => self.add_whole(&mut round, &mut encoded, place, samples, times),
             }?;
+            encoded.count_series(&series, encoded.out_of_bounds - before);
         }
         for entry in request.metadata() {
             let shard = metadata_shard(tenant, entry.metric, routing.shards());
@@ -412,10 +418,17 @@ impl Encoded {
     /// Counts the samples of a series that is not stored at all.
     fn refuse_series(&mut self, series: &SeriesRef<'_>, reason: impl FnOnce() -> String) {
         let samples = series.samples().len() as u64;
-        let explain = || format!("{}, in series {}", reason(), series.to_labels());
+        let explain = || refused_of_series(&reason(), &series.to_labels());
         self.refusals.add(samples, explain);
         let histograms = series.whole_samples().filter(is_histogram).count();
         self.refused_histograms += histograms as u64;
+    }
+
+    /// Counts a series of which so many samples are out of bounds.
+    fn count_series(&mut self, series: &SeriesRef<'_>, refused: u64) {
+        let (all, partly) = &mut self.out_of_bounds_series;
+        *all += u64::from(refused > 0);
+        *partly += u64::from(refused > 0 && refused < series.samples().len() as u64);
     }
 
     /// Counts a sample whose time is not acceptable. Whether it is refused for that, not held back.

@@ -10,10 +10,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// # Errors
 /// When the filter cannot be read; the text says which directive is wrong.
 pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!(
-        "{level},openraft=warn,h2=warn,hyper=warn,tonic=warn"
-    ))
-    .with_context(|| format!("read the log level {level:?}"))?;
+    let filter = filter(level)?;
     let builder = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -25,4 +22,15 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     started
         .map_err(|error| anyhow::anyhow!(error))
         .context("start logging")
+}
+
+/// Which events are logged, for a level of the settings.
+///
+/// # Errors
+/// When it cannot be read; the text says which directive is wrong.
+pub(crate) fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(format!(
+        "{level},openraft=warn,h2=warn,hyper=warn,tonic=warn"
+    ))
+    .with_context(|| format!("read the log level {level:?}"))
 }

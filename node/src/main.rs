@@ -31,13 +31,15 @@ mod stop_signal;
 mod telemetry;
 mod transport;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use cli::{Cli, Command};
-use std::process::ExitCode;
+use std::{ffi::OsStr, process::ExitCode};
 
 fn main() -> ExitCode {
     allocator::configure();
-    let cli = Cli::parse();
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let matches = Cli::command_without_empty(is_empty).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => {

@@ -78,7 +78,7 @@ fn read_text(
     limits: &WriteLimits,
     out: &mut WriteRequest,
 ) -> Result<(), ApiError> {
-    let mut parser = Parser::new(text, dialect)?;
+    let mut parser = Parser::new(text, dialect)?.taking_long_exemplars();
     let mut declared = Declared::default();
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     while let Some(entry) = parser.next_entry()? {

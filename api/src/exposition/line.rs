@@ -13,9 +13,6 @@ use trefoil_model::Millis;
 
 /// The latest time in milliseconds that is told apart; what is written beyond it becomes this.
 const MILLIS_MAX: f64 = 9e15;
-/// Characters of all names and values of an exemplar's labels together, by OpenMetrics.
-const EXEMPLAR_CHARACTERS_MAX: usize = 128;
-
 /// Names and values of labels.
 pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
@@ -252,26 +249,12 @@ impl<'a> Cursor<'a> {
     /// Reads the exemplar behind its `#`.
     fn exemplar(&mut self) -> Result<Exemplar<'a>, Wrong> {
         self.gap()?;
-        let start = self.at;
+        let labels_at = self.at;
         if !self.take(b'{') {
             return Err(self.expected("the labels of an exemplar"));
         }
         let mut labels = Vec::new();
         self.labels(&mut labels, false)?;
-        let characters = |text: &str| text.chars().count();
-        let length: usize = labels
-            .iter()
-            .map(|(n, v)| characters(n) + characters(v))
-            .sum();
-        if length > EXEMPLAR_CHARACTERS_MAX {
-            return Err(Wrong {
-                at: start,
-                reason: format!(
-                    "the labels of the exemplar have {length} characters, more than \
-                     {EXEMPLAR_CHARACTERS_MAX}"
-                ),
-            });
-        }
         self.gap()?;
         let value = self.value()?;
         let mut time = None;
@@ -283,6 +266,7 @@ impl<'a> Cursor<'a> {
             labels,
             value,
             time,
+            labels_at,
         })
     }
 

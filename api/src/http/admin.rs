@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Largest document of a `POST`.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
-/// The longest that a node puts off its stop, seconds; longer wishes are cut.
+/// The longest that a node puts off its stop, seconds; longer wishes are refused.
 const PREPARE_STOP_SECONDS_MAX: u64 = 3600;
 
 /// `GET cluster`.
@@ -45,6 +45,11 @@ pub(super) async fn digests(State(app): Shared, request: Request) -> Response {
             start: parameters.time("start")?,
             end: parameters.time("end")?,
         };
+        if let (Some(start), Some(end)) = (request.start, request.end)
+            && end <= start
+        {
+            return Err(ApiError::parameter("end", "end must be later than start"));
+        }
         app.backend.digests(request).await
     };
     document(outcome.await, gzip)
@@ -72,7 +77,13 @@ pub(super) async fn remove(State(app): Shared, request: Request) -> Response {
 pub(super) async fn prepare_stop(State(app): Shared, request: Request) -> Response {
     let outcome = async {
         let wanted: PrepareStopRequest = read(request, "{\"wait_seconds\":N}").await?;
-        let wait = Duration::from_secs(wanted.wait_seconds.min(PREPARE_STOP_SECONDS_MAX));
+        if wanted.wait_seconds > PREPARE_STOP_SECONDS_MAX {
+            return Err(ApiError::BadData(format!(
+                "wait_seconds is {}, more than {PREPARE_STOP_SECONDS_MAX}; nothing was begun",
+                wanted.wait_seconds
+            )));
+        }
+        let wait = Duration::from_secs(wanted.wait_seconds);
         app.backend.prepare_stop(wait).await
     };
     document(outcome.await, false)

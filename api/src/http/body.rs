@@ -53,15 +53,34 @@ impl ByteBudget {
 }
 
 impl HeldBytes {
+    /// As [`HeldBytes::hold`], for an estimate of what a request will take: one request may claim three quarters of the budget
+    /// by it, so that the largest that is allowed is taken, too, and others beside it.
+    ///
+    /// # Errors
+    /// As for [`HeldBytes::hold`].
+    pub(super) fn hold_about(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let pieces_max = self.budget.pieces_max;
+        let claimed_max = (pieces_max - pieces_max / 4) * PIECE_BYTES;
+        self.hold(bytes.min(claimed_max))
+    }
+
     /// Makes sure that `bytes` in all are held.
     ///
     /// # Errors
+    /// [`ApiError::TooLarge`] when this request alone would hold more than all together may: sending it again would not help.
     /// [`ApiError::Unavailable`] when all requests together would hold too much.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
         let pieces = bytes.div_ceil(PIECE_BYTES);
         let more = pieces.saturating_sub(self.pieces);
         if more == 0 {
             return Ok(());
+        }
+        if pieces > self.budget.pieces_max && self.budget.pieces_max > 0 {
+            return Err(ApiError::TooLarge {
+                what: "memory that the request takes",
+                size: bytes as u64,
+                size_max: (self.budget.pieces_max * PIECE_BYTES) as u64,
+            });
         }
         let refuse = || ApiError::Unavailable {
             message: "too many bytes of write requests are in work".to_owned(),
@@ -143,4 +162,24 @@ async fn drop_rest(mut body: Body) {
     };
     // Past the bounds the connection is closed on the sender.
     tokio::time::timeout(DROPPED_WAIT_MAX, dropping).await.ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_never_fits_is_told_so() {
+        let budget = ByteBudget::new(16 * PIECE_BYTES);
+        let mut held = budget.hold_none();
+        held.hold_about(100 * PIECE_BYTES).expect("an estimate");
+        assert_eq!(budget.held(), 12 * PIECE_BYTES);
+        let mut other = budget.hold_none();
+        let status = |held: Result<(), ApiError>| held.expect_err("too many").status();
+        assert_eq!(status(other.hold(5 * PIECE_BYTES)), 503);
+        assert_eq!(status(other.hold(16 * PIECE_BYTES + 1)), 413);
+        other.hold(4 * PIECE_BYTES).expect("as much as is left");
+        drop(held);
+        other.hold(16 * PIECE_BYTES).expect("all");
+    }
 }

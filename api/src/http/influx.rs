@@ -73,25 +73,25 @@ async fn handle(app: &Arc<App>, request: Request) -> Result<(), ApiError> {
     });
     let buffers = decoded.await?;
     let bad = receiver.await.unwrap_or_default();
-    let stored = intake.store(&buffers.request).await;
+    let (written, stored) = intake.store_counted(&buffers.request).await;
     app.buffers.give_back(buffers);
     match stored {
         Ok(()) => partial(&bad, None),
-        Err(ApiError::PartlyRefused(reason)) => partial(&bad, Some(&reason)),
+        Err(ApiError::PartlyRefused(reason)) => partial(&bad, Some((&reason, written.refused))),
         Err(error) => Err(error),
     }
 }
 
-/// Success, or which lines and series were left out.
-fn partial(bad: &BadLines, refused: Option<&str>) -> Result<(), ApiError> {
+/// Success, or which lines and series were left out. Of lines that can be read, the fields that are refused are counted.
+fn partial(bad: &BadLines, refused: Option<(&str, u64)>) -> Result<(), ApiError> {
     if bad.count == 0 && refused.is_none() {
         return Ok(());
     }
     let mut reasons: Vec<&str> = bad.reasons.iter().map(String::as_str).collect();
-    reasons.extend(refused);
+    reasons.extend(refused.map(|(reason, _)| reason));
+    let dropped = bad.count + refused.map_or(0, |(_, samples)| samples);
     Err(ApiError::PartlyRefused(format!(
-        "partial write: {} (all other lines were stored) dropped={}",
-        reasons.join("; "),
-        bad.count
+        "partial write: {} (all other lines were stored) dropped={dropped}",
+        reasons.join("; ")
     )))
 }

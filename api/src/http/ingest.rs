@@ -229,6 +229,7 @@ impl<'a> Intake<'a> {
                 let histograms = request.histogram_count() as u64;
                 written.histograms = histograms.saturating_sub(outcome.refused_histograms);
                 written.samples = all.saturating_sub(written.histograms);
+                written.refused = request.refusals().samples + outcome.refusals.samples;
                 written.is_dropped = accepted > 0 && outcome.deduplicated == accepted;
                 let exemplars = request.exemplars().len() as u64;
                 written.exemplars = exemplars.saturating_sub(outcome.skipped_exemplars);
@@ -251,6 +252,8 @@ pub(super) struct Written {
     pub(super) histograms: u64,
     /// Exemplars.
     pub(super) exemplars: u64,
+    /// Samples and histograms that were refused, with all others stored.
+    pub(super) refused: u64,
     /// Whether there were samples and another sender of their pair counts, for all of them.
     pub(super) is_dropped: bool,
 }
@@ -264,17 +267,25 @@ fn later(message: &str) -> ApiError {
 
 /// Success, or one message about all refused series.
 fn report(request: &WriteRequest, later: &Refusals) -> Result<(), ApiError> {
-    let refused = request.refusals().series + later.series;
-    if refused == 0 {
+    let first = request.refusals();
+    // The node judges the series that came through.
+    let total = request.series_count() as u64 + first.series - first.partly;
+    let refused = (first.series + later.series).min(total);
+    if first.is_empty() && later.is_empty() {
         return Ok(());
     }
-    let total = request.series_count() as u64 + request.refusals().series;
-    let reasons: Vec<&str> = [request.refusals(), later]
+    let partly = (first.partly + later.partly).min(refused);
+    let kept = match partly {
+        0 => "all others were stored".to_owned(),
+        _ if partly == refused => "each in part, all else was stored".to_owned(),
+        _ => format!("{partly} of them in part, all else was stored"),
+    };
+    let reasons: Vec<&str> = [first, later]
         .iter()
         .flat_map(|refusals| refusals.reasons.iter().map(String::as_str))
         .collect();
     Err(ApiError::PartlyRefused(format!(
-        "{refused} of {total} series were refused, all others were stored: {}",
+        "{refused} of {total} series were refused, {kept}: {}",
         reasons.join("; ")
     )))
 }
@@ -324,7 +335,7 @@ impl Coding {
         let corrupt = |error: std::io::Error| ApiError::BadData(format!("decompress: {error}"));
         match self {
             Self::Identity => {
-                held.hold(body.len() * (1 + factor))?;
+                held.hold_about(body.len() * (1 + factor))?;
                 return Ok(body);
             }
             Self::Gzip => {
@@ -341,7 +352,7 @@ impl Coding {
             Self::Snappy => {
                 let declared = snap::raw::decompress_len(body).unwrap_or(0);
                 if declared <= limits.decompressed_bytes_max {
-                    held.hold(body.len() + declared * factor)?;
+                    held.hold_about(body.len() + declared * factor)?;
                 }
                 let length = crate::remote_write::decompress_snappy(body, limits, out)?;
                 out.truncate(length);
@@ -373,6 +384,50 @@ fn read_within(
                 size_max: limits.decompressed_bytes_max as u64,
             });
         }
-        held.hold(body_bytes + out.len() * factor)?;
+        held.hold_about(body_bytes + out.len() * factor)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote_write::{Sample, SampleValue};
+    use trefoil_model::Histogram;
+
+    /// What is said about a request with a series of these samples and a good one, of which the node refuses some.
+    fn said(samples: Vec<Sample>, (series, partly): (u64, u64)) -> String {
+        let limits = WriteLimits::default();
+        let mut request = WriteRequest::default();
+        for (name, samples) in [("a", samples), ("b", vec![Sample::float(1, 1.0)])] {
+            let pushed = request.push_samples(&mut [("__name__", name)], samples, &limits);
+            pushed.expect("a small request");
+        }
+        let mut later = Refusals::default();
+        if series > 0 {
+            later.add_series((series, partly), series, || "too old".to_owned());
+        }
+        let text = report(&request, &later).expect_err("refused").to_string();
+        text.split(": ").next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn refused_series_are_counted_once() {
+        let wrong = || Sample {
+            time: 1,
+            start: 0,
+            value: SampleValue::Histogram(Arc::new(Histogram {
+                schema: 99,
+                ..Histogram::default()
+            })),
+        };
+        let good = || Sample::float(2, 1.0);
+        let whole = "1 of 2 series were refused, all others were stored";
+        assert_eq!(said(vec![wrong()], (0, 0)), whole);
+        assert_eq!(said(vec![good()], (1, 0)), whole);
+        let partly = "1 of 2 series were refused, each in part, all else was stored";
+        assert_eq!(said(vec![good(), wrong()], (0, 0)), partly);
+        assert_eq!(said(vec![good()], (1, 1)), partly);
+        let mixed = "2 of 2 series were refused, 1 of them in part, all else was stored";
+        assert_eq!(said(vec![wrong()], (1, 1)), mixed);
     }
 }

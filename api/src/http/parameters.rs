@@ -23,7 +23,7 @@ impl Parameters {
     /// Reads the address, and the body of a `POST` or `PUT` with a form.
     ///
     /// # Errors
-    /// [`ApiError::TooLarge`] and [`ApiError::BadData`] of the body.
+    /// [`ApiError::TooLarge`] and [`ApiError::BadData`] of the body; [`ApiError::BadData`] for a value that is not UTF-8.
     pub(super) async fn of(request: Request, app: &App) -> Result<Self, ApiError> {
         let (parts, request_body) = request.into_parts();
         let mut pairs = Vec::new();
@@ -37,10 +37,10 @@ impl Parameters {
             let declared = declared_length(&parts.headers);
             let bytes_max = app.limits.form_bytes_max;
             let form = body::collect(request_body, declared, bytes_max, None).await?;
-            pairs.extend(form_urlencoded::parse(&form).into_owned());
+            read_form(&form, &mut pairs)?;
         }
         let query = parts.uri.query().unwrap_or("");
-        pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
+        read_form(query.as_bytes(), &mut pairs)?;
         Ok(Self(pairs))
     }
 
@@ -298,8 +298,77 @@ impl Parameters {
     }
 }
 
+/// Adds the names and values of a form.
+///
+/// # Errors
+/// [`ApiError::BadData`] that names the first parameter whose value is not UTF-8: what is read instead would be another question.
+fn read_form(form: &[u8], pairs: &mut Vec<(String, String)>) -> Result<(), ApiError> {
+    // Pieces and pairs are the same: the decoder skips empty pieces, too.
+    let pieces = form
+        .split(|byte| *byte == b'&')
+        .filter(|piece| !piece.is_empty());
+    for (piece, (name, value)) in pieces.zip(form_urlencoded::parse(form)) {
+        // The decoder's sign for what it could not read; a client may also have sent it.
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            let value_at = piece.iter().position(|byte| *byte == b'=').unwrap_or(0);
+            if std::str::from_utf8(&unescaped(&piece[value_at..])).is_err() {
+                return Err(ApiError::parameter(&name, "the value is not valid UTF-8"));
+            }
+        }
+        pairs.push((name.into_owned(), value.into_owned()));
+    }
+    Ok(())
+}
+
+/// The bytes of a form's text without its escapes; blanks as they are written.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        match (text[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
 /// `Content-Length`, where the client sends one.
 pub(super) fn declared_length(headers: &axum::http::HeaderMap) -> Option<u64> {
     let value = headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_are_no_text_are_refused_by_name() {
+        let read = |form: &str| {
+            let mut pairs = Vec::new();
+            read_form(form.as_bytes(), &mut pairs).map(|()| pairs)
+        };
+        for form in [
+            "query=up{a=%22%ff%22}",
+            "a=1&&query=%C3",
+            "a=%EF%BF%BD&query=%EF%BF",
+        ] {
+            let error = read(form).expect_err(form).to_string();
+            assert!(
+                error.contains("\"query\"") && error.contains("UTF-8"),
+                "{error}"
+            );
+        }
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [pair("a", "\u{fffd} %"), pair("b", ""), pair("", "é=")];
+        assert_eq!(read("a=%EF%BF%BD+%&&b&=%c3%A9=").expect("text"), expected);
+    }
 }

@@ -167,7 +167,12 @@ fn decode_series(
         out.keep_exemplars(&state, limits, labels_start, unusual.exemplars)?;
         grant.ask(out.extra_bytes())?;
     }
-    out.refuse_histograms(unusual.refused, labels_start);
+    out.refuse_histograms(
+        &state,
+        limits,
+        unusual.refused,
+        (labels_start, samples_start),
+    );
     finish_series(&state, limits, labels_start, samples_start, out);
     Ok(())
 }

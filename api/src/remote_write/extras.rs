@@ -139,7 +139,7 @@ impl WriteRequest {
         for sample in samples {
             self.push_sample(sample, &mut refused, limits)?;
         }
-        self.refuse_histograms(refused, labels_start);
+        self.refuse_histograms(&state, limits, refused, (labels_start, samples_start));
         self.finish_pushed(&state, (labels_start, samples_start), limits)
     }
 
@@ -300,13 +300,25 @@ impl WriteRequest {
         }
     }
 
-    /// Reports the histograms that were refused of the series whose labels begin at `labels_start` and end the buffer.
-    pub(super) fn refuse_histograms(&mut self, refused: RefusedHistograms, labels_start: usize) {
+    /// Reports the histograms that were refused of the series whose labels and samples begin at these places and end the
+    /// buffers. A series that breaks a rule is refused as a whole, when it ends, and is no second one here.
+    pub(super) fn refuse_histograms(
+        &mut self,
+        state: &LabelsState<'_>,
+        limits: &WriteLimits,
+        refused: RefusedHistograms,
+        (labels_start, samples_start): (usize, usize),
+    ) {
         let Some(reason) = refused.reason else {
             return;
         };
         let canonical = &self.canonical.as_slice()[labels_start..];
-        self.refusals.add(refused.count, || {
+        if keeps_rules(state, limits, canonical).is_none() {
+            self.refusals.samples += refused.count;
+            return;
+        }
+        let partly = u64::from(self.samples.len() > samples_start);
+        self.refusals.add_series((1, partly), refused.count, || {
             let series = describe(canonical);
             format!("{reason}, in series {series}")
         });
@@ -337,6 +349,11 @@ mod tests {
         let good = || vec![Sample::float(1, 4.0), histogram(0), histogram(99)];
         push(&mut [("job", "a"), ("__name__", "m")], good());
         push(&mut [("job", "has no metric name")], vec![histogram(0)]);
+        push(
+            &mut [("job", "has no metric name, either")],
+            vec![histogram(99)],
+        );
+        push(&mut [("__name__", "o")], vec![histogram(99)]);
         push(&mut [("__name__", "n")], vec![Sample::float(3, 5.0)]);
         let series: Vec<Vec<Sample>> = request
             .series()
@@ -349,7 +366,8 @@ mod tests {
         assert_eq!(series, expected);
         assert_eq!(request.histogram_count(), 1);
         let refusals = request.refusals();
-        assert_eq!((refusals.series, refusals.samples), (2, 2));
+        let counts = (refusals.series, refusals.partly, refusals.samples);
+        assert_eq!(counts, (4, 1, 4));
         assert!(refusals.reasons[0].ends_with(r#"in series m{job="a"}"#));
     }
 }

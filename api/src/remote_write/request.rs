@@ -119,9 +119,11 @@ impl MetricKind {
 /// Series that were left out of a request, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// How many series were left out.
+    /// How many series were left out, or some of their samples.
     pub series: u64,
-    /// How many samples they had.
+    /// Those of them that keep other samples.
+    pub partly: u64,
+    /// How many samples were left out.
     pub samples: u64,
     /// The first of them with the reason, for the client.
     pub reasons: Vec<String>,
@@ -130,7 +132,18 @@ pub struct Refusals {
 impl Refusals {
     /// Counts a refused series and keeps the first few reasons.
     pub fn add(&mut self, samples: u64, reason: impl FnOnce() -> String) {
-        self.series += 1;
+        self.add_series((1, 0), samples, reason);
+    }
+
+    /// Counts series that are refused for one reason, all of them and those that keep other samples.
+    pub fn add_series(
+        &mut self,
+        (series, partly): (u64, u64),
+        samples: u64,
+        reason: impl FnOnce() -> String,
+    ) {
+        self.series += series;
+        self.partly += partly;
         self.samples += samples;
         if self.reasons.len() < REFUSALS_KEPT_MAX {
             let mut reason = reason();
@@ -150,9 +163,18 @@ impl Refusals {
 
     pub(super) fn clear(&mut self) {
         self.series = 0;
+        self.partly = 0;
         self.samples = 0;
         self.reasons.clear();
     }
+}
+
+/// Why something of a series is refused, with its labels.
+#[must_use]
+pub fn refused_of_series(reason: &str, labels: &Labels) -> String {
+    // Reasons that say what to do are whole sentences.
+    let reason = reason.strip_suffix('.').unwrap_or(reason);
+    format!("{reason}, in series {labels}")
 }
 
 /// One series of a request with at least one sample.

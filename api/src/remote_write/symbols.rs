@@ -182,7 +182,9 @@ impl<'d> Decoding<'d> {
         self.out
             .keep_exemplars(&labels, self.limits, labels_start, exemplars)?;
         self.grant_extras(&FoundExemplars::default())?;
-        self.out.refuse_histograms(refused, labels_start);
+        let starts = (labels_start, samples_start);
+        self.out
+            .refuse_histograms(&labels, self.limits, refused, starts);
         finish_series(&labels, self.limits, labels_start, samples_start, self.out);
         if let (true, Some(declared), Some(metric)) =
             (self.out.series.len() > before, declaration, metric)

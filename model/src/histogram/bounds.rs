@@ -2,8 +2,7 @@
 
 use super::{Histogram, SCHEMA_MAX};
 
-/// A bucket as an interval. Positive and custom buckets exclude their lower bound and include the upper one, negative
-/// ones the other way round, the zero bucket includes both.
+/// A bucket as an interval. Which of its bounds belong to it, [`Histogram::includes`] says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     /// The lower bound; may be negative infinity.
@@ -75,6 +74,22 @@ impl Histogram {
             all.push(bucket);
         }
         all
+    }
+
+    /// Whether the lower and the upper bound of one of [`Histogram::buckets`] belong to it, as Prometheus says: positive and custom
+    /// buckets include the upper one, the first custom one both, negative ones the lower one, the zero bucket both.
+    #[must_use]
+    pub fn includes(&self, bucket: &Bucket) -> (bool, bool) {
+        let first_end = self.custom_bounds.first().copied().unwrap_or(f64::INFINITY);
+        match self.is_custom() {
+            true => (
+                bucket.lower == f64::NEG_INFINITY && bucket.upper == first_end,
+                true,
+            ),
+            // No other bucket lies around zero; with a threshold of 0 it has no width.
+            false if bucket.lower == -bucket.upper => (true, true),
+            false => (bucket.lower < 0.0, bucket.upper > 0.0),
+        }
     }
 
     /// The interval of a positive bucket.

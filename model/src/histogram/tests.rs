@@ -76,6 +76,25 @@ fn buckets_ascend_around_zero() {
 }
 
 #[test]
+fn bounds_belong_to_buckets_as_in_prometheus() {
+    let ends = |histogram: &Histogram| -> Vec<(bool, bool)> {
+        let all = histogram.buckets();
+        all.iter().map(|b| histogram.includes(b)).collect()
+    };
+    let mut histogram = exponential(0, 0, &[1.0]);
+    histogram.negative = buckets(&[(0, 1)], &[1.0]);
+    histogram.zero_count = 1.0;
+    for threshold in [0.0, 0.25, 0.75] {
+        histogram.zero_threshold = threshold;
+        let expected = [(true, false), (true, true), (false, true)];
+        assert_eq!(ends(&histogram), expected, "{threshold}");
+    }
+    let expected = [(true, true), (false, true), (false, true)];
+    assert_eq!(ends(&custom(&[-1.0, 5.0], &[1.0; 3])), expected);
+    assert_eq!(ends(&custom(&[], &[1.0])), [(true, true)]);
+}
+
+#[test]
 fn the_coarser_schema_wins() {
     let mut sum = exponential(-1, 1, &[1.0]);
     let combined = sum.add(&exponential(0, 1, &[2.0, 2.0])).expect("one kind");

@@ -28,7 +28,7 @@ use std::{
 use tonic::Status;
 use trefoil_api::{
     ApiError, ApiLimits, Backend, TenantName, WriteLimits, WriteOutcome, limit_refusals,
-    remote_write::{Refusals, Sample, SampleValue, WriteRequest},
+    remote_write::{Refusals, Sample, SampleValue, WriteRequest, refused_of_series},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, SeriesHash, TenantId};
 use trefoil_query_promql::Budget;
@@ -159,7 +159,7 @@ impl NodeBackend {
                 Kept::Refused(reason) => {
                     let labels = series.to_labels();
                     let refusals = &mut outcome.refusals;
-                    refusals.add(samples, || format!("{reason}, in series {labels}"));
+                    refusals.add(samples, || refused_of_series(&reason, &labels));
                     let histograms = series.whole_samples().filter(is_histogram);
                     outcome.refused_histograms += histograms.count() as u64;
                 }

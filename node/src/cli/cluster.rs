@@ -177,10 +177,15 @@ async fn verify(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         Output::Json => print_json(&document)?,
         Output::Table => print(&digests_text(&digests))?,
     }
-    Ok(match digests.equal {
+    Ok(match digests.equal || is_empty(&digests) {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(EXIT_DIFFERENT),
     })
+}
+
+/// Whether every owner has said that it holds nothing.
+fn is_empty(digests: &admin::Digests) -> bool {
+    digests.compared == 0 && digests.unreachable.is_empty()
 }
 
 fn digests_text(digests: &admin::Digests) -> String {
@@ -195,6 +200,9 @@ fn digests_text(digests: &admin::Digests) -> String {
     let mut text = totals.render() + "\n";
     for node in &digests.unreachable {
         text += &format!("{} did not answer: {}\n", node.node, node.reason);
+    }
+    if is_empty(digests) {
+        return text + "Nothing was compared: no owner holds anything.\n";
     }
     if digests.equal {
         let compared = digests.compared;

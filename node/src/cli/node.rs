@@ -30,7 +30,7 @@ pub(crate) enum NodeCommand {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PrepareStopArgs {
     /// Seconds to wait for other owners that are away, being filled or stopping too; then it ends with exit code 3
-    #[arg(long, value_name = "SECONDS", default_value_t = PREPARE_STOP_WAIT_SECONDS)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PREPARE_STOP_WAIT_SECONDS, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub(crate) wait: u64,
     #[command(flatten)]
     pub(crate) target: Target,

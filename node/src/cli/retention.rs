@@ -6,10 +6,11 @@ use super::{
     print, print_json,
     table::Table,
 };
+use crate::cluster::is_same_selector;
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
-use trefoil_api::{Span, TENANT_DEFAULT, admin};
+use trefoil_api::{Span, TENANT_DEFAULT, TenantName, admin};
 
 /// What `retention` takes.
 #[derive(Args, Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct RetentionArgs {
     /// Hours, or a length of time such as 30d; 0 keeps metrics for ever. What is older is removed for good. Without it, show what holds
     #[arg(value_name = "HOURS", value_parser = whole_hours)]
     hours: Option<u64>,
-    /// The tenant whose metrics are meant, instead of all tenants that have no time of their own
+    /// The tenant whose metrics are meant, instead of all tenants that have no time of their own; with nothing to change, the one that is shown
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
     /// The tenant's series that are meant, as {job="debug"}: they are kept for a shorter time than its others
@@ -50,23 +51,19 @@ fn whole_hours(text: &str) -> Result<u64, String> {
 
 /// Runs the command; the code that the process ends with.
 pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
+    args.tenant.as_deref().map(TenantName::new).transpose()?;
     let present: admin::Retention = fetch(&args.target, "retention", 10).await?;
     if args.hours.is_none() && !args.unset {
+        let shown = shown(args, present);
         match args.output {
-            Output::Json => print_json(&serde_json::to_value(&present)?)?,
-            Output::Table => print(&text(&present))?,
+            Output::Json => print_json(&serde_json::to_value(&shown)?)?,
+            Output::Table => print(&text(&shown))?,
         }
         return Ok(ExitCode::SUCCESS);
     }
     let (before, after) = (kept(args, &present), wanted(args, &present));
     if is_shorter(after, before) && !args.yes {
-        bail!(
-            "all metrics{} older than {} hours would be removed from all nodes for good; add --yes to do it",
-            args.selector
-                .as_ref()
-                .map_or(String::new(), |selector| format!(" of {selector}")),
-            after.unwrap_or_default()
-        );
+        bail!(question(args, after.unwrap_or_default()));
     }
     let wanted = admin::RetentionRequest {
         hours: args.hours,
@@ -78,6 +75,39 @@ pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
         Some(_) => "retention/tenants",
     };
     post(&args.target, path, &wanted, CHANGE_TIMEOUT).await
+}
+
+/// What is removed by a change that nobody has confirmed.
+fn question(args: &RetentionArgs, hours: u64) -> String {
+    let what = match (&args.tenant, &args.selector) {
+        (Some(tenant), Some(selector)) => format!("all metrics {selector} of tenant {tenant}"),
+        (Some(tenant), None) => format!("all metrics of tenant {tenant}"),
+        (None, _) => "all metrics of all tenants that have no time of their own".to_owned(),
+    };
+    format!(
+        "{what} older than {hours} hours would be removed from all nodes for good; add --yes to do it"
+    )
+}
+
+/// What holds, of the tenant and the selector that are named, or of all.
+fn shown(args: &RetentionArgs, present: admin::Retention) -> admin::Retention {
+    let Some(name) = &args.tenant else {
+        return present;
+    };
+    let is_meant = |own: &admin::SelectorRetention| {
+        let wanted = args.selector.as_ref();
+        wanted.is_none_or(|selector| is_same_selector(&own.selector, selector))
+    };
+    let own = tenant_of(args, &present).cloned();
+    let mut tenant = own.unwrap_or_else(|| admin::TenantRetention {
+        tenant: name.clone(),
+        ..admin::TenantRetention::default()
+    });
+    tenant.selectors.retain(is_meant);
+    admin::Retention {
+        tenants: vec![tenant],
+        ..present
+    }
 }
 
 fn tenant_of<'a>(
@@ -97,7 +127,7 @@ fn kept(args: &RetentionArgs, present: &admin::Retention) -> Option<u64> {
     let whole = tenant.and_then(|tenant| tenant.hours).or(present.hours);
     let own = args.selector.as_ref().and_then(|selector| {
         let all = tenant.iter().flat_map(|tenant| &tenant.selectors);
-        let mut own = all.filter(|own| own.selector == *selector);
+        let mut own = all.filter(|own| is_same_selector(&own.selector, selector));
         own.next().map(|own| own.hours)
     });
     own.or(whole)
@@ -151,8 +181,13 @@ mod tests {
         args: RetentionArgs,
     }
 
-    fn asks_for_yes(line: &str) -> bool {
-        let present = admin::Retention {
+    fn read(line: &str) -> RetentionArgs {
+        let line = std::iter::once("retention").chain(line.split(' '));
+        Line::parse_from(line.filter(|word| !word.is_empty())).args
+    }
+
+    fn present() -> admin::Retention {
+        admin::Retention {
             hours: Some(100),
             tenants: vec![admin::TenantRetention {
                 tenant: "a".to_owned(),
@@ -162,10 +197,55 @@ mod tests {
                     hours: 10,
                 }],
             }],
-        };
-        let line = std::iter::once("retention").chain(line.split(' '));
-        let args = Line::parse_from(line).args;
+        }
+    }
+
+    fn asks_for_yes(line: &str) -> bool {
+        let (present, args) = (present(), read(line));
         is_shorter(wanted(&args, &present), kept(&args, &present))
+    }
+
+    #[test]
+    fn what_is_meant_is_shown_and_named() {
+        for (line, tenants, selectors) in [
+            ("", 1, 1),
+            ("--tenant a", 1, 1),
+            ("--tenant a --selector {b='c'}", 1, 1),
+            ("--tenant a --selector {b!=\"c\"}", 1, 0),
+            ("--tenant b", 1, 0),
+        ] {
+            let mut all = present();
+            if line.is_empty() {
+                assert_eq!(shown(&read(line), all.clone()), all);
+            }
+            let other = admin::TenantRetention {
+                tenant: "z".to_owned(),
+                ..admin::TenantRetention::default()
+            };
+            all.tenants.push(other);
+            let shown = shown(&read(line), all);
+            let (named, rest): (Vec<_>, Vec<_>) = shown
+                .tenants
+                .iter()
+                .partition(|tenant| tenant.tenant != "z");
+            assert_eq!(named.len(), tenants, "{line}");
+            assert_eq!(rest.len(), usize::from(line.is_empty()), "{line}");
+            assert_eq!(named[0].selectors.len(), selectors, "{line}");
+        }
+        for (line, what) in [
+            (
+                "24 --tenant a",
+                "all metrics of tenant a older than 24 hours",
+            ),
+            ("24", "of all tenants that have no time of their own older"),
+            (
+                "24 --tenant a --selector {b=\"c\"}",
+                "all metrics {b=\"c\"} of tenant a older",
+            ),
+        ] {
+            let question = question(&read(line), 24);
+            assert!(question.contains(what), "{question}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Output, Target, cluster, print, print_json, table::Table};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::{process::ExitCode, time::Duration};
-use trefoil_api::{LimitValues, admin};
+use trefoil_api::{LimitValues, TenantName, admin};
 
 /// How long the cluster may take to record a change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,6 +53,8 @@ pub(crate) async fn run(command: TenantCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn fetch(target: &Target, tenant: Option<&str>) -> anyhow::Result<admin::Limits> {
+    // An empty one would be none at the server.
+    tenant.map(TenantName::new).transpose()?;
     let tenant = tenant.map(crate::http_client::query_encode);
     let tenant = tenant.map_or_else(String::new, |tenant| format!("?tenant={tenant}"));
     cluster::fetch(target, &format!("limits{tenant}"), 10).await

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::Status;
 use trefoil_api::{ApiError, admin};
-use trefoil_model::{NodeId, ShardEntry, ShardId, ShardSet, TenantId, WINDOW_MILLIS};
+use trefoil_model::{NodeId, ShardEntry, ShardId, ShardSet, TenantId, WINDOW_MILLIS, Window};
 use trefoil_raft::{Command, Member, MemberState, MetadataError, Refusal, Reply, State};
 
 /// The kind of [`NodeAccount`] among the calls of the `Queries` service.
@@ -49,6 +49,18 @@ pub(crate) struct NodeAccount {
 pub(crate) struct DigestsAsk {
     start: i64,
     end: i64,
+}
+
+impl DigestsAsk {
+    /// Asks about all windows of which some part is in the range: nodes look at those that begin between `start` and `end`.
+    fn overlapping(request: &admin::DigestsRequest) -> Self {
+        Self {
+            start: request
+                .start
+                .map_or(i64::MIN, |start| Window::containing(start).start()),
+            end: request.end.unwrap_or(i64::MAX),
+        }
+    }
 }
 
 /// The digest of one shard and tenant in one window.
@@ -305,10 +317,7 @@ impl Cluster {
         request: &admin::DigestsRequest,
     ) -> Result<admin::Digests, ApiError> {
         let state = self.metadata.state();
-        let ask = DigestsAsk {
-            start: request.start.unwrap_or(i64::MIN),
-            end: request.end.unwrap_or(i64::MAX),
-        };
+        let ask = DigestsAsk::overlapping(request);
         let members: Vec<Member> = state
             .members()
             .filter(|member| is_present(member))
@@ -581,7 +590,7 @@ impl Comparison {
             digest: format!("{digest:032x}"),
         };
         let mut unequal = Vec::new();
-        let mut equal = self.unreachable.is_empty();
+        let mut equal = self.unreachable.is_empty() && !self.windows.is_empty();
         for ((tenant, shard, start), found) in &self.windows {
             let Some(entry) = state.placement().get(*shard) else {
                 continue;
@@ -646,6 +655,19 @@ pub(super) fn refused(error: MetadataError) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_that_overlap_a_range_are_asked_about() {
+        let ask = |start, end| {
+            let ask = DigestsAsk::overlapping(&admin::DigestsRequest { start, end });
+            (ask.start, ask.end)
+        };
+        let (first, inside) = (5 * WINDOW_MILLIS, 5 * WINDOW_MILLIS + 7);
+        assert_eq!(ask(Some(inside), Some(inside + 1)), (first, inside + 1));
+        assert_eq!(ask(Some(first), None), (first, i64::MAX));
+        assert_eq!(ask(Some(-1), Some(0)), (-WINDOW_MILLIS, 0));
+        assert_eq!(ask(None, Some(1)), (i64::MIN, 1));
+    }
 
     #[test]
     fn a_movement_is_as_far_as_its_incoming_nodes_say() {

@@ -6,6 +6,7 @@
 //! something else goes by the cluster and says so.
 
 use super::{Cluster, tenant_retention};
+use crate::config::SHARDS;
 use std::{sync::Arc, time::Duration};
 use trefoil_api::{ApiError, admin};
 use trefoil_model::{Millis, Signal, TenantId};
@@ -127,11 +128,28 @@ fn next_cut_off(tenant: &Tenant, selector: &str, kept: Retention, now: Millis) -
     (present.is_none_or(|present| present < before)).then_some(before)
 }
 
-/// Says when the cluster keeps metrics for another time than this node's file says, once for each.
+/// Whether a file names another number of shards than the cluster has; 0: it has not begun. The usual number says nothing: it
+/// counts where a file is silent.
+fn names_other_shards(of_file: u16, of_cluster: usize) -> bool {
+    of_cluster > 0 && of_file != SHARDS && usize::from(of_file) != of_cluster
+}
+
+/// Says when the cluster keeps metrics for another time than this node's file says, once for each, and when it has another
+/// number of shards.
 pub(super) async fn compare(cluster: Arc<Cluster>) {
     let mut states = cluster.metadata.watch();
     let mut told = Retention(cluster.settings.retention);
+    let mut told_shards = false;
     loop {
+        let shards = states.borrow_and_update().placement().iter().count();
+        if !told_shards && names_other_shards(cluster.settings.shards, shards) {
+            told_shards = true;
+            tracing::warn!(
+                cluster_shards = shards,
+                file_shards = cluster.settings.shards,
+                "the cluster has another number of shards than this node's file says; the cluster's counts and never changes"
+            );
+        }
         let recorded = Retention::of(&states.borrow_and_update());
         if let Some(recorded) = recorded.filter(|recorded| *recorded != told) {
             told = recorded;
@@ -283,6 +301,18 @@ mod tests {
         assert_eq!(next_cut_off(&tenant, "", Retention(None), now), None);
         tenant.cut_offs.clear();
         assert_eq!(next(&tenant, "{a=\"c\"}", 200), Some(800 * hour));
+    }
+
+    #[test]
+    fn another_number_of_shards_is_told_when_a_file_names_it() {
+        for (of_file, of_cluster, told) in [
+            (128, 256, true),
+            (128, 0, false),
+            (128, 128, false),
+            (SHARDS, 128, false),
+        ] {
+            assert_eq!(names_other_shards(of_file, of_cluster), told);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use trefoil_api::{ApiError, TenantName, admin};
 use trefoil_model::LABEL_NAME_METRIC;
-use trefoil_query_promql::{MatchOp, Matcher, parse_selector};
+use trefoil_query_promql::{MatchOp, Matcher, normal_selector, parse_selector};
 use trefoil_raft::{Change, Command, Condition, State, Tenant, state::limits::CUT_OFFS_MAX};
 
 /// What the keys in the metadata plane begin with; the tenant's name follows. The value is [`TenantRetention`] as JSON.
@@ -81,6 +81,27 @@ impl TenantRetention {
         }
     }
 
+    /// The text by which a selector is known, or will be: that of a rule with the same matchers, else of a cut-off of a former
+    /// one, else the selector in its normal form where that can be read.
+    fn text_of(&self, selector: &str, tenant: Option<&Tenant>) -> String {
+        let cut_offs = tenant.map_or(&[][..], |tenant| &tenant.cut_offs);
+        let former = cut_offs.iter().map(|cut_off| &cut_off.selector);
+        let former: Vec<&String> = former.filter(|text| !text.is_empty()).collect();
+        for known in [self.selectors.keys().collect(), former] {
+            if known.iter().any(|text| *text == selector) {
+                return selector.to_owned();
+            }
+            let mut known = known.into_iter();
+            if let Some(text) = known.find(|text| is_same_selector(text, selector)) {
+                return text.clone();
+            }
+        }
+        // The normal form may have an escape that a selector cannot have.
+        let normal = normal_selector(selector).ok();
+        let normal = normal.filter(|normal| parses_alike(normal, selector));
+        normal.unwrap_or_else(|| selector.to_owned())
+    }
+
     /// Changes one time; says what holds then.
     fn set(&mut self, selector: Option<&str>, hours: Option<u64>) -> Result<String, ApiError> {
         match (selector, hours) {
@@ -109,6 +130,23 @@ impl TenantRetention {
             }
         }
     }
+}
+
+/// Whether two selectors have the same matchers; texts that are no selectors are compared as they are.
+pub(crate) fn is_same_selector(one: &str, other: &str) -> bool {
+    match (normal_selector(one), normal_selector(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+/// Whether a selector can be read in its normal form, as the same matchers.
+fn parses_alike(normal: &str, selector: &str) -> bool {
+    let (Ok(normal), Ok(matchers)) = (parse_selector(normal), parse_selector(selector)) else {
+        return false;
+    };
+    let has_all = |of: &[Matcher], all: &[Matcher]| of.iter().all(|one| all.contains(one));
+    has_all(&normal, &matchers) && has_all(&matchers, &normal)
 }
 
 fn check_selector(selector: &str) -> Result<(), ApiError> {
@@ -205,9 +243,11 @@ impl Cluster {
             });
         }
         let (version, present) = TenantRetention::to_change(&state, name)?;
+        let known = state.tenant_id(name).and_then(|id| state.tenant(id));
+        let text = selector.map(|text| present.text_of(text, known.map(AsRef::as_ref)));
+        let selector = text.as_deref();
         let mut wanted = present.clone();
         let holds = wanted.set(selector, hours)?;
-        let known = state.tenant_id(name).and_then(|id| state.tenant(id));
         // What is there already can always be changed and removed.
         if hours.is_some() && selector.is_some_and(|one| !present.selectors.contains_key(one)) {
             check_room(known.map(AsRef::as_ref), &wanted)?;
@@ -272,6 +312,47 @@ mod tests {
             let refused = wanted.set(Some(selector), hours);
             assert_eq!(refused.map_err(|e| e.status()), Err(status), "{selector}");
         }
+    }
+
+    #[test]
+    fn selectors_are_known_by_their_matchers() {
+        let mut present = TenantRetention::default();
+        let text = |present: &TenantRetention, selector: &str| present.text_of(selector, None);
+        for (selector, expected) in [
+            ("up", r#"{__name__="up"}"#),
+            (r#"{ b!="c", a=~'x|y', b!="c" }"#, r#"{a=~"x|y",b!="c"}"#),
+            (r#"{"a.b"="\u00e9"}"#, r#"{"a.b"="é"}"#),
+            // Its normal form would have an escape of another language.
+            (r#"{a="\x7f"}"#, r#"{a="\x7f"}"#),
+            ("{a=", "{a="),
+        ] {
+            assert_eq!(text(&present, selector), expected);
+        }
+        // A rule that was made before texts had a normal form keeps its own.
+        present.selectors.insert("up".to_owned(), 24);
+        for selector in ["up", "up{}", r#"{ __name__ = "up" }"#] {
+            assert_eq!(text(&present, selector), "up", "{selector}");
+        }
+        // A former rule's text counts where there is no rule: its cut-off goes on, and is no second one.
+        let cut_off = |selector: &str| trefoil_raft::CutOff {
+            number: 1,
+            signal: Signal::Metrics,
+            selector: selector.to_owned(),
+            before: 1,
+        };
+        let tenant = Tenant {
+            id: TenantId(1),
+            name: "a".to_owned(),
+            limits: None,
+            retention_number: 0,
+            cut_offs: vec![cut_off(""), cut_off("up{}"), cut_off("down")],
+            deletions_newest: trefoil_model::DeletionVersion(0),
+            deletions_forgotten: trefoil_model::DeletionVersion(0),
+        };
+        for (selector, expected) in [("up{}", "up"), ("{__name__=\"down\"}", "down")] {
+            assert_eq!(present.text_of(selector, Some(&tenant)), expected);
+        }
+        assert_eq!(text(&present, "{__name__=~\"up\"}"), "{__name__=~\"up\"}");
     }
 
     #[test]

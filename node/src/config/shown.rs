@@ -84,13 +84,13 @@ impl Settings {
         yaml.text("  deltas", otlp.deltas.as_str());
         yaml.number("  delta_series_max", self.delta_series_max as u64);
         yaml.text("  translation_strategy", otlp.strategy.as_str());
-        match &otlp.promoted {
-            Promotion::Only(listed) => yaml.texts("  promote_resource_attributes", listed),
-            Promotion::AllBut(ignored) => {
-                yaml.line("  promote_all_resource_attributes", "true");
-                yaml.texts("  ignore_resource_attributes", ignored);
-            }
-        }
+        let (all, listed, ignored) = match &otlp.promoted {
+            Promotion::Only(listed) => (false, &listed[..], &[][..]),
+            Promotion::AllBut(ignored) => (true, &[][..], &ignored[..]),
+        };
+        yaml.texts("  promote_resource_attributes", listed);
+        yaml.line("  promote_all_resource_attributes", &all.to_string());
+        yaml.texts("  ignore_resource_attributes", ignored);
         let keeps = otlp.keeps_identifying_attributes.to_string();
         yaml.line("  keep_identifying_resource_attributes", &keeps);
         let converts = otlp.converts_histograms.to_string();
@@ -162,6 +162,10 @@ mod tests {
             };
             let settings = read(text);
             let shown = settings.to_yaml();
+            for key in super::super::nested_keys() {
+                let (_, key) = key.split_once('.').expect("a section");
+                assert!(shown.contains(&format!("{key}: ")), "{key} is not shown");
+            }
             let rest = shown.strip_prefix("global: {}\n").expect("in front");
             assert_eq!(format!("{:?}", read(rest)), format!("{settings:?}"));
         }

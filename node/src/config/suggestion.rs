@@ -55,6 +55,9 @@ pub(super) fn in_words(error: &serde_saphyr::Error) -> String {
         Error::Unexpected { expected, .. } if expected.starts_with("sequence") => {
             "expected a list, like [a, b]".to_owned()
         }
+        Error::MultipleDocuments { .. } => {
+            "one document is expected: remove \"---\" and what follows it".to_owned()
+        }
         other => without_position(&other.to_string()),
     }
 }

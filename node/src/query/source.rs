@@ -28,6 +28,7 @@ use trefoil_model::{Labels, Millis, NodeId, ShardSet, TenantId};
 use trefoil_query_promql::{
     Budget, Listing, Part, PartResult, QueryError, RawSeries, SeriesFilter, Source, merge,
 };
+use trefoil_raft::State;
 use trefoil_shard::Routing;
 
 /// Bytes to decode, and values or names to put together, from which that is long work: half of a millisecond, about.
@@ -44,6 +45,8 @@ pub(crate) struct Reach {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) directory: Arc<Directory>,
+    /// What the metadata plane said when the query began: how nodes are called.
+    pub(crate) state: Arc<State>,
     /// The query's name at the evaluators.
     pub(crate) query: QueryKey,
     /// This node's earlier answers.
@@ -318,7 +321,7 @@ impl ClusterSource {
             return Ok(round.answers);
         }
         if !self.partial {
-            return Err(unavailable(&missing, &round.reasons));
+            return Err(unavailable(&missing, &round.reasons, &self.reach.state));
         }
         let mut unproven = Round {
             answers: round.answers,
@@ -550,10 +553,14 @@ pub(crate) fn listed(shards: &ShardSet) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-fn unavailable(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>) -> QueryError {
-    let asked: Vec<String> = reasons
-        .iter()
-        .map(|(node, reason)| format!("{node}: {reason}"))
+fn unavailable(shards: &ShardSet, reasons: &BTreeMap<NodeId, String>, state: &State) -> QueryError {
+    let name = |node: &NodeId| {
+        let member = state.member(*node);
+        member.map_or_else(|| node.to_string(), |m| m.description.name.clone())
+    };
+    let asked = reasons.iter();
+    let asked: Vec<String> = asked
+        .map(|(node, reason)| format!("{}: {reason}", name(node)))
         .collect();
     QueryError::Unavailable(format!(
         "no node can promise a complete answer for {} of the shards (asked: {}); try again, or at another node",

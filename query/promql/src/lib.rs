@@ -62,7 +62,7 @@ pub use matcher::{MatchOp, Matcher, REGEX_BYTES_PER_QUERY};
 pub use memory::{MemorySource, MemoryStorage, Sample};
 pub use merge::merge;
 pub use options::EvalOptions;
-pub use parse::{parse, parse_selector, parse_selectors};
+pub use parse::{normal_selector, parse, parse_selector, parse_selectors};
 pub use part::{Binding, Part, PartBody, PartOutput, PartResult, RawSeries};
 pub use partial::{GroupColumn, GroupPartial, MeanState};
 pub use partial_histograms::GroupHistograms;

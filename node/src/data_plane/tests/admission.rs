@@ -56,3 +56,46 @@ async fn a_series_that_may_not_begin_leaves_nothing() {
     }
     run.kill(&machine);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn series_with_samples_out_of_bounds_are_told_from_those_without_others() {
+    let mut machine = Machine::new();
+    let run = machine.start();
+    let limits = ApiLimits::default().write;
+    let histogram = Sample {
+        time: 99,
+        start: 0,
+        value: SampleValue::Histogram(Arc::new(Histogram::default())),
+    };
+    let mut request = WriteRequest::default();
+    for (metric, samples) in [
+        ("good", vec![Sample::float(1, 1.0)]),
+        (
+            "partly",
+            vec![Sample::float(1, 1.0), Sample::float(99, 1.0)],
+        ),
+        (
+            "whole",
+            vec![Sample::float(99, 1.0), Sample::float(99, 2.0)],
+        ),
+        ("histogram", vec![Sample::float(1, 1.0), histogram]),
+    ] {
+        let pushed = request.push_samples(&mut [("__name__", metric)], samples, &limits);
+        pushed.expect("a small request");
+    }
+    let admission = Admission {
+        acceptance: Acceptance {
+            oldest: 0,
+            newest: 10,
+            held: HeldTimes::NONE,
+        },
+        filter: None,
+        takes_exemplars: true,
+        gate: &mut |_| Ok(()),
+    };
+    let encoded = Encoder::default().encode(TENANT, &request, &run.plane.routing(), admission);
+    let encoded = encoded.expect("a small request");
+    assert_eq!((encoded.samples, encoded.out_of_bounds), (3, 4));
+    assert_eq!(encoded.out_of_bounds_series, (3, 2));
+    run.kill(&machine);
+}

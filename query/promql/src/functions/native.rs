@@ -324,11 +324,9 @@ pub(crate) fn text(histogram: &Histogram) -> String {
         general(histogram.sum)
     );
     for bucket in histogram.buckets().iter().filter(|b| b.count != 0.0) {
-        let (left, right) = match (bucket.lower < 0.0, bucket.upper > 0.0) {
-            (true, true) if !histogram.is_custom() => ('[', ']'),
-            (true, false) if !histogram.is_custom() => ('[', ')'),
-            _ => ('(', ']'),
-        };
+        let (lower, upper) = histogram.includes(bucket);
+        let left = if lower { '[' } else { '(' };
+        let right = if upper { ']' } else { ')' };
         text.push_str(&format!(
             ", {left}{},{}{right}:{}",
             general(bucket.lower),

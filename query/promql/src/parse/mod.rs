@@ -20,6 +20,7 @@ use crate::{
 };
 pub(crate) use duration::duration_seconds;
 use lex::{Token, TokenKind};
+use std::collections::BTreeSet;
 
 /// Deepest nesting of a query. A deeper one is refused; no dashboard comes near.
 pub const DEPTH_MAX: usize = 256;
@@ -65,6 +66,33 @@ pub fn parse(text: &str, options: &EvalOptions) -> Result<Expr, QueryError> {
 /// As for [`parse`].
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
     selector_within(text, &mut { REGEX_BYTES_PER_QUERY })
+}
+
+/// A selector in a form of its own: selectors with the same matchers, in any order and spelling, have the same.
+///
+/// # Errors
+/// As for [`parse_selector`].
+pub fn normal_selector(text: &str) -> Result<String, QueryError> {
+    let is_bare = |name: &str| {
+        let mut bytes = name.bytes();
+        let begins = bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        begins && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let matchers = parse_selector(text)?.into_iter();
+    let matchers = matchers.map(|matcher| match is_bare(matcher.name()) {
+        true => matcher.to_string(),
+        false => format!(
+            "{:?}{}{:?}",
+            matcher.name(),
+            matcher.op().text(),
+            matcher.value()
+        ),
+    });
+    let matchers: BTreeSet<String> = matchers.collect();
+    let matchers: Vec<String> = matchers.into_iter().collect();
+    Ok(format!("{{{}}}", matchers.join(",")))
 }
 
 /// Parses the selectors of one request, in their order. Their expressions have the bounds of one query together.
