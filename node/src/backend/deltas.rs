@@ -332,8 +332,10 @@ impl NodeBackend {
     /// the rest could not be, so that the next try goes on from there; half of the request's time is left to store.
     async fn read_back(&self, on: Holding<'_>, work: &[Work]) -> Result<(), ApiError> {
         let mut wanted = Wanted::default();
+        let has_before = self.asks_for_before();
         {
-            let totals = self.remembered(on)?;
+            let mut totals = self.remembered(on)?;
+            totals.ask_for_before(has_before);
             for one in work {
                 let from = one.begin() - 1;
                 if totals.lacks(one.series, from) {
@@ -344,6 +346,7 @@ impl NodeBackend {
         let Some(start) = wanted.from else {
             return Ok(());
         };
+        let asked = (start, has_before);
         let now = Instant::now();
         let until = now + on.deadline.saturating_duration_since(now) / 2;
         let turn = tokio::time::timeout_at(until.into(), self.read_backs.acquire()).await;
@@ -353,7 +356,12 @@ impl NodeBackend {
             ));
         };
         let nodes = self.cluster.nodes_that_write();
-        let (mut query, newest) = (None, self.newest_of_totals(wanted.deltas_max));
+        // How many samples tell what a total is, and are to be written again with it.
+        let newest = match has_before {
+            true => newest_for(wanted.deltas_max),
+            false => 1,
+        };
+        let mut query = None;
         for mut question in wanted.questions() {
             let samples_max = self.cluster.settings.query_samples;
             let is_late = move || Instant::now() >= until;
@@ -378,33 +386,34 @@ impl NodeBackend {
                 })?;
                 page.iter().for_each(|series| question.found(series));
                 if let Some(last) = page.last() {
-                    self.keep_found(on, start, question.settle(Some(&last.labels)))?;
+                    self.keep_found(on, asked, question.settle(Some(&last.labels)))?;
                 }
             }
-            self.keep_found(on, start, question.settle(None))?;
+            self.keep_found(on, asked, question.settle(None))?;
         }
         Ok(())
     }
 
-    /// How many samples tell what a total is, and are to be written again with it.
-    fn newest_of_totals(&self, deltas: usize) -> u8 {
-        match formats::asks_for_newest(&self.cluster.metadata.state()) {
-            true => newest_for(deltas),
-            false => 1,
-        }
+    /// Whether what is in front of newest samples is asked for: all members know how to answer.
+    fn asks_for_before(&self) -> bool {
+        formats::asks_for_newest(&self.cluster.metadata.state())
     }
 
-    /// Keeps what was read back, from a time on.
+    /// Keeps what was read back, from a time on, and whether what is in front was asked for.
     fn keep_found(
         &self,
         on: Holding<'_>,
-        from: Millis,
+        (from, has_before): (Millis, bool),
         settled: Vec<Settled>,
     ) -> Result<(), ApiError> {
         let mut totals = self.remembered(on)?;
+        // It has changed since the question.
+        if has_before != self.asks_for_before() {
+            return Err(moving(Duration::ZERO));
+        }
         let now = self.now_of_totals();
         for (series, stored) in settled {
-            let stored = stored.filter(|stored| stored.newest.time >= from);
+            let stored = stored.filter(|stored| stored.time() >= from);
             let kept = totals.keep_found(series, stored, from, on.deletion, now);
             kept.map_err(|_| no_memory())?;
         }

@@ -17,7 +17,8 @@
 //! can come to light. That is so for all but the *first* of a counter, which is known by the zero in front of it: another holder may
 //! have added it to a total that was not seen where the counter began. The holder that began a counter where nothing was knows that
 //! nobody has done so before, and stores the first before it goes on; who reads a first back begins anew with what adjoins it.
-//! Because others may do that, what goes on from a first is always covered, up to what is stored with it.
+//! Because others may do that, what goes on from a first is always covered, up to what is stored with it. A first that is zero needs no
+//! cover: it is the zero of what goes on from it, which is a first again.
 //!
 //! Pure: deltas come in, samples go out.
 
@@ -87,9 +88,10 @@ struct Repeated {
 /// The newest samples of a series, as they were read back.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
-    /// Those in front of the newest that are known, ascending: at least the zero of a begin, unless an older program was asked.
-    pub(crate) before: Vec<Sample>,
-    pub(crate) newest: Sample,
+    /// Those in front of the newest that are to be written again with it, ascending: at least the zero of a begin, unless an older
+    /// program was asked.
+    before: Vec<Sample>,
+    newest: Sample,
 }
 
 /// Times that change what is stored of a delta.
@@ -131,16 +133,17 @@ impl Counter {
         counter
     }
 
-    /// Goes on from what was read back, which is written again as far as it has to be.
+    /// Goes on from what was read back, which is written again.
     fn go_on_from(&mut self, stored: Stored) {
-        let written_again = stored.written_again();
         let Stored { before, newest } = stored;
         self.is_first = !is_pause(&newest.value)
             && (before.last()).is_some_and(|before| is_zero(&before.value));
         self.is_loose = self.is_first;
         let known = self.newest.as_ref().map(|known| known.time);
-        let before = before.into_iter().skip(written_again);
-        let before = before.filter(|one| known.is_none_or(|known| known < one.time));
+        self.unstored.reserve_exact(before.len() + 1);
+        let before = before
+            .into_iter()
+            .filter(|one| known.is_none_or(|known| known < one.time));
         self.unstored.extend(before);
         self.unstored.push(newest.clone());
         self.newest = Some(newest);
@@ -186,11 +189,7 @@ impl Counter {
                 };
                 self.is_behind_first |= self.is_first;
                 if is_doubtful || self.is_behind_first {
-                    let cover = zero(delta, Some(newest));
-                    self.unstored.extend(cover.map(|zero| Sample {
-                        time: zero.time,
-                        ..newest.clone()
-                    }));
+                    self.unstored.extend(cover(newest, delta));
                 }
                 (total, is_zero(&newest.value), false)
             }
@@ -288,19 +287,47 @@ impl Counter {
 }
 
 impl Stored {
+    /// What is kept of the newest samples of a series, which ascend. `None` of none.
+    pub(crate) fn of(mut samples: Vec<Sample>) -> Option<Self> {
+        let newest = samples.pop()?;
+        let mut stored = Self {
+            before: samples,
+            newest,
+        };
+        stored.cut(stored.written_again());
+        Some(stored)
+    }
+
+    /// When the newest sample stands.
+    pub(crate) fn time(&self) -> Millis {
+        self.newest.time
+    }
+
+    /// Keeps no more in front of the newest than its zero or cover, for where memory is short. Those further in front may be lost with
+    /// a replica then, if only a minority has them.
+    pub(crate) fn shorten(&mut self) {
+        self.cut(self.before.len().saturating_sub(1));
+    }
+
+    /// Drops so many of the samples in front, the first ones.
+    fn cut(&mut self, count: usize) {
+        self.before.drain(..count);
+        self.before.shrink_to_fit();
+    }
+
     /// From which of the samples in front on all are to be written again with the newest. A total stays right only together with its
     /// cover, and a cover, which has the value of the sample in front of it, only with the total that it comes from; a zero comes from
     /// nothing. In front of that a majority has everything, or it says nothing of the newest total.
     fn written_again(&self) -> usize {
         let before = &self.before;
-        let mut first = before.len();
+        let (mut first, mut total) = (before.len(), &self.newest);
         while let Some(cover) = first.checked_sub(1) {
             if is_zero(&before[cover].value) {
                 return cover;
             }
             match cover.checked_sub(1) {
-                Some(base) if mark(&before[base].value) == mark(&before[cover].value) => {
-                    first = base;
+                Some(base) if may_cover(&before[base], &before[cover], total) => {
+                    (first, total) = (base, &before[base]);
                 }
                 Some(_) => return first,
                 None => return cover,
@@ -343,6 +370,24 @@ fn zero(delta: &Sample, newest: Option<&Sample>) -> Option<Sample> {
         start: delta.start,
         value: zero_like(&delta.value),
     })
+}
+
+/// What covers the zero of a begin with a delta that goes on from a total. A total that is zero has none: where it stands right in front,
+/// it is the zero of what goes on from it, which is the same total as that of a begin.
+fn cover(newest: &Sample, delta: &Sample) -> Option<Sample> {
+    let time = zero(delta, Some(newest))?.time;
+    let is_needed = !is_zero(&newest.value) || time > newest.time + 1;
+    is_needed.then(|| Sample {
+        time,
+        ..newest.clone()
+    })
+}
+
+/// Whether a sample between two others stands where the cover of the later one does, if that goes on from the earlier one. Totals of a
+/// counter that is idle have the same value as well.
+fn may_cover(base: &Sample, cover: &Sample, total: &Sample) -> bool {
+    let time = (base.time + 1).max(total.time - ZERO_BEFORE_MAX);
+    cover.time == time && mark(&base.value) == mark(&cover.value)
 }
 
 fn check(delta: &Sample) -> Result<(), Refusal> {

@@ -40,8 +40,17 @@ pub(crate) struct Wanted {
 /// The series of a metric that are looked for.
 #[derive(Default)]
 struct Metric {
-    series: Vec<(Labels, SeriesHash)>,
+    series: Vec<(Labels, Missing)>,
     labels: BTreeMap<String, Values>,
+}
+
+/// A series that is looked for.
+#[derive(Clone)]
+struct Missing {
+    series: SeriesHash,
+    /// How many of its newest samples are wanted. An answer has as many of each series as one of them needs.
+    newest: usize,
+    found: Option<Stored>,
 }
 
 /// What is asked for at once, and the newest samples that were found so far.
@@ -49,7 +58,7 @@ pub(crate) struct Question {
     /// A series fits when it fits all matchers of one of these.
     pub(crate) alternatives: Vec<Vec<Matcher>>,
     /// What is looked for and not settled.
-    series: BTreeMap<Labels, (SeriesHash, Option<Stored>)>,
+    series: BTreeMap<Labels, Missing>,
 }
 
 /// A series that was looked for, and its newest stored samples if there are some.
@@ -70,7 +79,12 @@ impl Wanted {
         self.from = Some(self.from.map_or(from, |known| known.min(from)));
         let name = labels.get(LABEL_NAME_METRIC).unwrap_or_default();
         let metric = self.metrics.entry(name.to_owned()).or_default();
-        metric.series.push((labels.clone(), series));
+        let missing = Missing {
+            series,
+            newest: newest_for(deltas).into(),
+            found: None,
+        };
+        metric.series.push((labels.clone(), missing));
         for (name, value) in labels.iter() {
             let values = metric.labels.entry(name.to_owned()).or_default();
             values.series += 1;
@@ -93,10 +107,9 @@ impl Wanted {
 impl Question {
     fn new(metrics: &[Metric]) -> Self {
         let series = metrics.iter().flat_map(|metric| &metric.series);
-        let unknown = |(labels, series): &(Labels, SeriesHash)| (labels.clone(), (*series, None));
         Self {
             alternatives: metrics.iter().map(Metric::matchers).collect(),
-            series: series.map(unknown).collect(),
+            series: series.cloned().collect(),
         }
     }
 
@@ -115,20 +128,16 @@ impl Question {
 
     /// Takes the newest samples of a series that was found, if it was looked for. Of several answers the newest one counts.
     pub(crate) fn found(&mut self, series: &RawSeries) {
-        let Some((_, slot)) = self.series.get_mut(&series.labels) else {
+        let Some(missing) = self.series.get_mut(&series.labels) else {
             return;
         };
-        let Some(last) = series.timestamps.len().checked_sub(1) else {
-            return;
-        };
-        let time = series.timestamps[last];
-        if slot.as_ref().is_some_and(|known| known.newest.time >= time) {
+        let known = missing.found.as_ref().map(Stored::time);
+        if series.timestamps.last().copied() <= known {
             return;
         }
-        *slot = Some(Stored {
-            before: (0..last).map(|at| sample(series, at)).collect(),
-            newest: sample(series, last),
-        });
+        let end = series.timestamps.len();
+        let newest = end.saturating_sub(missing.newest)..end;
+        missing.found = Stored::of(newest.map(|at| sample(series, at)).collect());
     }
 
     /// What is known once a page was taken that ends with these labels, and there is nothing more in front of them. `None`: there
@@ -139,7 +148,8 @@ impl Question {
             if end.is_some_and(|end| first.key() > end) {
                 break;
             }
-            settled.push(first.remove());
+            let missing = first.remove();
+            settled.push((missing.series, missing.found));
         }
         settled
     }
@@ -266,10 +276,7 @@ mod tests {
             });
         }
         let settled = question.settle(Some(&of_path("/25")));
-        let found = Some(Stored {
-            before: vec![Sample::float(5, 1.0)],
-            newest: Sample::float(6, 6.0),
-        });
+        let found = Stored::of(vec![Sample::float(5, 1.0), Sample::float(6, 6.0)]);
         assert_eq!(settled, [(SeriesHash(0), found), (SeriesHash(1), None)]);
         let after = question.after().expect("some are left");
         assert!(after == of_path("/3") && after < of_path("/30"));
@@ -284,6 +291,41 @@ mod tests {
             1,
         );
         assert_eq!(alone.questions()[0].after(), None, "all is asked for");
+    }
+
+    /// One series of a request with many deltas is no reason to keep much of the others.
+    #[test]
+    fn as_much_is_kept_of_a_series_as_its_own_deltas_need() {
+        let mut wanted = Wanted::default();
+        for (number, deltas) in [1, 100].into_iter().enumerate() {
+            let series = SeriesHash(number as u128);
+            wanted.add(series, &of_path(&number.to_string()), 1, deltas);
+        }
+        let all = newest_for(wanted.deltas_max);
+        assert_eq!(all, 200);
+        let mut question = wanted.questions().pop().expect("one");
+        // Totals and their covers in turn, behind a zero that the shorter one does not reach.
+        let time = |at: u8| Millis::from(at / 2) * 1000 + Millis::from(at % 2);
+        let value = |at: u8| f64::from(at / 2);
+        for path in ["0", "1"] {
+            question.found(&RawSeries {
+                labels: of_path(path),
+                timestamps: (1..=all).map(time).collect(),
+                values: (1..=all).map(value).collect(),
+                histograms: Default::default(),
+            });
+        }
+        let of = |newest: u8| {
+            let ats = all - newest + 1..=all;
+            let samples = ats.map(|at| Sample::float(time(at), value(at)));
+            samples.collect::<Vec<Sample>>()
+        };
+        let settled = question.settle(None);
+        let found: Vec<Option<Stored>> = settled.into_iter().map(|(_, found)| found).collect();
+        assert_eq!(found, [Stored::of(of(6)), Stored::of(of(200))]);
+        let bytes = found.iter().flatten().map(Stored::bytes);
+        let samples: Vec<usize> = bytes.map(|bytes| bytes / size_of::<Sample>()).collect();
+        assert_eq!(samples, [5, 199]);
     }
 
     #[test]

@@ -459,16 +459,14 @@ impl World {
             Stage::Reserve => {
                 let ticket = *job.ticket.get_or_insert_with(|| totals.ask(&all));
                 if is_current && totals.has_turn(ticket, &all) {
-                    let begins = batch.iter().map(|(one, deltas)| (*one, begin(deltas) - 1));
-                    let unknown = begins.filter(|(one, from)| totals.lacks(*one, *from));
-                    let unknown: Vec<(SeriesHash, Millis)> = unknown.collect();
+                    let mut unknown = batch.clone();
+                    unknown.retain(|(one, deltas)| totals.lacks(*one, begin(deltas) - 1));
                     // All of a request are looked for from one time on.
-                    let from = unknown.iter().map(|(_, from)| *from).min();
+                    let from = unknown.iter().map(|(_, deltas)| begin(deltas) - 1).min();
                     let from = from.unwrap_or(Millis::MAX);
-                    let deltas = batch.iter().map(|(_, deltas)| deltas.len());
-                    let deltas_max = deltas.max().unwrap_or(1);
                     let found = unknown.into_iter();
-                    let found = found.map(|(one, _)| (one, self.newest(one, from, deltas_max)));
+                    let found =
+                        found.map(|(one, deltas)| (one, self.newest(one, from, deltas.len())));
                     let found = found.collect();
                     let known = self.now + self.random.random_range(10..300);
                     job.stage = Stage::ReadBack(from, found, known);
@@ -661,10 +659,9 @@ impl World {
 fn newest_of(samples: &Samples, from: Millis, deltas: usize) -> Option<Stored> {
     let newest = samples.iter().rev().take(newest_for(deltas).into());
     let newest = newest.map(|(time, value)| Sample::float(*time, *value));
-    let mut before: Vec<Sample> = newest.collect();
-    before.reverse();
-    let newest = before.pop()?;
-    (newest.time >= from).then_some(Stored { before, newest })
+    let mut newest: Vec<Sample> = newest.collect();
+    newest.reverse();
+    Stored::of(newest).filter(|stored| stored.time() >= from)
 }
 
 fn series(id: u64) -> SeriesHash {

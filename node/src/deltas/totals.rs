@@ -23,7 +23,7 @@ const STEP_DELTAS_MAX: usize = 256;
 const STEP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a counter takes beside what [`Counter::bytes`] says, about.
 const COUNTER_BYTES: usize = size_of::<SeriesHash>() + size_of::<Remembered>() + 8;
-/// Bytes of what was found of a series beside its histograms, about.
+/// Bytes that what was found of a series takes beside what [`Stored::bytes`] says, about.
 const FOUND_BYTES: usize = size_of::<SeriesHash>() + size_of::<Found>() + 8;
 /// A counter that got nothing for so long is forgotten, as OpenTelemetry's collector does by default.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -76,6 +76,8 @@ pub(crate) struct Totals {
     counters: HashMap<SeriesHash, Remembered>,
     /// None of these is remembered.
     found: HashMap<SeriesHash, Found>,
+    /// Whether what is in front of a newest sample was asked for as well.
+    has_before: bool,
     /// Of both.
     bytes: usize,
     swept: Duration,
@@ -137,6 +139,7 @@ impl Totals {
             bytes_max: BYTES_MAX,
             counters: HashMap::new(),
             found: HashMap::new(),
+            has_before: false,
             bytes: 0,
             swept: Duration::ZERO,
             waiting: 0,
@@ -244,7 +247,18 @@ impl Totals {
         !self.remembers(series) && !self.found.get(&series).is_some_and(says)
     }
 
-    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample at `from` or later, and the one before.
+    /// Whether what is in front of the newest samples is asked for from now on. What was found without it is not used any more: it
+    /// does not say which totals are the first of a counter.
+    pub(crate) fn ask_for_before(&mut self, has_before: bool) {
+        if self.has_before != has_before {
+            self.has_before = has_before;
+            let lost = self.found.drain().map(|(_, found)| found.bytes());
+            self.bytes -= lost.sum::<usize>();
+        }
+    }
+
+    /// Keeps what was read back of a series that is not remembered, until it is recalled: its newest sample if it stands at `from` or
+    /// later, and what is to be written again with it; where memory is short, no more of that than tells what the newest is.
     /// `deletion`: the one of its tenant that was known before.
     ///
     /// # Errors
@@ -252,7 +266,7 @@ impl Totals {
     pub(crate) fn keep_found(
         &mut self,
         series: SeriesHash,
-        stored: Option<Stored>,
+        mut stored: Option<Stored>,
         from: Millis,
         deletion: DeletionVersion,
         now: Now,
@@ -261,6 +275,9 @@ impl Totals {
             return Err(NoRoom::Bytes);
         }
         self.lose(series);
+        if self.bytes >= self.whole_bytes_max() {
+            stored.iter_mut().for_each(Stored::shorten);
+        }
         let at = now.boot;
         let found = Found {
             stored,
@@ -295,7 +312,8 @@ impl Totals {
         if self.counters.len() >= self.series_max {
             return Err(NoRoom::Series(FULL));
         }
-        if !self.has_room(self.series_bytes_max(), now) {
+        // There was room for what was found, of which a counter is little more.
+        if !self.has_room(self.bytes_max, now) {
             return Err(NoRoom::Bytes);
         }
         let found = self.lose(series).ok_or(NoRoom::Bytes)?;
@@ -385,6 +403,11 @@ impl Totals {
     /// Bytes beyond which no further series are remembered: those that are grow.
     fn series_bytes_max(&self) -> usize {
         self.bytes_max / 4 * 3
+    }
+
+    /// Bytes beyond which less is kept of what is found: a request works on all its series at once, and has to find room for each.
+    fn whole_bytes_max(&self) -> usize {
+        self.bytes_max / 2
     }
 
     /// Whether there are fewer bytes, once what nobody needs now is forgotten.

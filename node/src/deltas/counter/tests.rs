@@ -42,10 +42,9 @@ impl Bench {
             .iter()
             .map(|(start, time, value)| delta(*start, *time, *value));
         let deltas: Vec<Sample> = deltas.collect();
-        let stored = Stored {
-            before: Vec::from_iter(before.map(|(time, value)| Sample::float(time, value))),
-            newest: Sample::float(time, value),
-        };
+        let samples = before.into_iter().chain([(time, value)]);
+        let samples = samples.map(|(time, value)| Sample::float(time, value));
+        let stored = Stored::of(samples.collect()).expect("there is one");
         Self {
             counter: Counter::read_back(stored, &deltas),
             bounds: BOUNDS,
@@ -257,9 +256,9 @@ fn the_cover_of_a_total_is_written_again() {
 #[test]
 fn no_more_is_written_again_than_covers_and_what_they_come_from() {
     let number = |(time, value): (Millis, f64)| Sample::float(time, value);
-    let stored = |before: &[(Millis, f64)]| Stored {
-        before: before.iter().copied().map(number).collect(),
-        newest: number((3000, 8.0)),
+    let stored = |before: &[(Millis, f64)]| {
+        let samples = before.iter().copied().chain([(3000, 8.0)]);
+        Stored::of(samples.map(number).collect()).expect("there is one")
     };
     let late = (1000, 9.0);
     let begun = Counter::read_back(stored(&[late, (1001, 0.0), (2000, 7.0), (2001, 7.0)]), &[]);
@@ -271,6 +270,55 @@ fn no_more_is_written_again_than_covers_and_what_they_come_from() {
     let counter = Counter::read_back(stored(&covered), &[]);
     let expected = [(2000, 7.0), (2001, 7.0), (3000, 8.0)];
     assert_eq!(counter.unstored(), expected.map(number));
+}
+
+#[test]
+fn totals_of_an_idle_counter_are_no_covers() {
+    let unstored = |times: &[Millis]| {
+        let samples = times.iter().map(|time| Sample::float(*time, 7.0));
+        let stored = Stored::of(samples.collect()).expect("there is one");
+        let counter = Counter::read_back(stored, &[]);
+        let times = counter.unstored().iter().map(|sample| sample.time);
+        times.collect::<Vec<Millis>>()
+    };
+    assert_eq!(unstored(&[1000, 2000, 3000, 4000, 5000]), [5000]);
+    assert_eq!(
+        unstored(&[1000, 2000, 3000, 3001, 4000]),
+        [3000, 3001, 4000]
+    );
+    let covered = [2000, 2001, 3000, 3001, 4000];
+    assert_eq!(unstored(&[&[500, 1000], &covered[..]].concat()), covered);
+    // The cover of a delta of ten minutes stands five in front of its end.
+    let (long, next) = ([2000, 302_000, 602_000], 602_001);
+    assert_eq!(unstored(&[&[500, 1000], &long[..]].concat()), long);
+    let both = [&[500, 1000], &long[..], &[next, 603_000]].concat();
+    assert_eq!(unstored(&both), both[2..]);
+    assert_eq!(unstored(&[1000, 2000, 302_001, 602_000]), [602_000]);
+}
+
+/// The price of a begin is paid once.
+#[test]
+fn a_total_of_zero_needs_no_cover() {
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 0.0), &[(1001, 0.0), (2000, 0.0)]);
+    bench.bounds.doubtful_until = 10_001;
+    for turn in 2..=31 {
+        let time = turn * 1000;
+        bench.check((time, time + 1000, 0.0), &[(time + 1000, 0.0)]);
+    }
+    bench.check((32_000, 33_000, 5.0), &[(33_000, 5.0)]);
+    // The zero in front tells that it is the first.
+    let mut next = Bench::behind(Some((32_000, 0.0)), (33_000, 5.0), &[]);
+    assert_eq!(next.store(), [(32_000, 0.0), (33_000, 5.0)]);
+    next.check((33_000, 34_000, 1.0), &[(33_001, 0.0), (34_000, 1.0)]);
+    bench.check((33_000, 34_000, 1.0), &[(33_001, 5.0), (34_000, 6.0)]);
+    bench.check((34_000, 35_000, 1.0), &[(35_000, 7.0)]);
+    // Who reads back what goes on from a total with a long delta looks for its zero no further in front than that.
+    let mut bench = Bench::new();
+    bench.check((1000, 2000, 0.0), &[(1001, 0.0), (2000, 0.0)]);
+    bench.check((2000, 302_000, 0.0), &[(302_000, 0.0)]);
+    let long = [(302_002, 0.0), (602_002, 1.0)];
+    bench.check((302_000, 602_002, 1.0), &long);
 }
 
 #[test]

@@ -25,10 +25,7 @@ fn delta(start: i64, time: i64, value: f64) -> Sample {
 
 /// A sample that was found without one in front of it.
 fn alone(newest: &Sample) -> Stored {
-    Stored {
-        before: Vec::new(),
-        newest: newest.clone(),
-    }
+    Stored::of(vec![newest.clone()]).expect("there is one")
 }
 
 /// Remembers a series of which nothing is stored.
@@ -314,6 +311,55 @@ fn what_was_found_is_there_for_the_next_try() {
     assert_eq!(totals.keep_found(A, None, 20, known, at(304)), Ok(()));
     assert!(totals.begin(2, at(305)) && totals.lacks(A, 20));
     assert_eq!(totals.bytes, 0);
+}
+
+/// A request with many series has a place for each of them.
+#[test]
+fn where_memory_is_short_less_is_kept_of_what_was_found() {
+    let mut totals = Totals::new(9999);
+    totals.begin(1, at(0));
+    totals.bytes_max = 2_000_000;
+    let series: Vec<SeriesHash> = (0..2000).map(SeriesHash).collect();
+    let ticket = totals.ask(&series);
+    // Totals and their covers in turn.
+    let samples = (1..=200).map(|at| Sample::float(at / 2 * 1000 + at % 2, (at / 2) as f64));
+    let stored = Stored::of(samples.collect()).expect("there is one");
+    assert!(stored.bytes() * series.len() > 5 * totals.bytes_max);
+    let none = DeletionVersion(0);
+    for one in &series {
+        let kept = totals.keep_found(*one, Some(stored.clone()), 20, none, at(1));
+        assert_eq!(kept, Ok(()));
+    }
+    for one in &series {
+        assert_eq!(totals.recall(*one, &[], at(1)), Ok(()));
+    }
+    let times = |series: SeriesHash| -> Vec<Millis> {
+        let unstored = totals.unstored(series).iter();
+        unstored.map(|one| one.time).collect()
+    };
+    assert_eq!(times(series[0]).len(), 200);
+    // The newest one and its cover.
+    let newest = Sample::float(100_000, 100.0);
+    assert_eq!(totals.unstored(series[1999]).last(), Some(&newest));
+    assert_eq!(times(series[1999]), [99_001, 100_000]);
+    totals.end(ticket, &series);
+    series.iter().for_each(|one| totals.forget(*one));
+    assert_eq!(totals.bytes, 0);
+}
+
+#[test]
+fn what_was_found_without_what_is_in_front_is_looked_for_again() {
+    let mut totals = Totals::new(9);
+    totals.begin(1, at(0));
+    let stored = alone(&Sample::float(20, 7.0));
+    for has_before in [false, true] {
+        totals.ask_for_before(has_before);
+        assert!(totals.lacks(A, 20) && totals.bytes == 0);
+        let (stored, none) = (Some(stored.clone()), DeletionVersion(0));
+        assert_eq!(totals.keep_found(A, stored, 20, none, at(1)), Ok(()));
+        totals.ask_for_before(has_before);
+        assert!(!totals.lacks(A, 20));
+    }
 }
 
 #[test]
