@@ -347,7 +347,7 @@ impl Settings {
             return impossible("node_name: is empty; give --node-name".into());
         }
         if let Err(error) = crate::logging::filter(&self.log_level) {
-            return impossible(format!("log.level: {error:#}"));
+            return impossible(format!("log.level: {}", crate::cli::explain(&error)));
         }
         self.check_bounds()?;
         self.check_pairs()?;
