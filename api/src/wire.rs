@@ -4,7 +4,7 @@ mod write;
 
 use crate::ApiError;
 pub(crate) use write::{
-    write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
+    write_buckets, write_bytes, write_double, write_doubles, write_number, write_spans, zigzag,
 };
 
 /// A position in a message. `at` counts from the start of the whole body, for error messages.

@@ -16,11 +16,9 @@
 //! Source: `metrics.proto` of the Prometheus client model, `web/federate.go` of Prometheus.
 
 use super::{FederationFormat, Kind, Newest, family_of, shown};
-use crate::wire::{
-    write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
-};
+use crate::wire::{write_buckets, write_bytes, write_double, write_number, write_spans, zigzag};
 use std::{borrow::Cow, collections::HashSet};
-use trefoil_model::{Histogram, histogram::Buckets, write_varint};
+use trefoil_model::{Histogram, write_varint};
 use trefoil_query_promql::Value;
 
 /// What readers append to the name of a classic histogram.
@@ -116,25 +114,12 @@ fn write_native(out: &mut Vec<u8>, histogram: &Histogram) {
         true => write_number(out, 7, histogram.zero_count as u64),
         false => write_double(out, 8, histogram.zero_count),
     }
-    write_side(out, &histogram.negative, is_whole, [9, 10, 11]);
-    write_side(out, &histogram.positive, is_whole, [12, 13, 14]);
+    write_buckets(out, &histogram.negative, is_whole, [9, 10, 11]);
+    write_buckets(out, &histogram.positive, is_whole, [12, 13, 14]);
     let sides = [&histogram.positive, &histogram.negative];
     if sides.iter().all(|side| side.is_empty()) {
         // A span without buckets says that this is a native histogram.
         write_spans(out, 12, &[(0, 0)]);
-    }
-}
-
-fn write_side(
-    out: &mut Vec<u8>,
-    side: &Buckets,
-    is_whole: bool,
-    [spans, deltas, counts]: [u32; 3],
-) {
-    write_spans(out, spans, &side.spans());
-    match is_whole {
-        true => write_signed(out, deltas, side.deltas()),
-        false => write_doubles(out, counts, side.counts()),
     }
 }
 
@@ -169,6 +154,7 @@ mod tests {
     };
     use rand::{RngExt, SeedableRng, rngs::StdRng};
     use std::sync::Arc;
+    use trefoil_model::histogram::Buckets;
     use trefoil_model::{Labels, Millis, ResetHint, histogram::SCHEMA_CUSTOM};
     use trefoil_query_promql::{HISTOGRAM, Histograms, RawSeries, STALE_MARKER_BITS};
 

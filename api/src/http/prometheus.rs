@@ -50,14 +50,24 @@ pub(super) async fn query(State(app): Shared, request: Request) -> Response {
             }
             Limited::Nothing => (Ok(limited::empty_vector()), None),
         };
-        let mut result = result.map_err(wrong_query)?;
-        let stats = match stats {
-            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
-            None => None,
-        };
-        Ok(json::query_answer(cut(result, limit), stats.as_ref()))
+        let result = result.map_err(wrong_query)?;
+        Ok(answer((&app, &tenant), result, (stats, asked), limit).await)
     })
     .await
+}
+
+/// The answer with its statistics, if they are asked for.
+async fn answer(
+    (app, tenant): (&App, &TenantName),
+    mut result: QueryResult,
+    (stats, asked): (Option<Stats>, Option<Asked>),
+    limit: usize,
+) -> Pieces {
+    let stats = match stats {
+        Some(stats) => Some(stats.end(app, tenant, asked, &mut result).await),
+        None => None,
+    };
+    json::query_answer(cut(result, limit), stats.as_ref())
 }
 
 /// `GET|POST query_range`.
@@ -95,12 +105,8 @@ pub(super) async fn query_range(State(app): Shared, request: Request) -> Respons
             }
             Limited::Nothing => (Ok(limited::empty_matrix()), None),
         };
-        let mut result = result.map_err(wrong_query)?;
-        let stats = match stats {
-            Some(stats) => Some(stats.end(&app, &tenant, asked, &mut result).await),
-            None => None,
-        };
-        Ok(json::query_answer(cut(result, limit), stats.as_ref()))
+        let result = result.map_err(wrong_query)?;
+        Ok(answer((&app, &tenant), result, (stats, asked), limit).await)
     })
     .await
 }

@@ -3,11 +3,9 @@
 use super::write_labels;
 use crate::{
     ApiError,
-    wire::{
-        write_bytes, write_double, write_doubles, write_number, write_signed, write_spans, zigzag,
-    },
+    wire::{write_buckets, write_bytes, write_double, write_doubles, write_number, zigzag},
 };
-use trefoil_model::{Histogram, Millis, histogram::Buckets, write_varint};
+use trefoil_model::{Histogram, Millis, write_varint};
 use trefoil_query_promql::{QueryError, RawSeries, is_histogram};
 
 /// Bytes of an uncompressed answer. Clients that read more take chunks.
@@ -99,19 +97,6 @@ fn write_count(out: &mut Vec<u8>, count: f64, is_whole: bool, [integer, float]: 
     }
 }
 
-fn write_buckets(
-    out: &mut Vec<u8>,
-    buckets: &Buckets,
-    is_whole: bool,
-    [spans, deltas, counts]: [u32; 3],
-) {
-    write_spans(out, spans, &buckets.spans());
-    match is_whole {
-        true => write_signed(out, deltas, buckets.deltas()),
-        false => write_doubles(out, counts, buckets.counts()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +105,7 @@ mod tests {
         wire::Reader,
     };
     use trefoil_model::ResetHint;
+    use trefoil_model::histogram::Buckets;
 
     fn check(histogram: &Histogram, expected: &[&[u8]]) {
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! Writing protobuf fields.
 
-use trefoil_model::write_varint;
+use trefoil_model::{histogram::Buckets, write_varint};
 
 /// Appends a length-delimited field.
 pub(crate) fn write_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
@@ -58,5 +58,19 @@ pub(crate) fn write_spans(out: &mut Vec<u8>, field: u32, spans: &[(i32, u32)]) {
         write_number(&mut span, 1, zigzag(i64::from(*offset)));
         write_number(&mut span, 2, u64::from(*length));
         write_bytes(out, field, &span);
+    }
+}
+
+/// Appends the buckets of one side of a native histogram: spans, and counts as differences if they are whole.
+pub(crate) fn write_buckets(
+    out: &mut Vec<u8>,
+    buckets: &Buckets,
+    is_whole: bool,
+    [spans, deltas, counts]: [u32; 3],
+) {
+    write_spans(out, spans, &buckets.spans());
+    match is_whole {
+        true => write_signed(out, deltas, buckets.deltas()),
+        false => write_doubles(out, counts, buckets.counts()),
     }
 }
