@@ -5,6 +5,7 @@ pub(crate) mod grouping;
 pub(crate) mod info;
 pub(crate) mod instant;
 pub(crate) mod pipeline;
+pub(crate) mod placements;
 mod prepare;
 pub(crate) mod row_op;
 pub(crate) mod said;

@@ -3,6 +3,7 @@
 use super::{
     context::Context,
     instant::{Instant, InstantValue},
+    placements::Placements,
     prepare::{detect_resets, drop_stale},
     row_op::{RowOp, Scratch, Step},
     windows::Windows,
@@ -102,6 +103,7 @@ pub(crate) struct PipelineScratch {
     pub(crate) has_floats: bool,
     /// They led to histograms.
     pub(crate) has_histograms: bool,
+    placements: Placements,
     ops: Scratch,
 }
 
@@ -296,7 +298,8 @@ impl Pipeline {
             Leaf::Instant(instant) => instant.apply(columns, self.leaf_grid, cells, notes),
             Leaf::Windows(windows) => {
                 drop_stale(columns);
-                windows.apply(columns, self.leaf_grid, cells, notes, budget)?;
+                let placements = &mut scratch.placements;
+                windows.apply(columns, self.leaf_grid, cells, placements, notes, budget)?;
             }
         }
         if self.empty || cells.values.iter().all(|value| is_absent(*value)) {

@@ -4,6 +4,7 @@
 
 use super::{
     context::{Context, Scalars},
+    placements::Placements,
     windows::Windows,
 };
 use crate::{
@@ -202,7 +203,11 @@ impl RowOp {
     ) -> Result<(), QueryError> {
         if let Self::Windows { inner, windows } = self {
             scratch.fill(cells, *inner);
-            return windows.apply(&scratch.columns, grid, cells, notes, budget);
+            let Scratch {
+                columns,
+                placements,
+            } = scratch;
+            return windows.apply(columns, grid, cells, placements, notes, budget);
         }
         let trims = matches!(self, Self::Scalar { op, .. } if op.is_trim());
         if !cells.histograms.is_empty() || trims {
@@ -307,6 +312,7 @@ fn float(value: f64) -> Cell {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     columns: SampleColumns,
+    placements: Placements,
 }
 
 impl Scratch {

@@ -2,6 +2,7 @@
 
 use super::{
     context::{Context, Reference, Scalars},
+    placements::{Placements, Wanted},
     row_op::matrix_argument,
 };
 use crate::{
@@ -117,7 +118,8 @@ impl Windows {
         (start.saturating_add(1), last.saturating_add(ahead))
     }
 
-    /// Puts the function's value at every time of `grid` into `into`. `columns` has no stale markers.
+    /// Puts the function's value at every time of `grid` into `into`. `columns` has no stale markers; `placements` are of the
+    /// series before, if there was one.
     ///
     /// # Errors
     /// Those of [`Budget::check`]: windows of a sub-query can be so many and so long that one series takes minutes.
@@ -126,6 +128,7 @@ impl Windows {
         columns: &SampleColumns,
         grid: Grid,
         into: &mut Cells,
+        placements: &mut Placements,
         notes: &mut Notes,
         budget: &Budget,
     ) -> Result<(), QueryError> {
@@ -138,7 +141,9 @@ impl Windows {
             }
             budget.check()?;
         } else if columns.histograms.is_empty() && columns.start_timestamps.is_empty() {
-            self.floats(columns, grid, budget, &mut into.values)?;
+            if !self.rates(columns, grid, placements, &mut into.values) {
+                self.floats(columns, grid, budget, &mut into.values)?;
+            }
         } else {
             self.each_window(columns, grid, budget, |window, first| {
                 let cell = window.and_then(|window| self.mixed(columns, window, first, notes));
@@ -188,6 +193,33 @@ impl Windows {
     /// Where the function's first argument stands.
     pub(crate) fn span(&self) -> Span {
         self.span
+    }
+
+    /// The rates or increases of a series of floats that never falls. `false`: it does, or is very long, or another function is
+    /// wanted.
+    fn rates(
+        &self,
+        columns: &SampleColumns,
+        grid: Grid,
+        placements: &mut Placements,
+        values: &mut Vec<f64>,
+    ) -> bool {
+        let per_second = match self.function {
+            WindowFunction::Rate => true,
+            WindowFunction::Increase => false,
+            _ => return false,
+        };
+        if !Placements::take(grid, columns.values.len()) || window::falls(&columns.values) {
+            return false;
+        }
+        let wanted = Wanted {
+            grid,
+            reference: self.reference,
+            range_ms: self.range_ms,
+            per_second,
+        };
+        placements.rates(wanted, &columns.timestamps, &columns.values, values);
+        true
     }
 
     /// The function's values over a series of floats. The most usual functions have loops of their own.

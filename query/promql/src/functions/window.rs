@@ -80,7 +80,6 @@ impl Resets {
     /// The resets that show in the values or in the start timestamps, which may be empty.
     pub(crate) fn of(timestamps: &[Millis], values: &[f64], starts: &[Millis]) -> Self {
         let mut resets = Self::default();
-        // Two loops: nearly no series has start timestamps, and this one is walked for every rate.
         if starts.is_empty() {
             for (at, pair) in values.windows(2).enumerate() {
                 if pair[1] < pair[0] {
@@ -113,6 +112,12 @@ impl Resets {
         let behind = self.after.partition_point(|at| *at < to);
         &self.before[first..behind.max(first)]
     }
+}
+
+/// Whether any value is below the one in front of it. No early end: so it is worked out for several at once.
+pub(crate) fn falls(values: &[f64]) -> bool {
+    let pairs = values.iter().zip(values.get(1..).unwrap_or_default());
+    pairs.fold(false, |falls, (before, value)| falls | (value < before))
 }
 
 /// The function's value, or `None` when the window has too few samples.
@@ -274,37 +279,82 @@ pub(crate) fn extrapolation_of(
     start: Option<Millis>,
     per_second: bool,
 ) -> f64 {
-    let last = extent.gaps;
-    let distance = |from: Millis, to: Millis| (to - from) as f64;
-    let mut to_start = distance(extent.start, extent.first);
-    let mut to_end = distance(extent.last, extent.end);
-    let mut sampled = distance(extent.first, extent.last);
-    // Samples further from an end than a usual gap mean that the series starts or ends there.
-    let usual_gap = |gap: f64| match is_far(gap, sampled, last) {
-        true if last == 0 => 0.0,
-        true => sampled / last as f64 / 2.0,
-        false => gap,
-    };
-    to_start = usual_gap(to_start);
-    to_end = usual_gap(to_end);
+    let mut reach = Reach::of(extent);
     if let Some((first, increase)) = of_counter
-        && increase > 0.0
-        && first >= 0.0
-        // Divided only where it may matter: most counters were at zero long ago.
-        && sampled * first <= to_start * increase * ABOUT_EQUAL
+        && reach.is_limited_by(first, increase)
     {
-        // A counter cannot have been below zero.
-        to_start = to_start.min(sampled * (first / increase));
+        reach = reach.limited_by(first, increase);
     }
     if let Some(start) = start {
-        to_start = 0.0;
-        sampled = distance(start, extent.last);
+        reach.to_start = 0.0;
+        reach.sampled = distance(start, extent.last);
     }
-    let factor = (sampled + to_start + to_end) / sampled;
-    match per_second {
-        true => factor / (distance(extent.start, extent.end) / 1000.0),
-        false => factor,
+    reach.factor(per_second)
+}
+
+/// How far the samples of a range, and the extrapolation from them, reach. Milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reach {
+    /// From the first to the last sample.
+    sampled: f64,
+    /// To the left of the first sample.
+    to_start: f64,
+    /// To the right of the last sample.
+    to_end: f64,
+    /// The length of the range.
+    range: f64,
+}
+
+impl Reach {
+    #[inline]
+    pub(crate) fn of(extent: &Extent) -> Self {
+        let last = extent.gaps;
+        let sampled = distance(extent.first, extent.last);
+        // Samples further from an end than a usual gap mean that the series starts or ends there.
+        let usual_gap = |gap: f64| match is_far(gap, sampled, last) {
+            true if last == 0 => 0.0,
+            true => sampled / last as f64 / 2.0,
+            false => gap,
+        };
+        Self {
+            sampled,
+            to_start: usual_gap(distance(extent.start, extent.first)),
+            to_end: usual_gap(distance(extent.last, extent.end)),
+            range: distance(extent.start, extent.end),
+        }
     }
+
+    /// Whether a counter with this first value and this increase may have been at zero within the reach: it cannot have been
+    /// below. Most were at zero long ago, and need no division.
+    #[inline]
+    pub(crate) fn is_limited_by(&self, first: f64, increase: f64) -> bool {
+        increase > 0.0
+            && first >= 0.0
+            && self.sampled * first <= self.to_start * increase * ABOUT_EQUAL
+    }
+
+    /// The reach back to where that counter was at zero, if that is nearer.
+    pub(crate) fn limited_by(self, first: f64, increase: f64) -> Self {
+        let to_zero = self.sampled * (first / increase);
+        Self {
+            to_start: self.to_start.min(to_zero),
+            ..self
+        }
+    }
+
+    /// What the increase over the samples is multiplied by.
+    #[inline]
+    pub(crate) fn factor(&self, per_second: bool) -> f64 {
+        let factor = (self.sampled + self.to_start + self.to_end) / self.sampled;
+        match per_second {
+            true => factor / (self.range / 1000.0),
+            false => factor,
+        }
+    }
+}
+
+fn distance(from: Millis, to: Millis) -> f64 {
+    (to - from) as f64
 }
 
 /// More than what rounding does to a product.
