@@ -120,11 +120,31 @@ impl Instant {
             values.resize(grid.steps(), value);
             return;
         }
+        if self.wanted == InstantValue::Value {
+            return self.values(columns, grid, values);
+        }
         for time in grid.times() {
             let time = self.reference.time(time);
             let found = self.find(columns, time, &mut behind);
             values.push(found.map_or(ABSENT, |at| self.value(columns, at, time)));
         }
+    }
+
+    /// The values of a series of floats, which is what is wanted nearly always.
+    fn values(&self, columns: &SampleColumns, grid: Grid, into: &mut Vec<f64>) {
+        let (timestamps, values) = (&columns.timestamps, &columns.values[..]);
+        let mut behind = 0;
+        into.extend(grid.times().map(|time| {
+            let time = self.reference.time(time);
+            while timestamps.get(behind).is_some_and(|t| *t <= time) {
+                behind += 1;
+            }
+            match behind.checked_sub(1) {
+                // A stale marker is the sign for nothing, too.
+                Some(at) if timestamps[at] > time.saturating_sub(self.look_back_ms) => values[at],
+                _ => ABSENT,
+            }
+        }));
     }
 
     /// Which sample stands for `time`; `behind` is the index of the first sample behind the previous time.

@@ -8,13 +8,40 @@ use roaring::RoaringBitmap;
 use trefoil_model::ShardSet;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Labels of more series at once are not kept: they take more memory than the rows that they stand in.
-const LABELS_KEPT_MAX: u64 = 64;
+/// Labels of more series at once are not kept: they take several times the memory of the rows that they stand in.
+const LABELS_KEPT_MAX: u64 = 512;
 
 /// An answer, and to what: hashes may be equal by accident.
 struct Remembered<T> {
     question: Vec<u8>,
     answer: T,
+}
+
+/// The canonical labels of series, one behind the other.
+#[derive(Default)]
+struct LabelRows {
+    texts: Vec<u8>,
+    /// The series' numbers, and where their labels end.
+    rows: Vec<(u32, usize)>,
+}
+
+impl LabelRows {
+    fn push(&mut self, number: u32, canonical: &[u8]) {
+        self.texts.extend_from_slice(canonical);
+        self.rows.push((number, self.texts.len()));
+    }
+
+    fn each(&self, mut each: impl FnMut(u32, &[u8])) {
+        let mut start = 0;
+        for (number, end) in &self.rows {
+            each(*number, &self.texts[start..*end]);
+            start = *end;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.texts.capacity() + self.rows.capacity() * size_of::<(u32, usize)>()
+    }
 }
 
 impl TenantReader {
@@ -55,7 +82,7 @@ impl TenantReader {
     pub(crate) fn labels_of(
         &self,
         series: &RoaringBitmap,
-        mut each: impl FnMut(u32, &[u8]),
+        each: impl FnMut(u32, &[u8]),
     ) -> Result<(), MetricsError> {
         let kept = match self.pieces.kept() {
             Some(kept) if series.len() <= LABELS_KEPT_MAX => kept,
@@ -66,27 +93,20 @@ impl TenantReader {
             question.extend_from_slice(&number.to_le_bytes());
         }
         let place = (self.block.id, Spot::Labels(xxh3_64(&question)));
-        type Rows = Vec<(u32, Box<[u8]>)>;
-        let bytes = |rows: &Remembered<Rows>| {
-            let each = rows.answer.iter();
-            let texts: usize = each.map(|(_, canonical)| canonical.len()).sum();
-            rows.question.capacity()
-                + rows.answer.capacity() * size_of::<(u32, Box<[u8]>)>()
-                + texts
-        };
+        let bytes = |kept: &Remembered<LabelRows>| kept.question.capacity() + kept.answer.bytes();
         let rows = kept.get_or_read(place, bytes, || {
-            let (question, mut answer) = (question.clone(), Rows::new());
+            let (question, mut answer) = (question.clone(), LabelRows::default());
             self.labels(series.iter(), |number, canonical| {
-                answer.push((number, canonical.into()));
+                answer.push(number, canonical);
             })?;
+            answer.texts.shrink_to_fit();
+            answer.rows.shrink_to_fit();
             Ok(Remembered { question, answer })
         })?;
         if rows.question != question {
             return self.labels(series.iter(), each);
         }
-        for (number, canonical) in &rows.answer {
-            each(*number, canonical);
-        }
+        rows.answer.each(each);
         Ok(())
     }
 
