@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, ExitStatus, Output},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -250,6 +250,19 @@ impl Cluster {
             );
         }
         Ok(())
+    }
+
+    /// How a node has ended by itself, if it has; it is not running then.
+    ///
+    /// # Errors
+    /// When the node was not running, or cannot be asked.
+    pub fn ended(&mut self, node: usize) -> anyhow::Result<Option<ExitStatus>> {
+        let node = &mut self.nodes[node];
+        let status = node.process()?.status()?;
+        if status.is_some() {
+            node.process = None;
+        }
+        Ok(status)
     }
 
     /// SIGSTOP: the node is there and says nothing.

@@ -92,7 +92,8 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     let Some(metadata) = stop_signal.unless(starting).await? else {
         return Ok(());
     };
-    let joining = join(&settings, &metadata, ground.lineage, &network);
+    let description = description(&network.info, ground.lineage);
+    let joining = join(&settings, &metadata, description.clone(), &network);
     let Some(cluster_id) = stop_signal.unless(joining).await? else {
         return Ok(());
     };
@@ -112,18 +113,26 @@ async fn serve(mut settings: Settings, clients: tokio::runtime::Handle) -> anyho
     );
     member.answer_clients(&settings, &network, &clients);
 
-    tokio::select! {
-        () = stop_signal.come() => {}
+    let removed = tokio::select! {
+        () = stop_signal.come() => false,
+        () = member.metadata.removed(description) => true,
         // Nothing that it promised is lost, but it can promise nothing more. What a restart finds on the disk is
         // the truth.
         error = member.metadata.failed() => return Err(error.into()),
+    };
+    match removed {
+        true => tracing::error!("this node was removed from its cluster: it stops"),
+        false => tracing::info!("stopping"),
     }
-    tracing::info!("stopping");
     tokio::spawn(async move {
         stop_signal.come().await;
         std::process::exit(130);
     });
     member.stop(network).await?;
+    anyhow::ensure!(
+        !removed,
+        "this node was removed from its cluster; only with an empty data directory can it join again, as a new node"
+    );
     tracing::info!("stopped");
     Ok(())
 }
@@ -241,17 +250,9 @@ async fn start_metadata(
     Ok(metadata)
 }
 
-/// Makes this node part of a cluster. One that belongs to one already goes on at once, and tells the
-/// others about its addresses meanwhile, unless it stops before they could be told.
-async fn join(
-    settings: &Settings,
-    metadata: &MetadataPlane,
-    lineage: LineageId,
-    network: &Network,
-) -> anyhow::Result<ClusterId> {
-    let (expect, info) = (settings.bootstrap_expect, &network.info);
-    let bootstrap = seeds::keep_judging(network.seeds.clone(), expect, seeds::resolve).await;
-    let description = MemberDescription {
+/// What this node says of itself to the others.
+fn description(info: &NodeInfo, lineage: LineageId) -> MemberDescription {
+    MemberDescription {
         name: info.name.clone(),
         zone: info.zone.clone(),
         weight: 100,
@@ -262,7 +263,19 @@ async fn join(
         version: info.version.clone(),
         format_level_max: formats::LEVEL_MAX,
         lineage,
-    };
+    }
+}
+
+/// Makes this node part of a cluster. One that belongs to one already goes on at once, and tells the
+/// others about its addresses meanwhile, unless it stops before they could be told.
+async fn join(
+    settings: &Settings,
+    metadata: &MetadataPlane,
+    description: MemberDescription,
+    network: &Network,
+) -> anyhow::Result<ClusterId> {
+    let (expect, info) = (settings.bootstrap_expect, &network.info);
+    let bootstrap = seeds::keep_judging(network.seeds.clone(), expect, seeds::resolve).await;
     if let Some(cluster) = info.cluster {
         let (metadata, stopping) = (metadata.clone(), network.stop.subscribe());
         tokio::spawn(async move {

@@ -88,6 +88,54 @@ async fn a_node_that_was_gone_before_the_others_started_is_drained() -> anyhow::
     run.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_removed_while_it_runs_stops_and_stays_out() -> anyhow::Result<()> {
+    let mut run = Scenario::begin().await?;
+    let fourth = run.cluster.add_node()?;
+    replicas_when(&run.cluster, fourth, "it has some", |count, _| count > 0).await?;
+    run.load.go_on(SETTLE).await;
+
+    let document = run.cluster.admin(0, "cluster").await?;
+    let name = document["leader"].as_str().context("a leader")?.to_owned();
+    let nodes = run.cluster.nodes();
+    let is_leader = |node: &usize| nodes[*node].name == name;
+    let leader = (0..nodes.len()).find(is_leader).context("its number")?;
+    let other = (leader + 1) % nodes.len();
+    for action in ["drain", "remove"] {
+        let done = run.cluster.command(other, &["cluster", action, &name])?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "{action}: {said}");
+        if action == "drain" {
+            replicas_when(&run.cluster, leader, "it is empty", |count, _| count == 0).await?;
+        }
+    }
+    ends_as_removed(&mut run.cluster, leader).await?;
+    run.cluster.start_node(leader)?;
+    ends_as_removed(&mut run.cluster, leader).await?;
+    run.load.go_on(SETTLE).await;
+    run.finish().await
+}
+
+/// Waits until a node has ended because it was removed.
+async fn ends_as_removed(cluster: &mut Cluster, node: usize) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = cluster.ended(node)? {
+            break status;
+        }
+        ensure!(begun.elapsed() < MOVED_WAIT_MAX, "the node runs on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    eprintln!("ended after {:?}", begun.elapsed());
+    let log = cluster.nodes()[node].log()?;
+    let last = log.lines().next_back().unwrap_or_default();
+    ensure!(
+        status.code() == Some(1) && last.contains("was removed from"),
+        "{status}: {last}"
+    );
+    Ok(())
+}
+
 /// Waits until the number of serving replicas on a node, of all serving replicas, is as wanted, and
 /// no configuration is joint; that number.
 async fn replicas_when(

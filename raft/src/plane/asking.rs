@@ -64,6 +64,7 @@ impl MetadataPlane {
     ) -> Result<Reply, MetadataError> {
         let mut leader = self.leader();
         let mut hints = 0;
+        let mut strangers = 0;
         loop {
             let asked = leader.unwrap_or(self.inner.node);
             let answer = self.propose_to(asked, &proposal).await;
@@ -84,12 +85,21 @@ impl MetadataPlane {
                 return Err(MetadataError::NoLeader { reason });
             }
             self.leader_news().await;
-            leader = self.leader();
+            // A node that is no longer told who leads asks the others in turn.
+            leader = self.leader().or_else(|| self.other(&mut strangers));
             hints = 0;
             if self.inner.options.faults.retries_renumbered {
                 proposal.client = rand::random();
             }
         }
+    }
+
+    /// Another node that answers, each time the next one.
+    fn other(&self, turn: &mut usize) -> Option<NodeId> {
+        let view = self.inner.peer_view.borrow();
+        let mut others = view.alive.iter().filter(|node| **node != self.inner.node);
+        *turn = (*turn + 1) % others.clone().count().max(1);
+        others.nth(*turn).copied()
     }
 
     async fn propose_to(&self, leader: NodeId, proposal: &Proposal) -> ProposeAnswer {

@@ -13,6 +13,7 @@ mod proposals;
 mod reads;
 mod receiver;
 mod server;
+mod standing;
 pub(crate) mod stores;
 pub(crate) mod wire;
 
@@ -76,6 +77,13 @@ struct Inner {
     /// Whether a linearizable read has succeeded in this run.
     caught_up: watch::Sender<bool>,
     tasks: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+/// Who leads. A leader that left the group holds itself for one once more after a restart.
+fn leader_of(metrics: &openraft::RaftMetrics<u64, EmptyNode>) -> Option<NodeId> {
+    let leader = metrics.current_leader?;
+    let is_other = leader != metrics.id;
+    (is_other || metrics.state.is_leader()).then_some(NodeId(leader))
 }
 
 impl MetadataPlane {
@@ -267,12 +275,7 @@ impl MetadataPlane {
     /// Who leads, as far as this node knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        self.inner
-            .raft
-            .metrics()
-            .borrow()
-            .current_leader
-            .map(NodeId)
+        leader_of(&self.inner.raft.metrics().borrow())
     }
 
     /// The cluster to which this node belongs or has promised itself.
@@ -303,7 +306,7 @@ impl MetadataPlane {
             node: self.inner.node,
             cluster: self.cluster(),
             role,
-            leader: metrics.current_leader.map(NodeId),
+            leader: leader_of(&metrics),
             term: metrics.current_term,
             last_applied: metrics
                 .last_applied

@@ -1,6 +1,7 @@
 //! Planes in a cluster: leaders fail, links break, machines crash, nodes come and go.
 
 mod cluster;
+mod standing;
 
 use crate::state::{Change, Command, Condition, Refusal, Reply};
 use crate::{BootstrapSettings, MetadataError, Role, recovery};
