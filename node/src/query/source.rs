@@ -640,7 +640,7 @@ impl Source for ClusterSource {
                 _ => return Err(wrong_kind()),
             }
         }
-        aside(items >= LONG_ITEMS, || merge(results))
+        aside(items >= LONG_ITEMS, || merge(results, &self.budget))
     }
 
     async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {
