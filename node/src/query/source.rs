@@ -130,6 +130,11 @@ impl ClusterSource {
         self
     }
 
+    /// What it collects within.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// The query's name at the evaluators.
     pub(crate) fn query(&self) -> QueryKey {
         self.reach.query

@@ -43,7 +43,7 @@ pub(crate) fn select_series(
     let counts = counts(&scalars, grid)?;
     let mut rows = rows;
     if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) {
-        leave_out_histograms(aggregate, &mut rows, annotations);
+        leave_out_histograms(aggregate, &mut rows, annotations, pace)?;
     }
     if grid.steps() == 1 {
         return at_one_time(aggregate, rows, counts[0], pace);
@@ -64,27 +64,36 @@ pub(crate) fn select_series(
             }
         }
     }
-    drop_empty(&mut rows);
+    drop_empty(&mut rows, pace)?;
     Ok(rows)
 }
 
 /// Forgets rows without samples, and histograms of samples that were not selected.
-fn drop_empty(rows: &mut Vec<Row>) {
+fn drop_empty(rows: &mut Vec<Row>, pace: &mut Pace<'_>) -> Result<(), QueryError> {
     rows.retain(|row| !row.is_empty());
-    rows.iter_mut().for_each(Row::tidy);
+    for row in rows {
+        pace.look(row.looks())?;
+        row.tidy();
+    }
+    Ok(())
 }
 
 /// Only floats have an order.
-fn leave_out_histograms(aggregate: &Aggregate, rows: &mut Vec<Row>, annotations: &mut Annotations) {
+fn leave_out_histograms(
+    aggregate: &Aggregate,
+    rows: &mut Vec<Row>,
+    annotations: &mut Annotations,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
     if rows.iter().all(|row| row.histograms.is_empty()) {
-        return;
+        return Ok(());
     }
     for row in rows.iter_mut().filter(|row| !row.histograms.is_empty()) {
         let note = Note::IgnoredInAggregation(aggregate.op.text());
         note.tell(aggregate.operand.span, "", annotations);
         row.keep_floats();
     }
-    drop_empty(rows);
+    drop_empty(rows, pace)
 }
 
 /// Members of each group as indexes of rows, groups in the order of their first row.
@@ -227,6 +236,6 @@ fn by_ratio(
             }
         }
     }
-    drop_empty(&mut rows);
+    drop_empty(&mut rows, pace)?;
     Ok(rows)
 }
