@@ -21,6 +21,7 @@ use crate::{
     },
     query::{
         allowance::Allowance,
+        attended::in_own_task,
         counts::Counts,
         pins::QueryKey,
         select::Select,
@@ -476,7 +477,7 @@ impl Backend for NodeBackend {
         tenant: &TenantName,
         query: InstantQuery,
     ) -> Result<QueryResult, QueryError> {
-        let begun = self.begin_query(query.counts_samples);
+        let running = self.begin_query(query.counts_samples, query.deadline);
         let options = query_options(
             self,
             tenant,
@@ -489,11 +490,17 @@ impl Backend for NodeBackend {
             let source = source
                 .partial(query.partial)
                 .anew(query.anew, self.tells_anew());
-            let answer = query_instant(&source, &query.query, query.time, &options).await?;
-            Ok(with_warnings(answer, &source, query.counts_samples))
+            let budgets = vec![options.budget.clone(), source.budget().clone()];
+            let work = async move {
+                let answer = query_instant(&source, &query.query, query.time, &options).await?;
+                Ok(with_warnings(answer, &source, query.counts_samples))
+            };
+            in_own_task(budgets, work).await
         };
         let result = result.await.map_err(|e| self.naming_limit(tenant, e));
-        self.finish_query(begun, &result);
+        if let Some(running) = running {
+            running.end(&result);
+        }
         result
     }
 
@@ -502,7 +509,7 @@ impl Backend for NodeBackend {
         tenant: &TenantName,
         query: RangeQuery,
     ) -> Result<QueryResult, QueryError> {
-        let begun = self.begin_query(query.counts_samples);
+        let running = self.begin_query(query.counts_samples, query.deadline);
         let options = query_options(
             self,
             tenant,
@@ -516,11 +523,17 @@ impl Backend for NodeBackend {
             let source = source
                 .partial(query.partial)
                 .anew(query.anew, self.tells_anew());
-            let answer = query_range(&source, &query.query, grid, &options).await?;
-            Ok(with_warnings(answer, &source, query.counts_samples))
+            let budgets = vec![options.budget.clone(), source.budget().clone()];
+            let work = async move {
+                let answer = query_range(&source, &query.query, grid, &options).await?;
+                Ok(with_warnings(answer, &source, query.counts_samples))
+            };
+            in_own_task(budgets, work).await
         };
         let result = result.await.map_err(|e| self.naming_limit(tenant, e));
-        self.finish_query(begun, &result);
+        if let Some(running) = running {
+            running.end(&result);
+        }
         result
     }
 

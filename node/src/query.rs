@@ -5,6 +5,7 @@
 
 pub(crate) mod allowance;
 pub(crate) mod answering;
+pub(crate) mod attended;
 pub(crate) mod counts;
 pub(crate) mod evaluator;
 mod parallel;

@@ -16,6 +16,7 @@ mod differential;
 mod down_sampling;
 mod faults;
 mod full_disk;
+mod given_up;
 mod histograms;
 mod imports;
 mod kept_answers;

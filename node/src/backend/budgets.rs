@@ -1,8 +1,14 @@
 //! What queries of tenants may use at this node, what is counted of them and what is said with their answers.
 
 use super::NodeBackend;
-use crate::{query::source::ClusterSource, telemetry::Outcome};
-use std::time::{Duration, Instant};
+use crate::{
+    query::source::ClusterSource,
+    telemetry::{Outcome, Telemetry},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use trefoil_api::{Backend, TenantLimits, TenantName, limit_refusals};
 use trefoil_model::Millis;
 use trefoil_query_promql::{Budget, EvalOptions, QueryError, QueryOptions, QueryResult};
@@ -31,28 +37,54 @@ impl NodeBackend {
         Budget::with_deadline(settings.query_samples, bytes, is_late)
     }
 
-    /// When a query begins, which is counted, if it is one of the user's.
-    pub(super) fn begin_query(&self, counts_samples: bool) -> Option<Instant> {
+    /// Counts a query that begins, if it is one of the user's, until what is returned is dropped.
+    pub(super) fn begin_query(&self, counts_samples: bool, deadline: Instant) -> Option<Running> {
         (!counts_samples).then(|| {
             self.telemetry.queries_running.inc();
-            Instant::now()
+            Running {
+                telemetry: Arc::clone(&self.telemetry),
+                begun: Instant::now(),
+                deadline,
+                outcome: None,
+            }
         })
     }
+}
 
-    pub(super) fn finish_query<T>(&self, begun: Option<Instant>, result: &Result<T, QueryError>) {
-        let Some(begun) = begun else { return };
-        self.telemetry.queries_running.dec();
-        self.telemetry
-            .query_duration
-            .observe(begun.elapsed().as_secs_f64());
-        let outcome = match result {
+/// A query that is counted as running, and when this is dropped among those with its outcome.
+pub(super) struct Running {
+    telemetry: Arc<Telemetry>,
+    begun: Instant,
+    deadline: Instant,
+    outcome: Option<&'static str>,
+}
+
+impl Running {
+    pub(super) fn end<T>(mut self, result: &Result<T, QueryError>) {
+        self.outcome = Some(match result {
             Ok(_) => "ok",
             Err(error) => error.error_type(),
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Without an outcome nobody waits for it any more: the time is over, or the client has left.
+        let given_up = || match Instant::now() >= self.deadline {
+            true => QueryError::Timeout.error_type(),
+            false => QueryError::Canceled.error_type(),
         };
-        self.telemetry
-            .queries
-            .get_or_create(&Outcome { outcome })
-            .inc();
+        let outcome = self.outcome.unwrap_or_else(given_up);
+        let Telemetry {
+            queries_running,
+            query_duration,
+            queries,
+            ..
+        } = &*self.telemetry;
+        queries_running.dec();
+        query_duration.observe(self.begun.elapsed().as_secs_f64());
+        queries.get_or_create(&Outcome { outcome }).inc();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     allowance::{Allowance, Fetched, Meter},
+    attended::CancelOnDrop,
     evaluator::Evaluator,
     parallel,
     question::{Answer, Answered, Ask, FamilyMetadata, Filter, Question},
@@ -187,11 +188,11 @@ impl Evaluation {
 
     /// The same by a thread that has time for it. Ends early when nobody waits for it any more.
     async fn aside(self: &Arc<Self>) -> Result<Outcome, JoinError> {
-        let mut guard = CancelOnDrop(Some(self.budget.clone()));
+        let guard = CancelOnDrop::new(vec![self.budget.clone()]);
         let evaluation = Arc::clone(self);
         let outcome =
             tokio::task::spawn_blocking(move || evaluation.run(&evaluation.budget, None)).await;
-        guard.0 = None;
+        guard.ended();
         outcome
     }
 
@@ -233,17 +234,6 @@ pub(super) fn failed(error: QueryError) -> Answered {
         gaps: ShardSet::new(),
         fetched: Fetched::default(),
         answer: Some(Err(error)),
-    }
-}
-
-/// Ends the evaluation when nobody waits for it any more; emptied when it has ended by itself.
-struct CancelOnDrop(Option<Budget>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(budget) = &self.0 {
-            budget.cancel();
-        }
     }
 }
 

@@ -179,7 +179,7 @@ fn join(pieces: Vec<Piece>, budget: &Budget) -> Result<Worked, QueryError> {
         branches.push(piece.branch);
     }
     let before: usize = results.iter().map(groups_of).sum();
-    let merged = Worked::merge(results)?;
+    let merged = Worked::merge(results, budget)?;
     let surplus = before - groups_of(&merged);
     release(budget, &branches, (surplus, before.max(1)));
     Ok(merged)

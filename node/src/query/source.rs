@@ -130,6 +130,11 @@ impl ClusterSource {
         self
     }
 
+    /// What it collects within.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// The query's name at the evaluators.
     pub(crate) fn query(&self) -> QueryKey {
         self.reach.query
@@ -640,7 +645,7 @@ impl Source for ClusterSource {
                 _ => return Err(wrong_kind()),
             }
         }
-        aside(items >= LONG_ITEMS, || merge(results))
+        aside(items >= LONG_ITEMS, || merge(results, &self.budget))
     }
 
     async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {

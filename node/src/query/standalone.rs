@@ -273,7 +273,7 @@ impl Source for StandaloneSource {
                 _ => return Err(wrong_kind()),
             }
         }
-        merge(results)
+        merge(results, &Budget::new(samples_max))
     }
 
     async fn series(&self, wanted: SeriesFilter) -> Result<Listing<Labels>, QueryError> {

@@ -1,7 +1,8 @@
 //! What one query may use: samples held at once, bytes of results, and time.
 //!
-//! One budget is shared by everything that works for a query on a node. Loops call [`Budget::check`]
-//! per series and, where one series may be long, per million samples, so that a canceled query ends within milliseconds.
+//! One budget is shared by everything that works for a query on a node. Loops of evaluators call [`Budget::check`]
+//! per series and, where one series may be long, per million samples; those of coordinators at a
+//! [pace](crate::pace::Pace). So a canceled query ends within milliseconds.
 
 use crate::QueryError;
 use std::{

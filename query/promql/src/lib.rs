@@ -34,6 +34,7 @@ mod merge;
 mod note;
 mod operators;
 mod options;
+mod pace;
 mod part;
 mod partial;
 mod partial_histograms;

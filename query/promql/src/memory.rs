@@ -222,7 +222,7 @@ impl Source for MemorySource {
             let budget = Budget::new(part.samples_max);
             results.push(evaluate_part(&part, shard, &budget)?);
         }
-        merge(results)
+        merge(results, &Budget::new(part.samples_max))
     }
 
     async fn series(&self, filter: SeriesFilter) -> Result<Listing<Labels>, QueryError> {

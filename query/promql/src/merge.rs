@@ -3,15 +3,18 @@
 //! Evaluators answer for disjoint series. The merged answer does not depend on the order in which
 //! the answers arrive: they are sorted by their first labels before they are merged.
 
-use crate::{PartBody, PartResult, QueryError, part::RawSeries, partial::GroupPartial, row::Row};
+use crate::{
+    Budget, PartBody, PartResult, QueryError, pace::Pace, part::RawSeries, partial::GroupPartial,
+    row::Row,
+};
 use std::collections::BTreeMap;
 use trefoil_model::Labels;
 
-/// Merges the answers to one part. Of no answers: no rows.
+/// Merges the answers to one part, as long as the budget lets it go on. Of no answers: no rows.
 ///
 /// # Errors
-/// [`QueryError::Internal`] when the answers are of different kinds.
-pub fn merge(results: Vec<PartResult>) -> Result<PartResult, QueryError> {
+/// [`QueryError::Internal`] when the answers are of different kinds; those of [`Budget::check`].
+pub fn merge(results: Vec<PartResult>, budget: &Budget) -> Result<PartResult, QueryError> {
     let mut results = results.into_iter();
     let Some(mut merged) = results.next() else {
         return Ok(PartResult {
@@ -26,12 +29,12 @@ pub fn merge(results: Vec<PartResult>) -> Result<PartResult, QueryError> {
     }
     if !bodies.is_empty() {
         bodies.push(merged.body);
-        merged.body = merge_bodies(bodies)?;
+        merged.body = merge_bodies(bodies, &mut Pace::new(budget))?;
     }
     Ok(merged)
 }
 
-fn merge_bodies(bodies: Vec<PartBody>) -> Result<PartBody, QueryError> {
+fn merge_bodies(bodies: Vec<PartBody>, pace: &mut Pace<'_>) -> Result<PartBody, QueryError> {
     let mut rows: Vec<Vec<Row>> = Vec::new();
     let mut groups: Vec<Vec<GroupPartial>> = Vec::new();
     let mut samples: Vec<Vec<RawSeries>> = Vec::new();
@@ -44,13 +47,13 @@ fn merge_bodies(bodies: Vec<PartBody>) -> Result<PartBody, QueryError> {
         }
     }
     if rows.len() == count {
-        return Ok(PartBody::Rows(merge_sorted(rows, |row| &row.labels)));
+        return merge_sorted(rows, |row| &row.labels, pace).map(PartBody::Rows);
     }
     if samples.len() == count {
-        return Ok(PartBody::Samples(merge_sorted(samples, |raw| &raw.labels)));
+        return merge_sorted(samples, |raw| &raw.labels, pace).map(PartBody::Samples);
     }
     if groups.len() == count {
-        return merge_groups(groups).map(PartBody::Groups);
+        return merge_groups(groups, pace).map(PartBody::Groups);
     }
     Err(mismatch())
 }
@@ -60,15 +63,22 @@ fn mismatch() -> QueryError {
 }
 
 /// Concatenates and sorts; stable, so that equal labels stay in the order of the first labels.
-fn merge_sorted<T>(mut lists: Vec<Vec<T>>, labels: impl Fn(&T) -> &Labels) -> Vec<T> {
+fn merge_sorted<T>(
+    mut lists: Vec<Vec<T>>,
+    labels: impl Fn(&T) -> &Labels,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<T>, QueryError> {
     lists.retain(|list| !list.is_empty());
     lists.sort_by(|a, b| labels(&a[0]).cmp(labels(&b[0])));
     let mut all: Vec<T> = lists.into_iter().flatten().collect();
-    all.sort_by(|a, b| labels(a).cmp(labels(b)));
-    all
+    pace.sort_by(&mut all, |a, b| labels(a).cmp(labels(b)))?;
+    Ok(all)
 }
 
-fn merge_groups(mut lists: Vec<Vec<GroupPartial>>) -> Result<Vec<GroupPartial>, QueryError> {
+fn merge_groups(
+    mut lists: Vec<Vec<GroupPartial>>,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<GroupPartial>, QueryError> {
     // Any total order of the answers will do. Compensated sums make its choice invisible.
     lists.sort_by(|a, b| {
         let key = |list: &[GroupPartial]| list.first().map(|g| g.labels.clone());
@@ -76,6 +86,7 @@ fn merge_groups(mut lists: Vec<Vec<GroupPartial>>) -> Result<Vec<GroupPartial>, 
     });
     let mut merged: BTreeMap<Labels, GroupPartial> = BTreeMap::new();
     for group in lists.into_iter().flatten() {
+        pace.look(group.looks())?;
         match merged.get_mut(&group.labels) {
             None => drop(merged.insert(group.labels.clone(), group)),
             Some(existing) => {
@@ -92,6 +103,10 @@ fn merge_groups(mut lists: Vec<Vec<GroupPartial>>) -> Result<Vec<GroupPartial>, 
 mod tests {
     use super::*;
     use crate::{Annotations, partial::GroupColumn};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     fn rows(names: &[&str]) -> PartResult {
         let row = |name: &&str| Row::floats(Labels::from_pairs([("x", *name)]), false, vec![1.0]);
@@ -112,18 +127,60 @@ mod tests {
 
     #[test]
     fn rows_come_in_order_of_labels() {
-        let forth = merge(vec![rows(&["a", "c"]), rows(&["b"]), rows(&[])]).expect("same kind");
-        let back = merge(vec![rows(&[]), rows(&["b"]), rows(&["a", "c"])]).expect("same kind");
+        let forth = merge(
+            vec![rows(&["a", "c"]), rows(&["b"]), rows(&[])],
+            &Budget::default(),
+        )
+        .expect("same kind");
+        let back = merge(
+            vec![rows(&[]), rows(&["b"]), rows(&["a", "c"])],
+            &Budget::default(),
+        )
+        .expect("same kind");
         assert_eq!(forth, back);
         assert_eq!(forth, rows(&["a", "b", "c"]));
     }
 
     #[test]
     fn groups_are_added_and_kinds_are_checked() {
-        let merged = merge(vec![sum(1.0), sum(2.0), sum(4.0)]).expect("same kind");
+        let merged =
+            merge(vec![sum(1.0), sum(2.0), sum(4.0)], &Budget::default()).expect("same kind");
         assert_eq!(merged, sum(7.0));
-        assert!(merge(vec![sum(1.0), rows(&["a"])]).is_err());
-        assert!(merge(vec![]).is_ok());
+        assert!(merge(vec![sum(1.0), rows(&["a"])], &Budget::default()).is_err());
+        assert!(merge(vec![], &Budget::default()).is_ok());
+    }
+
+    #[test]
+    fn merging_ends_when_it_must() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let late = Budget::with_deadline(1, 1, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        let of = |body| PartResult {
+            body,
+            annotations: Annotations::default(),
+        };
+        let labels = |at: usize| Labels::from_pairs([("x", at.to_string().as_str())]);
+        let many_rows = |_| {
+            let rows = (0..10_000).map(|at| Row::floats(labels(at), false, vec![1.0]));
+            of(PartBody::Rows(rows.collect()))
+        };
+        let many_groups = |_| {
+            let column = || GroupColumn::Sum(vec![1.0; 1000], vec![0.0; 1000]);
+            let groups = (0..100).map(|at| GroupPartial::new(labels(at), column()));
+            of(PartBody::Groups(groups.collect()))
+        };
+        let all: [Vec<PartResult>; 2] = [
+            (0..3).map(many_rows).collect(),
+            (0..3).map(many_groups).collect(),
+        ];
+        for results in all {
+            assert!(merge(results.clone(), &Budget::default()).is_ok());
+            assert_eq!(merge(results, &late), Err(QueryError::Timeout));
+            assert_eq!(asked.swap(0, Ordering::Relaxed), 1);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::{
     Annotations, Span,
     note::{Note, Notes},
+    pace::{LOOKS_OF_HISTOGRAM, LOOKS_OF_ROW},
     partial_histograms::GroupHistograms,
     row::{ABSENT, Cells, is_absent, is_histogram},
 };
@@ -55,6 +56,15 @@ impl GroupPartial {
         let float = |value: &f64| if is_histogram(*value) { ABSENT } else { *value };
         let floats: Vec<f64> = cells.values.iter().map(float).collect();
         self.column.add(&floats);
+    }
+
+    /// What working on all times takes, in [looks](crate::pace::Pace::look).
+    pub(crate) fn looks(&self) -> usize {
+        let of_time = match self.histograms.is_empty() {
+            true => 1,
+            false => LOOKS_OF_HISTOGRAM,
+        };
+        self.column.len() * of_time + LOOKS_OF_ROW
     }
 
     /// Adds the members of the same group elsewhere. `false`: it is of another aggregation or grid.

@@ -12,6 +12,7 @@ use crate::{
         said::{Kinds, Said},
     },
     merge,
+    pace::{LOOKS_OF_ROW, Pace},
     partial::{GroupColumn, GroupPartial},
     row::{ABSENT, Histograms, Row},
 };
@@ -43,7 +44,7 @@ impl Worked {
     ///
     /// # Errors
     /// As there.
-    pub fn merge(all: Vec<Self>) -> Result<Self, QueryError> {
+    pub fn merge(all: Vec<Self>, budget: &Budget) -> Result<Self, QueryError> {
         let mut said: Option<Said> = None;
         let mut results = Vec::with_capacity(all.len());
         for one in all {
@@ -54,7 +55,7 @@ impl Worked {
             results.push(one.result);
         }
         Ok(Self {
-            result: merge(results)?,
+            result: merge(results, budget)?,
             said: said.unwrap_or_default(),
         })
     }
@@ -310,7 +311,9 @@ impl<T: Column> Joined<T> {
     /// Takes the columns of one piece. `false`: they cannot be of the same answer.
     fn add_all(&mut self, list: &[T], place: &Place, budget: &Budget) -> Result<bool, QueryError> {
         self.next = 0;
+        let mut pace = Pace::new(budget);
         for column in list {
+            pace.look(LOOKS_OF_ROW + place.1.len())?;
             if !self.add(column, place, budget)? {
                 return Ok(false);
             }

@@ -6,6 +6,7 @@
 //! optional column beside the floats, absent in rows that have none; the float then holds [`HISTOGRAM`].
 
 use crate::budget::ITEM_BYTES;
+use crate::pace::{LOOKS_OF_HISTOGRAM, LOOKS_OF_ROW};
 use crate::storage::{STALE_MARKER_BITS, is_stale};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::ops::Range;
@@ -255,6 +256,15 @@ impl Row {
     #[must_use]
     pub fn samples(&self) -> usize {
         samples_of(&self.values, &self.histograms)
+    }
+
+    /// What working on all values takes, in [looks](crate::pace::Pace::look).
+    pub(crate) fn looks(&self) -> usize {
+        let of_value = match self.histograms.is_empty() {
+            true => 1,
+            false => LOOKS_OF_HISTOGRAM,
+        };
+        self.values.len() * of_value + LOOKS_OF_ROW
     }
 
     /// The memory that the row takes, about.

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use futures::executor::block_on;
 use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use trefoil_model::Labels;
 use trefoil_query_promql::{
@@ -33,10 +33,45 @@ fn options(budget: Budget) -> QueryOptions {
     }
 }
 
-/// Counts what is long work.
+/// Counts what is long work, and how often it asks its budget. One piece of it may be ended as soon as it has begun.
 struct Counting {
     source: MemorySource,
-    long: AtomicUsize,
+    budget: Budget,
+    /// The number of the piece that is ended, and whether it is canceled or late.
+    ended: Option<(usize, End)>,
+    is_late: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+    /// How often each piece has asked.
+    asked_in: Mutex<Vec<usize>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Canceled,
+    Late,
+}
+
+impl Counting {
+    fn new(source: &MemorySource, ended: Option<(usize, End)>) -> Self {
+        let (asked, is_late) = <(Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let (count, late) = (Arc::clone(&asked), Arc::clone(&is_late));
+        let look = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            late.load(Ordering::Relaxed)
+        };
+        Self {
+            source: source.clone(),
+            budget: Budget::with_deadline(1 << 30, u64::MAX, look),
+            ended,
+            is_late,
+            asked,
+            asked_in: Mutex::default(),
+        }
+    }
+
+    fn asked_in(&self) -> Vec<usize> {
+        self.asked_in.lock().expect("no panic").clone()
+    }
 }
 
 #[async_trait]
@@ -62,17 +97,23 @@ impl Source for Counting {
     }
 
     fn work_long(&self, work: &mut dyn FnMut()) {
-        self.long.fetch_add(1, Ordering::Relaxed);
+        let mut pieces = self.asked_in.lock().expect("no panic");
+        match self.ended {
+            Some((piece, End::Canceled)) if piece == pieces.len() => self.budget.cancel(),
+            Some((piece, End::Late)) if piece == pieces.len() => {
+                self.is_late.store(true, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        let before = self.asked.load(Ordering::Relaxed);
         work();
+        pieces.push(self.asked.load(Ordering::Relaxed) - before);
     }
 }
 
 #[test]
 fn long_work_of_the_coordinator_is_given_to_the_source() {
-    let source = Counting {
-        source: one_series(),
-        long: AtomicUsize::new(0),
-    };
+    let data = one_series();
     let grid = Grid {
         start: 0,
         end: 3_600_000,
@@ -87,12 +128,117 @@ fn long_work_of_the_coordinator_is_given_to_the_source() {
         ("absent_over_time(sum(m)[1m:1s])", true),
         ("quantile_over_time(0.5, vector(1)[10m:1s])", true),
     ] {
-        let options = options(Budget::new(1 << 30));
+        let source = Counting::new(&data, None);
+        let options = options(source.budget.clone());
         let answer = block_on(query_range(&source, query, grid, &options));
-        let of_memory = block_on(query_range(&source.source, query, grid, &options));
+        let of_memory = block_on(query_range(&data, query, grid, &options));
         assert_eq!(answer.map(|a| a.data), of_memory.map(|a| a.data), "{query}");
-        let long = source.long.swap(0, Ordering::Relaxed);
-        assert_eq!(long > 0, is_long, "{query}: {long}");
+        let long = source.asked_in();
+        assert_eq!(!long.is_empty(), is_long, "{query}: {long:?}");
+    }
+}
+
+/// Classic histograms of `instances`, each with four buckets, and what describes them.
+fn histograms(instances: usize) -> MemorySource {
+    let mut source = MemorySource::new(1);
+    for instance in 0..instances {
+        let instance = instance.to_string();
+        for (at, bound) in ["1", "2", "4", "+Inf"].into_iter().enumerate() {
+            let pairs = [("__name__", "m"), ("instance", &*instance), ("le", bound)];
+            source.insert(&Labels::from_pairs(pairs), 0, at as f64);
+        }
+        let pairs = [("__name__", "target_info"), ("instance", &*instance)];
+        source.insert(&Labels::from_pairs(pairs), 0, 1.0);
+    }
+    source
+}
+
+/// Has a query worked out at all times of `grid`, then once more for each piece of the coordinator's work that asks whether it may go
+/// on, which ends as soon as it begins: with its first question. There are so many pieces.
+fn check_ends(data: &MemorySource, query: &str, grid: Grid, pieces: usize) {
+    let ask = |ended: Option<(usize, End)>| {
+        let source = Counting::new(data, ended);
+        let mut options = options(source.budget.clone());
+        options.eval.look_back_ms = 86_400_000;
+        options.eval.experimental_functions = true;
+        options.eval.fill_modifiers = true;
+        let answer = match grid.steps() {
+            1 => block_on(query_instant(&source, query, grid.start, &options)),
+            _ => block_on(query_range(&source, query, grid, &options)),
+        };
+        (answer, source.asked_in())
+    };
+    let (answer, asked_in) = ask(None);
+    assert!(answer.is_ok(), "{query}: {answer:?}");
+    let asking = asked_in.iter().enumerate().filter(|(_, asked)| **asked > 0);
+    assert_eq!(asking.clone().count(), pieces, "{query}: {asked_in:?}");
+    for (piece, _) in asking {
+        let (late, mut until_late) = ask(Some((piece, End::Late)));
+        assert_eq!(until_late.pop(), Some(1), "{query}, piece {piece}");
+        assert_eq!(late.err(), Some(QueryError::Timeout), "{query}");
+        // Whoever cancels is seen before the clock is.
+        let (canceled, mut until_canceled) = ask(Some((piece, End::Canceled)));
+        assert_eq!(until_canceled.pop(), Some(0), "{query}, piece {piece}");
+        assert_eq!(canceled.err(), Some(QueryError::Canceled), "{query}");
+        assert_eq!(
+            (until_late, until_canceled.len()),
+            (asked_in[..piece].to_vec(), piece)
+        );
+    }
+}
+
+#[test]
+fn a_query_ends_in_the_middle_of_a_piece_over_many_times() {
+    let data = histograms(12);
+    let grid = Grid::range(0, 6_000_000, 1000).expect("valid times");
+    // The answer's matrix is a piece, too, and so are brackets.
+    for (query, pieces) in [
+        ("m", 1),
+        ("m + on (instance, le) m", 2),
+        ("m * on (instance) group_left () target_info", 2),
+        (
+            "m * ignoring (le) group_left () (target_info + fill_right(1) nothing)",
+            4,
+        ),
+        ("m and m", 2),
+        ("m unless on (le) vector(1)", 2),
+        ("m or on (le) vector(1)", 2),
+        ("histogram_quantile(0.9, m)", 2),
+        ("histogram_quantiles(m, \"q\", 0.5, 0.7, 0.9)", 2),
+        ("histogram_fraction(0, 2, m)", 2),
+        ("topk(40, m)", 2),
+        ("bottomk by (le) (10, m)", 2),
+        ("limitk(40, m)", 2),
+        ("limit_ratio(0.9, m)", 2),
+        ("quantile(0.5, m)", 1),
+        ("stddev by (instance, le) (m)", 2),
+        ("sum by (instance, le) (m)", 2),
+        ("sum by (instance) (m + on (instance, le) m)", 3),
+        ("count_values(\"v\", m + on (instance, le) m)", 2),
+        ("-(m + on (instance, le) m)", 4),
+        ("absent(m + on (instance, le) m)", 2),
+        ("scalar(m + on (instance, le) m) + m", 3),
+        ("info(m)", 2),
+    ] {
+        check_ends(&data, query, grid, pieces);
+    }
+}
+
+#[test]
+fn a_query_ends_in_the_middle_of_a_piece_over_many_series() {
+    let data = histograms(3000);
+    // The answer's vector is a piece, and so is what becomes of the rows.
+    for (query, pieces) in [
+        ("m", 1),
+        ("label_replace(m, \"a\", \"$1\", \"instance\", \"(.*)\")", 2),
+        ("label_join(m, \"a\", \"-\", \"instance\", \"le\")", 2),
+        ("sort_desc(m)", 2),
+        ("sort_by_label(m, \"le\", \"instance\")", 2),
+        ("topk(10000, m)", 2),
+        ("count by (instance, le) (m)", 2),
+        ("m unless on (le) vector(1)", 2),
+    ] {
+        check_ends(&data, query, Grid::instant(0), pieces);
     }
 }
 

@@ -243,7 +243,7 @@ impl Source for Side<'_> {
             }
             results.push(answer?);
         }
-        merge(results)
+        merge(results, &Budget::new(part.samples_max))
     }
 
     async fn series(&self, _: SeriesFilter) -> Result<Listing<Labels>, QueryError> {

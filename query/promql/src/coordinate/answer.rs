@@ -6,6 +6,7 @@ use crate::{
     VectorSample,
     ast::{Expr, ExprKind, ValueType},
     evaluate::context::scalars_with_data,
+    pace::{LOOKS_OF_ROW, Pace},
     row::{Cell, Row, cell, is_absent, samples_of},
 };
 use trefoil_model::Millis;
@@ -25,8 +26,9 @@ impl Coordinator<'_> {
             }
             (ValueType::Vector, _) => {
                 let rows = self.rows(expr, grid).await?;
-                self.work(looks(&rows), || {
-                    Ok(QueryData::Vector(vector(remove_names(rows)?, grid.start)))
+                self.work(looks(&rows), |pace| {
+                    let rows = remove_names(rows, pace)?;
+                    vector(rows, grid.start, pace).map(QueryData::Vector)
                 })
             }
             (ValueType::Matrix, _) => self.matrix(expr, grid).await.map(QueryData::Matrix),
@@ -40,7 +42,7 @@ impl Coordinator<'_> {
             return Ok(vec![super::unlabelled(values)]);
         }
         let rows = self.rows(root, self.query_grid).await?;
-        self.work(looks(&rows), || remove_names(rows))
+        self.work(looks(&rows), |pace| remove_names(rows, pace))
     }
 
     async fn scalar_values(&self, expr: &Expr, grid: Grid) -> Result<Vec<f64>, QueryError> {
@@ -59,7 +61,9 @@ impl Coordinator<'_> {
                 return Ok(Vec::new());
             };
             let rows = self.rows(&sub_query.operand, inner).await?;
-            return self.work(looks(&rows), || Ok(matrix(remove_names(rows)?, inner)));
+            return self.work(looks(&rows), |pace| {
+                matrix(remove_names(rows, pace)?, inner, pace)
+            });
         }
         let body = self
             .part(expr, PartOutput::Samples, grid, Vec::new())
@@ -72,8 +76,12 @@ impl Coordinator<'_> {
             .map(|raw| samples_of(&raw.values, &raw.histograms))
             .sum();
         self.budget.hold(samples)?;
-        self.work(samples, || {
-            Ok(series.into_iter().map(series_of_samples).collect())
+        self.work(samples, |pace| {
+            let read = |raw: RawSeries| {
+                pace.look(raw.timestamps.len() + LOOKS_OF_ROW)?;
+                Ok(series_of_samples(raw))
+            };
+            series.into_iter().map(read).collect()
         })
     }
 }
@@ -106,21 +114,32 @@ fn point_of(time: Millis, cell: Cell) -> Option<Point> {
     }
 }
 
-fn vector(rows: Vec<Row>, time: Millis) -> Vec<VectorSample> {
-    let sample = |row: Row| {
-        Some(VectorSample {
-            point: point_of(time, row.at(0))?,
-            labels: row.labels,
-        })
-    };
-    rows.into_iter().filter_map(sample).collect()
+fn vector(
+    rows: Vec<Row>,
+    time: Millis,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<VectorSample>, QueryError> {
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows {
+        pace.look(LOOKS_OF_ROW)?;
+        if let Some(point) = point_of(time, row.at(0)) {
+            let labels = row.labels;
+            all.push(VectorSample { labels, point });
+        }
+    }
+    Ok(all)
 }
 
 /// Rows as series, ascending by labels.
-pub(super) fn matrix(mut rows: Vec<Row>, grid: Grid) -> Vec<MatrixSeries> {
-    rows.sort_by(|a, b| a.labels.cmp(&b.labels));
+pub(super) fn matrix(
+    mut rows: Vec<Row>,
+    grid: Grid,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<MatrixSeries>, QueryError> {
+    pace.sort_by(&mut rows, |a, b| a.labels.cmp(&b.labels))?;
     let mut all = Vec::with_capacity(rows.len());
     for row in rows {
+        pace.look(row.looks())?;
         let present = row.values.iter().filter(|v| !is_absent(**v)).count();
         let mut points = Vec::with_capacity(present);
         let times = grid.times().enumerate().take(row.values.len());
@@ -132,5 +151,5 @@ pub(super) fn matrix(mut rows: Vec<Row>, grid: Grid) -> Vec<MatrixSeries> {
             });
         }
     }
-    all
+    Ok(all)
 }

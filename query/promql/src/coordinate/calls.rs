@@ -1,8 +1,7 @@
 //! Functions that look at several series at once, or at none.
 
 use super::{
-    Coordinator, finish, histogram, inverted, labels, looks, samples, unify::unify, unlabelled,
-    wrong_body,
+    Coordinator, histogram, inverted, labels, looks, samples, unify::unify, unlabelled, wrong_body,
 };
 use crate::{
     Expr, Grid, PartBody, PartOutput, QueryError,
@@ -29,16 +28,16 @@ impl Coordinator<'_> {
             FunctionKind::Absent => self.absent(call, grid).await,
             FunctionKind::LabelReplace | FunctionKind::LabelJoin => {
                 let mut rows = self.rows(&call.arguments[0], grid).await?;
-                self.work(looks(&rows), || {
+                self.work(looks(&rows), |pace| {
                     match call.function.kind {
                         FunctionKind::LabelReplace => {
-                            labels::replace(call, &mut rows, self.budget)?;
+                            labels::replace(call, &mut rows, self.budget, pace)?;
                         }
-                        _ => labels::join(call, &mut rows, self.budget)?,
+                        _ => labels::join(call, &mut rows, self.budget, pace)?,
                     }
                     match self.options.delayed_name_removal {
                         true => Ok(rows),
-                        false => unify(rows),
+                        false => unify(rows, pace),
                     }
                 })
             }
@@ -57,7 +56,11 @@ impl Coordinator<'_> {
             }
             FunctionKind::Date(field) => {
                 let value = |time| date::field(field, (time as f64 / 1000.0).floor());
-                self.hold(vec![unlabelled(grid.times().map(value).collect())], 0)
+                let values = self.work(grid.steps(), |pace| {
+                    let values = grid.times().map(|time| pace.look(1).map(|()| value(time)));
+                    values.collect()
+                })?;
+                self.hold(vec![unlabelled(values)], 0)
             }
             _ => Err(QueryError::Internal(format!(
                 "{} yields no vector",
@@ -82,18 +85,22 @@ impl Coordinator<'_> {
             let PartBody::Groups(groups) = body else {
                 return Err(wrong_body());
             };
-            self.annotate(|annotations| finish(groups, node.span, annotations))
+            self.finished(groups, node.span)?
         } else {
             self.presence(node, grid).await?
         };
         let mut any = vec![ABSENT; grid.steps()];
-        for row in &present {
-            for (any, value) in any.iter_mut().zip(&row.values) {
-                if !is_absent(*value) {
-                    *any = 1.0;
+        self.work(looks(&present), |pace| {
+            for row in &present {
+                pace.look(row.looks())?;
+                for (any, value) in any.iter_mut().zip(&row.values) {
+                    if !is_absent(*value) {
+                        *any = 1.0;
+                    }
                 }
             }
-        }
+            Ok(())
+        })?;
         let row = Row::floats(labels::of_absent(argument), false, inverted(&any));
         let rows = if row.is_empty() { vec![] } else { vec![row] };
         self.hold(rows, 0)
@@ -115,9 +122,10 @@ impl Coordinator<'_> {
         let windows = Windows::over(node, WindowFunction::PresentOverTime, &context)?;
         let op = RowOp::Windows { inner, windows };
         let of_all = rows.len().saturating_mul(op.looks(grid));
-        self.work(of_all, || {
+        self.work(of_all, |pace| {
             let mut scratch = Scratch::default();
             for row in &mut rows {
+                pace.look(row.looks())?;
                 let mut cells = row.take_cells();
                 let notes = &mut Notes::default();
                 op.apply(&mut cells, grid, &mut scratch, notes, self.budget)?;
@@ -143,10 +151,14 @@ impl Coordinator<'_> {
                 rows.iter_mut().for_each(Row::keep_floats);
                 rows.retain(|row| !row.is_empty());
                 self.budget.hold(samples(&rows))?;
-                labels::sort_by_value(&mut rows, descending);
+                self.work(looks(&rows), |pace| {
+                    labels::sort_by_value(&mut rows, descending, pace)
+                })?;
             }
             FunctionKind::SortByLabel { descending } => {
-                labels::sort_by_label(call, &mut rows, descending)?;
+                self.work(looks(&rows), |pace| {
+                    labels::sort_by_label(call, &mut rows, descending, pace)
+                })?;
             }
             _ => {}
         }
@@ -180,13 +192,14 @@ impl Coordinator<'_> {
         };
         let results = if call.function.kind == FunctionKind::HistogramFraction {
             let (lower, upper) = (scalars(0)?, scalars(1)?);
-            self.work(looks(&rows), || {
-                Ok(self.annotate(|all| histogram::fractions(&lower, &upper, &input, all)))
+            self.work(looks(&rows), |pace| {
+                let (bounds, input) = ((&lower, &upper), &input);
+                self.annotate(|all| histogram::fractions(bounds, input, all, pace))
             })?
         } else {
             let many = call.function.kind == FunctionKind::HistogramQuantiles;
             let label = if many {
-                Some(histogram::quantile_label(call, &rows)?)
+                Some(histogram::quantile_label(call)?)
             } else {
                 None
             };
@@ -203,11 +216,18 @@ impl Coordinator<'_> {
                     label,
                 })
                 .collect();
-            self.work(looks(&rows), || {
-                Ok(self.annotate(|all| histogram::quantiles(&wanted, &input, all)))
+            let looks = looks(&rows).saturating_mul(wanted.len());
+            self.work(looks, |pace| {
+                if let Some(label) = label {
+                    histogram::check_label(label, &rows, pace)?;
+                }
+                self.annotate(|all| histogram::quantiles(&wanted, &input, all, pace))
             })?
         };
-        let results = if delayed { results } else { unify(results)? };
+        let results = match delayed {
+            true => results,
+            false => self.work(super::looks(&results), |pace| unify(results, pace))?,
+        };
         self.hold(results, before)
     }
 }

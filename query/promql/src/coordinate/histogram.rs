@@ -10,6 +10,7 @@ use crate::{
         native::{self, Quantile},
     },
     note::{Note, Notes},
+    pace::{LOOKS_OF_HISTOGRAM, LOOKS_OF_ROW, Pace},
     row::{ABSENT, Cell, Row, is_absent, is_histogram},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -36,7 +37,11 @@ struct Group<'r> {
 }
 
 /// Sorts rows into histograms, in the order of their first rows.
-fn group<'r>(input: &Input<'r>, annotations: &mut Annotations) -> Vec<Group<'r>> {
+fn group<'r>(
+    input: &Input<'r>,
+    annotations: &mut Annotations,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Group<'r>>, QueryError> {
     let mut indexes: HashMap<Labels, usize> = HashMap::new();
     let mut groups: Vec<Group<'r>> = Vec::new();
     let mut group_of = |groups: &mut Vec<Group<'r>>, labels: Labels, drop_name: bool| {
@@ -52,6 +57,7 @@ fn group<'r>(input: &Input<'r>, annotations: &mut Annotations) -> Vec<Group<'r>>
         at
     };
     for row in input.rows {
+        pace.look(LOOKS_OF_ROW)?;
         if !row.histograms.is_empty() {
             let at = group_of(&mut groups, row.labels.clone(), row.drop_name);
             groups[at].native = Some(row);
@@ -77,7 +83,7 @@ fn group<'r>(input: &Input<'r>, annotations: &mut Annotations) -> Vec<Group<'r>>
         let at = group_of(&mut groups, labels, row.drop_name);
         groups[at].buckets.push((bound, row));
     }
-    groups
+    Ok(groups)
 }
 
 /// Go's `strconv.ParseFloat` for bucket bounds.
@@ -122,10 +128,13 @@ impl Group<'_> {
         notes: &mut Notes,
         mut classic: impl FnMut(usize, &mut Vec<Bucket>) -> f64,
         native: impl Fn(usize, &Histogram, &mut Notes) -> f64,
-    ) -> Row {
+        pace: &mut Pace<'_>,
+    ) -> Result<Row, QueryError> {
         let mut buckets = Vec::with_capacity(self.buckets.len());
         let mut values = vec![ABSENT; input.steps];
+        let of_native = self.native.map_or(1, |_| LOOKS_OF_HISTOGRAM);
         for (at, value) in values.iter_mut().enumerate() {
+            pace.look(self.buckets.len() + of_native)?;
             self.buckets_at(at, &mut buckets);
             match (self.native_at(at), buckets.is_empty()) {
                 (Some(histogram), true) => *value = native(at, &histogram, notes),
@@ -138,7 +147,8 @@ impl Group<'_> {
             true => self.labels.clone(),
             false => without_name(&self.labels),
         };
-        Row::floats(labels, input.delayed || self.drop_name, values)
+        let drop_name = input.delayed || self.drop_name;
+        Ok(Row::floats(labels, drop_name, values))
     }
 
     fn tell(&self, notes: &mut Notes, annotations: &mut Annotations) {
@@ -155,18 +165,23 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// `histogram_quantile` for each of `wanted`.
+///
+/// # Errors
+/// Those of the pace.
 pub(crate) fn quantiles(
     wanted: &[Wanted<'_>],
     input: &Input<'_>,
     annotations: &mut Annotations,
-) -> Vec<Row> {
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
     let mut results = Vec::new();
     for wanted in wanted {
+        pace.look(input.steps)?;
         for at in 0..input.steps {
             warn_about_quantile(wanted.quantiles.at(at), wanted.span, annotations);
         }
     }
-    let groups = group(input, annotations);
+    let groups = group(input, annotations, pace)?;
     let mut notes = Notes::default();
     for group in &groups {
         for wanted in wanted {
@@ -191,7 +206,7 @@ pub(crate) fn quantiles(
                         f64::NAN
                     }
                 };
-            let mut row = group.map(input, &mut notes, classic, native);
+            let mut row = group.map(input, &mut notes, classic, native, pace)?;
             group.tell(&mut notes, annotations);
             if forced {
                 annotations.info(
@@ -212,19 +227,22 @@ pub(crate) fn quantiles(
         }
     }
     results.retain(|row| !row.is_empty());
-    results
+    Ok(results)
 }
 
-/// `histogram_fraction`.
+/// `histogram_fraction` between a lower and an upper bound.
+///
+/// # Errors
+/// Those of the pace.
 pub(crate) fn fractions(
-    lower: &Scalars,
-    upper: &Scalars,
+    (lower, upper): (&Scalars, &Scalars),
     input: &Input<'_>,
     annotations: &mut Annotations,
-) -> Vec<Row> {
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
     let mut notes = Notes::default();
     let mut results = Vec::new();
-    for group in group(input, annotations) {
+    for group in group(input, annotations, pace)? {
         let classic = |at: usize, buckets: &mut Vec<Bucket>| {
             classic::fraction(lower.at(at), upper.at(at), buckets)
         };
@@ -235,29 +253,43 @@ pub(crate) fn fractions(
             }
             fraction
         };
-        results.push(group.map(input, &mut notes, classic, native));
+        results.push(group.map(input, &mut notes, classic, native, pace)?);
         group.tell(&mut notes, annotations);
     }
     results.retain(|row| !row.is_empty());
-    results
+    Ok(results)
 }
 
 /// The label argument of `histogram_quantiles`.
 ///
 /// # Errors
-/// When it is not a text or the histograms have that label already.
-pub(crate) fn quantile_label<'e>(call: &'e Call, rows: &[Row]) -> Result<&'e str, QueryError> {
-    let label = match call.arguments.get(1).map(Expr::unwrap_parens) {
+/// When it is not a text.
+pub(crate) fn quantile_label(call: &Call) -> Result<&str, QueryError> {
+    match call.arguments.get(1).map(Expr::unwrap_parens) {
         Some(Expr {
             kind: ExprKind::String(label),
             ..
-        }) => label.label_name()?,
-        _ => return Err(QueryError::Internal("the label is missing".into())),
-    };
-    if rows.iter().any(|row| row.labels.get(label).is_some()) {
-        return Err(QueryError::execution(format!(
-            "label {label:?} already exists in input series"
-        )));
+        }) => label.label_name(),
+        _ => Err(QueryError::Internal("the label is missing".into())),
     }
-    Ok(label)
+}
+
+/// Refuses histograms that have the label already.
+///
+/// # Errors
+/// When one has; those of the pace.
+pub(crate) fn check_label(
+    label: &str,
+    rows: &[Row],
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
+    for row in rows {
+        pace.look(LOOKS_OF_ROW)?;
+        if row.labels.get(label).is_some() {
+            return Err(QueryError::execution(format!(
+                "label {label:?} already exists in input series"
+            )));
+        }
+    }
+    Ok(())
 }

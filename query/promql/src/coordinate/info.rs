@@ -1,10 +1,11 @@
 //! `info`: adds the labels of info series to the series that they describe.
 
-use super::{Coordinator, samples, unify::unify, wrong_body};
+use super::{Coordinator, looks, samples, unify::unify, wrong_body};
 use crate::{
     Expr, Grid, PartBody, PartOutput, QueryError,
     ast::Call,
     evaluate::info::InfoSelector,
+    pace::{LOOKS_OF_ROW, Pace},
     row::{ABSENT, Cell, Row, is_absent},
 };
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +28,11 @@ impl Coordinator<'_> {
             return Err(wrong_body());
         };
         let before = samples(&base);
-        let rows = unify(enrich(&info, base, &infos)?)?;
+        // Each sample may look at all that describes its series.
+        let looks = looks(&base).saturating_mul(infos.len().max(1));
+        let rows = self.work(looks, |pace| {
+            unify(enrich(&info, base, &infos, pace)?, pace)
+        })?;
         self.hold(rows, before)
     }
 }
@@ -36,9 +41,15 @@ fn identity(labels: &Labels) -> [&str; 2] {
     IDENTIFYING.map(|name| labels.get(name).unwrap_or(""))
 }
 
-fn enrich(info: &InfoSelector, base: Vec<Row>, infos: &[Row]) -> Result<Vec<Row>, QueryError> {
+fn enrich(
+    info: &InfoSelector,
+    base: Vec<Row>,
+    infos: &[Row],
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
     let mut by_identity: HashMap<[&str; 2], Vec<&Row>> = HashMap::new();
     for row in infos {
+        pace.look(LOOKS_OF_ROW)?;
         by_identity
             .entry(identity(&row.labels))
             .or_default()
@@ -46,13 +57,14 @@ fn enrich(info: &InfoSelector, base: Vec<Row>, infos: &[Row]) -> Result<Vec<Row>
     }
     let mut enriched = Vec::with_capacity(base.len());
     for row in base {
+        pace.look(row.looks())?;
         if info.is_info(&row.labels) {
             enriched.push(row);
             continue;
         }
         let candidates = by_identity.get(&identity(&row.labels));
         let candidates = candidates.map_or(&[][..], Vec::as_slice);
-        enrich_row(info, &row, candidates, &mut enriched)?;
+        enrich_row(info, &row, candidates, &mut enriched, pace)?;
     }
     Ok(enriched)
 }
@@ -63,6 +75,7 @@ fn enrich_row(
     row: &Row,
     candidates: &[&Row],
     into: &mut Vec<Row>,
+    pace: &mut Pace<'_>,
 ) -> Result<(), QueryError> {
     let needs_info = info.data.iter().any(|matcher| !matcher.matches(""));
     let mut known: HashMap<Vec<usize>, usize> = HashMap::new();
@@ -71,6 +84,7 @@ fn enrich_row(
         if matches!(cell, Cell::Absent) {
             continue;
         }
+        pace.look(candidates.len())?;
         let newest = newest(candidates, at)?;
         if newest.is_empty() && needs_info {
             continue;

@@ -10,6 +10,7 @@ use crate::{
     evaluate::METADATA_LABELS,
     note::Notes,
     operators,
+    pace::{LOOKS_OF_HISTOGRAM, LOOKS_OF_ROW, Pace, stretches},
     row::{ABSENT, Cell, Row, is_absent},
 };
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use trefoil_model::{LABEL_NAME_METRIC, Labels, LabelsBuilder, write_varint};
 /// The result of `binary` for the rows of its sides, whose columns are equally long.
 ///
 /// # Errors
-/// [`QueryError::Execution`] with Prometheus' texts when matches are ambiguous.
+/// [`QueryError::Execution`] with Prometheus' texts when matches are ambiguous; those of the pace.
 pub(crate) fn join(
     binary: &Binary,
     span: Span,
@@ -26,18 +27,22 @@ pub(crate) fn join(
     right: Vec<Row>,
     delayed: bool,
     notes: &mut Notes,
+    pace: &mut Pace<'_>,
 ) -> Result<Vec<Row>, QueryError> {
     let Some(matching) = &binary.matching else {
         return Err(QueryError::Internal("a join has no matching".into()));
     };
     match binary.op {
-        BinaryOp::And => Ok(intersect(matching, left, &right, true)),
-        BinaryOp::Unless => Ok(intersect(matching, left, &right, false)),
-        BinaryOp::Or => unify(unite(matching, left, right)),
+        BinaryOp::And => intersect(matching, left, &right, true, pace),
+        BinaryOp::Unless => intersect(matching, left, &right, false, pace),
+        BinaryOp::Or => {
+            let rows = unite(matching, left, right, pace)?;
+            unify(rows, pace)
+        }
         _ => {
             let mut join = Join::new(binary, matching, &left, &right, delayed);
             join.span = span;
-            join.run(notes)
+            join.run(notes, pace)
         }
     }
 }
@@ -59,9 +64,14 @@ fn signature(matching: &VectorMatching, labels: &Labels) -> Vec<u8> {
 }
 
 /// At which times any row of each signature has a sample.
-fn presence(matching: &VectorMatching, rows: &[Row]) -> HashMap<Vec<u8>, Vec<bool>> {
+fn presence(
+    matching: &VectorMatching,
+    rows: &[Row],
+    pace: &mut Pace<'_>,
+) -> Result<HashMap<Vec<u8>, Vec<bool>>, QueryError> {
     let mut present: HashMap<Vec<u8>, Vec<bool>> = HashMap::new();
     for row in rows {
+        pace.look(row.looks())?;
         let times = present
             .entry(signature(matching, &row.labels))
             .or_insert_with(|| vec![false; row.values.len()]);
@@ -69,7 +79,7 @@ fn presence(matching: &VectorMatching, rows: &[Row]) -> HashMap<Vec<u8>, Vec<boo
             *present |= !is_absent(*value);
         }
     }
-    present
+    Ok(present)
 }
 
 fn intersect(
@@ -77,9 +87,11 @@ fn intersect(
     mut left: Vec<Row>,
     right: &[Row],
     keep_matches: bool,
-) -> Vec<Row> {
-    let present = presence(matching, right);
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
+    let present = presence(matching, right, pace)?;
     for row in &mut left {
+        pace.look(row.looks())?;
         let times = present.get(&signature(matching, &row.labels));
         for (at, value) in row.values.iter_mut().enumerate() {
             if times.is_some_and(|times| times[at]) != keep_matches {
@@ -89,12 +101,18 @@ fn intersect(
     }
     left.retain(|row| !row.is_empty());
     left.iter_mut().for_each(Row::tidy);
-    left
+    Ok(left)
 }
 
-fn unite(matching: &VectorMatching, mut left: Vec<Row>, right: Vec<Row>) -> Vec<Row> {
-    let present = presence(matching, &left);
+fn unite(
+    matching: &VectorMatching,
+    mut left: Vec<Row>,
+    right: Vec<Row>,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
+    let present = presence(matching, &left, pace)?;
     for mut row in right {
+        pace.look(row.looks())?;
         if let Some(times) = present.get(&signature(matching, &row.labels)) {
             for (value, _) in row.values.iter_mut().zip(times).filter(|(_, p)| **p) {
                 *value = ABSENT;
@@ -105,7 +123,7 @@ fn unite(matching: &VectorMatching, mut left: Vec<Row>, right: Vec<Row>) -> Vec<
             left.push(row);
         }
     }
-    left
+    Ok(left)
 }
 
 /// The rows of one side that have the same signature.
@@ -164,22 +182,20 @@ impl<'a> Join<'a> {
         }
     }
 
-    fn run(&self, notes: &mut Notes) -> Result<Vec<Row>, QueryError> {
-        let signatures = |rows: &[Row]| -> Vec<Vec<u8>> {
-            let signature = |row: &Row| signature(self.matching, &row.labels);
-            rows.iter().map(signature).collect()
-        };
-        let (many_signatures, one_signatures) = (signatures(self.many), signatures(self.one));
+    fn run(&self, notes: &mut Notes, pace: &mut Pace<'_>) -> Result<Vec<Row>, QueryError> {
+        let many_signatures = self.signatures(self.many, pace)?;
+        let one_signatures = self.signatures(self.one, pace)?;
         let mut groups: HashMap<&[u8], MatchGroup> = HashMap::new();
         for (at, signature) in one_signatures.iter().enumerate() {
             groups.entry(signature).or_default().ones.push(at);
         }
-        self.check_one_side(&groups)?;
+        self.check_one_side(&groups, pace)?;
         for signature in &many_signatures {
             groups.entry(signature).or_default().many_count += 1;
         }
         let mut results = Results {
             notes,
+            pace,
             indexes: HashMap::new(),
             rows: Vec::new(),
             matched: Vec::new(),
@@ -190,7 +206,7 @@ impl<'a> Join<'a> {
             }
         }
         if let Some(value) = self.fill_many {
-            let present = presence(self.matching, self.many);
+            let present = presence(self.matching, self.many, results.pace)?;
             for (one, signature) in self.one.iter().zip(&one_signatures) {
                 let values = self.filled(one, present.get(signature), value);
                 let many = self.stand_in(one, values);
@@ -202,8 +218,20 @@ impl<'a> Join<'a> {
         Ok(rows)
     }
 
+    fn signatures(&self, rows: &[Row], pace: &mut Pace<'_>) -> Result<Vec<Vec<u8>>, QueryError> {
+        let signature = |row: &Row| {
+            pace.look(LOOKS_OF_ROW)?;
+            Ok(signature(self.matching, &row.labels))
+        };
+        rows.iter().map(signature).collect()
+    }
+
     /// Refuses two rows of the "one" side with equal signatures at the same time.
-    fn check_one_side(&self, groups: &HashMap<&[u8], MatchGroup>) -> Result<(), QueryError> {
+    fn check_one_side(
+        &self,
+        groups: &HashMap<&[u8], MatchGroup>,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), QueryError> {
         // When one side is empty nothing is matched, so nothing is ambiguous.
         let any = |rows: &[Row], at: usize| rows.iter().any(|row| !is_absent(row.values[at]));
         let fills = self.fill_many.is_some() || self.fill_one.is_some();
@@ -212,15 +240,17 @@ impl<'a> Join<'a> {
         several.sort_by_key(|group| group.ones[0]);
         for group in several {
             for at in 0..self.steps {
+                pace.look(group.ones.len())?;
                 let mut present = group
                     .ones
                     .iter()
                     .map(|one| &self.one[*one])
                     .filter(|row| !is_absent(row.values[at]));
-                if let (Some(first), Some(second)) = (present.next(), present.next())
-                    && (fills || any(self.many, at))
-                {
-                    return Err(self.ambiguous(first, second));
+                if let (Some(first), Some(second)) = (present.next(), present.next()) {
+                    pace.look(self.many.len())?;
+                    if fills || any(self.many, at) {
+                        return Err(self.ambiguous(first, second));
+                    }
                 }
             }
         }
@@ -253,7 +283,7 @@ impl<'a> Join<'a> {
         &self,
         many: &Row,
         group: &mut MatchGroup,
-        results: &mut Results<'_>,
+        results: &mut Results<'_, '_>,
     ) -> Result<(), QueryError> {
         let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
         if one_to_one && group.many_count > 1 && group.taken.is_empty() {
@@ -267,6 +297,7 @@ impl<'a> Join<'a> {
         };
         let mut present = vec![false; self.steps];
         for one in &group.ones {
+            results.pace.look(self.steps)?;
             let values = present.iter_mut().zip(&self.one[*one].values);
             values.for_each(|(present, value)| *present |= !is_absent(*value));
         }
@@ -294,36 +325,40 @@ impl<'a> Join<'a> {
         many: &Row,
         one: &Row,
         taken: &mut [bool],
-        results: &mut Results<'_>,
+        results: &mut Results<'_, '_>,
     ) -> Result<(), QueryError> {
         let mut into = None;
         let floats =
             many.histograms.is_empty() && one.histograms.is_empty() && !self.binary.op.is_trim();
-        for at in 0..self.steps {
-            let (many_value, one_value) = (many.values[at], one.values[at]);
-            if is_absent(many_value) || is_absent(one_value) {
-                continue;
-            }
-            if !taken.is_empty() && std::mem::replace(&mut taken[at], true) {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: many-to-one matching must be explicit \
-                     (group_left/group_right)",
-                ));
-            }
-            let into = *into.get_or_insert_with(|| {
-                let (labels, drop_name) = self.result_labels(many, one);
-                results.row(labels, drop_name, self.steps)
-            });
-            if std::mem::replace(&mut results.matched[into][at], true) {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: grouping labels must ensure unique matches",
-                ));
-            }
-            if floats {
-                results.rows[into].values[at] = self.value(many_value, one_value);
-            } else {
-                let cell = self.cell(many.at(at), one.at(at), results.notes);
-                results.rows[into].put(at, cell);
+        let of_value = if floats { 1 } else { LOOKS_OF_HISTOGRAM };
+        for times in stretches(self.steps) {
+            results.pace.look(times.len() * of_value)?;
+            for at in times {
+                let (many_value, one_value) = (many.values[at], one.values[at]);
+                if is_absent(many_value) || is_absent(one_value) {
+                    continue;
+                }
+                if !taken.is_empty() && std::mem::replace(&mut taken[at], true) {
+                    return Err(QueryError::execution(
+                        "multiple matches for labels: many-to-one matching must be explicit \
+                         (group_left/group_right)",
+                    ));
+                }
+                let into = *into.get_or_insert_with(|| {
+                    let (labels, drop_name) = self.result_labels(many, one);
+                    results.row(labels, drop_name, self.steps)
+                });
+                if std::mem::replace(&mut results.matched[into][at], true) {
+                    return Err(QueryError::execution(
+                        "multiple matches for labels: grouping labels must ensure unique matches",
+                    ));
+                }
+                if floats {
+                    results.rows[into].values[at] = self.value(many_value, one_value);
+                } else {
+                    let cell = self.cell(many.at(at), one.at(at), results.notes);
+                    results.rows[into].put(at, cell);
+                }
             }
         }
         Ok(())
@@ -378,15 +413,16 @@ impl<'a> Join<'a> {
 }
 
 /// Result rows by their labels.
-struct Results<'n> {
+struct Results<'n, 'b> {
     notes: &'n mut Notes,
+    pace: &'n mut Pace<'b>,
     indexes: HashMap<Labels, usize>,
     rows: Vec<Row>,
     /// At which times each row has been matched, whether or not a comparison kept it.
     matched: Vec<Vec<bool>>,
 }
 
-impl Results<'_> {
+impl Results<'_, '_> {
     fn row(&mut self, labels: Labels, drop_name: bool, steps: usize) -> usize {
         if let Some(at) = self.indexes.get(&labels) {
             return *at;

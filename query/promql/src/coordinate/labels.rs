@@ -5,6 +5,7 @@ use crate::{
     ast::{Call, Expr, ExprKind},
     evaluate::without_name,
     functions::quantile::nan_first,
+    pace::{LOOKS_OF_ROW, Pace},
     row::Row,
 };
 use regex::Regex;
@@ -27,7 +28,6 @@ fn text(expr: Option<&Expr>) -> Result<&str, QueryError> {
 
 /// Sets a label of a row whose name may be about to go. The budget holds what the labels grow by.
 fn set_label(row: &mut Row, label: &str, value: &str, budget: &Budget) -> Result<(), QueryError> {
-    budget.check()?;
     let before = row.labels.canonical().len();
     let added = value.len() + label.len();
     budget.hold_bytes(added)?;
@@ -66,8 +66,13 @@ fn named<'c>(
 /// `label_replace(v, destination, replacement, source, expression)`.
 ///
 /// # Errors
-/// For an expression that does not compile, an empty destination, and labels that the budget has no room for.
-pub(crate) fn replace(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(), QueryError> {
+/// For an expression that does not compile, an empty destination, labels that the budget has no room for, and those of the pace.
+pub(crate) fn replace(
+    call: &Call,
+    rows: &mut [Row],
+    budget: &Budget,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
     let argument = |index: usize| text(call.arguments.get(index));
     let replacement = argument(2)?;
     let (source, expression) = (argument(3)?, argument(4)?);
@@ -78,6 +83,7 @@ pub(crate) fn replace(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<
     })?;
     let label = destination(call, "label_replace")?;
     for row in rows {
+        pace.look(LOOKS_OF_ROW)?;
         let value = row.labels.get(source).unwrap_or("");
         let Some(captures) = regex.captures(value) else {
             continue;
@@ -92,8 +98,13 @@ pub(crate) fn replace(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<
 /// `label_join(v, destination, separator, source...)`.
 ///
 /// # Errors
-/// For an empty destination or source, and labels that the budget has no room for.
-pub(crate) fn join(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(), QueryError> {
+/// For an empty destination or source, labels that the budget has no room for, and those of the pace.
+pub(crate) fn join(
+    call: &Call,
+    rows: &mut [Row],
+    budget: &Budget,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
     let separator = text(call.arguments.get(2))?;
     let sources: Vec<&str> = call.arguments[3..]
         .iter()
@@ -101,6 +112,7 @@ pub(crate) fn join(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(),
         .collect::<Result<_, _>>()?;
     let label = destination(call, "label_join")?;
     for row in rows {
+        pace.look(LOOKS_OF_ROW)?;
         let values: Vec<&str> = sources
             .iter()
             .map(|source| row.labels.get(source).unwrap_or(""))
@@ -112,29 +124,37 @@ pub(crate) fn join(call: &Call, rows: &mut [Row], budget: &Budget) -> Result<(),
 }
 
 /// `sort` and `sort_desc` at a single time; NaN comes last.
-pub(crate) fn sort_by_value(rows: &mut [Row], descending: bool) {
-    rows.sort_by(|a, b| {
+///
+/// # Errors
+/// Those of the pace.
+pub(crate) fn sort_by_value(
+    rows: &mut [Row],
+    descending: bool,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
+    pace.sort_by(rows, |a, b| {
         let (a, b) = (a.values[0], b.values[0]);
         let order = nan_first(&a, &b);
         let order = if descending { order.reverse() } else { order };
         a.is_nan().cmp(&b.is_nan()).then(order)
-    });
+    })
 }
 
 /// `sort_by_label` and `sort_by_label_desc`: numbers inside texts by value, then by all labels.
 ///
 /// # Errors
-/// When an argument is not a text.
+/// When an argument is not a text; those of the pace.
 pub(crate) fn sort_by_label(
     call: &Call,
     rows: &mut [Row],
     descending: bool,
+    pace: &mut Pace<'_>,
 ) -> Result<(), QueryError> {
     let names: Vec<&str> = call.arguments[1..]
         .iter()
         .map(|argument| text(Some(argument)))
         .collect::<Result<_, _>>()?;
-    rows.sort_by(|a, b| {
+    pace.sort_by(rows, |a, b| {
         let by_name = names.iter().map(|name| {
             let value = |row: &'_ Row| row.labels.get(name).unwrap_or("").to_owned();
             natural(&value(a), &value(b))
@@ -144,8 +164,7 @@ pub(crate) fn sort_by_label(
             .find(|order| order.is_ne())
             .unwrap_or_else(|| a.labels.cmp(&b.labels));
         if descending { order.reverse() } else { order }
-    });
-    Ok(())
+    })
 }
 
 /// Orders texts with runs of digits by their numbers.

@@ -24,6 +24,7 @@ use crate::{
         without_name,
     },
     note::Notes,
+    pace::{LOOKS_MAX, LOOKS_OF_ROW, Pace},
     parse::parse,
     partial::GroupPartial,
     row::{ABSENT, Row, is_absent, is_histogram},
@@ -32,12 +33,6 @@ use futures::future::{BoxFuture, FutureExt, try_join};
 use std::sync::{Mutex, PoisonError};
 use trefoil_model::Millis;
 use unify::unify;
-
-/// Values looked at from which work is long: half of a millisecond, about.
-const LONG_WORK: usize = 64 << 10;
-
-/// What the labels of a row take beside its values.
-const LOOKS_OF_ROW: usize = 32;
 
 /// Settings and limits of one query.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +79,7 @@ pub async fn query_range(
     }
     let coordinator = Coordinator::new(source, text, grid, true, options);
     let rows = coordinator.range(&root).await?;
-    let matrix = coordinator.work(looks(&rows), || Ok(answer::matrix(rows, grid)))?;
+    let matrix = coordinator.work(looks(&rows), |pace| answer::matrix(rows, grid, pace))?;
     Ok(coordinator.result(QueryData::Matrix(matrix)))
 }
 
@@ -199,7 +194,7 @@ impl<'a> Coordinator<'a> {
         };
         let drops_name = compiled.is_some_and(|pipeline| pipeline.drops_name);
         let rows = if drops_name && !self.options.delayed_name_removal {
-            self.work(looks(&rows), || unify(rows))?
+            self.work(looks(&rows), |pace| unify(rows, pace))?
         } else {
             rows
         };
@@ -214,8 +209,8 @@ impl<'a> Coordinator<'a> {
         let delayed = self.options.delayed_name_removal;
         let mut notes = Notes::default();
         let looks = looks(&left) + looks(&right);
-        let rows = self.work(looks, || {
-            join::join(binary, expr.span, left, right, delayed, &mut notes)
+        let rows = self.work(looks, |pace| {
+            join::join(binary, expr.span, left, right, delayed, &mut notes, pace)
         })?;
         self.annotate(|annotations| notes.tell("", annotations));
         self.hold(rows, before)
@@ -236,29 +231,38 @@ impl<'a> Coordinator<'a> {
         let delayed = self.options.delayed_name_removal;
         let looks_of_row = step.op.looks(grid).saturating_add(LOOKS_OF_ROW);
         let looks = rows.len().saturating_mul(looks_of_row);
-        self.work(looks, || self.apply(&step, &mut rows, grid))?;
+        self.work(looks, |pace| self.apply(&step, &mut rows, grid, pace))?;
         rows.retain(|row| !row.is_empty());
+        let mut pace = Pace::new(self.budget);
         for remark in remarks(expr, grid, &context)? {
             self.annotate(|annotations| {
                 for row in &rows {
+                    pace.look(row.looks())?;
                     let is_float = |v: &f64| !is_absent(*v) && !is_histogram(*v);
                     let has_floats = row.values.iter().any(is_float);
                     remark.annotate(&row.labels, has_floats, annotations);
                 }
-            });
+                Ok(())
+            })?;
         }
         if step.drops_name && !delayed {
-            rows = self.work(self::looks(&rows), || unify(rows))?;
+            rows = self.work(self::looks(&rows), |pace| unify(rows, pace))?;
         }
         self.hold(rows, before)
     }
 
     /// Applies an operation to the values of each row.
-    fn apply(&self, step: &Step<'_>, rows: &mut [Row], grid: Grid) -> Result<(), QueryError> {
+    fn apply(
+        &self,
+        step: &Step<'_>,
+        rows: &mut [Row],
+        grid: Grid,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), QueryError> {
         let delayed = self.options.delayed_name_removal;
         let (mut scratch, mut notes) = (Scratch::default(), Notes::default());
         for row in rows {
-            self.budget.check()?;
+            pace.look(row.looks())?;
             let mut cells = row.take_cells();
             step.op
                 .apply(&mut cells, grid, &mut scratch, &mut notes, self.budget)?;
@@ -319,27 +323,31 @@ impl<'a> Coordinator<'a> {
                 continue;
             };
             let rows = self.rows(&call.arguments[0], grid).await?;
+            let steps = grid.steps();
+            let values = self.work(looks(&rows), |pace| only_values(&rows, steps, pace))?;
             bindings.push(Binding {
                 node: expr.span,
-                values: only_values(&rows, grid.steps()),
+                values,
             });
             self.budget.release(samples(&rows));
         }
         Ok(bindings)
     }
 
-    /// Works out what looks at about so many values; what is long, where nobody waits for the thread.
+    /// Works out what looks at about so many values; what is long, where nobody waits for the thread. Its loops ask the
+    /// budget at the pace that they get.
     fn work<T>(
         &self,
         looks: usize,
-        work: impl FnOnce() -> Result<T, QueryError>,
+        work: impl FnOnce(&mut Pace<'_>) -> Result<T, QueryError>,
     ) -> Result<T, QueryError> {
-        if looks < LONG_WORK {
-            return work();
+        let mut pace = Pace::new(self.budget);
+        if looks < LOOKS_MAX {
+            return work(&mut pace);
         }
         let (mut work, mut done) = (Some(work), None);
         self.source
-            .work_long(&mut || done = work.take().map(|work| work()));
+            .work_long(&mut || done = work.take().map(|work| work(&mut pace)));
         done.unwrap_or_else(|| Err(QueryError::Internal("the work was not done".into())))
     }
 
@@ -352,9 +360,10 @@ impl<'a> Coordinator<'a> {
 }
 
 /// `scalar(v)`: the value at the times at which exactly one row has one, NaN at others.
-fn only_values(rows: &[Row], steps: usize) -> Vec<f64> {
+fn only_values(rows: &[Row], steps: usize, pace: &mut Pace<'_>) -> Result<Vec<f64>, QueryError> {
     let mut values = vec![f64::NAN; steps];
     for (at, value) in values.iter_mut().enumerate() {
+        pace.look(rows.len())?;
         let mut present = rows
             .iter()
             .map(|row| row.values[at])
@@ -363,7 +372,7 @@ fn only_values(rows: &[Row], steps: usize) -> Vec<f64> {
             *value = only;
         }
     }
-    values
+    Ok(values)
 }
 
 fn samples(rows: &[Row]) -> usize {
@@ -376,16 +385,22 @@ fn looks(rows: &[Row]) -> usize {
 }
 
 /// The rows of merged groups of what stands at `span`.
-fn finish(groups: Vec<GroupPartial>, span: Span, annotations: &mut Annotations) -> Vec<Row> {
+fn finish(
+    groups: Vec<GroupPartial>,
+    span: Span,
+    annotations: &mut Annotations,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
     let mut rows = Vec::with_capacity(groups.len());
     for group in groups {
+        pace.look(group.looks())?;
         let (labels, drop_name, cells) = group.finish(span, annotations);
         let mut row = Row::floats(labels, drop_name, Vec::new());
         row.set_cells(cells);
         rows.push(row);
     }
     rows.retain(|row| !row.is_empty());
-    rows
+    Ok(rows)
 }
 
 fn wrong_body() -> QueryError {

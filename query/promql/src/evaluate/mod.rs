@@ -18,6 +18,7 @@ use crate::{
     ast::{Aggregate, AggregateOp, Expr, ExprKind, RangeSelector},
     functions::native,
     note::Notes,
+    pace::{LOOKS_OF_ROW, Pace},
     parse::parse,
     partial::{GroupColumn, GroupPartial},
     piece::Worked,
@@ -331,6 +332,7 @@ impl Evaluation<'_> {
                 self.part.grid,
                 &self.context,
                 &mut self.annotations,
+                &mut Pace::new(self.budget),
             )?;
             self.budget.release(held);
             self.budget.hold(selected.iter().map(Row::samples).sum())?;
@@ -457,8 +459,9 @@ pub(crate) fn count_values(
     };
     let grouping = Grouping::of(aggregate, delayed);
     let mut groups: BTreeMap<Labels, GroupPartial> = BTreeMap::new();
+    let mut pace = Pace::new(budget);
     for row in rows {
-        budget.check()?;
+        pace.look(LOOKS_OF_ROW)?;
         let key = Labels::from_canonical(&grouping.key(&row.labels, false))
             .map_err(|error| QueryError::Internal(error.to_string()))?;
         for at in 0..steps {
@@ -467,6 +470,8 @@ pub(crate) fn count_values(
                 Cell::Float(value) => crate::format::number(value),
                 Cell::Histogram(histogram) => native::text(&histogram),
             };
+            // It becomes labels, and those a group.
+            pace.look(LOOKS_OF_ROW)?;
             let mut builder = LabelsBuilder::from_labels(&key);
             builder.set(label, &text);
             let labels = builder.build();

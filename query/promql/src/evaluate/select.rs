@@ -13,6 +13,7 @@ use crate::{
     format::general,
     functions::quantile::nan_first,
     note::Note,
+    pace::{LOOKS_OF_ROW, Pace},
     row::{ABSENT, Row, is_absent},
 };
 use std::{cmp::Ordering, collections::HashMap};
@@ -20,12 +21,16 @@ use xxhash_rust::xxh64::xxh64;
 
 /// Keeps the selected samples of `rows`; rows without any are dropped. At a single time the rows of a
 /// group come in the order of selection.
+///
+/// # Errors
+/// For parameters that select nothing; those of the pace.
 pub(crate) fn select_series(
     aggregate: &Aggregate,
     rows: Vec<Row>,
     grid: Grid,
     context: &Context,
     annotations: &mut Annotations,
+    pace: &mut Pace<'_>,
 ) -> Result<Vec<Row>, QueryError> {
     let Some(parameter) = &aggregate.parameter else {
         return Err(QueryError::Internal("the parameter is missing".into()));
@@ -33,61 +38,76 @@ pub(crate) fn select_series(
     let scalars = context.scalars(parameter, grid)?;
     if aggregate.op == AggregateOp::LimitRatio {
         check_ratios(&scalars, grid, parameter.span, annotations)?;
-        return Ok(by_ratio(rows, &scalars));
+        return by_ratio(rows, &scalars, pace);
     }
     let counts = counts(&scalars, grid)?;
     let mut rows = rows;
     if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) {
-        leave_out_histograms(aggregate, &mut rows, annotations);
+        leave_out_histograms(aggregate, &mut rows, annotations, pace)?;
     }
     if grid.steps() == 1 {
-        return Ok(at_one_time(aggregate, rows, counts[0]));
+        return at_one_time(aggregate, rows, counts[0], pace);
     }
-    for members in groups(aggregate, &rows) {
+    for members in groups(aggregate, &rows, pace)? {
         let mut keep = vec![vec![false; grid.steps()]; members.len()];
         for (at, count) in counts.iter().enumerate() {
-            let selected = selected(aggregate.op, &rows, &members, at, *count);
+            let selected = selected(aggregate.op, &rows, &members, (at, *count), pace)?;
             for member in selected {
                 keep[member][at] = true;
             }
         }
         for (member, keep) in members.iter().zip(keep) {
+            pace.look(keep.len())?;
             let values = rows[*member].values.iter_mut();
             for (value, _) in values.zip(keep).filter(|(_, keep)| !keep) {
                 *value = ABSENT;
             }
         }
     }
-    drop_empty(&mut rows);
+    drop_empty(&mut rows, pace)?;
     Ok(rows)
 }
 
 /// Forgets rows without samples, and histograms of samples that were not selected.
-fn drop_empty(rows: &mut Vec<Row>) {
+fn drop_empty(rows: &mut Vec<Row>, pace: &mut Pace<'_>) -> Result<(), QueryError> {
     rows.retain(|row| !row.is_empty());
-    rows.iter_mut().for_each(Row::tidy);
+    for row in rows {
+        pace.look(row.looks())?;
+        row.tidy();
+    }
+    Ok(())
 }
 
 /// Only floats have an order.
-fn leave_out_histograms(aggregate: &Aggregate, rows: &mut Vec<Row>, annotations: &mut Annotations) {
+fn leave_out_histograms(
+    aggregate: &Aggregate,
+    rows: &mut Vec<Row>,
+    annotations: &mut Annotations,
+    pace: &mut Pace<'_>,
+) -> Result<(), QueryError> {
     if rows.iter().all(|row| row.histograms.is_empty()) {
-        return;
+        return Ok(());
     }
     for row in rows.iter_mut().filter(|row| !row.histograms.is_empty()) {
         let note = Note::IgnoredInAggregation(aggregate.op.text());
         note.tell(aggregate.operand.span, "", annotations);
         row.keep_floats();
     }
-    drop_empty(rows);
+    drop_empty(rows, pace)
 }
 
 /// Members of each group as indexes of rows, groups in the order of their first row.
-fn groups(aggregate: &Aggregate, rows: &[Row]) -> Vec<Vec<usize>> {
+fn groups(
+    aggregate: &Aggregate,
+    rows: &[Row],
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Vec<usize>>, QueryError> {
     // Names that are to go have gone from the rows already, or stay until the end of the query.
     let grouping = Grouping::of(aggregate, true);
     let mut indexes: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (at, row) in rows.iter().enumerate() {
+        pace.look(LOOKS_OF_ROW)?;
         let key = grouping.key(&row.labels, false);
         let group = *indexes.entry(key).or_insert(groups.len());
         if group == groups.len() {
@@ -95,17 +115,18 @@ fn groups(aggregate: &Aggregate, rows: &[Row]) -> Vec<Vec<usize>> {
         }
         groups[group].push(at);
     }
-    groups
+    Ok(groups)
 }
 
-/// Which of `members` (as indexes into it) are selected at a time, best first.
+/// Which of `members` (as indexes into it) are selected at a time, so many at most, best first.
 fn selected(
     op: AggregateOp,
     rows: &[Row],
     members: &[usize],
-    at: usize,
-    count: usize,
-) -> Vec<usize> {
+    (at, count): (usize, usize),
+    pace: &mut Pace<'_>,
+) -> Result<Vec<usize>, QueryError> {
+    pace.look(members.len())?;
     let value = |member: &usize| rows[members[*member]].values[at];
     let present = |member: &usize| !is_absent(value(member));
     let mut candidates: Vec<usize> = (0..members.len()).filter(present).collect();
@@ -126,8 +147,8 @@ fn selected(
         candidates.select_nth_unstable_by(count, order);
         candidates.truncate(count);
     }
-    candidates.sort_unstable_by(order);
-    candidates
+    pace.sort_by(&mut candidates, order)?;
+    Ok(candidates)
 }
 
 /// NaN is the worst.
@@ -135,16 +156,19 @@ fn best_first(a: f64, b: f64) -> Ordering {
     nan_first(&a, &b)
 }
 
-fn at_one_time(aggregate: &Aggregate, rows: Vec<Row>, count: usize) -> Vec<Row> {
-    let order: Vec<usize> = groups(aggregate, &rows)
-        .into_iter()
-        .flat_map(|members| {
-            let selected = selected(aggregate.op, &rows, &members, 0, count);
-            selected.into_iter().map(move |member| members[member])
-        })
-        .collect();
+fn at_one_time(
+    aggregate: &Aggregate,
+    rows: Vec<Row>,
+    count: usize,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
+    let mut order: Vec<usize> = Vec::new();
+    for members in groups(aggregate, &rows, pace)? {
+        let selected = selected(aggregate.op, &rows, &members, (0, count), pace)?;
+        order.extend(selected.into_iter().map(|member| members[member]));
+    }
     let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
-    order.into_iter().filter_map(|at| rows[at].take()).collect()
+    Ok(order.into_iter().filter_map(|at| rows[at].take()).collect())
 }
 
 fn counts(scalars: &Scalars, grid: Grid) -> Result<Vec<usize>, QueryError> {
@@ -191,8 +215,13 @@ fn check_ratios(
     Ok(())
 }
 
-fn by_ratio(mut rows: Vec<Row>, ratios: &Scalars) -> Vec<Row> {
+fn by_ratio(
+    mut rows: Vec<Row>,
+    ratios: &Scalars,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Row>, QueryError> {
     for row in &mut rows {
+        pace.look(row.looks())?;
         // The hash of Prometheus for labels below 128 bytes, so that the same series are sampled.
         let offset = xxh64(row.labels.canonical(), 0) as f64 / u64::MAX as f64;
         for (at, value) in row.values.iter_mut().enumerate() {
@@ -207,6 +236,6 @@ fn by_ratio(mut rows: Vec<Row>, ratios: &Scalars) -> Vec<Row> {
             }
         }
     }
-    drop_empty(&mut rows);
-    rows
+    drop_empty(&mut rows, pace)?;
+    Ok(rows)
 }
