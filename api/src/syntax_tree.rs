@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use trefoil_query_promql::{
     Expr, Matcher,
     ast::{
-        At, Binary, Call, Cardinality, DurationExpr, ExprKind, Extension, TimeModifier, ValueType,
-        VectorMatching, VectorSelector,
+        At, Binary, Call, Cardinality, DurationExpr, DurationKind, ExprKind, Extension,
+        TimeModifier, ValueType, VectorMatching, VectorSelector,
     },
 };
 
@@ -137,12 +137,12 @@ fn matching(matching: &VectorMatching) -> Value {
 }
 
 fn milliseconds(duration: Option<&DurationExpr>) -> Value {
-    match duration {
-        Some(DurationExpr::Literal(seconds)) => json!((seconds * 1000.0).round() as i64),
-        Some(DurationExpr::Negative(inner)) => {
+    match duration.map(|duration| &duration.kind) {
+        Some(DurationKind::Literal(seconds)) => json!((seconds * 1000.0).round() as i64),
+        Some(DurationKind::Negative(inner)) => {
             json!(-milliseconds(Some(inner)).as_i64().unwrap_or(0))
         }
-        Some(DurationExpr::Paren(inner)) => milliseconds(Some(inner)),
+        Some(DurationKind::Paren(inner)) => milliseconds(Some(inner)),
         _ => json!(0),
     }
 }

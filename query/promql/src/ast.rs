@@ -494,9 +494,20 @@ impl AggregateOp {
 
 /// A duration, or an expression that yields one where the query's step is known.
 #[derive(Clone, Debug, PartialEq)]
-pub enum DurationExpr {
-    /// `5m`, `300`: seconds, maybe negative; whether it had a unit is not kept.
+pub struct DurationExpr {
+    /// What it is.
+    pub kind: DurationKind,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// The kinds of [`DurationExpr`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum DurationKind {
+    /// `5m`, or a `300` that stands alone: seconds, maybe negative.
     Literal(f64),
+    /// `2` inside an expression: seconds or a factor, maybe negative.
+    Number(f64),
     /// `step()`: the query's step.
     Step,
     /// `range()`: the query's end minus its start.

@@ -5,7 +5,7 @@
 
 use crate::{
     EvalOptions, Expr, Grid, Part, PartOutput, QueryError, Selector, Span,
-    ast::{DurationExpr, ExprKind, TimeModifier},
+    ast::{DurationExpr, DurationKind, ExprKind, TimeModifier},
     evaluate::{detects_resets, selector_at},
     function::{FunctionKind, TimeFunction, WindowFunction},
     parse::parse,
@@ -158,11 +158,11 @@ fn is_free(time: &TimeModifier) -> bool {
 
 /// Whether a duration is the same whatever the query's times are.
 fn is_fixed(duration: &DurationExpr) -> bool {
-    match duration {
-        DurationExpr::Literal(_) => true,
-        DurationExpr::Step | DurationExpr::Range => false,
-        DurationExpr::Negative(inner) | DurationExpr::Paren(inner) => is_fixed(inner),
-        DurationExpr::Binary(_, a, b) | DurationExpr::Min(a, b) | DurationExpr::Max(a, b) => {
+    match &duration.kind {
+        DurationKind::Literal(_) | DurationKind::Number(_) => true,
+        DurationKind::Step | DurationKind::Range => false,
+        DurationKind::Negative(inner) | DurationKind::Paren(inner) => is_fixed(inner),
+        DurationKind::Binary(_, a, b) | DurationKind::Min(a, b) | DurationKind::Max(a, b) => {
             is_fixed(a) && is_fixed(b)
         }
     }

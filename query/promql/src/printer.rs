@@ -2,8 +2,8 @@
 
 use crate::{
     ast::{
-        Aggregate, At, Binary, Call, Cardinality, DurationExpr, Expr, ExprKind, SubQuery,
-        TimeModifier, VectorMatching, VectorSelector,
+        Aggregate, At, Binary, Call, Cardinality, DurationExpr, DurationKind, Expr, ExprKind,
+        SubQuery, TimeModifier, VectorMatching, VectorSelector,
     },
     format,
     literal::Quoted,
@@ -199,18 +199,19 @@ fn write_aggregate(f: &mut Formatter<'_>, aggregate: &Aggregate) -> fmt::Result 
 
 impl Display for DurationExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Literal(seconds) => {
+        match &self.kind {
+            DurationKind::Literal(seconds) => {
                 let milliseconds = (seconds * 1000.0).round();
                 f.write_str(&format::duration(milliseconds as i64))
             }
-            Self::Step => f.write_str("step()"),
-            Self::Range => f.write_str("range()"),
-            Self::Negative(inner) => write!(f, "-{inner}"),
-            Self::Paren(inner) => write!(f, "({inner})"),
-            Self::Min(a, b) => write!(f, "min_of({a}, {b})"),
-            Self::Max(a, b) => write!(f, "max_of({a}, {b})"),
-            Self::Binary(op, a, b) => write!(f, "{a} {} {b}", op.text()),
+            DurationKind::Number(value) => f.write_str(&format::number(*value)),
+            DurationKind::Step => f.write_str("step()"),
+            DurationKind::Range => f.write_str("range()"),
+            DurationKind::Negative(inner) => write!(f, "-{inner}"),
+            DurationKind::Paren(inner) => write!(f, "({inner})"),
+            DurationKind::Min(a, b) => write!(f, "min_of({a}, {b})"),
+            DurationKind::Max(a, b) => write!(f, "max_of({a}, {b})"),
+            DurationKind::Binary(op, a, b) => write!(f, "{a} {} {b}", op.text()),
         }
     }
 }
@@ -236,6 +237,10 @@ mod tests {
     #[test]
     fn queries_are_printed_in_one_form() {
         check("sum(foo)by(a,b)", "sum by (a, b) (foo)");
+        check("foo[5m*2]", "foo[5m * 2]");
+        check("foo[300]", "foo[5m]");
+        check("foo offset (2*step())", "foo offset (2 * step())");
+        check("foo[200-min_of(step()+1,2)]", "foo[200 - min_of(step() + 1, 2)]");
         check("topk without(x)(3,foo)", "topk without (x) (3, foo)");
         check(
             "foo{ a=\"b\",c!~'d'}[5m]offset 1h",
@@ -256,7 +261,7 @@ mod tests {
             "rate(x[5m]smoothed offset 1m)",
             "rate(x[5m] offset 1m smoothed)",
         );
-        check("x[step() + 1m:2 * 5s]", "x[step() + 1m:2s * 5s]");
+        check("x[step() + 1m:2 * 5s]", "x[step() + 1m:2 * 5s]");
         check(
             "label_replace(x,\"a\",'$1\\n',`b`,\"c\")",
             "label_replace(x, \"a\", \"$1\\n\", \"b\", \"c\")",

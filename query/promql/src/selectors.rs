@@ -241,7 +241,7 @@ mod tests {
         );
         check(
             "increase(a[1m * 2] anchored) + b smoothed",
-            &["sum(count_over_time(a[1m * 2s]))", "count(b)"],
+            &["sum(count_over_time(a[1m * 2]))", "count(b)"],
         );
         check(
             "min_over_time((a + b)[1h:] @ 5)",

@@ -35,10 +35,8 @@ impl Coordinator<'_> {
                         }
                         _ => labels::join(call, &mut rows, self.budget, pace)?,
                     }
-                    match self.options.delayed_name_removal {
-                        true => Ok(rows),
-                        false => unify(rows, pace),
-                    }
+                    // Names that are still to go keep nothing apart that the labels do not.
+                    unify(rows, pace)
                 })
             }
             FunctionKind::Sort { .. } | FunctionKind::SortByLabel { .. } => {
@@ -101,7 +99,7 @@ impl Coordinator<'_> {
             }
             Ok(())
         })?;
-        let row = Row::floats(labels::of_absent(argument), false, inverted(&any));
+        let row = Row::floats(labels::of_absent(node), false, inverted(&any));
         let rows = if row.is_empty() { vec![] } else { vec![row] };
         self.hold(rows, 0)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     Binding, EvalOptions, Grid, QueryError, Span,
-    ast::{At, BinaryOp, DurationExpr, Expr, ExprKind, SubQuery, TimeModifier},
+    ast::{At, BinaryOp, DurationExpr, DurationKind, Expr, ExprKind, SubQuery, TimeModifier},
     function::{FunctionKind, TimeFunction},
     operators,
 };
@@ -53,6 +53,12 @@ impl Scalars {
             _ => Self::Column((0..steps).map(|i| f(self.at(i), other.at(i))).collect()),
         }
     }
+}
+
+/// An error of an expression of durations, with Prometheus' way to say where.
+fn at(duration: &DurationExpr, text: &str) -> QueryError {
+    let Span { start, end } = duration.span;
+    QueryError::BadData(format!("{start}:{end}: {text}"))
 }
 
 /// Where a selector or sub-query looks: `@` and `offset` resolved.
@@ -114,9 +120,7 @@ impl Context {
     pub(crate) fn positive(&self, duration: &DurationExpr) -> Result<Millis, QueryError> {
         let milliseconds = self.milliseconds(duration)?;
         if milliseconds <= 0 {
-            return Err(QueryError::BadData(
-                "duration must be greater than 0".into(),
-            ));
+            return Err(at(duration, "duration must be greater than 0"));
         }
         Ok(milliseconds)
     }
@@ -124,21 +128,21 @@ impl Context {
     fn milliseconds(&self, duration: &DurationExpr) -> Result<Millis, QueryError> {
         let milliseconds = (self.seconds(duration)? * 1000.0).round();
         if !milliseconds.is_finite() || milliseconds.abs() > DURATION_MILLIS_MAX {
-            return Err(QueryError::BadData("duration out of range".into()));
+            return Err(at(duration, "duration is out of range"));
         }
         Ok(milliseconds as Millis)
     }
 
     fn seconds(&self, duration: &DurationExpr) -> Result<f64, QueryError> {
-        Ok(match duration {
-            DurationExpr::Literal(seconds) => *seconds,
-            DurationExpr::Step => self.step_seconds(),
-            DurationExpr::Range => self.range_seconds(),
-            DurationExpr::Negative(inner) => -self.seconds(inner)?,
-            DurationExpr::Paren(inner) => self.seconds(inner)?,
-            DurationExpr::Min(a, b) => self.seconds(a)?.min(self.seconds(b)?),
-            DurationExpr::Max(a, b) => self.seconds(a)?.max(self.seconds(b)?),
-            DurationExpr::Binary(op, a, b) => {
+        Ok(match &duration.kind {
+            DurationKind::Literal(value) | DurationKind::Number(value) => *value,
+            DurationKind::Step => self.step_seconds(),
+            DurationKind::Range => self.range_seconds(),
+            DurationKind::Negative(inner) => -self.seconds(inner)?,
+            DurationKind::Paren(inner) => self.seconds(inner)?,
+            DurationKind::Min(a, b) => self.seconds(a)?.min(self.seconds(b)?),
+            DurationKind::Max(a, b) => self.seconds(a)?.max(self.seconds(b)?),
+            DurationKind::Binary(op, a, b) => {
                 let (a, b) = (self.seconds(a)?, self.seconds(b)?);
                 let zero = match op {
                     BinaryOp::Div => Some("division by zero"),
@@ -146,7 +150,7 @@ impl Context {
                     _ => None,
                 };
                 if let Some(text) = zero.filter(|_| b == 0.0) {
-                    return Err(QueryError::BadData(text.into()));
+                    return Err(at(duration, text));
                 }
                 operators::arithmetic(*op, a, b)
             }

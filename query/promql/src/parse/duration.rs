@@ -1,7 +1,7 @@
 //! Numbers, durations and expressions of durations.
 
 use super::{ParseError, Parser, lex::TokenKind};
-use crate::ast::{BinaryOp, DurationExpr, Span};
+use crate::ast::{BinaryOp, DurationExpr, DurationKind, Span};
 
 /// Most milliseconds of a duration that Prometheus' nanoseconds can hold.
 const SECONDS_MAX: f64 = 9_223_372_036.0;
@@ -38,8 +38,8 @@ impl Parser<'_> {
         ) {
             return Err(self.unexpected(context, "number, duration, step(), or range()"));
         }
-        let duration = self.duration_sum(4, context)?;
-        if let DurationExpr::Literal(seconds) = duration {
+        let duration = alone(self.duration_sum(4, context)?);
+        if let DurationKind::Literal(seconds) = duration.kind {
             check_range(seconds, start)?;
             if seconds <= 0.0 {
                 return Err(ParseError::at(start, "duration must be greater than 0"));
@@ -51,8 +51,8 @@ impl Parser<'_> {
     /// The duration behind `offset`: a signed literal, call or parenthesised expression.
     pub(super) fn offset_duration(&mut self) -> Result<DurationExpr, ParseError> {
         let start = self.peek().span;
-        let duration = self.duration_signed("offset")?;
-        if let DurationExpr::Literal(seconds) = duration {
+        let duration = alone(self.duration_signed("offset")?);
+        if let DurationKind::Literal(seconds) = duration.kind {
             check_range(seconds, start)?;
         }
         Ok(duration)
@@ -78,7 +78,10 @@ impl Parser<'_> {
             self.depth += 1;
             let right_precedence = op.precedence() + u8::from(op != BinaryOp::Pow);
             let right = self.nested(|p| p.duration_sum(right_precedence, context))?;
-            left = DurationExpr::Binary(op, Box::new(left), Box::new(right));
+            left = DurationExpr {
+                span: left.span.to(right.span),
+                kind: DurationKind::Binary(op, Box::new(left), Box::new(right)),
+            };
         }
         self.depth = depth;
         Ok(left)
@@ -88,46 +91,64 @@ impl Parser<'_> {
         if self.take("+").is_some() {
             return self.nested(|p| p.duration_signed(context));
         }
-        if self.take("-").is_none() {
+        let Some(sign) = self.take("-") else {
             return self.duration_primary(context);
-        }
+        };
         // Inside brackets a power binds tighter than the sign in front of it.
         let operand = self.nested(|p| match context {
             "offset" => p.duration_signed(context),
             _ => p.duration_sum(BinaryOp::Pow.precedence(), context),
         })?;
-        Ok(match operand {
-            DurationExpr::Literal(seconds) => DurationExpr::Literal(-seconds),
-            other => DurationExpr::Negative(Box::new(other)),
+        Ok(DurationExpr {
+            span: sign.to(operand.span),
+            kind: match operand.kind {
+                DurationKind::Literal(seconds) => DurationKind::Literal(-seconds),
+                DurationKind::Number(value) => DurationKind::Number(-value),
+                _ => DurationKind::Negative(Box::new(operand)),
+            },
         })
     }
 
     fn duration_primary(&mut self, context: &str) -> Result<DurationExpr, ParseError> {
-        if matches!(self.peek().kind, TokenKind::Number | TokenKind::Duration) {
-            return self.seconds().map(DurationExpr::Literal);
+        let start = self.peek().span;
+        let literal = match self.peek().kind {
+            TokenKind::Duration => Some(DurationKind::Literal as fn(f64) -> DurationKind),
+            TokenKind::Number => Some(DurationKind::Number as fn(f64) -> DurationKind),
+            _ => None,
+        };
+        if let Some(literal) = literal {
+            let kind = self.seconds().map(literal)?;
+            return Ok(DurationExpr { kind, span: start });
         }
         if self.take("(").is_some() {
             let inner = self.nested(|p| p.duration_sum(0, "parentheses"))?;
             if self.take(")").is_none() {
                 return Err(self.unexpected(context, "\")\""));
             }
-            return Ok(DurationExpr::Paren(Box::new(inner)));
+            return Ok(DurationExpr {
+                kind: DurationKind::Paren(Box::new(inner)),
+                span: start.to(self.last_end()),
+            });
         }
         let word = self.word().map(str::to_ascii_lowercase);
-        match word.as_deref() {
-            Some("step") => self.duration_call(context, DurationExpr::Step),
-            Some("range") => self.duration_call(context, DurationExpr::Range),
-            Some("min_of") => self.duration_pair(context, DurationExpr::Min),
-            Some("max_of") => self.duration_pair(context, DurationExpr::Max),
+        let kind = match word.as_deref() {
+            Some("step") => self.duration_call(context, DurationKind::Step),
+            Some("range") => self.duration_call(context, DurationKind::Range),
+            Some("min_of") => self.duration_pair(context, DurationKind::Min),
+            Some("max_of") => self.duration_pair(context, DurationKind::Max),
             _ => Err(self.unexpected(context, "number, duration, step(), or range()")),
-        }
+        }?;
+        Ok(DurationExpr {
+            kind,
+            span: start.to(self.last_end()),
+        })
     }
 
     fn duration_call(
         &mut self,
         context: &str,
-        value: DurationExpr,
-    ) -> Result<DurationExpr, ParseError> {
+        value: DurationKind,
+    ) -> Result<DurationKind, ParseError> {
         self.next();
         if self.take("(").is_none() {
             return Err(self.unexpected(context, "\"(\""));
@@ -141,8 +162,8 @@ impl Parser<'_> {
     fn duration_pair(
         &mut self,
         context: &str,
-        make: impl FnOnce(Box<DurationExpr>, Box<DurationExpr>) -> DurationExpr,
-    ) -> Result<DurationExpr, ParseError> {
+        make: impl FnOnce(Box<DurationExpr>, Box<DurationExpr>) -> DurationKind,
+    ) -> Result<DurationKind, ParseError> {
         self.next();
         if self.take("(").is_none() {
             return Err(self.unexpected(context, "\"(\""));
@@ -156,6 +177,17 @@ impl Parser<'_> {
             return Err(self.unexpected(context, "\")\""));
         }
         Ok(make(Box::new(left), Box::new(right)))
+    }
+}
+
+/// A number that stands alone is so many seconds.
+fn alone(duration: DurationExpr) -> DurationExpr {
+    match duration.kind {
+        DurationKind::Number(seconds) => DurationExpr {
+            kind: DurationKind::Literal(seconds),
+            ..duration
+        },
+        _ => duration,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{ParseError, Parser, lex::TokenKind, selector::may_name_metric};
 use crate::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, Expr, ExprKind,
-    Extension, RangeSelector, Span, SubQuery, TimeModifier, VectorMatching,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationKind,
+    Expr, ExprKind, Extension, RangeSelector, Span, SubQuery, TimeModifier, VectorMatching,
 };
 use crate::function::Function;
 
@@ -495,7 +495,7 @@ impl Parser<'_> {
         };
         // An offset of nothing is none.
         let before = time.offset.replace(offset);
-        if before.is_some_and(|before| before != DurationExpr::Literal(0.0)) {
+        if before.is_some_and(|before| before.kind != DurationKind::Literal(0.0)) {
             let text = "offset may not be set multiple times";
             return Err(ParseError::at(expr.span, text));
         }
