@@ -28,7 +28,7 @@ use crate::state::{LogPosition, MemberDescription, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
 use network::Peers;
-use openraft::{EmptyNode, ServerState, SnapshotPolicy};
+use openraft::{EmptyNode, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use proposals::{Lanes, LeaderQueue};
 use reads::ReadQueue;
@@ -155,6 +155,7 @@ impl MetadataPlane {
             automation::start(&plane, peer_view),
             catching_up::start(&plane),
         ];
+            tokio::spawn(tell_failure(plane.inner.raft.metrics())),
         plane.inner.tasks.lock().extend(tasks);
         Ok(plane)
     }
@@ -359,6 +360,21 @@ impl MetadataPlane {
 fn stopped(error: &dyn std::error::Error) -> MetadataError {
     MetadataError::Stopped {
         reason: error.to_string(),
+    }
+}
+
+/// Says why the Raft task has ended, if it does before the plane is shut down: from then on only a restart helps, and the
+/// Raft library's own log is not heard by default.
+async fn tell_failure(mut metrics: watch::Receiver<RaftMetrics<u64, EmptyNode>>) {
+    loop {
+        let failure = metrics.borrow_and_update().running_state.clone().err();
+        if let Some(error) = failure {
+            tracing::error!(%error, "the metadata plane has stopped by itself; this node has to be started again");
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
     }
 }
 
