@@ -107,6 +107,9 @@ fn status_text(cluster: &admin::Cluster) -> String {
         cluster.applied_index
     );
     for recovery in &cluster.recoveries {
+    for reason in &cluster.waiting {
+        text += &format!("Waiting  {reason}\n");
+    }
         text += &format!(
             "Recovered from {} at Unix time {}; the voters were {}\n",
             recovery.node,

@@ -26,6 +26,8 @@ pub(crate) const KIND_CLOCK: u32 = 4;
 pub(crate) const KIND_FOLLOWED: u32 = 5;
 /// The kind of a request to rewrite the blocks that still have what was deleted.
 pub(crate) const KIND_CLEAN: u32 = 6;
+/// The kind of a question what changes of owners wait for, as the leader of the metadata plane knows it. An older program refuses it.
+const KIND_WAITING: u32 = 12;
 /// How long a node may take to give its account.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to compute digests.
@@ -97,7 +99,7 @@ impl Cluster {
             .filter(|member| is_present(member))
             .map(|member| (**member).clone())
             .collect();
-        let accounts = self.accounts(&members).await;
+        let (accounts, waiting) = tokio::join!(self.accounts(&members), self.movements_wait_for());
         let role = |node: NodeId| match () {
             () if status.voters.contains(&node) => "voter",
             () if status.learners.contains(&node) => "learner",
@@ -138,6 +140,8 @@ impl Cluster {
             applied_index: status.last_applied.index,
             replication_factor: replication_factor(&state),
             retention_hours: Retention::of(&state).map(Retention::hours),
+            format_level: state.format_level(),
+            waiting,
             nodes,
             configurations: self.configurations(&state, &accounts),
             recoveries: state
@@ -145,6 +149,17 @@ impl Cluster {
                 .iter()
                 .map(|r| self.recovery(r))
                 .collect(),
+        }
+    }
+
+    /// Why changes of owners that should be made are not, in words, as the leader has it. Empty when it does not answer.
+    async fn movements_wait_for(&self) -> Vec<String> {
+        match self.metadata.leader() {
+            Some(leader) if leader != self.identity.node => {
+                let asked = self.ask(leader, KIND_WAITING, &(), ACCOUNT_TIMEOUT);
+                asked.await.unwrap_or_default()
+            }
+            _ => self.waiting.lock().clone(),
         }
     }
 
@@ -292,6 +307,7 @@ impl Cluster {
                 let ask: KnownAsk = question::decode(body)?;
                 question::encode(&self.answer_known(&ask).await?)
             }
+            KIND_WAITING => question::encode(&*self.waiting.lock()),
             KIND_SNAPSHOT => self.answer_snapshot(body).await,
             other => Err(Status::unimplemented(format!(
                 "unknown question of kind {other}"
@@ -354,7 +370,7 @@ impl Cluster {
             .map(|m| (**m).clone())
             .filter(|member| is_present(member) && !open.is_empty())
             .collect();
-        let accounts = self.accounts(&members).await;
+        let (accounts, waiting) = tokio::join!(self.accounts(&members), self.movements_wait_for());
         let movements = open.into_iter().map(|movement| {
             let progress = progress(&movement.shards, &movement.incoming, &accounts);
             admin::Movement {
@@ -373,7 +389,7 @@ impl Cluster {
         });
         admin::Movements {
             pace_bytes_per_second: self.settings.movement_bytes_per_second,
-            waiting: self.waiting.lock().clone(),
+            waiting,
             movements: movements.collect(),
         }
     }
