@@ -27,6 +27,7 @@ use crate::patience::Patience;
 use crate::state::{LogPosition, MemberDescription, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
+use forming::Reasons;
 use network::Peers;
 use openraft::{EmptyNode, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -68,7 +69,7 @@ struct Inner {
     peer_view: watch::Receiver<PeerView>,
     disk: Arc<dyn Disk>,
     agreement: tokio::sync::Mutex<Agreement>,
-    forming_reason: Mutex<Option<String>>,
+    forming_reason: Mutex<Reasons>,
     lanes: Lanes,
     leader_queue: LeaderQueue,
     read_queue: ReadQueue,
@@ -138,7 +139,7 @@ impl MetadataPlane {
                 peer_view: peer_view.clone(),
                 disk,
                 agreement: tokio::sync::Mutex::new(forming::agreement(node, promise, belongs_to)),
-                forming_reason: Mutex::new(None),
+                forming_reason: Mutex::default(),
                 lanes: Lanes::new(),
                 leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
                 read_queue,
@@ -193,8 +194,8 @@ impl MetadataPlane {
     /// harmless; a member brings its description up to date with it.
     ///
     /// # Errors
-    /// [`MetadataError::NoLeader`] when the member did not answer or could not commit it: try again
-    /// or elsewhere; [`MetadataError::OtherCluster`] when this node belongs to another cluster.
+    /// [`MetadataError::NoLeader`] when the member did not answer, and [`MetadataError::NotAdmitted`] when it says why it
+    /// does not commit it: try again or elsewhere; [`MetadataError::OtherCluster`] when this node belongs to another cluster.
     pub async fn join(
         &self,
         via: NodeId,
@@ -214,7 +215,7 @@ impl MetadataPlane {
                 self.belong_to(cluster).await?;
                 Ok(cluster)
             }
-            Ok(JoinAnswer::Refused { reason }) => Err(MetadataError::NoLeader { reason }),
+            Ok(JoinAnswer::Refused { reason }) => Err(MetadataError::NotAdmitted { reason }),
             Err(error) => Err(MetadataError::NoLeader {
                 reason: error.to_string(),
             }),
