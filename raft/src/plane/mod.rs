@@ -125,7 +125,7 @@ impl MetadataPlane {
         .map_err(|error| stopped(&error))?;
         let read_queue = ReadQueue::start(
             node,
-            raft.clone(),
+            (raft.clone(), stores.machine.watch()),
             peers.clone(),
             options.election_max * 2,
             log_end,
