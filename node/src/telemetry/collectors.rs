@@ -10,7 +10,6 @@ use std::{
     fmt::{self, Error},
     sync::Arc,
 };
-use trefoil_raft::Role;
 use trefoil_store_metrics::MetricsStatistics;
 
 /// Reads journal, store, replication, metadata plane and gossip.
@@ -262,15 +261,11 @@ impl NodeCollector {
             )?;
         }
         let status = self.cluster.metadata.status();
-        let leads = if status.role == Role::Leader {
-            1.0
-        } else {
-            0.0
-        };
+        let leads = status.leader == Some(status.node);
         writer.gauge(
             "trefoil_raft_is_leader",
-            "Whether this node leads the metadata plane",
-            leads,
+            "Whether this node leads the metadata plane and reaches a majority of its voters",
+            f64::from(u8::from(leads)),
         )?;
         writer.gauge(
             "trefoil_raft_term",

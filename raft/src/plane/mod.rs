@@ -155,8 +155,8 @@ impl MetadataPlane {
         let tasks = [
             automation::start(&plane, peer_view),
             catching_up::start(&plane),
-        ];
             tokio::spawn(tell_failure(plane.inner.raft.metrics())),
+        ];
         plane.inner.tasks.lock().extend(tasks);
         Ok(plane)
     }
@@ -301,11 +301,16 @@ impl MetadataPlane {
             (_, ServerState::Follower) => Role::Follower,
             (_, ServerState::Learner) => Role::Learner,
         };
+        // A leader that has lost its majority goes on calling itself one, and decides nothing.
+        let patience = self.inner.options.election_max * 2;
+        let acknowledged = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+        let leads = role != Role::Leader || acknowledged.is_some_and(|since| since <= patience);
+        let leader = metrics.current_leader.filter(|_| leads);
         Status {
             node: self.inner.node,
             cluster: self.cluster(),
             role,
-            leader: metrics.current_leader.map(NodeId),
+            leader: leader.map(NodeId),
             term: metrics.current_term,
             last_applied: metrics
                 .last_applied
@@ -358,12 +363,6 @@ impl MetadataPlane {
     }
 }
 
-fn stopped(error: &dyn std::error::Error) -> MetadataError {
-    MetadataError::Stopped {
-        reason: error.to_string(),
-    }
-}
-
 /// Says why the Raft task has ended, if it does before the plane is shut down: from then on only a restart helps, and the
 /// Raft library's own log is not heard by default.
 async fn tell_failure(mut metrics: watch::Receiver<RaftMetrics<u64, EmptyNode>>) {
@@ -376,6 +375,12 @@ async fn tell_failure(mut metrics: watch::Receiver<RaftMetrics<u64, EmptyNode>>)
         if metrics.changed().await.is_err() {
             return;
         }
+    }
+}
+
+fn stopped(error: &dyn std::error::Error) -> MetadataError {
+    MetadataError::Stopped {
+        reason: error.to_string(),
     }
 }
 
