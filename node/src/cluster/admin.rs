@@ -415,7 +415,7 @@ impl Cluster {
         .await?;
         let name = self.node_name(node);
         let left = state.members().filter(|member| goes_on(member)).count();
-        let fewer = match left < usize::from(replication_factor(&state)) {
+        let fewer = match leaves_fewer_copies(left, replication_factor(&state)) {
             true => format!(
                 ". Only {left} others take replicas, so there will be fewer copies of everything. To take it back: \
                  trefoil cluster undrain {name}"
@@ -504,6 +504,13 @@ pub(super) fn is_present(member: &Member) -> bool {
 fn replication_factor(state: &State) -> u16 {
     let owners = |(_, entry): (ShardId, &ShardEntry)| entry.configuration.new.iter().count();
     state.placement().iter().map(owners).min().unwrap_or(0) as u16
+}
+
+/// Whether there will be fewer copies when only `left` nodes take replicas, with `present` owners per shard or with what the
+/// shards were about to get: a node that has only just come owns nothing yet.
+fn leaves_fewer_copies(left: usize, present: u16) -> bool {
+    let wanted = trefoil_shard::placement::replication_factor(left + 1);
+    left < wanted.max(usize::from(present))
 }
 
 fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Node {
@@ -686,6 +693,22 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_drain_that_leaves_fewer_copies_is_told_also_while_shards_grow() {
+        // (others that take replicas, owners per shard now)
+        for (left, present, told) in [
+            (2, 3, true),
+            (2, 2, true),
+            (2, 1, true),
+            (1, 2, true),
+            (3, 3, false),
+            (3, 1, false),
+            (4, 3, false),
+        ] {
+            assert_eq!(leaves_fewer_copies(left, present), told, "{left} {present}");
+        }
+    }
+
     fn a_movement_is_as_far_as_its_incoming_nodes_say() {
         let set = |shards: &[u16]| -> ShardSet { shards.iter().copied().map(ShardId).collect() };
         let (old, new) = (NodeId(1), NodeId(2));
