@@ -73,6 +73,9 @@ pub struct Node {
     pub incarnation: String,
     /// Its version.
     pub version: String,
+    /// The highest level of formats that its program reads.
+    #[serde(default)]
+    pub format_level_max: u32,
     /// Replicas on it that are trusted.
     pub replicas_serving: u32,
     /// Replicas on it that are being filled.

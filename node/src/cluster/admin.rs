@@ -526,6 +526,7 @@ fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Nod
         peer: member.description.addresses.peer.clone(),
         incarnation: String::new(),
         version: member.description.version.clone(),
+        format_level_max: member.description.format_level_max,
         replicas_serving: account.serving.len() as u32,
         replicas_filling: account.filling.len() as u32,
         series: account.series,
@@ -693,7 +694,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_drain_that_leaves_fewer_copies_is_told_also_while_shards_grow() {
         // (others that take replicas, owners per shard now)
         for (left, present, told) in [
@@ -709,6 +709,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn a_movement_is_as_far_as_its_incoming_nodes_say() {
         let set = |shards: &[u16]| -> ShardSet { shards.iter().copied().map(ShardId).collect() };
         let (old, new) = (NodeId(1), NodeId(2));

@@ -272,6 +272,11 @@ impl NodeCollector {
             "Term of the metadata plane",
             status.term as f64,
         )?;
+        writer.gauge(
+            "trefoil_format_level",
+            "Level of formats that the cluster uses, as this node knows it",
+            f64::from(self.cluster.metadata.state().format_level()),
+        )?;
         let applied = status.last_applied.index as f64;
         writer.gauge(
             "trefoil_raft_applied_index",
