@@ -24,6 +24,12 @@ pub struct Cluster {
     /// How long metrics are kept, in hours; 0 for ever, absent before it was recorded.
     #[serde(default)]
     pub retention_hours: Option<u64>,
+    /// The level of formats that the cluster uses: all members read it, older programs are refused.
+    #[serde(default)]
+    pub format_level: u32,
+    /// Why changes of owners that should be made are not, in words.
+    #[serde(default)]
+    pub waiting: Vec<String>,
     /// Nodes, ascending by name.
     pub nodes: Vec<Node>,
     /// Shards with the same owners and states, together; ascending by their first shard.
@@ -67,6 +73,9 @@ pub struct Node {
     pub incarnation: String,
     /// Its version.
     pub version: String,
+    /// The highest level of formats that its program reads.
+    #[serde(default)]
+    pub format_level_max: u32,
     /// Replicas on it that are trusted.
     pub replicas_serving: u32,
     /// Replicas on it that are being filled.
@@ -167,7 +176,7 @@ pub struct NodeDigest {
 pub struct Movements {
     /// Bytes per second that copies may use on each node.
     pub pace_bytes_per_second: u64,
-    /// Why changes that should be made are not, in words; known at the leader of the metadata plane.
+    /// Why changes that should be made are not, in words.
     pub waiting: Vec<String>,
     /// The changes, oldest first.
     pub movements: Vec<Movement>,

@@ -135,6 +135,7 @@ impl Cluster {
         tokio::spawn(follow::metadata(self.clone()));
         tokio::spawn(follow::peers(self.clone()));
         tokio::spawn(lead::run(self.clone()));
+        tokio::spawn(follow::reach(self.clone()));
         tokio::spawn(clocks::run(self.clone()));
         tokio::spawn(retention::compare(self.clone()));
         tokio::spawn(wishes::run(self.clone(), wishes));

@@ -246,6 +246,8 @@ pub(crate) struct Settings {
     /// Items older than this are dropped; `None` keeps them for ever. Default 15 days. Counts only until the first
     /// leader has recorded its own; see `cluster::retention`.
     pub(crate) retention: Option<Duration>,
+    /// The same, when the file names it at all.
+    pub(crate) retention_in_file: Option<Option<Duration>>,
     /// Whether blocks of closed windows also keep the aggregates of their samples in buckets of 5 min and 1 h, for queries with
     /// `max_source_resolution`: more disk, and more CPU in merges. Default false.
     pub(crate) down_sampling: bool,
@@ -621,6 +623,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
         movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
         retention,
+        retention_in_file: file.storage.retention_hours.map(hours),
         down_sampling: file.storage.down_sampling.unwrap_or(false),
         write_timeout: seconds(file.limits.write_timeout_seconds, 10),
         query_timeout: seconds(file.limits.query_timeout_seconds, 120),

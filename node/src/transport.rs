@@ -11,6 +11,7 @@ pub(crate) mod directory;
 pub(crate) mod identity;
 pub(crate) mod key;
 pub(crate) mod metadata;
+pub(crate) mod reach;
 pub(crate) mod replication;
 pub(crate) mod server;
 

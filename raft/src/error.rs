@@ -19,6 +19,12 @@ pub enum MetadataError {
         /// What the last attempt met.
         reason: String,
     },
+    /// A member answered that it does not take this node. Nothing changed; trying again helps when what it says has passed.
+    #[error("{reason}")]
+    NotAdmitted {
+        /// What it said.
+        reason: String,
+    },
     /// More proposals are waiting than the bound allows. Nothing changed; try later.
     #[error("{max} proposals are waiting already")]
     Overloaded {

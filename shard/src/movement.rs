@@ -45,8 +45,9 @@ pub struct MemberView {
     /// Since when gossip has called it dead, on this leader's boot clock; none: it is up. A new leader
     /// counts from its own first look.
     pub dead_since: Option<Duration>,
-    /// Whether its disk can take more shards, by its own account.
-    pub has_space: bool,
+    /// Whether its disk can take more shards, by its own account; none before it has given one, as with a new leader. It gets
+    /// no shards then either, and nobody is called for it.
+    pub has_space: Option<bool>,
 }
 
 /// Everything that a decision rests on.
@@ -255,18 +256,16 @@ fn begin(
                 .iter()
                 .filter(|node| !configuration.old.contains(*node))
         };
-        let full: Vec<NodeId> = newcomers()
-            .filter(|node| !standing.has_space(*node))
-            .collect();
+        let spacious = newcomers().all(|node| standing.has_space(node));
         let up = configuration.old.iter();
         let up: OwnerSet = up.filter(|node| standing.is_up(*node)).collect();
         let newcomers_up = newcomers().all(|node| standing.is_up(node));
         let settled = finish::may_begin(shard, configuration, &up, view.reports);
-        if full.is_empty() && newcomers_up && settled {
+        if spacious && newcomers_up && settled {
             let cause = standing.cause(&configuration.old, owners);
             groups.add(StepKind::Begin(cause), shard, entry, owners);
         }
-        no_space.extend(full);
+        no_space.extend(newcomers().filter(|node| standing.is_full(*node)));
     }
     if !no_space.is_empty() {
         result

@@ -143,7 +143,7 @@ fn decide_now(process: &Process, state: &State) -> MovementPlan {
         .map(|member| MemberView {
             node: placement_node(member),
             dead_since: dead_since.get(&member.node).copied(),
-            has_space: reports.contains_key(&member.node),
+            has_space: reports.contains_key(&member.node).then_some(true),
         })
         .collect();
     let view = MovementView {

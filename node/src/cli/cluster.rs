@@ -101,11 +101,15 @@ fn status_text(cluster: &admin::Cluster) -> String {
         None => "(not recorded yet)".to_owned(),
     };
     let mut text = format!(
-        "Cluster  {}\nLeader   {leader}, term {}, applied {}\nKeeps    metrics {kept}\n",
+        "Cluster  {}\nLeader   {leader}, term {}, applied {}\nKeeps    metrics {kept}\nFormats  level {}\n",
         id.unwrap_or("(has not begun)"),
         cluster.term,
-        cluster.applied_index
+        cluster.applied_index,
+        cluster.format_level
     );
+    for reason in &cluster.waiting {
+        text += &format!("Waiting  {reason}\n");
+    }
     for recovery in &cluster.recoveries {
         text += &format!(
             "Recovered from {} at Unix time {}; the voters were {}\n",
@@ -121,7 +125,7 @@ fn status_text(cluster: &admin::Cluster) -> String {
 fn nodes_table(nodes: &[admin::Node]) -> Table {
     let mut table = Table::new(&[
         "NODE", "ZONE", "STATE", "PHASE", "ROLE", "SERVING", "FILLING", "SERIES", "BYTES", "HTTP",
-        "PEER",
+        "PEER", "LEVEL",
     ]);
     for node in nodes {
         table.row([
@@ -136,6 +140,7 @@ fn nodes_table(nodes: &[admin::Node]) -> Table {
             node.bytes.to_string(),
             node.http.clone(),
             node.peer.clone(),
+            node.format_level_max.to_string(),
         ]);
     }
     table

@@ -26,6 +26,8 @@ pub(crate) const KIND_CLOCK: u32 = 4;
 pub(crate) const KIND_FOLLOWED: u32 = 5;
 /// The kind of a request to rewrite the blocks that still have what was deleted.
 pub(crate) const KIND_CLEAN: u32 = 6;
+/// The kind of a question what changes of owners wait for, as the leader of the metadata plane knows it. An older program refuses it.
+const KIND_WAITING: u32 = 12;
 /// How long a node may take to give its account.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may take to compute digests.
@@ -97,7 +99,7 @@ impl Cluster {
             .filter(|member| is_present(member))
             .map(|member| (**member).clone())
             .collect();
-        let accounts = self.accounts(&members).await;
+        let (accounts, waiting) = tokio::join!(self.accounts(&members), self.movements_wait_for());
         let role = |node: NodeId| match () {
             () if status.voters.contains(&node) => "voter",
             () if status.learners.contains(&node) => "learner",
@@ -138,6 +140,8 @@ impl Cluster {
             applied_index: status.last_applied.index,
             replication_factor: replication_factor(&state),
             retention_hours: Retention::of(&state).map(Retention::hours),
+            format_level: state.format_level(),
+            waiting,
             nodes,
             configurations: self.configurations(&state, &accounts),
             recoveries: state
@@ -145,6 +149,17 @@ impl Cluster {
                 .iter()
                 .map(|r| self.recovery(r))
                 .collect(),
+        }
+    }
+
+    /// Why changes of owners that should be made are not, in words, as the leader has it. Empty when it does not answer.
+    async fn movements_wait_for(&self) -> Vec<String> {
+        match self.metadata.leader() {
+            Some(leader) if leader != self.identity.node => {
+                let asked = self.ask(leader, KIND_WAITING, &(), ACCOUNT_TIMEOUT);
+                asked.await.unwrap_or_default()
+            }
+            _ => self.waiting.lock().clone(),
         }
     }
 
@@ -292,6 +307,7 @@ impl Cluster {
                 let ask: KnownAsk = question::decode(body)?;
                 question::encode(&self.answer_known(&ask).await?)
             }
+            KIND_WAITING => question::encode(&*self.waiting.lock()),
             KIND_SNAPSHOT => self.answer_snapshot(body).await,
             other => Err(Status::unimplemented(format!(
                 "unknown question of kind {other}"
@@ -354,7 +370,7 @@ impl Cluster {
             .map(|m| (**m).clone())
             .filter(|member| is_present(member) && !open.is_empty())
             .collect();
-        let accounts = self.accounts(&members).await;
+        let (accounts, waiting) = tokio::join!(self.accounts(&members), self.movements_wait_for());
         let movements = open.into_iter().map(|movement| {
             let progress = progress(&movement.shards, &movement.incoming, &accounts);
             admin::Movement {
@@ -373,7 +389,7 @@ impl Cluster {
         });
         admin::Movements {
             pace_bytes_per_second: self.settings.movement_bytes_per_second,
-            waiting: self.waiting.lock().clone(),
+            waiting,
             movements: movements.collect(),
         }
     }
@@ -399,7 +415,7 @@ impl Cluster {
         .await?;
         let name = self.node_name(node);
         let left = state.members().filter(|member| goes_on(member)).count();
-        let fewer = match left < usize::from(replication_factor(&state)) {
+        let fewer = match leaves_fewer_copies(left, replication_factor(&state)) {
             true => format!(
                 ". Only {left} others take replicas, so there will be fewer copies of everything. To take it back: \
                  trefoil cluster undrain {name}"
@@ -490,6 +506,13 @@ fn replication_factor(state: &State) -> u16 {
     state.placement().iter().map(owners).min().unwrap_or(0) as u16
 }
 
+/// Whether there will be fewer copies when only `left` nodes take replicas, with `present` owners per shard or with what the
+/// shards were about to get: a node that has only just come owns nothing yet.
+fn leaves_fewer_copies(left: usize, present: u16) -> bool {
+    let wanted = trefoil_shard::placement::replication_factor(left + 1);
+    left < wanted.max(usize::from(present))
+}
+
 fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Node {
     let account = account.cloned().unwrap_or_default();
     admin::Node {
@@ -503,6 +526,7 @@ fn describe_member(member: &Member, account: Option<&NodeAccount>) -> admin::Nod
         peer: member.description.addresses.peer.clone(),
         incarnation: String::new(),
         version: member.description.version.clone(),
+        format_level_max: member.description.format_level_max,
         replicas_serving: account.serving.len() as u32,
         replicas_filling: account.filling.len() as u32,
         series: account.series,
@@ -667,6 +691,22 @@ mod tests {
         assert_eq!(ask(Some(first), None), (first, i64::MAX));
         assert_eq!(ask(Some(-1), Some(0)), (-WINDOW_MILLIS, 0));
         assert_eq!(ask(None, Some(1)), (i64::MIN, 1));
+    }
+
+    #[test]
+    fn a_drain_that_leaves_fewer_copies_is_told_also_while_shards_grow() {
+        // (others that take replicas, owners per shard now)
+        for (left, present, told) in [
+            (2, 3, true),
+            (2, 2, true),
+            (2, 1, true),
+            (1, 2, true),
+            (3, 3, false),
+            (3, 1, false),
+            (4, 3, false),
+        ] {
+            assert_eq!(leaves_fewer_copies(left, present), told, "{left} {present}");
+        }
     }
 
     #[test]

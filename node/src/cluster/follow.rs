@@ -7,7 +7,7 @@ use super::{
     retention::cut_off,
 };
 use crate::{clock, data_plane::StorePolicy, formats};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use trefoil_gossip::MemberState;
 use trefoil_model::{DeletionVersion, NodeId, TenantId, key_hash};
 use trefoil_raft::State;
@@ -43,6 +43,27 @@ pub(super) async fn metadata(cluster: Arc<Cluster>) {
         };
         if changed.is_err() {
             return;
+        }
+    }
+}
+
+/// How often is looked which peers are out of reach.
+const REACH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Says which peers the metadata plane has lost and found, once for each change, until the process ends.
+pub(super) async fn reach(cluster: Arc<Cluster>) {
+    let mut interval = tokio::time::interval(REACH_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        for (node, reached) in cluster.connections.reach().changes() {
+            let name = cluster.node_name(node);
+            let address = cluster.directory.get(node);
+            let address = address.map_or("no known address".to_owned(), |at| at.peer.to_string());
+            match reached {
+                true => tracing::info!("the metadata plane reaches {name} ({address}) again"),
+                false => tracing::warn!("the metadata plane cannot reach {name} ({address})"),
+            }
         }
     }
 }

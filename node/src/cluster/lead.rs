@@ -5,18 +5,17 @@
 
 use super::{
     Cluster, retention,
-    space::{Space, has_space},
+    space::{Space, has_space, needed_bytes},
 };
 use crate::{clock, config, formats};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use trefoil_model::{NodeId, ShardSet};
-use trefoil_raft::{
-    Command, ConfigurationChange, Member, MemberState, MovementOutcome, Reply, State,
-};
+use trefoil_model::{NodeId, OwnerSet, ShardSet};
+use trefoil_raft::{Command, ConfigurationChange, Member, MemberState, Reply, State};
 use trefoil_shard::{
     ReplicaReport,
     movement::{
-        Cause, MemberView, MovementPlan, MovementSettings, MovementView, Step, StepKind, decide,
+        Cause, MemberView, MovementPlan, MovementSettings, MovementView, Step, StepKind, Waiting,
+        decide,
     },
     placement::{PlacementNode, ZoneMode, plan, replication_factor},
 };
@@ -31,6 +30,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut led = false;
+    let mut told = Vec::new();
     let begun = clock::boot();
     loop {
         interval.tick().await;
@@ -39,6 +39,8 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
         }
         if !cluster.is_leader() {
             led = false;
+            told.clear();
+            cluster.waiting.lock().clear();
             continue;
         }
         if !led {
@@ -59,7 +61,8 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
             create_placement(&cluster, &state).await;
         } else {
             give_up_superseded(&cluster, &state).await;
-            move_shards(&cluster, &state).await;
+            note_ends(&cluster, &state).await;
+            move_shards(&cluster, &state, &mut told).await;
         }
     }
 }
@@ -136,16 +139,20 @@ async fn create_placement(cluster: &Cluster, state: &State) {
     }
 }
 
-async fn move_shards(cluster: &Cluster, state: &State) {
+/// `told` is what was last said to be waited for.
+async fn move_shards(cluster: &Cluster, state: &State, told: &mut Vec<Waiting>) {
     let decided = decide_now(cluster, state);
-    let waiting: Vec<String> = decided
-        .waiting
-        .iter()
-        .map(|reason| describe(cluster, reason))
-        .collect();
+    let reasons = decided.waiting.iter();
+    let waiting: Vec<String> = reasons.map(|reason| describe(cluster, reason)).collect();
+    for (reason, text) in decided.waiting.iter().zip(&waiting) {
+        if !told.contains(reason) {
+            tracing::info!("changes of owners wait: {text}");
+        }
+    }
+    told.clone_from(&decided.waiting);
     *cluster.waiting.lock() = waiting;
     for step in decided.steps {
-        if !propose(cluster, state, step).await {
+        if !propose(cluster, step).await {
             return;
         }
     }
@@ -155,13 +162,12 @@ fn decide_now(cluster: &Cluster, state: &State) -> MovementPlan {
     let dead_since = cluster.dead_since.lock().clone();
     let of_members = |node: &NodeId| present(state).any(|member| member.node == *node);
     let mut reports: BTreeMap<NodeId, ReplicaReport> = BTreeMap::new();
-    let mut spaces: BTreeMap<NodeId, Space> = BTreeMap::new();
     for (node, report) in cluster.reports.lock().iter() {
         if of_members(node) {
             reports.insert(*node, report.replicas.clone());
-            spaces.insert(*node, report.space);
         }
     }
+    let spaces = spaces(cluster);
     let members: Vec<MemberView> = present(state)
         .map(|member| MemberView {
             node: placement_node(member),
@@ -183,8 +189,20 @@ fn decide_now(cluster: &Cluster, state: &State) -> MovementPlan {
     decide(&view, &settings)
 }
 
+/// The last accounts of the members' disks.
+fn spaces(cluster: &Cluster) -> BTreeMap<NodeId, Space> {
+    let state = cluster.metadata.state();
+    let reports = cluster.reports.lock();
+    let of_members = reports
+        .iter()
+        .filter(|(node, _)| present(&state).any(|member| member.node == **node));
+    of_members
+        .map(|(node, report)| (*node, report.space))
+        .collect()
+}
+
 /// Proposes a step; `false` when the next decision should be made from a newer table.
-async fn propose(cluster: &Cluster, state: &State, step: Step) -> bool {
+async fn propose(cluster: &Cluster, step: Step) -> bool {
     let shards: ShardSet = step.changes.iter().map(|change| change.shard).collect();
     let changes = step.changes.into_iter().map(|change| ConfigurationChange {
         shard: change.shard,
@@ -199,42 +217,55 @@ async fn propose(cluster: &Cluster, state: &State, step: Step) -> bool {
         tracing::debug!(%error, "change the owners of shards");
         return false;
     }
-    let (count, incoming, outgoing) = (shards.len(), &step.incoming, &step.outgoing);
-    tracing::info!(shards = count, ?incoming, ?outgoing, kind = ?step.kind, "owners of shards change");
-    let noted = match step.kind {
-        StepKind::Begin(cause) => Some(Command::BeginMovement {
-            reason: cause_text(cause).to_owned(),
-            shards,
-            incoming: step.incoming.as_slice().to_vec(),
-            outgoing: step.outgoing.as_slice().to_vec(),
-            at: clock::wall(),
-        }),
-        StepKind::Finish => finished(state, &shards, MovementOutcome::Completed),
-        StepKind::Abandon => {
-            let reason = "a new owner is gone or not wanted any more".to_owned();
-            finished(state, &shards, MovementOutcome::Abandoned { reason })
-        }
+    let names = |nodes: &OwnerSet| -> String {
+        let names: Vec<String> = nodes.iter().map(|node| cluster.node_name(node)).collect();
+        names.join(",")
     };
-    if let Some(command) = noted {
-        match cluster.metadata.propose(command).await {
-            Ok(Reply::Movement(number)) => tracing::debug!(number, "noted the movement"),
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "note the movement"),
-        }
+    let (incoming, outgoing) = (names(&step.incoming), names(&step.outgoing));
+    let kind = match step.kind {
+        StepKind::Begin(cause) => cause_text(cause),
+        StepKind::Finish => "finished",
+        StepKind::Abandon => "abandoned",
+    };
+    tracing::info!(
+        shards = shards.len(),
+        incoming,
+        outgoing,
+        kind,
+        "owners of shards change"
+    );
+    // The end of a change is noted at the next look, see `note_ends`.
+    let StepKind::Begin(cause) = step.kind else {
+        return true;
+    };
+    let noted = Command::BeginMovement {
+        reason: cause_text(cause).to_owned(),
+        shards,
+        incoming: step.incoming.as_slice().to_vec(),
+        outgoing: step.outgoing.as_slice().to_vec(),
+        at: clock::wall(),
+    };
+    match cluster.metadata.propose(noted).await {
+        Ok(Reply::Movement(number)) => tracing::debug!(number, "noted the movement"),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "note the movement"),
     }
     true
 }
 
-/// The note that ends the movement of these shards, if all its shards are among them.
-fn finished(state: &State, shards: &ShardSet, outcome: MovementOutcome) -> Option<Command> {
-    let open = state
-        .movements()
-        .find(|m| m.ended.is_none() && m.shards.is_subset(shards))?;
-    Some(Command::FinishMovement {
-        movement: open.number,
-        outcome,
-        at: clock::wall(),
-    })
+/// Notes which movements have ended, by the placement table: also those whose end an earlier leader did not come to note.
+async fn note_ends(cluster: &Cluster, state: &State) {
+    for (movement, outcome) in state.movements_over() {
+        let command = Command::FinishMovement {
+            movement,
+            outcome,
+            at: clock::wall(),
+        };
+        if let Err(error) = cluster.metadata.propose(command).await {
+            tracing::debug!(%error, "note the end of a movement");
+            return;
+        }
+    }
 }
 
 fn present(state: &State) -> impl Iterator<Item = &Member> {
@@ -269,8 +300,7 @@ fn cause_text(cause: Cause) -> &'static str {
     }
 }
 
-fn describe(cluster: &Cluster, waiting: &trefoil_shard::movement::Waiting) -> String {
-    use trefoil_shard::movement::Waiting;
+fn describe(cluster: &Cluster, waiting: &Waiting) -> String {
     let names = |nodes: &[NodeId]| {
         let names: Vec<String> = nodes.iter().map(|node| cluster.node_name(*node)).collect();
         names.join(", ")
@@ -289,7 +319,21 @@ fn describe(cluster: &Cluster, waiting: &trefoil_shard::movement::Waiting) -> St
                 names(&[*node])
             )
         }
-        Waiting::NoSpace(nodes) => format!("{} has no space for more shards", names(nodes)),
+        Waiting::NoSpace(nodes) => {
+            let spaces = spaces(cluster);
+            let full: Vec<String> = nodes
+                .iter()
+                .map(|node| {
+                    let name = cluster.node_name(*node);
+                    let free = spaces.get(node).map_or(0, |space| space.free_bytes) >> 20;
+                    let needed = needed_bytes(&spaces, *node) >> 20;
+                    format!(
+                        "{name} has no space for more shards: {free} MiB are free, {needed} MiB are needed"
+                    )
+                })
+                .collect();
+            full.join("; ")
+        }
         Waiting::NoActiveNode => "all nodes are being drained".to_owned(),
     }
 }

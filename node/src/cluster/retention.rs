@@ -134,11 +134,22 @@ fn names_other_shards(of_file: u16, of_cluster: usize) -> bool {
     of_cluster > 0 && of_file != SHARDS && usize::from(of_file) != of_cluster
 }
 
-/// Says when the cluster keeps metrics for another time than this node's file says, once for each, and when it has another
-/// number of shards.
+/// What a file names and what the cluster goes by, when these differ; a file that names nothing contradicts nothing.
+fn contradiction(
+    of_file: Option<Retention>,
+    recorded: Option<Retention>,
+) -> Option<(Retention, Retention)> {
+    of_file
+        .zip(recorded)
+        .filter(|(of_file, recorded)| of_file != recorded)
+}
+
+/// Says when the cluster keeps metrics for another time than this node's file names, and when it has another number of shards:
+/// once in a run, for what is changed later is known to who changes it.
 pub(super) async fn compare(cluster: Arc<Cluster>) {
     let mut states = cluster.metadata.watch();
-    let mut told = Retention(cluster.settings.retention);
+    let of_file = cluster.settings.retention_in_file.map(Retention);
+    let mut told = false;
     let mut told_shards = false;
     loop {
         let shards = states.borrow_and_update().placement().iter().count();
@@ -151,11 +162,11 @@ pub(super) async fn compare(cluster: Arc<Cluster>) {
             );
         }
         let recorded = Retention::of(&states.borrow_and_update());
-        if let Some(recorded) = recorded.filter(|recorded| *recorded != told) {
-            told = recorded;
+        if let (false, Some((of_file, recorded))) = (told, contradiction(of_file, recorded)) {
+            told = true;
             tracing::warn!(
                 cluster_hours = recorded.hours(),
-                file_hours = Retention(cluster.settings.retention).hours(),
+                file_hours = of_file.hours(),
                 "the cluster's retention is another one than this node's retention_hours; the cluster's counts \
                  (change it with: trefoil cluster retention)"
             );
@@ -313,6 +324,17 @@ mod tests {
         ] {
             assert_eq!(names_other_shards(of_file, of_cluster), told);
         }
+    }
+
+    #[test]
+    fn a_file_that_names_no_retention_contradicts_none() {
+        let hours = |hours: u64| Retention(Some(Duration::from_secs(hours * 3600)));
+        let told = |of_file, recorded| contradiction(of_file, recorded).is_some();
+        assert!(!told(None, Some(hours(24))));
+        assert!(!told(Some(hours(24)), None));
+        assert!(!told(Some(hours(24)), Some(hours(24))));
+        assert!(told(Some(hours(360)), Some(hours(24))));
+        assert!(told(Some(Retention(None)), Some(hours(24))));
     }
 
     #[test]

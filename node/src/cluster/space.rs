@@ -38,16 +38,20 @@ impl Space {
     }
 }
 
-/// Whether a node has room for its share of what all store, should one of the others go. A node that has not
-/// given its account has none.
-pub(crate) fn has_space(accounts: &BTreeMap<NodeId, Space>, node: NodeId) -> bool {
-    let Some(own) = accounts.get(&node) else {
-        return false;
-    };
+/// Whether a node has room for its share of what all store, should one of the others go. Not known before it has given its
+/// account.
+pub(crate) fn has_space(accounts: &BTreeMap<NodeId, Space>, node: NodeId) -> Option<bool> {
+    let own = accounts.get(&node)?;
+    Some(own.free_bytes >= needed_bytes(accounts, node))
+}
+
+/// What a node must have free to get more shards.
+pub(crate) fn needed_bytes(accounts: &BTreeMap<NodeId, Space>, node: NodeId) -> u64 {
+    let stored = accounts.get(&node).map_or(0, |own| own.stored_bytes);
     let all: u64 = accounts.values().map(|space| space.stored_bytes).sum();
     let others = accounts.len().saturating_sub(1).max(1) as u64;
-    let gained = (all / others).saturating_sub(own.stored_bytes);
-    own.free_bytes >= gained.saturating_add(RESERVE_BYTES)
+    let gained = (all / others).saturating_sub(stored);
+    gained.saturating_add(RESERVE_BYTES)
 }
 
 #[cfg(test)]
@@ -71,16 +75,25 @@ mod tests {
     fn a_node_needs_room_for_its_share_of_one_node_fewer() {
         // 90 GiB on four nodes: 30 each, should one go.
         let accounts = accounts(&[(30, 1), (30, 0), (30, 9), (0, 31)]);
-        assert!(has_space(&accounts, NodeId(1)), "it would gain nothing");
-        assert!(!has_space(&accounts, NodeId(2)), "nothing is free");
-        assert!(has_space(&accounts, NodeId(4)));
-        assert!(!has_space(&accounts, NodeId(5)), "it said nothing");
+        assert_eq!(
+            has_space(&accounts, NodeId(1)),
+            Some(true),
+            "it gains nothing"
+        );
+        assert_eq!(
+            has_space(&accounts, NodeId(2)),
+            Some(false),
+            "nothing is free"
+        );
+        assert_eq!(has_space(&accounts, NodeId(4)), Some(true));
+        assert_eq!(has_space(&accounts, NodeId(5)), None, "it said nothing");
     }
 
     #[test]
     fn the_reserve_stays_free() {
         let accounts = accounts(&[(30, 9), (30, 9), (30, 9), (0, 30)]);
-        assert!(!has_space(&accounts, NodeId(4)));
+        assert_eq!(has_space(&accounts, NodeId(4)), Some(false));
+        assert_eq!(needed_bytes(&accounts, NodeId(4)), (30 << 30) + (512 << 20));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::{
     fmt::{self, Error},
     sync::Arc,
 };
-use trefoil_raft::Role;
 use trefoil_store_metrics::MetricsStatistics;
 
 /// Reads journal, store, replication, metadata plane and gossip.
@@ -262,20 +261,21 @@ impl NodeCollector {
             )?;
         }
         let status = self.cluster.metadata.status();
-        let leads = if status.role == Role::Leader {
-            1.0
-        } else {
-            0.0
-        };
+        let leads = status.leader == Some(status.node);
         writer.gauge(
             "trefoil_raft_is_leader",
-            "Whether this node leads the metadata plane",
-            leads,
+            "Whether this node leads the metadata plane and reaches a majority of its voters",
+            f64::from(u8::from(leads)),
         )?;
         writer.gauge(
             "trefoil_raft_term",
             "Term of the metadata plane",
             status.term as f64,
+        )?;
+        writer.gauge(
+            "trefoil_format_level",
+            "Level of formats that the cluster uses, as this node knows it",
+            f64::from(self.cluster.metadata.state().format_level()),
         )?;
         let applied = status.last_applied.index as f64;
         writer.gauge(

@@ -9,7 +9,9 @@ use super::{
         EvaluateChunk, EvaluateRequest, MetadataRequest, metadata_client::MetadataClient,
         queries_client::QueriesClient, replication_client::ReplicationClient,
     },
+    reach::Reach,
 };
+use crate::clock;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
@@ -47,6 +49,8 @@ pub(crate) struct Connections {
     /// Where connections leave from; the system chooses when there is none.
     source: Option<IpAddr>,
     channels: Mutex<BTreeMap<(NodeId, Class), (SocketAddr, ProvenChannel)>>,
+    /// Which peers answer calls of the metadata plane.
+    reach: Reach,
 }
 
 impl Connections {
@@ -61,6 +65,7 @@ impl Connections {
             key,
             source: None,
             channels: Mutex::default(),
+            reach: Reach::default(),
         }
     }
 
@@ -98,6 +103,18 @@ impl Connections {
     /// # Errors
     /// As the transport or the peer says; `DEADLINE_EXCEEDED` after `deadline`.
     pub(crate) async fn metadata(
+        &self,
+        target: NodeId,
+        kind: u32,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, Status> {
+        let answer = self.call_metadata(target, kind, body, deadline).await;
+        self.reach.note(target, &answer, clock::boot());
+        answer
+    }
+
+    async fn call_metadata(
         &self,
         target: NodeId,
         kind: u32,
@@ -152,6 +169,11 @@ impl Connections {
     ) -> Result<ReplicationClient<ProvenChannel>, Status> {
         let channel = self.channel(target, Class::Replication)?;
         Ok(ReplicationClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Which peers answer calls of the metadata plane.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Calls of peers that this node refused because of the cluster key.

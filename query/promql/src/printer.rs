@@ -240,7 +240,10 @@ mod tests {
         check("foo[5m*2]", "foo[5m * 2]");
         check("foo[300]", "foo[5m]");
         check("foo offset (2*step())", "foo offset (2 * step())");
-        check("foo[200-min_of(step()+1,2)]", "foo[200 - min_of(step() + 1, 2)]");
+        check(
+            "foo[200-min_of(step()+1,2)]",
+            "foo[200 - min_of(step() + 1, 2)]",
+        );
         check("topk without(x)(3,foo)", "topk without (x) (3, foo)");
         check(
             "foo{ a=\"b\",c!~'d'}[5m]offset 1h",

@@ -6,9 +6,10 @@ use crate::formation::{Agreement, BootstrapSettings, Founding, Report, Standing,
 use crate::state::{Command, MemberDescription, Refusal};
 use crate::transport::RpcKind;
 use crate::{MetadataError, TransportError};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use trefoil_model::{ClusterId, NodeId};
 
 /// Time between two rounds of questions.
@@ -17,6 +18,38 @@ const ROUND: Duration = Duration::from_millis(100);
 const ANSWER_DEADLINE: Duration = Duration::from_millis(800);
 /// What a node expects that must not found a cluster: no founding has so few founders.
 const FOUNDS_NOTHING: usize = 0;
+
+/// Reasons that are remembered as told; one that comes while there are more is told anew.
+const REASONS_MAX: usize = 64;
+/// A reason that holds on is told again after this time.
+const REASON_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why the node is not part of a cluster yet, and what was said of that.
+#[derive(Default)]
+pub(super) struct Reasons {
+    present: Option<String>,
+    /// When each was told last. Members can give different ones in turn, ten times a second.
+    told: BTreeMap<String, Instant>,
+}
+
+impl Reasons {
+    /// Notes a reason; whether it should be told now.
+    fn is_news(&mut self, reason: &str) -> bool {
+        if self.present.as_deref() != Some(reason) {
+            self.present = Some(reason.to_owned());
+        }
+        let now = Instant::now();
+        let told = self.told.get(reason);
+        if told.is_some_and(|told| now.duration_since(*told) < REASON_INTERVAL) {
+            return false;
+        }
+        if self.told.len() >= REASONS_MAX {
+            self.told.clear();
+        }
+        self.told.insert(reason.to_owned(), now);
+        true
+    }
+}
 
 impl MetadataPlane {
     /// Makes this node part of a cluster: goes on with the one it belongs to, joins one of which a
@@ -66,7 +99,7 @@ impl MetadataPlane {
     /// Why the node is not part of a cluster yet; none when it is, or nothing was tried.
     #[must_use]
     pub fn forming_reason(&self) -> Option<String> {
-        self.inner.forming_reason.lock().clone()
+        self.inner.forming_reason.lock().present.clone()
     }
 
     async fn is_initialized(&self) -> Result<bool, MetadataError> {
@@ -86,7 +119,7 @@ impl MetadataPlane {
                 if let Some(cluster) = self.cluster() {
                     self.belong_to(cluster).await?;
                 }
-                *self.inner.forming_reason.lock() = None;
+                *self.inner.forming_reason.lock() = Reasons::default();
                 Ok(true)
             }
             Err(MetadataError::Refused(Refusal::StaleSerial { .. })) => Ok(false),
@@ -101,10 +134,16 @@ impl MetadataPlane {
     }
 
     fn note_reason(&self, reason: String) {
-        let mut present = self.inner.forming_reason.lock();
-        if present.as_ref() != Some(&reason) {
+        if self.inner.forming_reason.lock().is_news(&reason) {
             tracing::info!(%reason, "the node is not part of a cluster yet");
-            *present = Some(reason);
+        }
+    }
+
+    /// A member has answered that it does not take this node: an operator may have to do something.
+    fn note_refusal(&self, cluster: ClusterId, reason: &str) {
+        let reason = format!("{cluster} does not take this node: {reason}");
+        if self.inner.forming_reason.lock().is_news(&reason) {
+            tracing::warn!(%reason, "the node is not part of a cluster yet");
         }
     }
 
@@ -172,6 +211,9 @@ impl MetadataPlane {
                             *joined = true;
                             break;
                         }
+                        Err(MetadataError::NotAdmitted { reason }) => {
+                            self.note_refusal(cluster, &reason);
+                        }
                         Err(error) => self.note_reason(format!("joining {cluster}: {error}")),
                     }
                 }
@@ -237,4 +279,28 @@ pub(super) fn agreement(
 ) -> Agreement {
     // How many founders are expected is known when forming begins; until then nothing is promised.
     Agreement::new(node, usize::MAX, promise, cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reason_that_holds_on_is_told_once_a_minute() {
+        let mut reasons = Reasons::default();
+        let mut told = 0;
+        // Two members give different reasons in turn, each ten times a second, for three minutes.
+        for _ in 0..1800 {
+            for reason in ["the name is taken", "there is no leader"] {
+                told += u32::from(reasons.is_news(reason));
+            }
+            tokio::time::advance(ROUND).await;
+        }
+        assert_eq!(told, 6);
+        assert_eq!(reasons.present.as_deref(), Some("there is no leader"));
+        for number in 0..2 * REASONS_MAX {
+            assert!(reasons.is_news(&number.to_string()));
+        }
+        assert!(reasons.told.len() <= REASONS_MAX);
+    }
 }

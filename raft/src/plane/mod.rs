@@ -28,8 +28,9 @@ use crate::patience::Patience;
 use crate::state::{LogPosition, MemberDescription, State};
 use crate::transport::RpcKind;
 use crate::{MetadataError, Transport};
+use forming::Reasons;
 use network::Peers;
-use openraft::{EmptyNode, ServerState, SnapshotPolicy};
+use openraft::{EmptyNode, RaftMetrics, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use proposals::{Lanes, LeaderQueue};
 use reads::ReadQueue;
@@ -69,7 +70,7 @@ struct Inner {
     peer_view: watch::Receiver<PeerView>,
     disk: Arc<dyn Disk>,
     agreement: tokio::sync::Mutex<Agreement>,
-    forming_reason: Mutex<Option<String>>,
+    forming_reason: Mutex<Reasons>,
     lanes: Lanes,
     leader_queue: LeaderQueue,
     read_queue: ReadQueue,
@@ -132,7 +133,7 @@ impl MetadataPlane {
         .map_err(|error| stopped(&error))?;
         let read_queue = ReadQueue::start(
             node,
-            raft.clone(),
+            (raft.clone(), stores.machine.watch()),
             peers.clone(),
             options.election_max * 2,
             log_end,
@@ -146,7 +147,7 @@ impl MetadataPlane {
                 peer_view: peer_view.clone(),
                 disk,
                 agreement: tokio::sync::Mutex::new(forming::agreement(node, promise, belongs_to)),
-                forming_reason: Mutex::new(None),
+                forming_reason: Mutex::default(),
                 lanes: Lanes::new(),
                 leader_queue: LeaderQueue::start(raft.clone(), options.propose_deadline),
                 read_queue,
@@ -162,6 +163,7 @@ impl MetadataPlane {
         let tasks = [
             automation::start(&plane, peer_view),
             catching_up::start(&plane),
+            tokio::spawn(tell_failure(plane.inner.raft.metrics())),
         ];
         plane.inner.tasks.lock().extend(tasks);
         Ok(plane)
@@ -200,8 +202,8 @@ impl MetadataPlane {
     /// harmless; a member brings its description up to date with it.
     ///
     /// # Errors
-    /// [`MetadataError::NoLeader`] when the member did not answer or could not commit it: try again
-    /// or elsewhere; [`MetadataError::OtherCluster`] when this node belongs to another cluster.
+    /// [`MetadataError::NoLeader`] when the member did not answer, and [`MetadataError::NotAdmitted`] when it says why it
+    /// does not commit it: try again or elsewhere; [`MetadataError::OtherCluster`] when this node belongs to another cluster.
     pub async fn join(
         &self,
         via: NodeId,
@@ -221,7 +223,7 @@ impl MetadataPlane {
                 self.belong_to(cluster).await?;
                 Ok(cluster)
             }
-            Ok(JoinAnswer::Refused { reason }) => Err(MetadataError::NoLeader { reason }),
+            Ok(JoinAnswer::Refused { reason }) => Err(MetadataError::NotAdmitted { reason }),
             Err(error) => Err(MetadataError::NoLeader {
                 reason: error.to_string(),
             }),
@@ -302,11 +304,15 @@ impl MetadataPlane {
             (_, ServerState::Follower) => Role::Follower,
             (_, ServerState::Learner) => Role::Learner,
         };
+        // A leader that has lost its majority goes on calling itself one, and decides nothing.
+        let patience = self.inner.options.election_max * 2;
+        let acknowledged = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+        let leads = role != Role::Leader || acknowledged.is_some_and(|since| since <= patience);
         Status {
             node: self.inner.node,
             cluster: self.cluster(),
             role,
-            leader: leader_of(&metrics),
+            leader: leader_of(&metrics).filter(|_| leads),
             term: metrics.current_term,
             last_applied: metrics
                 .last_applied
@@ -355,6 +361,21 @@ impl MetadataPlane {
         };
         if let Err(error) = self.inner.options.disk_work.run(close).await {
             tracing::warn!(%error, "the metadata stores were not closed");
+        }
+    }
+}
+
+/// Says why the Raft task has ended, if it does before the plane is shut down: from then on only a restart helps, and the
+/// Raft library's own log is not heard by default.
+async fn tell_failure(mut metrics: watch::Receiver<RaftMetrics<u64, EmptyNode>>) {
+    loop {
+        let failure = metrics.borrow_and_update().running_state.clone().err();
+        if let Some(error) = failure {
+            tracing::error!(%error, "the metadata plane has stopped by itself; this node has to be started again");
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -131,7 +131,8 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// What this node is.
     pub role: Role,
-    /// Who leads, as far as this node knows.
+    /// Who leads, as far as this node knows; none also at a leader that has not reached a majority of the voters for twice
+    /// `election_max`.
     pub leader: Option<NodeId>,
     /// The newest term that this node has seen.
     pub term: u64,

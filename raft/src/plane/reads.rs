@@ -12,10 +12,17 @@
 use super::network::Peers;
 use super::wire::ReadAnswer;
 use crate::engine::{LogId, Raft};
+use crate::state::State;
 use crate::transport::RpcKind;
+use openraft::EmptyNode;
+use openraft::error::{CheckIsLeaderError, RaftError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use trefoil_model::NodeId;
+
+/// Why the library has no read index.
+type ReadError = RaftError<u64, CheckIsLeaderError<u64, EmptyNode>>;
 
 /// Readers that wait for the next question; more wait for a place.
 const WAITING_MAX: usize = 16_384;
@@ -38,7 +45,7 @@ impl ReadQueue {
     /// `log_end` is the end of the log when the process started.
     pub(super) fn start(
         node: NodeId,
-        raft: Raft,
+        (raft, state): (Raft, watch::Receiver<Arc<State>>),
         peers: Peers,
         deadline: Duration,
         log_end: Option<LogId>,
@@ -47,6 +54,7 @@ impl ReadQueue {
         let task = Task {
             node,
             raft,
+            state,
             peers,
             deadline,
             log_end,
@@ -72,6 +80,8 @@ impl ReadQueue {
 struct Task {
     node: NodeId,
     raft: Raft,
+    /// For names of nodes.
+    state: watch::Receiver<Arc<State>>,
     peers: Peers,
     deadline: Duration,
     log_end: Option<LogId>,
@@ -113,10 +123,28 @@ impl Task {
                     leader: forward.leader_id.map(NodeId),
                 },
                 None => ReadAnswer::Failed {
-                    reason: error.to_string(),
+                    reason: self.in_words(&error),
                 },
             },
         }
+    }
+
+    /// The failure for people: the library names voters by ids that nobody knows.
+    fn in_words(&self, error: &ReadError) -> String {
+        let RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(lack)) = error else {
+            return error.to_string();
+        };
+        let state = self.state.borrow();
+        let name = |node: &u64| match state.member(NodeId(*node)) {
+            Some(member) => member.description.name.clone(),
+            None => NodeId(*node).to_string(),
+        };
+        let answered: Vec<String> = lack.got.iter().map(name).collect();
+        let answered = match answered.is_empty() {
+            true => "none".to_owned(),
+            false => answered.join(", "),
+        };
+        format!("no majority of the voters answered; only: {answered}")
     }
 
     async fn ask_leader(&self, leader: NodeId) -> ReadAnswer {

@@ -4,7 +4,7 @@ use super::wire::{Header, JoinAnswer, JoinRequest, ProposeRequest, ReadAnswer, S
 use super::{MetadataPlane, stopped};
 use crate::engine::Types;
 use crate::formation::Founding;
-use crate::state::Command;
+use crate::state::{Command, Refusal};
 use crate::transport::RpcKind;
 use crate::{MetadataError, codec};
 use bytes::Bytes;
@@ -114,7 +114,15 @@ impl MetadataPlane {
         match self.propose(command).await {
             Ok(_) => JoinAnswer::Joined { cluster },
             Err(error) => JoinAnswer::Refused {
-                reason: error.to_string(),
+                reason: match &error {
+                    MetadataError::Refused(Refusal::FormatLevel { .. }) => {
+                        format!(
+                            "{error} (the cluster uses level {})",
+                            self.state().format_level()
+                        )
+                    }
+                    _ => error.to_string(),
+                },
             },
         }
     }

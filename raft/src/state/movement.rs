@@ -6,7 +6,7 @@ use super::refusal::check_text;
 use super::{Command, Refusal, Reply, State};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use trefoil_model::{Millis, NodeId, ShardSet};
+use trefoil_model::{Millis, NodeId, OwnerSet, ShardId, ShardSet};
 
 /// How a movement ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,57 @@ impl State {
     /// The movements that are remembered, oldest first.
     pub fn movements(&self) -> impl Iterator<Item = &Arc<Movement>> {
         self.movements.values()
+    }
+
+    /// The movements that are noted as under way and are not, with how they ended, oldest first. The note of an end can be lost:
+    /// it is a command of its own, behind the one that ended the change, and the leader may have ended between them. The
+    /// placement table knows.
+    #[must_use]
+    pub fn movements_over(&self) -> Vec<(u64, MovementOutcome)> {
+        let mut claimed = ShardSet::default();
+        let mut over = Vec::new();
+        let open = self.movements.values().rev();
+        for movement in open.filter(|movement| movement.ended.is_none()) {
+            // What is under way of a shard is the newest that was noted of it.
+            let own = movement.shards.difference(&claimed);
+            if !own.iter().any(|shard| self.is_moving(shard, movement)) {
+                over.push((movement.number, self.outcome_of(movement)));
+            }
+            claimed = claimed.union(&movement.shards);
+        }
+        over.reverse();
+        over
+    }
+
+    /// Whether the shard is in a change between the nodes of the movement.
+    fn is_moving(&self, shard: ShardId, movement: &Movement) -> bool {
+        let Some(entry) = self.placement.get(shard) else {
+            return false;
+        };
+        let (old, new) = (&entry.configuration.old, &entry.configuration.new);
+        let only = |of: &OwnerSet, not: &OwnerSet| -> Vec<NodeId> {
+            of.iter().filter(|node| !not.contains(*node)).collect()
+        };
+        old != new && only(new, old) == movement.incoming && only(old, new) == movement.outgoing
+    }
+
+    fn outcome_of(&self, movement: &Movement) -> MovementOutcome {
+        let has_moved = |shard| {
+            let owners = self
+                .placement
+                .get(shard)
+                .map(|entry| &entry.configuration.new);
+            owners.is_some_and(|owners| {
+                let came = movement.incoming.iter().all(|node| owners.contains(*node));
+                came && !movement.outgoing.iter().any(|node| owners.contains(*node))
+            })
+        };
+        match movement.shards.iter().all(has_moved) {
+            true => MovementOutcome::Completed,
+            false => MovementOutcome::Abandoned {
+                reason: "not all of its shards have the new owners".to_owned(),
+            },
+        }
     }
 
     pub(super) fn begin_movement(&mut self, command: &Command) -> Result<Reply, Refusal> {

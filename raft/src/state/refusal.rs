@@ -23,7 +23,10 @@ pub enum Refusal {
         cluster: ClusterId,
     },
     /// A member cannot read the format level.
-    #[error("node {node} reads format levels up to {level_max}")]
+    #[error(
+        "the program of node {node} reads format levels up to {level_max}, which is less than the cluster uses: start it with \
+         the newer program that the other nodes run"
+    )]
     FormatLevel {
         /// The member.
         node: NodeId,

@@ -615,3 +615,63 @@ fn rows_rebuild_the_state() {
     }
     assert_eq!(rebuild.finish(bench.state.applied).unwrap(), bench.state);
 }
+
+/// A noted movement of shards from node 1 to node 4.
+fn begin_movement(bench: &mut Bench, shards: &[u16]) -> u64 {
+    let noted = bench.apply(Command::BeginMovement {
+        reason: "drain".to_owned(),
+        shards: shards.iter().copied().map(ShardId).collect(),
+        incoming: vec![NodeId(4)],
+        outgoing: vec![NodeId(1)],
+        at: 1,
+    });
+    match noted {
+        Reply::Movement(number) => number,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn movements_whose_end_nobody_noted_are_found_by_the_placement() {
+    let (before, after): (&[u64], &[u64]) = (&[1, 2, 3], &[2, 3, 4]);
+    let mut bench = Bench::with_placement(4, &[before; 4]);
+    for shard in 0..4 {
+        bench.done(change(shard, 1, before, after));
+    }
+    let first = begin_movement(&mut bench, &[0, 1]);
+    let second = begin_movement(&mut bench, &[2, 3]);
+    assert_eq!(bench.state.movements_over(), []);
+    // It ends shard by shard: it is under way until the last.
+    bench.done(change(0, 2, after, after));
+    assert_eq!(bench.state.movements_over(), []);
+    bench.done(change(1, 2, after, after));
+    let over = [(first, MovementOutcome::Completed)];
+    assert_eq!(bench.state.movements_over(), over);
+    // One shard of the other is taken back.
+    bench.done(change(2, 2, after, after));
+    bench.done(change(3, 2, before, before));
+    let over = bench.state.movements_over();
+    assert_eq!(
+        over.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        [first, second]
+    );
+    assert!(matches!(over[1].1, MovementOutcome::Abandoned { .. }));
+    // It begins again, and is noted again: the older note of the same shard is over all the same.
+    bench.done(change(3, 3, before, after));
+    let third = begin_movement(&mut bench, &[3]);
+    let numbers = |bench: &Bench| -> Vec<u64> {
+        let over = bench.state.movements_over().into_iter();
+        over.map(|(number, _)| number).collect()
+    };
+    assert_eq!(numbers(&bench), [first, second]);
+    for (movement, outcome) in bench.state.movements_over() {
+        bench.done(Command::FinishMovement {
+            movement,
+            outcome,
+            at: 2,
+        });
+    }
+    assert_eq!(numbers(&bench), [0; 0]);
+    bench.done(change(3, 4, after, after));
+    assert_eq!(numbers(&bench), [third]);
+}

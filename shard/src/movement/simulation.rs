@@ -482,7 +482,7 @@ fn member(id: u64) -> MemberView {
             active: true,
         },
         dead_since: None,
-        has_space: true,
+        has_space: Some(true),
     }
 }
 

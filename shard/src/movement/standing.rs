@@ -18,7 +18,9 @@ pub(super) struct Standing {
     /// Why dead members are not replaced.
     pub(super) waiting: Vec<Waiting>,
     up: BTreeSet<NodeId>,
+    /// Members with space for more shards, and those without; of the others it is not known yet.
     spacious: BTreeSet<NodeId>,
+    full: BTreeSet<NodeId>,
     /// Members that are dead for so long that nothing should wait for them.
     dead_for_good: BTreeSet<NodeId>,
 }
@@ -38,6 +40,7 @@ impl Standing {
             waiting: Vec::new(),
             up: BTreeSet::new(),
             spacious: BTreeSet::new(),
+            full: BTreeSet::new(),
             dead_for_good: BTreeSet::new(),
         };
         let mut down = BTreeSet::new();
@@ -54,8 +57,10 @@ impl Standing {
                     }
                 }
             }
-            if member.has_space {
-                standing.spacious.insert(id);
+            match member.has_space {
+                Some(true) => drop(standing.spacious.insert(id)),
+                Some(false) => drop(standing.full.insert(id)),
+                None => {}
             }
             if !member.node.active {
                 standing.leaving.insert(id, Cause::Drain);
@@ -96,11 +101,10 @@ impl Standing {
             return;
         };
         let others = || active().filter(|member| member.node.id != gone);
-        let others_up = others()
-            .filter(|member| member.dead_since.is_none())
-            .count();
-        let full: Vec<NodeId> = others()
-            .filter(|member| !member.has_space)
+        let up = || others().filter(|member| member.dead_since.is_none());
+        let others_up = up().count();
+        let full: Vec<NodeId> = up()
+            .filter(|member| member.has_space == Some(false))
             .map(|member| member.node.id)
             .collect();
         if others_up < replication_factor(active().count()) {
@@ -110,7 +114,7 @@ impl Standing {
             self.waiting.push(Waiting::MembersDown(others_down));
         } else if !full.is_empty() {
             self.waiting.push(Waiting::NoSpace(full));
-        } else {
+        } else if up().all(|member| member.has_space.is_some()) {
             self.leaving.insert(gone, Cause::Replace);
         }
     }
@@ -121,6 +125,10 @@ impl Standing {
 
     pub(super) fn has_space(&self, node: NodeId) -> bool {
         self.spacious.contains(&node)
+    }
+
+    pub(super) fn is_full(&self, node: NodeId) -> bool {
+        self.full.contains(&node)
     }
 
     /// Whether a node that is becoming an owner should go on becoming one.

@@ -38,7 +38,7 @@ impl Bench {
                 active: true,
             },
             dead_since: None,
-            has_space: true,
+            has_space: Some(true),
         };
         let mut bench = Self {
             table: PlacementTable {
@@ -193,7 +193,7 @@ fn a_dead_member_is_replaced_after_ten_minutes_when_all_else_is_well() {
     assert_eq!(one_and_a_blink.steps, []);
     assert_eq!(one_and_a_blink.waiting[0], down(&[3]));
     let mut full = cluster(4).dead(2, 10);
-    full.member(4).has_space = false;
+    full.member(4).has_space = Some(false);
     assert_eq!(full.steps(), []);
     assert_eq!(full.decide().waiting[0], Waiting::NoSpace(vec![NodeId(4)]));
     // Two dead, one of them given up by the operator: the word of an operator is enough for that one.
@@ -202,6 +202,29 @@ fn a_dead_member_is_replaced_after_ten_minutes_when_all_else_is_well() {
     // Without a majority of the old owners nothing could ever finish.
     let lost = Bench::new(4, &[1, 2], &[1, 2], 3).dead(2, 99).draining(2);
     assert_eq!(lost.steps(), []);
+}
+
+#[test]
+fn a_node_that_has_not_said_what_space_it_has_gets_nothing_and_is_not_called_full() {
+    // A member whose owner is dead for good, and a member that is drained: both wait, and nobody is called for it.
+    let cluster = |members| Bench::new(4, &[1, 2, 3], &[1, 2, 3], members);
+    for bench in [cluster(4).dead(2, 10), cluster(4).draining(2)] {
+        let mut unknown = bench;
+        unknown.member(4).has_space = None;
+        let decided = unknown.decide();
+        assert_eq!(decided.steps, []);
+        let full = |waiting: &Waiting| matches!(waiting, Waiting::NoSpace(_));
+        assert!(!decided.waiting.iter().any(full), "{:?}", decided.waiting);
+        unknown.member(4).has_space = Some(true);
+        assert_eq!(unknown.steps().len(), 1);
+    }
+    let mut full = cluster(4).draining(2);
+    full.member(4).has_space = Some(false);
+    assert_eq!(full.decide().waiting, [Waiting::NoSpace(vec![NodeId(4)])]);
+    // A node that is gone and owned nothing will never say what it has: nobody waits for that.
+    let mut gone = cluster(5).dead(2, 10).dead(5, 99);
+    gone.member(5).has_space = None;
+    assert_eq!(gone.steps().len(), 1, "{:?}", gone.decide().waiting);
 }
 
 #[test]

@@ -211,6 +211,6 @@ fn member(id: NodeId) -> MemberView {
             active: true,
         },
         dead_since: None,
-        has_space: true,
+        has_space: Some(true),
     }
 }
