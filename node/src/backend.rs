@@ -315,9 +315,12 @@ impl NodeBackend {
                 timeout,
             };
             if self.cluster.plane.write(write).await != Replicated::Held {
-                return Err(unavailable(
-                    "no majority of the owners has the samples on disk; send them again".to_owned(),
-                ));
+                let own = self.cluster.plane.refuses_items();
+                return Err(unavailable(match own {
+                    Some(why) => format!("this node takes no writes: {why}; send them again"),
+                    None => "no majority of the owners has the samples on disk; send them again"
+                        .to_owned(),
+                }));
             }
         }
         if let (Some(whose), Some(late)) = (whose, late) {
