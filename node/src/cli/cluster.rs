@@ -5,6 +5,7 @@ use crate::http_client::{Answer, HttpClient};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use hyper::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{process::ExitCode, time::Duration};
 use trefoil_api::admin;
@@ -66,6 +67,9 @@ pub(crate) struct RecoverArgs {
 
 /// How long the cluster may take to record a change.
 pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// What a change that was answered with 503 may still come to.
+const OPEN_END: &str =
+    "It may have happened, or happen later when a majority is back: look before you try again";
 /// Exit code of `verify` when replicas differ.
 const EXIT_DIFFERENT: u8 = 3;
 
@@ -259,7 +263,11 @@ pub(super) async fn post(
     timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let answer = send(target, path, wanted, timeout).await?;
-    let accepted: admin::Accepted = document(answer)?;
+    let is_open = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+    let accepted: admin::Accepted = match document(answer) {
+        Err(error) if is_open => bail!("{error:#}\n{OPEN_END}"),
+        read => read?,
+    };
     print(&format!("{}\n", accepted.message))?;
     Ok(ExitCode::SUCCESS)
 }
