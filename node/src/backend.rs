@@ -347,7 +347,10 @@ impl NodeBackend {
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
             let series = encoded.out_of_bounds_series;
-            let reason = || format!("{count} samples were refused: {first}");
+            let reason = || match count {
+                1 => first.clone(),
+                _ => format!("{count} samples were refused, the first: {first}"),
+            };
             outcome.refusals.add_series(series, count, reason);
         }
         Ok(outcome)

@@ -335,3 +335,34 @@ fn ranges(shards: &[(u16, u16)]) -> String {
     }
     ranges.join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_what_movements_wait_for_and_which_formats_programs_read() {
+        let cluster = admin::Cluster {
+            format_level: 6,
+            waiting: vec!["n3 has no space for more shards".to_owned()],
+            nodes: vec![admin::Node {
+                name: "n1".to_owned(),
+                peer: "a:1".to_owned(),
+                format_level_max: 7,
+                ..admin::Node::default()
+            }],
+            ..admin::Cluster::default()
+        };
+        let text = status_text(&cluster);
+        assert!(text.contains("\nFormats  level 6\n"), "{text}");
+        assert!(
+            text.contains("\nWaiting  n3 has no space for more shards\n"),
+            "{text}"
+        );
+        let node = text.lines().find(|line| line.starts_with("n1"));
+        assert_eq!(
+            node.and_then(|line| line.split_whitespace().last()),
+            Some("7")
+        );
+    }
+}
