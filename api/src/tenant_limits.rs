@@ -192,6 +192,10 @@ impl TenantLimits {
 /// The error with the name of the limit that it is about, which serde says only of unknown ones.
 fn named(values: LimitValues, error: &serde_json::Error) -> String {
     let text = error.to_string();
+    // The names of types are ours.
+    let text = text.replace("expected f64", "expected a number");
+    let text = text.replace("expected u64", "expected a whole number, 0 or more");
+    let text = text.replace("expected usize", "expected a whole number, 0 or more");
     let wrong = values.into_iter().find(|(name, value)| {
         let one = LimitValues::from_iter([(name.clone(), value.clone())]);
         serde_json::from_value::<TenantLimits>(Value::Object(one)).is_err()
@@ -271,6 +275,11 @@ mod tests {
         for (wrong, word) in [
             (json!({"ingestion_rat": 5}), "ingestion_rat"),
             (json!({"ingestion_rate": -1}), "no rate"),
+            (json!({"ingestion_rate": "abc"}), "expected a number"),
+            (
+                json!({"max_metadata_length": "abc"}),
+                "expected a whole number",
+            ),
             (json!({"max_query_lookback": "soon"}), "length of time"),
             (json!({"max_global_series_per_user": -4}), "-4"),
             (

@@ -589,7 +589,7 @@ async fn http_says_what_was_left_out() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         String::from_utf8(answer.body).unwrap(),
-        r#"{"partialSuccess":{"errorMessage":"1 of 1 series were refused, all others were stored: sample is too old, in series up","rejectedDataPoints":"1"}}"#
+        r#"{"partialSuccess":{"errorMessage":"1 of 1 series were refused, nothing of them was stored: sample is too old, in series up","rejectedDataPoints":"1"}}"#
     );
     let delta = |more: &str| {
         let sum = format!(r#""aggregationTemporality": 1, "dataPoints": [{{"asInt": 1}}]{more}"#);

@@ -316,9 +316,12 @@ impl NodeBackend {
                 timeout,
             };
             if self.cluster.plane.write(write).await != Replicated::Held {
-                return Err(unavailable(
-                    "no majority of the owners has the samples on disk; send them again".to_owned(),
-                ));
+                let own = self.cluster.plane.refuses_items();
+                return Err(unavailable(match own {
+                    Some(why) => format!("this node takes no writes: {why}; send them again"),
+                    None => "no majority of the owners has the samples on disk; send them again"
+                        .to_owned(),
+                }));
             }
         }
         if let (Some(whose), Some(late)) = (whose, late) {
@@ -345,7 +348,10 @@ impl NodeBackend {
         if let Some(first) = encoded.first_out_of_bounds {
             let count = encoded.out_of_bounds;
             let series = encoded.out_of_bounds_series;
-            let reason = || format!("{count} samples were refused: {first}");
+            let reason = || match count {
+                1 => first.clone(),
+                _ => format!("{count} samples were refused, the first: {first}"),
+            };
             outcome.refusals.add_series(series, count, reason);
         }
         Ok(outcome)

@@ -37,7 +37,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
-pub(crate) use tenant_retention::is_same_selector;
+pub(crate) use tenant_retention::{check_selector, is_same_selector};
 use tokio::sync::{Notify, watch};
 use trefoil_gossip::{Load, NodePhase};
 use trefoil_model::{DeletionVersion, NodeId, TenantId};

@@ -647,8 +647,8 @@ fn features(names: &[String]) -> Result<EvalOptions, ConfigError> {
     of_queries
         .try_fold(EvalOptions::default(), enable)
         .map_err(|reason| {
-            let other = format!("and {TYPE_AND_UNIT_LABELS} is one of writing");
-            ConfigError::Impossible(format!("enable_feature: {reason}, {other}"))
+            let other = format!("known for writing is: {TYPE_AND_UNIT_LABELS}");
+            ConfigError::Impossible(format!("enable_feature: {reason}; {other}"))
         })
 }
 

@@ -276,6 +276,7 @@ fn report(request: &WriteRequest, later: &Refusals) -> Result<(), ApiError> {
     }
     let partly = (first.partly + later.partly).min(refused);
     let kept = match partly {
+        0 if refused == total => "nothing of them was stored".to_owned(),
         0 => "all others were stored".to_owned(),
         _ if partly == refused => "each in part, all else was stored".to_owned(),
         _ => format!("{partly} of them in part, all else was stored"),

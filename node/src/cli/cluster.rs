@@ -5,6 +5,7 @@ use crate::http_client::{Answer, HttpClient};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use hyper::StatusCode;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{process::ExitCode, time::Duration};
 use trefoil_api::admin;
@@ -66,6 +67,9 @@ pub(crate) struct RecoverArgs {
 
 /// How long the cluster may take to record a change.
 pub(super) const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// What a change that was answered with 503 may still come to.
+const OPEN_END: &str =
+    "It may have happened, or happen later when a majority is back: look before you try again";
 /// Exit code of `verify` when replicas differ.
 const EXIT_DIFFERENT: u8 = 3;
 
@@ -259,7 +263,11 @@ pub(super) async fn post(
     timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let answer = send(target, path, wanted, timeout).await?;
-    let accepted: admin::Accepted = document(answer)?;
+    let is_open = answer.status == StatusCode::SERVICE_UNAVAILABLE;
+    let accepted: admin::Accepted = match document(answer) {
+        Err(error) if is_open => bail!("{error:#}\n{OPEN_END}"),
+        read => read?,
+    };
     print(&format!("{}\n", accepted.message))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -326,4 +334,35 @@ fn ranges(shards: &[(u16, u16)]) -> String {
         return format!("{} ... ({count} shards)", ranges[..4].join(","));
     }
     ranges.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_what_movements_wait_for_and_which_formats_programs_read() {
+        let cluster = admin::Cluster {
+            format_level: 6,
+            waiting: vec!["n3 has no space for more shards".to_owned()],
+            nodes: vec![admin::Node {
+                name: "n1".to_owned(),
+                peer: "a:1".to_owned(),
+                format_level_max: 7,
+                ..admin::Node::default()
+            }],
+            ..admin::Cluster::default()
+        };
+        let text = status_text(&cluster);
+        assert!(text.contains("\nFormats  level 6\n"), "{text}");
+        assert!(
+            text.contains("\nWaiting  n3 has no space for more shards\n"),
+            "{text}"
+        );
+        let node = text.lines().find(|line| line.starts_with("n1"));
+        assert_eq!(
+            node.and_then(|line| line.split_whitespace().last()),
+            Some("7")
+        );
+    }
 }

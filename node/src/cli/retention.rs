@@ -6,7 +6,7 @@ use super::{
     print, print_json,
     table::Table,
 };
-use crate::cluster::is_same_selector;
+use crate::cluster::{check_selector, is_same_selector};
 use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub(crate) struct RetentionArgs {
     #[arg(long, value_name = "SELECTOR", requires = "tenant")]
     selector: Option<String>,
     /// Remove the time of the tenant or of the selector
-    #[arg(long, conflicts_with = "hours")]
+    #[arg(long, conflicts_with = "hours", requires = "tenant")]
     unset: bool,
     /// Do it also when metrics are removed by it
     #[arg(long)]
@@ -52,6 +52,10 @@ fn whole_hours(text: &str) -> Result<u64, String> {
 /// Runs the command; the code that the process ends with.
 pub(super) async fn run(args: &RetentionArgs) -> anyhow::Result<ExitCode> {
     args.tenant.as_deref().map(TenantName::new).transpose()?;
+    if let (Some(selector), Some(_)) = (&args.selector, args.hours) {
+        // Before anybody is asked to confirm what cannot be done.
+        check_selector(selector)?;
+    }
     let present: admin::Retention = fetch(&args.target, "retention", 10).await?;
     if args.hours.is_none() && !args.unset {
         let shown = shown(args, present);
@@ -260,6 +264,21 @@ mod tests {
         ] {
             assert_eq!(whole_hours(text).ok(), hours, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_removed_of_whom_has_to_be_said() {
+        let refused = Line::try_parse_from(["retention", "--unset"]);
+        let text = refused.err().map(|error| error.to_string());
+        assert!(text.is_some_and(|text| text.contains("--tenant")));
+    }
+
+    #[tokio::test]
+    async fn a_selector_is_read_before_anything_else() {
+        // Nobody listens there: it does not come so far.
+        let args = read("24 --tenant t --selector {job=\"x\" --url http://127.0.0.1:1");
+        let error = run(&args).await.unwrap_err().to_string();
+        assert!(error.contains("the selector"), "{error}");
     }
 
     #[test]

@@ -149,7 +149,11 @@ fn parses_alike(normal: &str, selector: &str) -> bool {
     has_all(&normal, &matchers) && has_all(&matchers, &normal)
 }
 
-fn check_selector(selector: &str) -> Result<(), ApiError> {
+/// Whether a selector can have a time of its own.
+///
+/// # Errors
+/// When it cannot be read, or selects everything.
+pub(crate) fn check_selector(selector: &str) -> Result<(), ApiError> {
     let bad = |why: String| ApiError::BadData(format!("the selector {selector:?}: {why}"));
     compile(selector).map_err(|error| bad(error.to_string()))?;
     let matchers = parse_selector(selector).map_err(|error| bad(error.to_string()))?;

@@ -1,7 +1,8 @@
 //! Maintenance: the clock of the core, flushes, merges and retention, on threads of their own.
 
 use super::{
-    DataPlane, aggregator::Aggregator, applier, panics::EndsWithProcess, ticker, verifier::Verifier,
+    DataPlane, aggregator::Aggregator, applier, damage::damaged_block, panics::EndsWithProcess,
+    ticker, verifier::Verifier,
 };
 use crate::clock;
 use anyhow::{Context, bail};
@@ -15,6 +16,7 @@ use trefoil_model::{Millis, Window};
 use trefoil_shard::{Event, Offset};
 use trefoil_store_blocks::BlocksError;
 use trefoil_store_metrics::MetricsError;
+use trefoil_store_pages::is_full_disk;
 
 /// How often the head's size is looked at. A busy node adds some 100,000 samples (2 MB) meanwhile.
 const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -31,6 +33,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(500);
 const CLOSED_AFTER: Duration = Duration::from_secs(30 * 60);
 /// How often a flush that keeps failing says so.
 const FAILURE_TELL_INTERVAL: Duration = Duration::from_secs(10);
+/// How long nothing is merged after it failed, at first and at most; each failure doubles it.
+const SETBACK_MIN: Duration = Duration::from_secs(1);
+const SETBACK_MAX: Duration = Duration::from_secs(30);
 /// How often quiet windows are offered for comparison with the other owners.
 const OFFER_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -51,7 +56,10 @@ impl DataPlane {
             every(FLUSH_CHECK_INTERVAL, &plane, |plane| flushing.run(plane));
         });
         let plane = Arc::downgrade(self);
-        let mut offered_at = clock::boot();
+        let mut merging = Merging {
+            offered_at: clock::boot(),
+            setback: Setback::default(),
+        };
         let mut verifier = Verifier::default();
         let verified = plane.clone();
         spawn("verifier", move || {
@@ -65,11 +73,7 @@ impl DataPlane {
             });
         });
         spawn("merger", move || {
-            every(MAINTENANCE_INTERVAL, &plane, |plane| {
-                if let Err(error) = maintain(plane, &mut offered_at) {
-                    tracing::error!(error = format!("{error:#}"), "maintain the blocks");
-                }
-            });
+            every(MAINTENANCE_INTERVAL, &plane, |plane| merging.run(plane));
         });
     }
 
@@ -190,36 +194,96 @@ pub(super) fn end_with_the_manifest(error: &MetricsError) {
     }
 }
 
-fn maintain(plane: &DataPlane, offered_at: &mut Duration) -> anyhow::Result<()> {
-    plane.settle_damages();
-    for (block, why) in plane.engine.lost_aggregates() {
-        tracing::warn!(%block, why, "aggregates cannot be read; samples answer until they are made anew");
+/// Merges, and drops what is too old, on a thread of its own.
+struct Merging {
+    offered_at: Duration,
+    setback: Setback,
+}
+
+impl Merging {
+    fn run(&mut self, plane: &DataPlane) {
+        plane.settle_damages();
+        for (block, why) in plane.engine.lost_aggregates() {
+            tracing::warn!(%block, why, "aggregates cannot be read; samples answer until they are made anew");
+        }
+        let now = clock::boot();
+        let closed_before = plane.closed_before();
+        if self.setback.is_over(now) {
+            match rewrite(plane, closed_before) {
+                Ok(()) => {
+                    if self.setback.ends() {
+                        tracing::info!("the blocks are maintained again");
+                    }
+                }
+                Err(error) => {
+                    if self.setback.begins(is_full_disk(error.as_ref()), now) {
+                        let error = format!("{error:#}");
+                        tracing::error!(error, "maintain the blocks; it is tried again");
+                    }
+                }
+            }
+        }
+        if now.saturating_sub(self.offered_at) >= OFFER_INTERVAL {
+            self.offered_at = now;
+            plane.confirm_deletions();
+            plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
+        }
     }
+}
+
+/// Keeps work that fails from being tried, and told, without end: on a full disk all of it fails until there is space.
+#[derive(Debug, Default)]
+struct Setback {
+    /// Whether the disk was full, how long the pause is, and until when.
+    failing: Option<(bool, Duration, Duration)>,
+}
+
+impl Setback {
+    fn is_over(&self, now: Duration) -> bool {
+        self.failing.is_none_or(|(_, _, until)| now >= until)
+    }
+
+    /// Notes a failure; whether it is another one than the last.
+    fn begins(&mut self, is_full: bool, now: Duration) -> bool {
+        let (is_news, pause) = match self.failing {
+            None => (true, SETBACK_MIN),
+            Some((was_full, pause, _)) => (was_full != is_full, (pause * 2).min(SETBACK_MAX)),
+        };
+        self.failing = Some((is_full, pause, now + pause));
+        is_news
+    }
+
+    /// Notes a success; whether there was a failure before.
+    fn ends(&mut self) -> bool {
+        self.failing.take().is_some()
+    }
+}
+
+/// Drops what is too old and merges as long as there is something to merge.
+fn rewrite(plane: &DataPlane, closed_before: Millis) -> anyhow::Result<()> {
     plane
         .engine
         .enforce_retention()
         .inspect_err(end_with_the_manifest)
         .context("drop what is too old")?;
-    let closed_before = plane.closed_before();
     loop {
         match plane.engine.merge_once(closed_before) {
             Ok(Some(_)) if !plane.is_closed() => {}
             // It is told soon, unless this node cannot reach the metadata plane.
-            Ok(_) | Err(MetricsError::UnknownDeletion { .. }) => break,
-            Err(error) => {
-                // A damaged block is chosen again until it has left the manifest.
-                plane.store_failed(&error, "merge blocks");
-                break;
-            }
+            Ok(_) | Err(MetricsError::UnknownDeletion { .. }) => return Ok(()),
+            // A damaged block is chosen again until it has left the manifest.
+            Err(error) => match damaged_block(&error) {
+                Some((block, piece)) => {
+                    plane.damaged(block, piece);
+                    return Ok(());
+                }
+                None => {
+                    end_with_the_manifest(&error);
+                    return Err(error).context("merge blocks");
+                }
+            },
         }
     }
-    let now = clock::boot();
-    if now.saturating_sub(*offered_at) >= OFFER_INTERVAL {
-        *offered_at = now;
-        plane.confirm_deletions();
-        plane.feed(Event::Windows(quiet_windows(plane, closed_before)));
-    }
-    Ok(())
 }
 
 /// The windows that nobody writes to any more, the newest first.
@@ -254,4 +318,36 @@ pub(super) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) {
     });
     // A process that cannot start its threads cannot run a node.
     assert!(started.is_ok(), "start the {name} thread");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_work_pauses_longer_and_longer_and_is_told_once() {
+        let mut setback = Setback::default();
+        let (mut tried, mut told) = (0, 0);
+        // Ten minutes of a full disk, looked at twice a second.
+        for half_seconds in 0..1200 {
+            let now = Duration::from_millis(500 * half_seconds);
+            if setback.is_over(now) {
+                tried += 1;
+                told += u32::from(setback.begins(true, now));
+            }
+        }
+        assert_eq!(told, 1);
+        assert!((20..30).contains(&tried), "{tried}");
+        assert!(
+            setback.begins(false, Duration::from_secs(600)),
+            "another one"
+        );
+        assert!(setback.ends() && !setback.ends());
+        assert!(setback.is_over(Duration::ZERO));
+        assert!(setback.begins(true, Duration::from_secs(601)));
+        assert!(
+            setback.is_over(Duration::from_secs(602)),
+            "the pause begins anew"
+        );
+    }
 }

@@ -190,7 +190,7 @@ impl DataPlane {
         plane.begin(actions, blocks);
         tracing::info!(
             seconds = (clock::boot() - begun).as_secs_f64(),
-            ?loss,
+            loss = loss_in_words(loss),
             "recovered"
         );
         Ok(plane)
@@ -389,4 +389,13 @@ fn on_durable(target: Arc<OnceLock<Weak<DataPlane>>>) -> OnDurable {
             std::process::abort();
         }
     })
+}
+
+/// For the log.
+fn loss_in_words(loss: Loss) -> String {
+    match loss {
+        Loss::None => "none".to_owned(),
+        Loss::Fresh(lineage) => format!("new directory of {lineage}"),
+        Loss::Possible => "possible".to_owned(),
+    }
 }

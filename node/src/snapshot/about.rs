@@ -4,11 +4,11 @@
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 use trefoil_model::{Millis, NodeId, ShardId, ShardSet, Signal};
 use trefoil_raft::State;
 use trefoil_store_pages::{
-    Disk, FileHeader, PAGE_BYTES, PageReader, PageWriter, RECORD_BYTES_MAX, RecordGroup,
+    Disk, FileHeader, PAGE_BYTES, PageReader, PageWriter, PagesError, RECORD_BYTES_MAX, RecordGroup,
 };
 
 /// The file's name.
@@ -167,7 +167,13 @@ impl About {
     /// When it is not there, damaged, or of another version.
     pub(crate) fn read(disk: &dyn Disk, folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
-        let reader = PageReader::open(disk, &path, PURPOSE)?;
+        let reader = match PageReader::open(disk, &path, PURPOSE) {
+            Err(PagesError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => bail!(
+                "{} is no folder of a snapshot: it has no file {FILE:?}",
+                folder.display()
+            ),
+            opened => opened?,
+        };
         let mut record = None;
         let summary = reader.scan(&mut |_, bytes| {
             record.get_or_insert_with(|| bytes.to_vec());
@@ -197,6 +203,16 @@ fn of_ranges(ranges: &[(u16, u16)]) -> ShardSet {
 pub(crate) mod tests {
     use super::*;
     use trefoil_store_pages::SimulatedDisk;
+
+    #[test]
+    fn a_folder_that_is_no_snapshot_is_called_that() {
+        let disk = SimulatedDisk::new(1);
+        let error = About::read(&disk, Path::new("/etc")).unwrap_err();
+        assert!(
+            error.to_string().contains("no folder of a snapshot"),
+            "{error:#}"
+        );
+    }
 
     pub(crate) fn about() -> About {
         About {

@@ -92,7 +92,7 @@ impl EvalOptions {
         }
         let known: Vec<&str> = FEATURES.iter().map(|(known, _)| *known).collect();
         Err(format!(
-            "unknown feature {name:?}; there are {}, and {} are always enabled",
+            "unknown feature {name:?}; known are: {}; always enabled are: {}",
             known.join(", "),
             ALWAYS_ON.join(", ")
         ))
