@@ -138,7 +138,9 @@ fn matching(matching: &VectorMatching) -> Value {
 
 fn milliseconds(duration: Option<&DurationExpr>) -> Value {
     match duration.map(|duration| &duration.kind) {
-        Some(DurationKind::Literal(seconds)) => json!((seconds * 1000.0).round() as i64),
+        Some(DurationKind::Literal(seconds) | DurationKind::Number(seconds)) => {
+            json!((seconds * 1000.0).round() as i64)
+        }
         Some(DurationKind::Negative(inner)) => {
             json!(-milliseconds(Some(inner)).as_i64().unwrap_or(0))
         }
@@ -209,6 +211,9 @@ mod tests {
                 },
             }),
         );
+        let mut behind = foo();
+        behind["offset"] = json!(300_000);
+        check("foo offset (300)", behind);
         check(
             "2 + 3",
             json!({

@@ -15,9 +15,9 @@ use trefoil_model::Labels;
 const CONFIG: &str =
     "limits: {query_concurrency: 1}\nenable_feature: [promql-experimental-functions]\n";
 
-/// Series, as many that describe each of them, and times: a thousand million looks, which are one piece of work of minutes.
+/// Series, as many that describe each of them, and times: five thousand million looks, which are one piece of work of minutes.
 const SERIES: usize = 1000;
-const STEPS: i64 = 1000;
+const STEPS: i64 = 5000;
 const LONG: &str =
     r#"info({__name__="trefoil_test_given_up"}, {__name__=~"trefoil_test_describes_.+"})"#;
 

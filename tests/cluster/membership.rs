@@ -89,7 +89,7 @@ async fn a_node_that_was_gone_before_the_others_started_is_drained() -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_removed_while_it_runs_stops_and_stays_out() -> anyhow::Result<()> {
+async fn a_former_leader_that_is_removed_while_it_runs_stops_and_stays_out() -> anyhow::Result<()> {
     let mut run = Scenario::begin().await?;
     let fourth = run.cluster.add_node()?;
     replicas_when(&run.cluster, fourth, "it has some", |count, _| count > 0).await?;

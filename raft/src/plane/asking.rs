@@ -65,6 +65,7 @@ impl MetadataPlane {
         let mut leader = self.leader();
         let mut hints = 0;
         let mut strangers = 0;
+        let begun = Instant::now();
         loop {
             let asked = leader.unwrap_or(self.inner.node);
             let answer = self.propose_to(asked, &proposal).await;
@@ -85,8 +86,11 @@ impl MetadataPlane {
                 return Err(MetadataError::NoLeader { reason });
             }
             self.leader_news().await;
-            // A node that is no longer told who leads asks the others in turn.
-            leader = self.leader().or_else(|| self.other(&mut strangers));
+            leader = self.leader();
+            // An election is over by then: a node that is no longer told who leads asks the others in turn.
+            if leader.is_none() && begun.elapsed() > self.inner.options.election_max * 4 {
+                leader = self.other(&mut strangers);
+            }
             hints = 0;
             if self.inner.options.faults.retries_renumbered {
                 proposal.client = rand::random();
