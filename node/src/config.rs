@@ -29,6 +29,8 @@ pub(crate) const OTLP_GRPC_PORT: u16 = 4317;
 pub(crate) const OTLP_HTTP_PORT: u16 = 4318;
 /// What all variables begin with.
 const VARIABLES: &str = "TREFOIL_";
+/// How long metrics are kept where a file is silent, in hours.
+pub(crate) const RETENTION_HOURS: u64 = 15 * 24;
 /// Slices of the hash space of a new cluster unless the file says otherwise.
 pub(crate) const SHARDS: u16 = 256;
 /// Series of deltas that a node adds up unless the file says otherwise.
@@ -246,8 +248,6 @@ pub(crate) struct Settings {
     /// Items older than this are dropped; `None` keeps them for ever. Default 15 days. Counts only until the first
     /// leader has recorded its own; see `cluster::retention`.
     pub(crate) retention: Option<Duration>,
-    /// The same, when the file names it at all.
-    pub(crate) retention_in_file: Option<Option<Duration>>,
     /// Whether blocks of closed windows also keep the aggregates of their samples in buckets of 5 min and 1 h, for queries with
     /// `max_source_resolution`: more disk, and more CPU in merges. Default false.
     pub(crate) down_sampling: bool,
@@ -567,7 +567,7 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
     let bootstrap_default = if seeds.is_empty() { 1 } else { 3 };
     let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
     let hours = |value: u64| (value > 0).then(|| Duration::from_secs(value * 3600));
-    let retention = hours(file.storage.retention_hours.unwrap_or(15 * 24));
+    let retention = hours(file.storage.retention_hours.unwrap_or(RETENTION_HOURS));
     let mut enabled = args
         .enable_feature
         .or(file.enable_feature)
@@ -623,7 +623,6 @@ fn merge(args: &ServeArgs, file: File) -> Result<Settings, ConfigError> {
         journal_bytes_max: file.storage.journal_bytes_max.unwrap_or(8 << 30),
         movement_bytes_per_second: file.storage.movement_bytes_per_second.unwrap_or(64 << 20),
         retention,
-        retention_in_file: file.storage.retention_hours.map(hours),
         down_sampling: file.storage.down_sampling.unwrap_or(false),
         write_timeout: seconds(file.limits.write_timeout_seconds, 10),
         query_timeout: seconds(file.limits.query_timeout_seconds, 120),

@@ -6,7 +6,7 @@
 //! something else goes by the cluster and says so.
 
 use super::{Cluster, tenant_retention};
-use crate::config::SHARDS;
+use crate::config::{RETENTION_HOURS, SHARDS};
 use std::{sync::Arc, time::Duration};
 use trefoil_api::{ApiError, admin};
 use trefoil_model::{Millis, Signal, TenantId};
@@ -134,21 +134,16 @@ fn names_other_shards(of_file: u16, of_cluster: usize) -> bool {
     of_cluster > 0 && of_file != SHARDS && usize::from(of_file) != of_cluster
 }
 
-/// What a file names and what the cluster goes by, when these differ; a file that names nothing contradicts nothing.
-fn contradiction(
-    of_file: Option<Retention>,
-    recorded: Option<Retention>,
-) -> Option<(Retention, Retention)> {
-    of_file
-        .zip(recorded)
-        .filter(|(of_file, recorded)| of_file != recorded)
+/// Whether a file names another time than the cluster goes by. The usual time says nothing: it counts where a file is silent.
+fn names_other_time(of_file: Retention, recorded: Retention) -> bool {
+    of_file != recorded && of_file.hours() != RETENTION_HOURS
 }
 
 /// Says when the cluster keeps metrics for another time than this node's file names, and when it has another number of shards:
 /// once in a run, for what is changed later is known to who changes it.
 pub(super) async fn compare(cluster: Arc<Cluster>) {
     let mut states = cluster.metadata.watch();
-    let of_file = cluster.settings.retention_in_file.map(Retention);
+    let of_file = Retention(cluster.settings.retention);
     let mut told = false;
     let mut told_shards = false;
     loop {
@@ -162,7 +157,8 @@ pub(super) async fn compare(cluster: Arc<Cluster>) {
             );
         }
         let recorded = Retention::of(&states.borrow_and_update());
-        if let (false, Some((of_file, recorded))) = (told, contradiction(of_file, recorded)) {
+        let other = recorded.filter(|recorded| names_other_time(of_file, *recorded));
+        if let (false, Some(recorded)) = (told, other) {
             told = true;
             tracing::warn!(
                 cluster_hours = recorded.hours(),
@@ -329,12 +325,10 @@ mod tests {
     #[test]
     fn a_file_that_names_no_retention_contradicts_none() {
         let hours = |hours: u64| Retention(Some(Duration::from_secs(hours * 3600)));
-        let told = |of_file, recorded| contradiction(of_file, recorded).is_some();
-        assert!(!told(None, Some(hours(24))));
-        assert!(!told(Some(hours(24)), None));
-        assert!(!told(Some(hours(24)), Some(hours(24))));
-        assert!(told(Some(hours(360)), Some(hours(24))));
-        assert!(told(Some(Retention(None)), Some(hours(24))));
+        assert!(!names_other_time(hours(RETENTION_HOURS), hours(24)));
+        assert!(!names_other_time(hours(24), hours(24)));
+        assert!(names_other_time(hours(24), hours(RETENTION_HOURS)));
+        assert!(names_other_time(Retention(None), hours(24)));
     }
 
     #[test]

@@ -97,6 +97,10 @@ async fn a_minority_neither_commits_nor_reads() {
         matches!(proposed, Err(MetadataError::NoLeader { .. })),
         "{proposed:?}"
     );
+    // For people: ids of voters and types of the library say nothing.
+    let reason = read.err().map(|error| error.to_string());
+    assert!(reason.is_some_and(|reason| !reason.contains("EmptyNode")));
+    assert_eq!(isolated.status().leader, None, "it leads nobody");
     let majority = cluster.plane(rest[0]);
     create_tenant(&majority, "majority").await.unwrap();
     cluster.heal();
