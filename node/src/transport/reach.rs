@@ -9,6 +9,9 @@ use trefoil_model::NodeId;
 /// or a restart of a moment, is no news.
 const UNREACHED_AFTER: Duration = Duration::from_secs(2);
 
+/// Failures further apart are not one trouble: some peers are called every few minutes.
+const FAILURES_APART_MAX: Duration = Duration::from_secs(5);
+
 /// How calls to the peers went lately. One entry per node that was ever called in this run.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
@@ -38,7 +41,10 @@ impl Reach {
         let calls = peers.entry(node).or_default();
         calls.failed = match outcome {
             Err(status) if is_unanswered(status.code()) => {
-                let first = calls.failed.map_or(now, |(first, _)| first);
+                let same = |(_, last): &(Duration, Duration)| {
+                    calls.told || now.saturating_sub(*last) <= FAILURES_APART_MAX
+                };
+                let first = calls.failed.filter(same).map_or(now, |(first, _)| first);
                 Some((first, now))
             }
             _ => None,
@@ -87,11 +93,13 @@ mod tests {
         failed(100);
         failed(2_000);
         assert_eq!(reach.changes(), [], "not for long enough");
-        answered(2_050);
-        failed(2_100);
-        failed(4_000);
+        failed(20_000);
+        assert_eq!(reach.changes(), [], "two troubles");
+        answered(20_100);
+        failed(22_100);
+        failed(24_000);
         assert_eq!(reach.changes(), [], "one was answered between");
-        failed(4_100);
+        failed(24_100);
         assert_eq!(reach.changes(), [(peer, false)]);
         failed(60_000);
         assert_eq!(reach.changes(), [], "it was told");

@@ -142,8 +142,13 @@ impl MetadataPlane {
     /// A member has answered that it does not take this node: an operator may have to do something.
     fn note_refusal(&self, cluster: ClusterId, reason: &str) {
         let reason = format!("{cluster} does not take this node: {reason}");
-        if self.inner.forming_reason.lock().is_news(&reason) {
-            tracing::warn!(%reason, "the node is not part of a cluster yet");
+        let mut reasons = self.inner.forming_reason.lock();
+        // At first it may only be that the cluster has no leader for a moment.
+        let stays = reasons.told.contains_key(&reason);
+        match (reasons.is_news(&reason), stays) {
+            (true, true) => tracing::warn!(%reason, "the node is not part of a cluster yet"),
+            (true, false) => tracing::info!(%reason, "the node is not part of a cluster yet"),
+            (false, _) => {}
         }
     }
 
