@@ -271,7 +271,7 @@ impl WriteRequest {
     }
 
     /// Gives the samples from a place on, which end the buffer, this start timestamp where they have none.
-    pub(super) fn set_start(&mut self, samples_start: usize, start: Millis) {
+    pub(crate) fn set_start(&mut self, samples_start: usize, start: Millis) {
         let of_series = |extra: &Extra| (extra.sample as usize) < samples_start;
         let known = self
             .extras
