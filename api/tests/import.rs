@@ -265,6 +265,21 @@ async fn series_that_break_limits_are_named_and_the_others_stored() {
     assert_eq!(node.stored(), ["anonymous c 5 2"]);
 }
 
+#[tokio::test]
+async fn requests_beyond_the_rate_of_their_tenant_are_refused_at_once() {
+    let node = FakeNode::new();
+    let hurried = ("x-scope-orgid", "hurried");
+    for path in [TEXT, "/api/v1/import", "/write", "/api/v1/write"] {
+        // What it says is not looked at.
+        let (status, text) = post(&node, path, &[hurried], "?").await;
+        assert_eq!(status, 429, "{path}: {text}");
+        let id = "set to 0.5 requests/s across all nodes with a maximum allowed burst of 0 \
+                  (err-mimir-tenant-max-request-rate)";
+        assert!(text.contains(id), "{path}: {text}");
+    }
+    assert!(node.stored().is_empty());
+}
+
 fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     write_varint(out, bytes.len() as u64);
