@@ -156,6 +156,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The tenant's limits that are in effect now. Called for every request.
     fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits>;
 
+    /// Takes a write request out of the tenant's rate of requests, whatever becomes of it.
+    ///
+    /// # Errors
+    /// [`ApiError::TooManyRequests`] over the rate.
+    fn admit_request(&self, tenant: &TenantName, limits: &TenantLimits) -> Result<(), ApiError>;
+
     /// What was set for a tenant, or for all of them (`None`), and what is in effect.
     ///
     /// # Errors

@@ -74,16 +74,27 @@ pub struct SampleLine<'a> {
     pub time: Option<Millis>,
     /// The exemplar, where the line has one.
     pub exemplar: Option<Exemplar<'a>>,
+    /// Where the line stands in its family; of OpenMetrics only.
+    pub place: Place,
     /// The time as written.
     seconds: Option<f64>,
     /// Byte of the line at which the value stands.
     value_at: usize,
 }
 
+/// Where a line stands in its family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Whether it begins another point: other labels (but those of buckets and quantiles) or another time than the line before.
+    pub begins_point: bool,
+    /// Whether the value is no sample, but says when the counters of the point began, in seconds (`_created`).
+    pub is_created: bool,
+}
+
 /// An example of what a sample counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exemplar<'a> {
-    /// Its labels, such as a trace's id; at most 128 characters in all, but for a parser that leaves long ones to its caller.
+    /// Its labels, such as a trace's id; at most 128 characters in all.
     pub labels: Pairs<'a>,
     /// The value.
     pub value: f64,
@@ -99,7 +110,6 @@ pub struct Parser<'a> {
     line: usize,
     dialect: Dialect,
     is_ended: bool,
-    takes_long_exemplars: bool,
     sample: SampleLine<'a>,
     families: Families,
 }
@@ -127,20 +137,9 @@ impl<'a> Parser<'a> {
             line: 0,
             dialect,
             is_ended: false,
-            takes_long_exemplars: false,
             sample: SampleLine::default(),
             families: Families::default(),
         })
-    }
-
-    /// The same parser, which lends out exemplars also when their labels are longer than OpenMetrics allows: for a caller that
-    /// leaves such an example out and keeps its sample.
-    #[must_use]
-    pub(crate) fn taking_long_exemplars(self) -> Self {
-        Self {
-            takes_long_exemplars: true,
-            ..self
-        }
     }
 
     /// The next thing that the text says; `None` at its end.
@@ -184,12 +183,9 @@ impl<'a> Parser<'a> {
                 let read = Cursor::new(line, self.dialect).sample(&mut self.sample);
                 read.map_err(wrong)?;
                 if is_strict {
-                    let checked = match self.takes_long_exemplars {
-                        true => Ok(()),
-                        false => check_length(self.sample.exemplar.as_ref()),
-                    };
-                    let checked = checked.and_then(|()| self.families.sample(&self.sample));
-                    checked.map_err(|w| bad_line(self.line, line, &w))?;
+                    let checked = check_length(self.sample.exemplar.as_ref());
+                    let placed = checked.and_then(|()| self.families.sample(&self.sample));
+                    self.sample.place = placed.map_err(|w| bad_line(self.line, line, &w))?;
                 }
                 return Ok(Some(Entry::Sample(&self.sample)));
             }

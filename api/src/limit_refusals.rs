@@ -10,6 +10,18 @@ fn refusal(reason: String, id: &str, limits: &str) -> String {
     format!("{reason} (err-mimir-{id}). To adjust it, change the tenant's limit {limits}.")
 }
 
+/// 429: too many requests in a short time.
+#[must_use]
+pub fn too_many_requests(limits: &TenantLimits) -> String {
+    let (rate, burst) = (limits.request_rate, limits.request_burst_size);
+    let reason = format!(
+        "the request has been rejected because the tenant exceeded the request rate limit, set to {rate} requests/s \
+         across all nodes with a maximum allowed burst of {burst}"
+    );
+    let names = "request_rate or request_burst_size";
+    refusal(reason, "tenant-max-request-rate", names)
+}
+
 /// 429: too many samples in a short time.
 #[must_use]
 pub fn too_fast(limits: &TenantLimits) -> String {
@@ -47,6 +59,43 @@ pub fn too_far_in_future(time: Millis, series: &str) -> String {
         "received a sample whose timestamp is too far in the future, timestamp: {time} series: {series}"
     );
     refusal(reason, "too-far-in-future", "creation_grace_period")
+}
+
+/// 400: a sample from too far in the past.
+#[must_use]
+pub fn too_far_in_past(time: Millis, series: &str) -> String {
+    let reason = format!(
+        "received a sample whose timestamp is too far in the past, timestamp: {time} series: {series}"
+    );
+    refusal(reason, "too-far-in-past", "past_grace_period")
+}
+
+/// 400: a native histogram where none are taken. Mimir leaves them out without a word, and has no id for it.
+#[must_use]
+pub fn no_native_histograms() -> String {
+    "native histograms are not taken of this tenant (native_histograms_ingestion_enabled)"
+        .to_owned()
+}
+
+/// 400: a native histogram of too many buckets, of which nobody wants fewer.
+#[must_use]
+pub fn too_many_native_buckets(buckets: usize, limit: usize) -> String {
+    let reason = format!(
+        "received a native histogram sample with too many buckets, buckets: {buckets} limit: {limit}"
+    );
+    let names = "max_native_histogram_buckets or reduce_native_histogram_over_max_buckets";
+    refusal(reason, "max-native-histogram-buckets", names)
+}
+
+/// 400: a native histogram of too many buckets, also at the coarsest resolution.
+#[must_use]
+pub fn not_reducible_native_buckets(buckets: usize, limit: usize) -> String {
+    let reason = format!(
+        "received a native histogram sample with too many buckets, which cannot be reduced enough, buckets: {buckets} \
+         limit: {limit}"
+    );
+    let name = "max_native_histogram_buckets";
+    refusal(reason, "not-reducible-native-histogram", name)
 }
 
 /// 400: a sample that is too old.

@@ -21,6 +21,12 @@ pub struct WriteLimits {
     pub label_value_bytes_max: usize,
     /// Bytes of a help text or unit (`max_metadata_length`); longer ones are cut.
     pub metadata_bytes_max: usize,
+    /// Whether native histograms are taken (`native_histograms_ingestion_enabled`).
+    pub native_histograms: bool,
+    /// Buckets of a native histogram (`max_native_histogram_buckets`), beside what any may have; 0: no limit of the tenant.
+    pub native_buckets_max: usize,
+    /// Whether one with more gets a coarser resolution (`reduce_native_histogram_over_max_buckets`), or else is refused.
+    pub reduces_native_buckets: bool,
     /// Whether series get labels `__type__` and `__unit__` of what the request declares.
     pub type_and_unit_labels: bool,
 }
@@ -36,6 +42,9 @@ impl Default for WriteLimits {
             label_name_bytes_max: 1024,
             label_value_bytes_max: 2048,
             metadata_bytes_max: 1024,
+            native_histograms: true,
+            native_buckets_max: 0,
+            reduces_native_buckets: true,
             type_and_unit_labels: false,
         }
     }

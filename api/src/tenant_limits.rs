@@ -58,6 +58,10 @@ impl<'de> Deserialize<'de> for Span {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantLimits {
+    /// Write requests per second over all nodes; each node admits its part.
+    pub request_rate: f64,
+    /// Write requests that a node admits at once, after a pause.
+    pub request_burst_size: u64,
     /// Samples per second over all nodes; each node admits its part.
     pub ingestion_rate: f64,
     /// Samples that a node admits at once, after a pause; not below what one request has.
@@ -78,8 +82,16 @@ pub struct TenantLimits {
     pub max_metadata_length: usize,
     /// How far in the future a sample may be.
     pub creation_grace_period: Span,
+    /// How old a sample may be beyond `out_of_order_time_window`.
+    pub past_grace_period: Span,
     /// How old a sample may be; none: as the node's configuration says.
     pub out_of_order_time_window: Span,
+    /// Whether native histograms are taken.
+    pub native_histograms_ingestion_enabled: bool,
+    /// Buckets of a native histogram.
+    pub max_native_histogram_buckets: usize,
+    /// Whether one with more is taken at a coarser resolution.
+    pub reduce_native_histogram_over_max_buckets: bool,
     /// Bytes of the text of a query.
     pub max_query_expression_size_bytes: usize,
     /// From the start to the end of a range query.
@@ -101,6 +113,8 @@ pub struct TenantLimits {
 impl Default for TenantLimits {
     fn default() -> Self {
         Self {
+            request_rate: 0.0,
+            request_burst_size: 0,
             ingestion_rate: 0.0,
             ingestion_burst_size: 200_000,
             max_global_series_per_user: 0,
@@ -111,7 +125,11 @@ impl Default for TenantLimits {
             max_label_value_length: 2048,
             max_metadata_length: 1024,
             creation_grace_period: Span(10 * 60 * 1000),
+            past_grace_period: Span(0),
             out_of_order_time_window: Span(0),
+            native_histograms_ingestion_enabled: true,
+            max_native_histogram_buckets: 0,
+            reduce_native_histogram_over_max_buckets: true,
             max_query_expression_size_bytes: 0,
             max_total_query_length: Span(0),
             max_query_lookback: Span(0),
@@ -179,11 +197,13 @@ impl TenantLimits {
     fn read(values: LimitValues) -> Result<Self, String> {
         let limits: Self = serde_json::from_value(Value::Object(values.clone()))
             .map_err(|error| named(values, &error))?;
-        if !limits.ingestion_rate.is_finite() || limits.ingestion_rate < 0.0 {
-            return Err(format!(
-                "ingestion_rate: {} is no rate",
-                limits.ingestion_rate
-            ));
+        let rates = [
+            ("ingestion_rate", limits.ingestion_rate),
+            ("request_rate", limits.request_rate),
+        ];
+        let is_wrong = |(_, rate): &(&str, f64)| !rate.is_finite() || *rate < 0.0;
+        if let Some((name, rate)) = rates.into_iter().find(is_wrong) {
+            return Err(format!("{name}: {rate} is no rate"));
         }
         Ok(limits)
     }
@@ -274,11 +294,19 @@ mod tests {
     fn what_is_no_limit_is_refused() {
         for (wrong, word) in [
             (json!({"ingestion_rat": 5}), "ingestion_rat"),
-            (json!({"ingestion_rate": -1}), "no rate"),
             (json!({"ingestion_rate": "abc"}), "expected a number"),
             (
                 json!({"max_metadata_length": "abc"}),
                 "expected a whole number",
+            ),
+            (
+                json!({"ingestion_rate": -1}),
+                "ingestion_rate: -1 is no rate",
+            ),
+            (json!({"request_rate": -1}), "request_rate: -1 is no rate"),
+            (
+                json!({"native_histograms_ingestion_enabled": 1}),
+                "native_histograms_ingestion_enabled",
             ),
             (json!({"max_query_lookback": "soon"}), "length of time"),
             (json!({"max_global_series_per_user": -4}), "-4"),

@@ -102,8 +102,8 @@ async fn a_bad_series_is_named_and_the_others_stored() {
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert_eq!(
         answer.text(),
-        "1 of 2 series were refused, all others were stored: has no metric name (label __name__), \
-         in series {job=\"nameless\"}\n"
+        "1 of 2 series were refused, all others were stored: has no metric name (label __name__) \
+         (err-mimir-missing-metric-name), in series {job=\"nameless\"}\n"
     );
     assert_eq!(node.stored(), ["anonymous up 1000 2"]);
 }

@@ -79,19 +79,61 @@ async fn text_is_stored() {
 }
 
 #[tokio::test]
-async fn exemplars_that_are_too_long_refuse_nothing() {
+async fn exemplars_that_are_too_long_are_named_with_their_line() {
     let node = FakeNode::new();
     let text = |length| {
         let long = "x".repeat(length);
         format!("# TYPE ex counter\nex_total 1 1 # {{trace_id=\"{long}\"}} 1\n# EOF\n")
     };
-    for length in [120, 121] {
-        let answer = post(&node, TEXT, &[OPEN_METRICS], text(length)).await;
-        assert_eq!(answer.0, 204, "{}", answer.1);
-    }
+    let answer = post(&node, TEXT, &[OPEN_METRICS], text(120)).await;
+    assert_eq!(answer.0, 204, "{}", answer.1);
+    let answer = post(&node, TEXT, &[OPEN_METRICS], text(121)).await;
+    let expected = "line 2, column 16: the labels of the exemplar have 129 characters, more than 128; nothing of the \
+                    request was stored\n";
+    assert_eq!(answer, (400, expected.to_owned()));
     let stored = node.stored();
     let exemplars = stored.iter().filter(|line| line.contains("exemplar"));
-    assert_eq!((stored.len(), exemplars.count()), (3, 1), "{stored:?}");
+    assert_eq!((stored.len(), exemplars.count()), (2, 1), "{stored:?}");
+}
+
+#[tokio::test]
+async fn created_lines_are_start_timestamps() {
+    let node = FakeNode::new();
+    let text = "# TYPE c counter\nc_total{a=\"1\"} 5 # {t=\"x\"} 1\nc_created{a=\"1\"} 1.5\n\
+                c_created{a=\"2\"} 2.5\nc_total{a=\"2\"} 6\nc_total{a=\"3\"} 7\nc_total{a=\"4\"} 8\nc_created{a=\"4\"} NaN\n\
+                # TYPE m counter\nm_total 1 10\nm_created 9 10\nm_total 2 20\nm_created 15 20\n\
+                # TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_count 2\nh_sum 3\nh_created 3.5\n\
+                # TYPE s summary\ns{quantile=\"0.5\"} 1\ns_count 2\ns_sum 3\ns_created 4.5\n\
+                # TYPE g gauge\ng 1\n# TYPE g_created gauge\ng_created 2\n# EOF\n";
+    let path = format!("{TEXT}?timestamp=9000");
+    let answer = post(&node, &path, &[OPEN_METRICS], text).await;
+    assert_eq!(answer, (204, String::new()));
+    let stored = [
+        "anonymous c_total{a=\"1\"} 9000 5 since 1500",
+        "anonymous c_total{a=\"2\"} 9000 6 since 2500",
+        "anonymous c_total{a=\"3\"} 9000 7",
+        "anonymous c_total{a=\"4\"} 9000 8",
+        "anonymous m_total 10000 1 since 9000",
+        "anonymous m_total 20000 2 since 15000",
+        "anonymous h_bucket{le=\"1\"} 9000 1 since 3500",
+        "anonymous h_bucket{le=\"+Inf\"} 9000 2 since 3500",
+        "anonymous h_count 9000 2 since 3500",
+        "anonymous h_sum 9000 3 since 3500",
+        "anonymous s{quantile=\"0.5\"} 9000 1 since 4500",
+        "anonymous s_count 9000 2 since 4500",
+        "anonymous s_sum 9000 3 since 4500",
+        "anonymous g 9000 1",
+        "anonymous g_created 9000 2",
+        "anonymous c_total{a=\"1\"} 9000 exemplar {t=\"x\"} 1",
+    ];
+    assert_eq!(node.stored(), stored);
+    // Prometheus' text has no such lines: they are series.
+    let answer = post(&node, &path, &[], "# TYPE x counter\nx_created 1\n").await;
+    assert_eq!(answer, (204, String::new()));
+    assert_eq!(
+        node.stored()[stored.len()..],
+        ["anonymous x_created 9000 1"]
+    );
 }
 
 #[tokio::test]
@@ -223,6 +265,21 @@ async fn series_that_break_limits_are_named_and_the_others_stored() {
     assert_eq!(node.stored(), ["anonymous c 5 2"]);
 }
 
+#[tokio::test]
+async fn requests_beyond_the_rate_of_their_tenant_are_refused_at_once() {
+    let node = FakeNode::new();
+    let hurried = ("x-scope-orgid", "hurried");
+    for path in [TEXT, "/api/v1/import", "/write", "/api/v1/write"] {
+        // What it says is not looked at.
+        let (status, text) = post(&node, path, &[hurried], "?").await;
+        assert_eq!(status, 429, "{path}: {text}");
+        let id = "set to 0.5 requests/s across all nodes with a maximum allowed burst of 0 \
+                  (err-mimir-tenant-max-request-rate)";
+        assert!(text.contains(id), "{path}: {text}");
+    }
+    assert!(node.stored().is_empty());
+}
+
 fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     write_varint(out, bytes.len() as u64);
@@ -266,12 +323,14 @@ async fn protobuf_is_stored() {
     let mut histogram = vec![1 << 3, 6];
     double(&mut histogram, 2, 7.5);
     field(&mut histogram, 3, &bucket);
+    field(&mut histogram, 15, &[1 << 3, 5]);
     body.extend(family("h", 4, 7, &histogram));
     let mut quantile = Vec::new();
     double(&mut quantile, 1, 1.0);
     double(&mut quantile, 2, 3.0);
     let mut summary = vec![1 << 3, 9];
     field(&mut summary, 3, &quantile);
+    field(&mut summary, 4, &[1 << 3, 6]);
     body.extend(family("s", 2, 4, &summary));
     let mut native = vec![1 << 3, 3, 5 << 3, 2];
     double(&mut native, 2, 4.5);
@@ -283,13 +342,13 @@ async fn protobuf_is_stored() {
     assert_eq!(answer, (204, String::new()));
     let stored = [
         "anonymous c_total{l=\"v\"} 1500 2.5",
-        "anonymous h_bucket{l=\"v\", le=\"0.5\"} 1500 4",
-        "anonymous h_bucket{l=\"v\", le=\"+Inf\"} 1500 6",
-        "anonymous h_sum{l=\"v\"} 1500 7.5",
-        "anonymous h_count{l=\"v\"} 1500 6",
-        "anonymous s{l=\"v\", quantile=\"1.0\"} 1500 3",
-        "anonymous s_sum{l=\"v\"} 1500 0",
-        "anonymous s_count{l=\"v\"} 1500 9",
+        "anonymous h_bucket{l=\"v\", le=\"0.5\"} 1500 4 since 5000",
+        "anonymous h_bucket{l=\"v\", le=\"+Inf\"} 1500 6 since 5000",
+        "anonymous h_sum{l=\"v\"} 1500 7.5 since 5000",
+        "anonymous h_count{l=\"v\"} 1500 6 since 5000",
+        "anonymous s{l=\"v\", quantile=\"1.0\"} 1500 3 since 6000",
+        "anonymous s_sum{l=\"v\"} 1500 0 since 6000",
+        "anonymous s_count{l=\"v\"} 1500 9 since 6000",
         "anonymous n{l=\"v\"} 1500 1 of 3: Buckets { indexes: [0, 1], counts: [1.0, 2.0] } 4.5 since 7000",
     ];
     assert_eq!(node.stored(), stored);

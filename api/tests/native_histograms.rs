@@ -74,6 +74,15 @@ fn integers() -> Vec<u8> {
 
 /// A request of one series `h` in the form of 1.0 or 2.0, with samples behind the histograms in the first.
 fn decode(version: u8, histograms: &[Vec<u8>], more: &[u8]) -> WriteRequest {
+    decode_within(&WriteLimits::default(), version, histograms, more)
+}
+
+fn decode_within(
+    limits: &WriteLimits,
+    version: u8,
+    histograms: &[Vec<u8>],
+    more: &[u8],
+) -> WriteRequest {
     let (mut series, mut body) = (Vec::new(), Vec::new());
     if version == 1 {
         bytes(&mut series, 1, b"\x0a\x08__name__\x12\x01h");
@@ -89,11 +98,10 @@ fn decode(version: u8, histograms: &[Vec<u8>], more: &[u8]) -> WriteRequest {
     series.extend_from_slice(more);
     bytes(&mut body, if version == 1 { 1 } else { 5 }, &series);
     let body = snap::raw::Encoder::new().compress_vec(&body).unwrap();
-    let (mut out, limits) = (WriteRequest::default(), WriteLimits::default());
-    let mut decoder = Decoder::default();
+    let (mut out, mut decoder) = (WriteRequest::default(), Decoder::default());
     match version {
-        1 => decoder.decode(&body, &limits, &mut out),
-        _ => decoder.decode_symbols(&body, &limits, &mut out, &mut |_| Ok(())),
+        1 => decoder.decode(&body, limits, &mut out),
+        _ => decoder.decode_symbols(&body, limits, &mut out, &mut |_| Ok(())),
     }
     .expect("a sound request");
     out
@@ -273,6 +281,99 @@ fn more_buckets_or_bounds_than_a_request_may_bring_refuse_their_histogram() {
             reason.contains("more than 2048 buckets, in series h"),
             "{reason}"
         );
+    }
+}
+
+#[test]
+fn a_tenants_limit_makes_histograms_coarser_or_refuses_them() {
+    let decode = |most, reduces, histogram: Vec<u8>| {
+        let limits = WriteLimits {
+            native_buckets_max: most,
+            reduces_native_buckets: reduces,
+            ..WriteLimits::default()
+        };
+        decode_within(&limits, 2, &[histogram], &[])
+    };
+    let found = |request: &WriteRequest| match &samples(request)[..] {
+        [sample] => match &sample.value {
+            SampleValue::Histogram(h) => {
+                (h.schema, h.count, h.positive.clone(), h.negative.clone())
+            }
+            SampleValue::Float(_) => panic!("it is a histogram"),
+        },
+        others => panic!("{others:?}"),
+    };
+    let side = |spans: &[(i32, u32)], counts: &[f64]| {
+        Buckets::from_spans(spans, counts.to_vec()).expect("lengths agree")
+    };
+    let negative = side(&[(1, 1)], &[2.0]);
+    let whole = side(&[(-1, 2), (2, 1)], &[4.0, 1.0, 3.0]);
+    let kept = decode(4, false, integers());
+    assert_eq!(found(&kept), (3, 12.0, whole, negative.clone()));
+    let coarser = side(&[(0, 1), (1, 1)], &[5.0, 3.0]);
+    let reduced = decode(3, true, integers());
+    assert_eq!(found(&reduced), (2, 12.0, coarser, negative));
+    let mut custom = Vec::new();
+    number(&mut custom, 1, 3);
+    number(&mut custom, 4, zigzag(-53));
+    span(&mut custom, 11, 0, 2);
+    packed(&mut custom, 12, &[1, 1]);
+    doubles(&mut custom, 16, &[0.5, 1.0]);
+    for (most, reduces, histogram, expected) in [
+        (
+            3,
+            false,
+            integers(),
+            "buckets: 4 limit: 3 (err-mimir-max-native-histogram-buckets)",
+        ),
+        (
+            2,
+            true,
+            integers(),
+            "buckets: 4 limit: 2 (err-mimir-not-reducible-native-histogram)",
+        ),
+        (
+            1,
+            true,
+            custom,
+            "buckets: 2 limit: 1 (err-mimir-not-reducible-native-histogram)",
+        ),
+    ] {
+        let request = decode(most, reduces, histogram);
+        assert!(samples(&request).is_empty(), "{expected}");
+        let refusals = request.refusals();
+        assert_eq!((refusals.series, refusals.samples), (1, 1), "{expected}");
+        let reason = &refusals.reasons[0];
+        assert!(
+            reason.contains(expected) && reason.ends_with("buckets, in series h{}"),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_tenant_may_have_no_native_histograms() {
+    let limits = WriteLimits {
+        native_histograms: false,
+        ..WriteLimits::default()
+    };
+    let mut stale = Vec::new();
+    double(&mut stale, 3, STALE);
+    number(&mut stale, 15, 2_000);
+    let mut more = Vec::new();
+    double(&mut more, 1, 2.0);
+    let mut sample = Vec::new();
+    bytes(&mut sample, 2, &more);
+    for version in [1, 2] {
+        let request = decode_within(&limits, version, &[integers(), stale.clone()], &sample);
+        assert_eq!(samples(&request), [Sample::float(0, 2.0)]);
+        let refusals = request.refusals();
+        assert_eq!(
+            (refusals.series, refusals.partly, refusals.samples),
+            (1, 1, 2)
+        );
+        let expected = "native histograms are not taken of this tenant (native_histograms_ingestion_enabled), in series h{}";
+        assert_eq!(refusals.reasons, [expected]);
     }
 }
 

@@ -116,6 +116,28 @@ fn series_metadata_and_samples() {
 }
 
 #[test]
+fn labels_may_come_in_any_order() {
+    let symbols = ["", "__name__", "up", "job", "a", "abc"];
+    let exemplar: (u8, &[u8]) = (4, b"\x0a\x04\x03\x04\x01\x02");
+    let unsorted = series(&[1, 2, 3, 4, 5, 4], &[(1, 1.0)], &[exemplar]);
+    let body = request(
+        &symbols,
+        &[unsorted, series(&[3, 4, 1, 2], &[(2, 2.0)], &[])],
+    );
+    let request = decode(&body, &WriteLimits::default()).unwrap();
+    let expected = [
+        "up{abc=\"a\", job=\"a\"} [(1, 1.0)]",
+        "up{job=\"a\"} [(2, 2.0)]",
+    ];
+    assert_eq!(stored(&request), expected);
+    let [(series, exemplar)] = request.exemplars() else {
+        panic!("{:?}", request.exemplars());
+    };
+    assert_eq!(series.to_string(), "up{abc=\"a\", job=\"a\"}");
+    assert_eq!(exemplar.labels.to_string(), "up{job=\"a\"}");
+}
+
+#[test]
 fn bad_series_are_named_and_the_others_kept() {
     let symbols = ["", "__name__", "up", "job", "a"];
     let good = series(&[1, 2], &[(1, 1.0)], &[]);
@@ -130,8 +152,8 @@ fn bad_series_are_named_and_the_others_kept() {
         ),
         (series(&[3, 4], &[(1, 1.0)], &[]), "has no metric name"),
         (
-            series(&[3, 4, 1, 2], &[(1, 1.0)], &[]),
-            "label \"__name__\" is out of order",
+            series(&[3, 4, 1, 2, 3, 2], &[(1, 1.0)], &[]),
+            "label \"job\" appears twice (err-mimir-duplicate-label-names)",
         ),
         (
             series(&[1, 2, 3, 4, 3, 4], &[(1, 1.0)], &[]),

@@ -163,8 +163,12 @@ impl NodeBackend {
         let now = self.cluster.now();
         let oldest = self.cluster.oldest_accepted(tenant, now);
         let window = limits.out_of_order_time_window.some();
+        let oldest = window.map_or(oldest, |window| oldest.max(now - window));
+        let grace = limits.past_grace_period.some();
+        let past = grace.map_or(Millis::MIN, |grace| now - grace - window.unwrap_or(0));
         Acceptance {
-            oldest: window.map_or(oldest, |window| oldest.max(now - window)),
+            oldest: oldest.max(past),
+            past,
             newest: now + limits.creation_grace_period.0,
             held: HeldTimes::NONE,
         }
@@ -658,6 +662,10 @@ impl Backend for NodeBackend {
     fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits> {
         let state = self.cluster.metadata.state();
         self.gates.limits(&state, tenant.as_str())
+    }
+
+    fn admit_request(&self, tenant: &TenantName, limits: &TenantLimits) -> Result<(), ApiError> {
+        self.take_request(tenant, limits)
     }
 
     async fn limits_set(&self, tenant: Option<&TenantName>) -> Result<admin::Limits, ApiError> {

@@ -47,6 +47,8 @@ pub(crate) struct Encoder {
 pub(crate) struct Acceptance {
     /// Samples before this are too old.
     pub(crate) oldest: Millis,
+    /// Samples before this are too far in the past by a limit of the tenant; not behind `oldest`.
+    pub(crate) past: Millis,
     /// Samples behind this are too far in the future.
     pub(crate) newest: Millis,
     /// Samples of these times are held back, whatever the others say: another sender of the pair may have stored there.
@@ -106,6 +108,15 @@ pub(crate) struct Encoded {
 impl Acceptance {
     pub(crate) fn accepts(&self, time: Millis) -> bool {
         !self.held.contain(time) && (self.oldest..=self.newest).contains(&time)
+    }
+
+    /// Why a sample of a time that is not acceptable is refused.
+    pub(crate) fn refusal(&self, time: Millis, series: &str) -> String {
+        match time {
+            _ if time > self.newest => limit_refusals::too_far_in_future(time, series),
+            _ if time < self.past => limit_refusals::too_far_in_past(time, series),
+            _ => limit_refusals::too_old(time, series),
+        }
     }
 }
 
@@ -441,10 +452,7 @@ impl Encoded {
         self.out_of_bounds += 1;
         self.first_out_of_bounds.get_or_insert_with(|| {
             let labels = series.to_labels().to_string();
-            match time > acceptance.newest {
-                true => limit_refusals::too_far_in_future(time, &labels),
-                false => limit_refusals::too_old(time, &labels),
-            }
+            acceptance.refusal(time, &labels)
         });
         true
     }

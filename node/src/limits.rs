@@ -66,7 +66,10 @@ pub(crate) struct TenantGates {
 struct TenantGate {
     stored: Stored,
     limits: Arc<TenantLimits>,
-    bucket: Bucket,
+    /// What was taken of the rate of samples.
+    samples: Bucket,
+    /// What was taken of the rate of requests.
+    requests: Bucket,
 }
 
 impl TenantGates {
@@ -88,7 +91,8 @@ impl TenantGates {
         let gate = TenantGate {
             stored,
             limits: limits.clone(),
-            bucket: Bucket::default(),
+            samples: Bucket::default(),
+            requests: Bucket::default(),
         };
         tenants.insert(tenant.to_owned(), gate);
         limits
@@ -106,23 +110,50 @@ impl TenantGates {
         parts: usize,
         now: Instant,
     ) -> Result<(), Duration> {
-        if limits.ingestion_rate <= 0.0 {
+        let rate = (limits.ingestion_rate, limits.ingestion_burst_size);
+        self.take(tenant, |gate| &mut gate.samples, samples, rate, parts, now)
+    }
+
+    /// Takes a request out of the tenant's rate of requests, of which this node has one of `parts` equal parts.
+    ///
+    /// # Errors
+    /// After how long it may be tried again; nothing was taken.
+    pub(crate) fn admit_request(
+        &self,
+        tenant: &str,
+        limits: &TenantLimits,
+        parts: usize,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let rate = (limits.request_rate, limits.request_burst_size);
+        self.take(tenant, |gate| &mut gate.requests, 1, rate, parts, now)
+    }
+
+    fn take(
+        &self,
+        tenant: &str,
+        bucket: impl FnOnce(&mut TenantGate) -> &mut Bucket,
+        count: u64,
+        (rate, burst): (f64, u64),
+        parts: usize,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        if rate <= 0.0 {
             return Ok(());
         }
         let mut tenants = self.tenants.lock();
         let Some(gate) = tenants.get_mut(tenant) else {
             return Ok(());
         };
-        let rate = limits.ingestion_rate / parts.max(1) as f64;
-        let burst = match limits.ingestion_burst_size {
+        let burst = match burst {
             0 => None,
             burst => Some(burst as f64),
         };
-        gate.bucket.take(samples as f64, rate, burst, now)
+        bucket(gate).take(count as f64, rate / parts.max(1) as f64, burst, now)
     }
 }
 
-/// Samples that may come at once. Fills with the rate up to the burst.
+/// Samples or requests that may come at once. Fills with the rate up to the burst.
 #[derive(Default)]
 struct Bucket {
     /// What was taken and has not flowed back; 0 when the bucket is full.
@@ -131,10 +162,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Takes samples, at most `burst` at once. Without a burst any number, once the rate has paid for those before.
+    /// Takes so many, at most `burst` at once. Without a burst any number, once the rate has paid for those before.
     fn take(
         &mut self,
-        samples: f64,
+        count: f64,
         rate: f64,
         burst: Option<f64>,
         now: Instant,
@@ -145,11 +176,11 @@ impl Bucket {
         self.at = Some(now);
         self.taken = (self.taken - passed * rate).max(0.0);
         let missing = match burst {
-            Some(burst) => (self.taken + samples - burst).min(burst),
+            Some(burst) => (self.taken + count - burst).min(burst),
             None => self.taken,
         };
         if missing <= 0.0 {
-            self.taken += samples;
+            self.taken += count;
             return Ok(());
         }
         Err(Duration::from_secs_f64((missing / rate).clamp(1.0, 60.0)))
@@ -179,6 +210,32 @@ mod tests {
         // More than the burst never comes through, and a later one does.
         assert!(bucket.take(101.0, 10.0, burst, at(1000)).is_err());
         assert_eq!(bucket.take(100.0, 10.0, burst, at(1000)), Ok(()));
+    }
+
+    #[test]
+    fn requests_and_samples_have_rates_of_their_own() {
+        let gates = TenantGates::default();
+        gates.limits(&State::default(), "a");
+        let limits = TenantLimits {
+            request_rate: 4.0,
+            request_burst_size: 2,
+            ingestion_rate: 4.0,
+            ingestion_burst_size: 2,
+            ..TenantLimits::default()
+        };
+        let begun = Instant::now();
+        let request = |seconds| {
+            let now = begun + Duration::from_secs(seconds);
+            gates.admit_request("a", &limits, 2, now)
+        };
+        // Of four in a second this node, one of two, has two.
+        assert_eq!([request(0), request(0)], [Ok(()), Ok(())]);
+        assert_eq!(request(0), Err(Duration::from_secs(1)));
+        assert_eq!(gates.admit("a", &limits, 2, 2, begun), Ok(()));
+        assert_eq!([request(1), request(1)], [Ok(()), Ok(())]);
+        assert!(request(1).is_err());
+        let free = TenantLimits::default();
+        assert_eq!(gates.admit_request("a", &free, 2, begun), Ok(()));
     }
 
     #[test]

@@ -55,9 +55,11 @@ fn cases() -> Vec<Case> {
     let now = Clock::now_millis();
     let labels = Labels::from_pairs([("__name__", "trefoil_test_bad"), ("a", "b")]);
     let good = encode([(&labels, [(now, 1.0)].as_slice())]);
-    let kept = series(&[("__name__", "trefoil_test_kept")], now);
+    // Its labels are in no order, as many clients send them.
+    let kept = [("__name__", "trefoil_test_kept"), ("z", "1"), ("b", "2")];
+    let kept = series(&kept, now);
     let with_kept = |bad: Vec<u8>| compress(&[kept.as_slice(), &bad].concat());
-    let unordered = [("__name__", "trefoil_test_bad"), ("z", "1"), ("b", "2")];
+    let apart = [("dup", "1"), ("__name__", "trefoil_test_bad"), ("dup", "2")];
     let twice = [("__name__", "trefoil_test_bad"), ("dup", "1"), ("dup", "2")];
     vec![
         Case {
@@ -73,10 +75,10 @@ fn cases() -> Vec<Case> {
             names: "protobuf",
         },
         Case {
-            what: "labels out of order",
-            body: with_kept(series(&unordered, now)),
+            what: "a label twice, apart",
+            body: with_kept(series(&apart, now)),
             statuses: &[400],
-            names: "trefoil_test_bad",
+            names: "err-mimir-duplicate-label-names",
         },
         Case {
             what: "a label twice",

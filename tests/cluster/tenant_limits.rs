@@ -115,7 +115,35 @@ async fn tenants_keep_to_limits_that_change_at_run_time() -> anyhow::Result<()> 
         text.contains("err-mimir-tenant-max-ingestion-rate"),
         "{text}"
     );
+    old_samples_and_many_requests_are_refused(&client, &cluster).await?;
     crate::check_end(&cluster, &[]).await
+}
+
+async fn old_samples_and_many_requests_are_refused(
+    client: &HttpClient,
+    cluster: &Cluster,
+) -> anyhow::Result<()> {
+    let limits = [
+        "--tenant",
+        TENANT,
+        "ingestion_rate=",
+        "past_grace_period=1h",
+        "request_rate=0.1",
+        "request_burst_size=1",
+    ];
+    set(cluster, 1, &limits)?;
+    wait_for(client, cluster, 2, "\"request_rate\":0.1").await?;
+    let two_hours_ago = Clock::now_millis() - 2 * 3_600_000;
+    let old = write_at(client, cluster, 2, 0..1, two_hours_ago).await?;
+    let text = old.text();
+    ensure!(old.status == 400, "{}: {text}", old.status);
+    ensure!(text.contains("err-mimir-too-far-in-past"), "{text}");
+    // That one was the only request for some fifty seconds.
+    let second = write(client, cluster, 2, 0..1).await?;
+    let text = second.text();
+    ensure!(second.status == 429, "{}: {text}", second.status);
+    ensure!(text.contains("err-mimir-tenant-max-request-rate"), "{text}");
+    Ok(())
 }
 
 fn set(cluster: &Cluster, node: usize, arguments: &[&str]) -> anyhow::Result<()> {
@@ -166,11 +194,21 @@ async fn write(
     node: usize,
     ids: std::ops::Range<usize>,
 ) -> anyhow::Result<Answer> {
+    write_at(client, cluster, node, ids, Clock::now_millis()).await
+}
+
+async fn write_at(
+    client: &HttpClient,
+    cluster: &Cluster,
+    node: usize,
+    ids: std::ops::Range<usize>,
+    time: i64,
+) -> anyhow::Result<Answer> {
     let series = ids.map(|id| {
         Labels::from_pairs([("__name__", "trefoil_test_limits"), ("id", &id.to_string())])
     });
     let series: Vec<Labels> = series.collect();
-    let samples = [(Clock::now_millis(), 1.0)];
+    let samples = [(time, 1.0)];
     let body = encode(series.iter().map(|labels| (labels, samples.as_slice())));
     client.remote_write(&cluster.url(node), body).await
 }

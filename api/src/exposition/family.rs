@@ -6,7 +6,7 @@
 //!
 //! Source: the OpenMetrics 1.0 specification and the behaviour of its reference parser.
 
-use super::{SampleLine, line::Wrong};
+use super::{Place, SampleLine, line::Wrong};
 use crate::remote_write::MetricKind;
 use std::collections::HashSet;
 
@@ -105,7 +105,7 @@ impl Families {
     }
 
     /// Takes a sample; it begins a family of its own when the present one has none of its name.
-    pub(super) fn sample(&mut self, sample: &SampleLine<'_>) -> Result<(), Wrong> {
+    pub(super) fn sample(&mut self, sample: &SampleLine<'_>) -> Result<Place, Wrong> {
         let belongs = self.present.as_ref().is_some_and(|f| f.has(&sample.metric));
         if !belongs {
             self.finish()?;
@@ -166,7 +166,7 @@ impl Family {
         Ok(())
     }
 
-    fn sample(&mut self, sample: &SampleLine<'_>) -> Result<(), Wrong> {
+    fn sample(&mut self, sample: &SampleLine<'_>) -> Result<Place, Wrong> {
         let kind = self.kind.unwrap_or_default();
         let suffix = &sample.metric[self.name.len()..];
         self.has_samples = true;
@@ -188,7 +188,10 @@ impl Family {
             let buckets = self.histogram.get_or_insert_default();
             buckets.add(suffix, bound, sample)?;
         }
-        Ok(())
+        Ok(Place {
+            begins_point: is_new,
+            is_created: suffix == "_created",
+        })
     }
 
     /// Checks that groups stand together and in order of time. Whether another group or time begins.

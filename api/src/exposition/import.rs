@@ -1,7 +1,7 @@
-//! Turning expositions into write requests: a time for samples that name none, labels that the request
-//! adds to all of them.
+//! Turning expositions into write requests: a time for samples that name none, labels that the request adds to all of
+//! them, and start timestamps where OpenMetrics says when counters began.
 
-use super::{Dialect, Entry, Fact, Parser, protobuf};
+use super::{Dialect, Entry, Fact, Parser, line::MILLIS_MAX, protobuf};
 use crate::{
     ApiError, WriteLimits, recycle,
     remote_write::{Exemplar, MetricKind, WriteRequest},
@@ -17,7 +17,8 @@ pub struct ImportOptions {
     pub extra_labels: Vec<(String, String)>,
 }
 
-/// Reads a text into `out`, whose former content is lost. Each line becomes a series with one sample.
+/// Reads a text into `out`, whose former content is lost. Each line becomes a series with one sample, but for the
+/// `_created` of OpenMetrics: that is the start timestamp of the point's other samples.
 ///
 /// # Errors
 /// [`ApiError::BadLine`], [`ApiError::TooLarge`] by the number of samples; `out` is empty then.
@@ -71,6 +72,36 @@ impl Declared {
     }
 }
 
+/// The point of a metric that is read. Its samples are the last ones of the request.
+#[derive(Default)]
+struct Point {
+    samples_start: usize,
+    /// When its counters began, in milliseconds; 0 until a line says it.
+    start: Millis,
+}
+
+impl Point {
+    /// Gives its samples their start: the line that says it may stand behind them.
+    fn finish(&mut self, out: &mut WriteRequest) {
+        if self.start != 0 {
+            out.set_start(self.samples_start, self.start);
+        }
+        *self = Self {
+            samples_start: out.sample_count(),
+            start: 0,
+        };
+    }
+}
+
+/// Milliseconds of seconds since 1970; 0, which says nothing, for what is no such time.
+fn start_of(seconds: f64) -> Millis {
+    let millis = (seconds * 1000.0).round();
+    match (1.0..=MILLIS_MAX).contains(&millis) {
+        true => millis as Millis,
+        false => 0,
+    }
+}
+
 fn read_text(
     text: &[u8],
     dialect: Dialect,
@@ -78,7 +109,8 @@ fn read_text(
     limits: &WriteLimits,
     out: &mut WriteRequest,
 ) -> Result<(), ApiError> {
-    let mut parser = Parser::new(text, dialect)?.taking_long_exemplars();
+    let mut parser = Parser::new(text, dialect)?;
+    let mut point = Point::default();
     let mut declared = Declared::default();
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     while let Some(entry) = parser.next_entry()? {
@@ -98,6 +130,13 @@ fn read_text(
                 }
             }
             Entry::Sample(line) => {
+                if line.place.begins_point {
+                    point.finish(out);
+                }
+                if line.place.is_created {
+                    point.start = start_of(line.value);
+                    continue;
+                }
                 // The vector's memory is reused; the texts live only as long as the line.
                 let mut reused = recycle(pairs);
                 reused.push((LABEL_NAME_METRIC, line.metric.as_ref()));
@@ -118,6 +157,7 @@ fn read_text(
             }
         }
     }
+    point.finish(out);
     declared.flush(limits, out);
     Ok(())
 }

@@ -7,12 +7,12 @@
 //! gap     = OpenMetrics: exactly one space; text: any number of spaces and tabs
 //! ```
 
-use super::{Dialect, Exemplar, SampleLine};
+use super::{Dialect, Exemplar, Place, SampleLine};
 use std::borrow::Cow;
 use trefoil_model::Millis;
 
 /// The latest time in milliseconds that is told apart; what is written beyond it becomes this.
-const MILLIS_MAX: f64 = 9e15;
+pub(super) const MILLIS_MAX: f64 = 9e15;
 /// Names and values of labels.
 pub(super) type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
@@ -274,6 +274,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn sample(mut self, out: &mut SampleLine<'a>) -> Result<(), Wrong> {
         out.labels.clear();
         (out.time, out.seconds, out.exemplar) = (None, None, None);
+        out.place = Place::default();
         self.blanks();
         out.metric = Cow::Borrowed(self.bare_name(true));
         if !out.metric.is_empty() {

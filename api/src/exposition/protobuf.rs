@@ -7,7 +7,8 @@
 //!                 int64 timestamp_ms = 6, Histogram = 7
 //! LabelPair       string name = 1, string value = 2
 //! Gauge, Counter, Untyped  double value = 1, (Counter) Exemplar = 2, (Counter) Timestamp created_timestamp = 3
-//! Summary         uint64 sample_count = 1, double sample_sum = 2, repeated Quantile = 3
+//! Summary         uint64 sample_count = 1, double sample_sum = 2, repeated Quantile = 3,
+//!                 Timestamp created_timestamp = 4
 //! Timestamp       int64 seconds = 1, int32 nanos = 2
 //! Exemplar        repeated LabelPair = 1, double value = 2, Timestamp = 3
 //! Quantile        double quantile = 1, double value = 2
@@ -233,7 +234,8 @@ fn read_summary(
     mut reader: Reader<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), ApiError> {
-    let (mut count, mut sum) = (0, 0.0);
+    let (mut count, mut sum, mut start) = (0, 0.0, 0);
+    let samples_start = sink.out.sample_count();
     while !reader.is_at_end() {
         match reader.tag("Summary")? {
             (1, WireType::Varint) => count = reader.varint("Summary.sample_count")?,
@@ -243,11 +245,16 @@ fn read_summary(
                 let (quantile, value) = read_quantile(quantile)?;
                 sink.push(metric, "", Some(("quantile", quantile)), value)?;
             }
+            (4, WireType::Bytes) => {
+                start = read_time(reader.message("Summary.created_timestamp")?)?;
+            }
             (_, wire_type) => reader.skip(wire_type, "Summary")?,
         }
     }
     sink.push(metric, "_sum", None, sum)?;
-    sink.push(metric, "_count", None, count as f64)
+    sink.push(metric, "_count", None, count as f64)?;
+    sink.set_start(samples_start, start);
+    Ok(())
 }
 
 fn read_quantile(mut reader: Reader<'_>) -> Result<(f64, f64), ApiError> {
@@ -271,6 +278,7 @@ fn read_histogram(
     sink: &mut Sink<'_>,
 ) -> Result<(), ApiError> {
     let (mut count, mut start, mut last_bound) = (0.0, 0, None);
+    let samples_start = sink.out.sample_count();
     let mut exemplars = Vec::new();
     let mut native = HistogramParts::default();
     while !reader.is_at_end() {
@@ -326,7 +334,9 @@ fn read_histogram(
         _ => ["_sum", "_count"],
     };
     sink.push(metric, suffixes[0], None, sum)?;
-    sink.push(metric, suffixes[1], None, count)
+    sink.push(metric, suffixes[1], None, count)?;
+    sink.set_start(samples_start, start);
+    Ok(())
 }
 
 /// Reads a field that only native histograms have: schema, zero bucket, spans, differences, counts.
@@ -389,6 +399,13 @@ impl Sink<'_> {
         value: f64,
     ) -> Result<(), ApiError> {
         self.push_sample(metric, suffix, label, Sample::float(metric.time, value))
+    }
+
+    /// Gives the samples from a place on their start timestamp, if the metric says one: it may stand behind them.
+    fn set_start(&mut self, samples_start: usize, start: Millis) {
+        if start != 0 {
+            self.out.set_start(samples_start, start);
+        }
     }
 
     fn push_histogram(

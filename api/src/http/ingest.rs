@@ -88,20 +88,26 @@ pub(super) struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    /// Takes a turn.
+    /// Takes a turn, and the request out of the tenant's rate of requests.
     ///
     /// # Errors
-    /// [`ApiError::BadData`] of the tenant, [`ApiError::Unavailable`] when too many are in work.
+    /// [`ApiError::BadData`] of the tenant, [`ApiError::Unavailable`] when too many are in work,
+    /// [`ApiError::TooManyRequests`] over the rate.
     pub(super) fn begin(app: &'a Arc<App>, headers: &HeaderMap) -> Result<Self, ApiError> {
         let tenant = tenant(headers)?;
         let turn = app.writes.try_acquire();
+        let turn = turn.map_err(|_| later("too many write requests are in work"))?;
+        let limits = app.backend.limits(&tenant);
+        if limits.request_rate > 0.0 {
+            app.backend.admit_request(&tenant, &limits)?;
+        }
         Ok(Self {
             app,
-            limits: app.backend.limits(&tenant),
+            limits,
             tenant,
             deadline: Instant::now() + app.limits.write_timeout,
             held: app.write_bytes.hold_none(),
-            _turn: turn.map_err(|_| later("too many write requests are in work"))?,
+            _turn: turn,
         })
     }
 
@@ -126,6 +132,9 @@ impl<'a> Intake<'a> {
             label_name_bytes_max: within(self.limits.max_label_name_length, LABEL_BYTES_MOST),
             label_value_bytes_max: within(self.limits.max_label_value_length, LABEL_BYTES_MOST),
             metadata_bytes_max: within(self.limits.max_metadata_length, LABEL_BYTES_MOST),
+            native_histograms: self.limits.native_histograms_ingestion_enabled,
+            native_buckets_max: self.limits.max_native_histogram_buckets,
+            reduces_native_buckets: self.limits.reduce_native_histogram_over_max_buckets,
             ..self.app.limits.write
         }
     }

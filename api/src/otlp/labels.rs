@@ -114,6 +114,9 @@ mod tests {
         label_name_bytes_max: 4,
         label_value_bytes_max: 8,
         metadata_bytes_max: 0,
+        native_histograms: true,
+        native_buckets_max: 0,
+        reduces_native_buckets: true,
         type_and_unit_labels: false,
     };
 

@@ -162,6 +162,7 @@ fn decode_series(
             }
         }
     }
+    state.sort(limits, labels_start, &mut out.canonical);
     out.check_sample_count(limits)?;
     if !unusual.exemplars.is_empty() {
         out.keep_exemplars(&state, limits, labels_start, unusual.exemplars)?;

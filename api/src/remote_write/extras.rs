@@ -1,12 +1,12 @@
 //! What only some series of a request have: native histograms, start timestamps, exemplars.
 
 use super::{
-    histogram::settle,
+    histogram::settle_within,
     request::WriteRequest,
     sample::{Exemplar, Sample, SampleValue},
     series::{LabelsState, describe, keeps_rules},
 };
-use crate::{ApiError, WriteLimits};
+use crate::{ApiError, WriteLimits, limit_refusals};
 use std::sync::Arc;
 use trefoil_model::{Histogram, Labels, Millis};
 
@@ -209,7 +209,9 @@ impl WriteRequest {
         limits: &WriteLimits,
     ) -> Result<(), ApiError> {
         let value = match sample.value {
-            SampleValue::Histogram(histogram) => settle(Arc::unwrap_or_clone(histogram)),
+            SampleValue::Histogram(histogram) => {
+                settle_within(Arc::unwrap_or_clone(histogram), limits)
+            }
             float => Ok(float),
         };
         match value {
@@ -242,6 +244,10 @@ impl WriteRequest {
         let SampleValue::Float(marker) = sample.value else {
             return self.push_sample(sample, refused, limits);
         };
+        if !limits.native_histograms {
+            refused.add(limit_refusals::no_native_histograms());
+            return Ok(());
+        }
         self.extras.push(Extra {
             sample: self.samples.len() as u32,
             start: sample.start,
@@ -271,7 +277,7 @@ impl WriteRequest {
     }
 
     /// Gives the samples from a place on, which end the buffer, this start timestamp where they have none.
-    pub(super) fn set_start(&mut self, samples_start: usize, start: Millis) {
+    pub(crate) fn set_start(&mut self, samples_start: usize, start: Millis) {
         let of_series = |extra: &Extra| (extra.sample as usize) < samples_start;
         let known = self
             .extras
@@ -320,6 +326,7 @@ impl WriteRequest {
         let partly = u64::from(self.samples.len() > samples_start);
         self.refusals.add_series((1, partly), refused.count, || {
             let series = describe(canonical);
+            let reason = reason.strip_suffix('.').unwrap_or(&reason);
             format!("{reason}, in series {series}")
         });
     }

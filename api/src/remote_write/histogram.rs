@@ -16,7 +16,7 @@
 
 use super::sample::{Sample, SampleValue};
 use crate::{
-    ApiError,
+    ApiError, WriteLimits, limit_refusals,
     wire::{Reader, WireType},
 };
 use std::sync::Arc;
@@ -338,10 +338,42 @@ fn keep<T>(items: &mut Vec<T>, item: T) {
     }
 }
 
+/// As [`settle`], within the limits of a tenant: of too many buckets, always two become one until they fit, if the tenant
+/// wants that. Exponential buckets can be reduced so, custom ones cannot.
+pub(super) fn settle_within(
+    histogram: Histogram,
+    limits: &WriteLimits,
+) -> Result<SampleValue, String> {
+    if !limits.native_histograms {
+        return Err(limit_refusals::no_native_histograms());
+    }
+    let settled = settle(histogram)?;
+    let most = limits.native_buckets_max;
+    let SampleValue::Histogram(histogram) = &settled else {
+        return Ok(settled);
+    };
+    let buckets = |histogram: &Histogram| histogram.positive.len() + histogram.negative.len();
+    let found = buckets(histogram);
+    if most == 0 || found <= most {
+        return Ok(settled);
+    }
+    if !limits.reduces_native_buckets {
+        return Err(limit_refusals::too_many_native_buckets(found, most));
+    }
+    let mut reduced = Histogram::clone(histogram);
+    while buckets(&reduced) > most {
+        if reduced.is_custom() || reduced.schema <= SCHEMA_MIN {
+            return Err(limit_refusals::not_reducible_native_buckets(found, most));
+        }
+        reduced.reduce_schema(reduced.schema - 1);
+    }
+    Ok(SampleValue::Histogram(Arc::new(reduced)))
+}
+
 /// A histogram in the form in which it is stored; `Err`: why it cannot be. One whose sum is the stale marker is that
 /// number. "There was no reset" says nothing that a comparison would not find, and would be wrong once a sample that
 /// comes later lies in between.
-pub(super) fn settle(mut histogram: Histogram) -> Result<SampleValue, String> {
+fn settle(mut histogram: Histogram) -> Result<SampleValue, String> {
     if histogram.sum.to_bits() == STALE_MARKER_BITS {
         return Ok(SampleValue::Float(histogram.sum));
     }

@@ -1,7 +1,7 @@
 //! The rules that a series must keep to be stored, whatever protocol it came in.
 //!
-//! Labels arrive in ascending order of name; a series that breaks a rule is taken out of the request
-//! again and reported, with all others kept.
+//! Labels mostly arrive in ascending order of name; others are put in order when all of them are there. A series that
+//! breaks a rule is taken out of the request again and reported, with all others kept.
 
 use super::{
     request::{SeriesEnd, WriteRequest, pairs_of},
@@ -21,9 +21,10 @@ const NAME_SHOWN_BYTES_MAX: usize = 200;
 enum Broken {
     NoMetricName,
     EmptyName,
-    OutOfOrder,
     Duplicate,
-    NotUtf8,
+    NameNotUtf8,
+    ValueNotUtf8,
+    MetricNameNotUtf8,
     TooManyLabels,
     TooManyInfoLabels,
     NameTooLong,
@@ -38,6 +39,8 @@ pub(super) struct LabelsState<'a> {
     previous_key: u64,
     count: usize,
     has_metric_name: bool,
+    /// Whether a name came behind a greater one.
+    is_unsorted: bool,
     /// The first broken rule, and the name and value at which it broke.
     broken: Option<(Broken, &'a [u8], &'a [u8])>,
 }
@@ -70,7 +73,9 @@ impl<'a> LabelsState<'a> {
             // Equal first bytes, or a broken rule: the slower way finds out.
             let value = &buffer[pair.value_at..pair.value_at + pair.value_length];
             self.push(name, value, limits, canonical);
-            self.previous_key = key;
+            if !value.is_empty() {
+                self.previous_key = key;
+            }
             return;
         }
         self.previous_name = name;
@@ -89,8 +94,14 @@ impl<'a> LabelsState<'a> {
         limits: &WriteLimits,
         canonical: &mut PaddedBuffer,
     ) {
+        if value.is_empty() && (1..=limits.label_name_bytes_max).contains(&name.len()) {
+            // A label without a value is the same as no label.
+            return;
+        }
         let order = self.previous_name.cmp(name);
-        if order != Ordering::Less
+        self.is_unsorted |= order == Ordering::Greater;
+        if order == Ordering::Equal
+            || name.is_empty()
             || name.len() > limits.label_name_bytes_max
             || value.len() > limits.label_value_bytes_max
         {
@@ -104,10 +115,6 @@ impl<'a> LabelsState<'a> {
         }
         self.previous_name = name;
         self.previous_key = u64::MAX;
-        if value.is_empty() {
-            // A label without a value is the same as no label.
-            return;
-        }
         self.count += 1;
         self.has_metric_name |= name == LABEL_NAME_METRIC.as_bytes();
         canonical.push_text(name);
@@ -124,12 +131,37 @@ impl<'a> LabelsState<'a> {
     ) {
         let rule = match order {
             _ if name.is_empty() => Broken::EmptyName,
-            Ordering::Greater => Broken::OutOfOrder,
             Ordering::Equal => Broken::Duplicate,
-            Ordering::Less if name.len() > limits.label_name_bytes_max => Broken::NameTooLong,
-            Ordering::Less => Broken::ValueTooLong,
+            _ if name.len() > limits.label_name_bytes_max => Broken::NameTooLong,
+            _ => Broken::ValueTooLong,
         };
         self.broken.get_or_insert((rule, name, value));
+    }
+
+    /// Puts the labels, which begin at `labels_start` and end the buffer, in order if they came in another one: many clients
+    /// send the metric's name first and all else as it comes. To be called when all of them are there.
+    #[inline(always)]
+    pub(super) fn sort(
+        &self,
+        limits: &WriteLimits,
+        labels_start: usize,
+        canonical: &mut PaddedBuffer,
+    ) {
+        // A series with too many is refused, and what sorting takes stays small.
+        if self.is_unsorted && self.count <= limits.label_names_most() {
+            sort_pairs(labels_start, canonical);
+        }
+    }
+}
+
+#[cold]
+fn sort_pairs(labels_start: usize, canonical: &mut PaddedBuffer) {
+    let copy = canonical.as_slice()[labels_start..].to_vec();
+    let mut pairs: Vec<(&[u8], &[u8])> = pairs_of(&copy).collect();
+    pairs.sort_by_key(|(name, _)| *name);
+    canonical.truncate(labels_start);
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        canonical.push_text(text);
     }
 }
 
@@ -204,6 +236,11 @@ fn find_broken<'a>(
     {
         return Some((rule, &[], &[]));
     }
+    if state.is_unsorted
+        && let Some((name, value)) = find_duplicate(canonical)
+    {
+        return Some((Broken::Duplicate, name, value));
+    }
     // Lengths below 128 are ASCII too, so one look at all labels is nearly always enough.
     if canonical.is_ascii() {
         return None;
@@ -211,7 +248,23 @@ fn find_broken<'a>(
     let is_text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
     pairs_of(canonical)
         .find(|(name, value)| !is_text(name) || !is_text(value))
-        .map(|(name, value)| (Broken::NotUtf8, name, value))
+        .map(|(name, value)| {
+            let rule = match name {
+                _ if !is_text(name) => Broken::NameNotUtf8,
+                _ if name == LABEL_NAME_METRIC.as_bytes() => Broken::MetricNameNotUtf8,
+                _ => Broken::ValueNotUtf8,
+            };
+            (rule, name, value)
+        })
+}
+
+/// The second of two labels with one name, among labels in order.
+#[cold]
+fn find_duplicate(canonical: &[u8]) -> Option<(&[u8], &[u8])> {
+    let following = pairs_of(canonical).skip(1);
+    let mut both = pairs_of(canonical).zip(following);
+    both.find(|(one, next)| one.0 == next.0)
+        .map(|(_, next)| next)
 }
 
 /// Whether more labels than usual series have are too many for this one.
@@ -262,14 +315,25 @@ fn explain(
         text.push_str("...");
     }
     let reason = match rule {
-        Broken::NoMetricName => "has no metric name (label __name__)".to_owned(),
+        Broken::NoMetricName => {
+            "has no metric name (label __name__) (err-mimir-missing-metric-name)".to_owned()
+        }
         Broken::EmptyName => {
             let value = String::from_utf8_lossy(value);
-            format!("has a label with an empty name (value {value:?})")
+            format!("has a label with an empty name (value {value:?}) (err-mimir-label-invalid)")
         }
-        Broken::OutOfOrder => format!("label {text:?} is out of order"),
-        Broken::Duplicate => format!("label {text:?} appears twice"),
-        Broken::NotUtf8 => format!("label {text:?} is not valid UTF-8"),
+        Broken::Duplicate => {
+            format!("label {text:?} appears twice (err-mimir-duplicate-label-names)")
+        }
+        Broken::NameNotUtf8 => {
+            format!("the name of label {text:?} is not valid UTF-8 (err-mimir-label-invalid)")
+        }
+        Broken::ValueNotUtf8 => {
+            format!("label {text:?} is not valid UTF-8 (err-mimir-label-value-invalid)")
+        }
+        Broken::MetricNameNotUtf8 => {
+            "the metric name is not valid UTF-8 (err-mimir-metric-name-invalid)".to_owned()
+        }
         Broken::TooManyLabels => format!(
             "has {count} labels, more than {} (max_label_names_per_series) (err-mimir-max-label-names-per-series)",
             limits.label_names_max

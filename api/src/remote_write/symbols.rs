@@ -175,6 +175,7 @@ impl<'d> Decoding<'d> {
             self.out.refusals.add(samples, || reason);
             return Ok(());
         }
+        labels.sort(self.limits, labels_start, &mut self.out.canonical);
         let before = self.out.series.len();
         if samples + refused.count() == 0 && exemplars.is_empty() {
             self.out.refuse_empty(labels_start);

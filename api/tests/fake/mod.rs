@@ -12,6 +12,7 @@ use trefoil_api::{
     ApiError, Backend, BuildInfo, CountQuery, InstantQuery, LimitValues, ListingOptions,
     MetadataQuery, MetricMetadata, NodeInfo, RangeQuery, SelectQuery, SeriesCounts, SeriesDeletion,
     SeriesExemplars, SeriesPages, Snapshot, TenantLimits, TenantName, WriteOutcome, admin,
+    limit_refusals,
     remote_write::{Exemplar, MetricKind, Refusals, SampleValue, WriteRequest},
 };
 use trefoil_model::{Histogram, Labels, Millis};
@@ -439,10 +440,19 @@ impl Backend for FakeNode {
     fn limits(&self, tenant: &TenantName) -> Arc<TenantLimits> {
         let set = match tenant.as_str() {
             "limited" => Some(LIMITS),
+            "hurried" => Some(r#"{"request_rate": 0.5}"#),
             _ => None,
         };
         let set: LimitValues = serde_json::from_str(set.unwrap_or("{}")).unwrap();
         Arc::new(TenantLimits::resolve([&set]).unwrap())
+    }
+
+    /// As if the tenant had used its rate up.
+    fn admit_request(&self, _tenant: &TenantName, limits: &TenantLimits) -> Result<(), ApiError> {
+        Err(ApiError::TooManyRequests {
+            message: limit_refusals::too_many_requests(limits),
+            retry_after: Duration::from_secs(3),
+        })
     }
 
     async fn limits_set(&self, tenant: Option<&TenantName>) -> Result<admin::Limits, ApiError> {

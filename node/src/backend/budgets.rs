@@ -1,4 +1,5 @@
-//! What queries of tenants may use at this node, what is counted of them and what is said with their answers.
+//! What queries of tenants may use at this node, what is counted of them and what is said with their answers. And how many
+//! write requests may come.
 
 use super::NodeBackend;
 use crate::{
@@ -9,11 +10,27 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use trefoil_api::{Backend, TenantLimits, TenantName, limit_refusals};
+use trefoil_api::{ApiError, Backend, TenantLimits, TenantName, limit_refusals};
 use trefoil_model::Millis;
 use trefoil_query_promql::{Budget, EvalOptions, QueryError, QueryOptions, QueryResult};
 
 impl NodeBackend {
+    /// Takes a write request out of the tenant's rate of requests.
+    pub(super) fn take_request(
+        &self,
+        tenant: &TenantName,
+        limits: &TenantLimits,
+    ) -> Result<(), ApiError> {
+        let (parts, now) = (self.cluster.nodes_that_write(), Instant::now());
+        let admitted = self
+            .gates
+            .admit_request(tenant.as_str(), limits, parts, now);
+        admitted.map_err(|retry_after| ApiError::TooManyRequests {
+            message: limit_refusals::too_many_requests(limits),
+            retry_after,
+        })
+    }
+
     /// The error; where the tenant's limit is why, in its words.
     pub(super) fn naming_limit(&self, tenant: &TenantName, error: QueryError) -> QueryError {
         let limit = self

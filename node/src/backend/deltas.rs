@@ -27,7 +27,7 @@ use std::{
 };
 use tonic::Status;
 use trefoil_api::{
-    ApiError, ApiLimits, Backend, TenantName, WriteLimits, WriteOutcome, limit_refusals,
+    ApiError, ApiLimits, Backend, TenantName, WriteLimits, WriteOutcome,
     remote_write::{Refusals, Sample, SampleValue, WriteRequest, refused_of_series},
 };
 use trefoil_model::{DeletionVersion, Labels, Millis, SeriesHash, TenantId};
@@ -620,10 +620,8 @@ fn accepted(
     });
     if let Some(time) = first {
         let count = (before - deltas.len()) as u64;
-        left.refusals.add(count, || match time > acceptance.newest {
-            true => limit_refusals::too_far_in_future(time, &labels.to_string()),
-            false => limit_refusals::too_old(time, &labels.to_string()),
-        });
+        left.refusals
+            .add(count, || acceptance.refusal(time, &labels.to_string()));
     }
     deltas
 }

@@ -111,7 +111,9 @@ fn change<'t>(limits: &mut LimitValues, text: &'t str) -> anyhow::Result<&'t str
     }
     let number = value.parse::<u64>().map(serde_json::Value::from).ok();
     let float = || value.parse::<f64>().map(serde_json::Value::from).ok();
-    let value = number.or_else(float).unwrap_or_else(|| value.into());
+    let truth = || value.parse::<bool>().map(serde_json::Value::from).ok();
+    let known = number.or_else(float).or_else(truth);
+    let value = known.unwrap_or_else(|| value.into());
     limits.insert(name.to_owned(), value);
     Ok(name)
 }
@@ -123,11 +125,11 @@ mod tests {
     #[test]
     fn texts_become_values() {
         let mut limits = LimitValues::new();
-        for text in ["a=5", "b=1.5", "c=1h", "d=x", "d="] {
+        for text in ["a=5", "b=1.5", "c=1h", "d=x", "d=", "e=false"] {
             change(&mut limits, text).expect("NAME=VALUE");
         }
         let text = serde_json::Value::Object(limits.clone()).to_string();
-        assert_eq!(text, r#"{"a":5,"b":1.5,"c":"1h"}"#);
+        assert_eq!(text, r#"{"a":5,"b":1.5,"c":"1h","e":false}"#);
         assert!(change(&mut limits, "a").is_err());
     }
 }

@@ -735,6 +735,7 @@ async fn a_large_request_is_cut_into_rounds() {
     decoded.expect("it is within the limits of the protocol");
     let acceptance = Acceptance {
         oldest: 10,
+        past: 0,
         newest: i64::MAX,
         held: HeldTimes::NONE,
     };

@@ -5,6 +5,26 @@ use crate::limits::series::RefusedSeries;
 use remote_write::{Exemplar, Sample, SampleValue, WriteRequest};
 use trefoil_model::Histogram;
 
+#[test]
+fn times_that_are_refused_name_their_limit() {
+    let acceptance = Acceptance {
+        oldest: 5,
+        past: 3,
+        newest: 10,
+        held: HeldTimes::NONE,
+    };
+    let accepted: Vec<i64> = (0..20).filter(|at| acceptance.accepts(*at)).collect();
+    assert_eq!(accepted, [5, 6, 7, 8, 9, 10]);
+    for (time, id) in [
+        (2, "(err-mimir-too-far-in-past)"),
+        (3, "(err-mimir-sample-timestamp-too-old)"),
+        (11, "(err-mimir-too-far-in-future)"),
+    ] {
+        let reason = acceptance.refusal(time, "up");
+        assert!(reason.contains(id), "{reason}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_series_that_may_not_begin_leaves_nothing() {
     let mut machine = Machine::new();
@@ -39,6 +59,7 @@ async fn a_series_that_may_not_begin_leaves_nothing() {
         let admission = Admission {
             acceptance: Acceptance {
                 oldest: 0,
+                past: 0,
                 newest: 10,
                 held: HeldTimes::NONE,
             },
@@ -86,6 +107,7 @@ async fn series_with_samples_out_of_bounds_are_told_from_those_without_others() 
     let admission = Admission {
         acceptance: Acceptance {
             oldest: 0,
+            past: 0,
             newest: 10,
             held: HeldTimes::NONE,
         },
