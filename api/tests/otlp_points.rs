@@ -26,6 +26,50 @@ fn translate(options: &OtlpOptions, attributes: &str, metrics: &str) -> (WriteRe
     (out.request, rejections.unwrap())
 }
 
+#[test]
+fn deltas_of_one_millisecond_come_to_more_than_each_may_have() {
+    let point = |start: u32, end: u32, offset: u32| {
+        format!(
+            r#"{{"startTimeUnixNano": {start}, "timeUnixNano": {end}, "count": 3, "sum": 9,
+                "positive": {{"offset": {offset}, "bucketCounts": [1, 1, 1]}}}}"#
+        )
+    };
+    let points = [point(1, 3_000_000, 0), point(3_000_000, 3_500_000, 10)].join(",");
+    let body = format!(
+        r#"{{"resourceMetrics": [{{"scopeMetrics": [{{"metrics": [{{"name": "a", "exponentialHistogram": {{
+            "aggregationTemporality": "AGGREGATION_TEMPORALITY_DELTA", "dataPoints": [{points}]}}}}]}}]}}]}}"#
+    );
+    let mut bytes = Vec::new();
+    transcode_json(
+        Export::Metrics,
+        body.as_bytes(),
+        &mut bytes,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    let options = OtlpOptions {
+        deltas: Deltas::Accumulate,
+        ..OtlpOptions::default()
+    };
+    let limits = WriteLimits {
+        native_buckets_max: 4,
+        reduces_native_buckets: false,
+        ..WriteLimits::default()
+    };
+    let (mut out, mut grow) = (Imported::default(), |_| Ok(()));
+    let rejections = import_metrics(&bytes, &options, &limits, 1..=9, &mut out, &mut grow);
+    assert_eq!(rejections.unwrap(), Rejections::default());
+    let samples = out
+        .deltas
+        .series()
+        .flat_map(|series| series.whole_samples());
+    let samples: Vec<_> = samples.map(|sample| sample.value).collect();
+    let [SampleValue::Histogram(histogram)] = &samples[..] else {
+        panic!("not one histogram: {samples:?}");
+    };
+    assert_eq!((histogram.positive.len(), histogram.count), (6, 6.0));
+}
+
 /// The labels of all series.
 fn series_of(request: &WriteRequest) -> Vec<String> {
     let series = request.series();

@@ -278,6 +278,7 @@ impl NodeBackend {
                 acceptance.oldest = acceptance.oldest.saturating_sub(waited);
             }
         }
+        acceptance.past = acceptance.past.min(acceptance.oldest);
         let admission = Admission {
             acceptance,
             filter: filter.as_ref(),

@@ -228,13 +228,13 @@ fn find_broken<'a>(
     if state.broken.is_some() {
         return state.broken;
     }
-    if !state.has_metric_name {
-        return Some((Broken::NoMetricName, &[], &[]));
-    }
     if state.count > limits.label_names_max
         && let Some(rule) = too_many(state.count, limits, canonical)
     {
         return Some((rule, &[], &[]));
+    }
+    if !state.has_metric_name {
+        return Some((Broken::NoMetricName, &[], &[]));
     }
     if state.is_unsorted
         && let Some((name, value)) = find_duplicate(canonical)

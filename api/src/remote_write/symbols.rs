@@ -238,7 +238,7 @@ impl<'d> Decoding<'d> {
                 let (name, value) = (self.text(name), self.text(value));
                 state.push(name, value, self.limits, &mut self.out.canonical);
             }
-            if self.text(name) == b"__name__" {
+            if value.length > 0 && self.text(name) == b"__name__" {
                 *metric = Some(value);
             }
         }
